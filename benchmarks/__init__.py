@@ -1,0 +1,1 @@
+"""How fast each part is, as a fraction of what the machine can do."""

@@ -1,0 +1,1 @@
+"""Recorded trajectories: reading them, cutting them into training windows, collecting new ones."""

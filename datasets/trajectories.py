@@ -1,0 +1,93 @@
+"""The raw side of every data set: recorded trajectories, before any window or z-score."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from datasets.normalizer import Normalizer
+
+
+class Trajectories(ABC):
+    """Recorded episodes. Row t of a trajectory: frame t and state t, both before action t.
+
+    Rows beyond a trajectory's length are padding and are never read.
+
+    Attributes:
+        name: of the environment the data come from, as in ``env=<name>``.
+        frame_size: side of the square frames, pixels.
+        lengths: (n,) int64, the number of usable raw actions of each trajectory.
+        states: for each trajectory, raw states (at least its length, S).
+        actions: for each trajectory, raw actions (at least its length, env_action_dim).
+        normalizer: what maps this data set to z-scores (the identity where normalisation was switched off).
+    """
+
+    name: str
+    frame_size: int
+    lengths: Tensor
+    states: Sequence[Tensor] | Tensor
+    actions: Sequence[Tensor] | Tensor
+    normalizer: Normalizer
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def state_dim(self) -> int:
+        """S."""
+        return self.states[0].shape[-1]
+
+    @property
+    def proprio_dim(self) -> int:
+        """E."""
+        return self.proprio(0).shape[-1]
+
+    @property
+    def env_action_dim(self) -> int:
+        """Length of one raw action."""
+        return self.actions[0].shape[-1]
+
+    @abstractmethod
+    def proprio(self, trajectory: int) -> Tensor:
+        """Raw proprio values (at least its length, E) of one trajectory."""
+
+    @abstractmethod
+    def frames(self, trajectory: int, steps: Sequence[int]) -> Tensor:
+        """Read the frames at these raw steps, and no others: (len(steps), 3, H, W), uint8 or float32, 0..255."""
+
+    @abstractmethod
+    def layout(self, trajectory: int) -> dict[str, Tensor]:
+        """What the simulator must be told to replay this trajectory, e.g. a door's place; empty where all are alike."""
+
+    @abstractmethod
+    def train_val(self) -> tuple[Tensor, Tensor]:
+        """Trajectory numbers (int64) of the training and of the validation part."""
+
+
+def valid_rows(trajectories: Trajectories) -> tuple[Tensor, Tensor, Tensor]:
+    """Concatenate raw actions, states and proprio values of all trajectories, without padding: (rows, ...) each."""
+    lengths = trajectories.lengths.tolist()
+    return (
+        torch.cat([trajectories.actions[i][:length] for i, length in enumerate(lengths)]),
+        torch.cat([trajectories.states[i][:length] for i, length in enumerate(lengths)]),
+        torch.cat([trajectories.proprio(i)[:length] for i, length in enumerate(lengths)]),
+    )
+
+
+def random_split(num_trajectories: int, ratio: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Permute the trajectory numbers under a generator seeded with ``seed``; the first ``ratio`` of them train.
+
+    Raises:
+        ValueError: If ``ratio`` is not in (0, 1], or leaves no trajectory to train on.
+    """
+    num_train = int(ratio * num_trajectories)
+    if not 0 < ratio <= 1 or num_train < 1:
+        raise ValueError(
+            f"split_ratio must be in (0, 1] and leave at least one of the {num_trajectories} trajectories "
+            f"for training, got {ratio}"
+        )
+    order = torch.randperm(num_trajectories, generator=torch.Generator().manual_seed(seed))
+    return order[:num_train], order[num_train:]

@@ -1,0 +1,95 @@
+"""``python -m demo``: collect, pretrain, finetune, evaluate, report. Run again after an interruption, it goes on."""
+
+from __future__ import annotations
+
+import utils.runtime as runtime  # first: it sets the thread environment before torch is loaded
+
+# isort: split
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig
+
+from datasets.workers import available_cores
+from demo import stages
+from demo.jobs import Job, run_jobs
+from demo.report import Report
+from utils.cli import one_line_errors, plain
+
+log = logging.getLogger("demo")
+
+MOST_WORKERS = 3  # if nothing is said: each takes 1.2 GB, and all should fit into 4
+
+
+def make_jobs(config: Mapping[str, Any], folder: Path) -> list[Job]:
+    """All stages of the demo, in the order in which they should start."""
+    data, seed = folder / "data" / "wall_single", config["seed"]
+    training = [f"env.dataset.data_path={data}", f"training.seed={seed}", "num_threads=1"]
+    base = folder / "base"
+    common = config["finetune"]["common"]
+    methods = {name: overrides for name, overrides in config["finetune"].items() if name != "common"}
+    planners = {name: overrides for name, overrides in config["evaluate"].items() if name != "common"}
+    pretrain = [*config["pretrain"], *training, f"ckpt_path={base}", f"run_dir={base}"]
+    jobs = [
+        Job("collect", stages.collect, {"overrides": [*config["collect"], f"seed={seed}", f"data_path={data}"]}),
+        Job("base", stages.train, {"overrides": pretrain}, ["collect"]),
+    ]
+    for name, overrides in methods.items():
+        finetune = [*common, *overrides, *training, f"ckpt_path={base}", f"run_dir={folder / name}"]
+        jobs.append(Job(name, stages.train, {"overrides": finetune}, ["base"]))
+    evaluation = [*config["evaluate"]["common"], f"seed={99 + seed}", f"n_evals={config['n_evals']}", "num_threads=1"]
+    for model in ("base", *methods):
+        for planner, overrides in planners.items():
+            results = folder / f"{model}_{planner}"
+            settings = [*evaluation, *overrides, f"ckpt_path={folder / model}", f"run_dir={results}"]
+            jobs.append(Job(f"{model}_{planner}", stages.evaluate, {"overrides": settings}, [model]))
+    arguments = {
+        "models": {name: str(folder / name) for name in ("base", *methods)},
+        "planned_by": "base",
+        "overrides": [
+            *evaluation,
+            *planners["GD"],
+            f"env.dataset.data_path={data}",
+            "ckpt_path=unused",
+            "run_dir=unused",
+        ],
+        "num_tasks": config["n_evals"],
+        "seed": seed,
+    }
+    return [*jobs, Job("gap", stages.measure_gap, arguments, ["base", *methods])]
+
+
+def commands(jobs: Sequence[Job]) -> list[str]:
+    """The command lines that do the same as the jobs."""
+    entry = {
+        "collect": "python -m datasets.collect",
+        "train": "python train.py",
+        "evaluate": "python plan.py --config-name plan_wall.yaml",
+    }
+    lines = []
+    for job in jobs:
+        if job.run.__name__ in entry:
+            overrides = [text.replace("run_dir=", "hydra.run.dir=") for text in job.arguments["overrides"]]
+            lines.append(" ".join([entry[job.run.__name__], *overrides]))
+    return lines
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="demo_wall")
+@one_line_errors
+def main(cfg: DictConfig) -> None:
+    """Run all stages and write the report."""
+    config = plain(cfg)
+    folder = Path(config["folder"])
+    jobs = make_jobs(config, folder)
+    config["num_workers"] = config["num_workers"] or min(available_cores(), MOST_WORKERS)
+    results = run_jobs(jobs, folder / "stages", config["num_workers"])
+    report = Report(config, results, folder, commands(jobs), runtime.describe_environment())
+    report.write()
+    log.info("\n%s\n\nreport: %s", report.as_text(), folder / "report.html")
+
+
+if __name__ == "__main__":
+    main()

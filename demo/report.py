@@ -1,0 +1,170 @@
+"""What the demo found: tables, figures, videos; ``report.html`` opens offline, ``report.json`` holds the numbers."""
+
+from __future__ import annotations
+
+import base64
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, select_autoescape
+
+from demo import figures
+from demo.scores import Gap, Score
+from utils.files import write_json, write_text
+from utils.statistics import Z95, paired_difference
+
+
+class Report:
+    """Collects the stages' results.
+
+    Args:
+        config: of the demo. results: stage name -> result. folder: where everything is.
+        commands: the equivalent command lines. environment: versions and hardware.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        results: Mapping[str, Any],
+        folder: Path,
+        commands: Sequence[str],
+        environment: Mapping[str, str],
+    ) -> None:
+        self.config, self.results, self.folder = config, results, folder
+        self.commands, self.environment = commands, environment
+        self.models = ["base", *(name for name in config["finetune"] if name != "common")]
+        self.planners = [name for name in config["evaluate"] if name != "common"]
+        self.scores = [self._score(model, planner) for planner in self.planners for model in self.models]
+        self.gaps = [self._gap(model) for model in self.models]
+
+    def _score(self, model: str, planner: str) -> Score:
+        metrics = self.results[f"{model}_{planner}"]
+        solved, of_base = (
+            [at > 0 for at in self.results[f"{name}_{planner}"]["solved_at"]] for name in (model, "base")
+        )
+        return Score(
+            model,
+            planner,
+            metrics["n_evals"],
+            metrics["success_rate"],
+            metrics["success_rate_low"],
+            metrics["success_rate_high"],
+            None if model == "base" else paired_difference(of_base, solved),
+            metrics["planning_seconds_per_episode"],
+            metrics["model_evaluations_per_episode"],
+        )
+
+    def _gap(self, model: str) -> Gap:
+        errors = self.results["gap"][model]
+        return Gap(model, *(_mean(errors[where]["visual_mse"]) for where in ("dataset", "planner")))
+
+    def as_text(self) -> str:
+        """Both tables, for the terminal."""
+        titles = (
+            "planner",
+            "model",
+            "solved",
+            "95 % interval",
+            "to base (paired)",
+            "planning s/episode",
+            "rollouts/episode",
+        )
+        success = [titles] + [
+            (
+                s.planner,
+                s.model,
+                f"{100 * s.success:.0f} % of {s.episodes}",
+                f"{100 * s.low:.0f} - {100 * s.high:.0f}",
+                "" if s.difference is None else "{:+.0f} [{:+.0f}, {:+.0f}]".format(*(100 * d for d in s.difference)),
+                f"{s.seconds:.2f}",
+                f"{s.evaluations:.0f}",
+            )
+            for s in self.scores
+        ]
+        errors = [("one-step visual error", "data set windows", "where the base's plans lead", "ratio")] + [
+            (g.model, "{:.4f} +- {:.4f}".format(*g.dataset), "{:.4f} +- {:.4f}".format(*g.planner), f"{g.ratio:.1f}")
+            for g in self.gaps
+        ]
+        return "\n".join([*_aligned(success), "", *_aligned(errors), "", *self.findings()])
+
+    def findings(self) -> list[str]:
+        """What the numbers say, whichever way they point."""
+        sentences = []
+        base = next(g for g in self.gaps if g.model == "base")
+        control = next((g for g in self.gaps if g.model == "control"), base)
+        for gap in self.gaps:
+            if gap.model not in ("base", "control"):
+                change = gap.planner[0] / control.planner[0]
+                sentences.append(
+                    f"{gap.model}: the error where plans lead is {change:.2f} times that of the control "
+                    f"({gap.planner[0] / base.planner[0]:.2f} times the base's)."
+                )
+        for score in self.scores:
+            if score.difference is not None:
+                _, low, high = score.difference
+                verdict = "better than" if low > 0 else "worse than" if high < 0 else "not distinguishable from"
+                sentences.append(f"{score.planner}: {score.model} is {verdict} the base at {score.episodes} episodes.")
+        return sentences
+
+    def write(self) -> None:
+        """Write ``report.json``, the figures and ``report.html``."""
+        described = {
+            "config": dict(self.config),
+            "scores": [asdict(score) for score in self.scores],
+            "gap": [asdict(gap) | {"ratio": gap.ratio} for gap in self.gaps],
+            "findings": self.findings(),
+            "stage_seconds": {name: r["seconds"] for name, r in self.results.items() if "seconds" in r},
+            "environment": dict(self.environment),
+            "commands": list(self.commands),
+        }
+        write_json(self.folder / "report.json", described)
+        pictures = figures.draw_all(self.scores, self.gaps, self.folder)
+        pictures["What the base model imagines, open loop (true above, imagined below)"] = self._last_open_loop()
+        templates = Environment(
+            loader=FileSystemLoader(Path(__file__).parent), autoescape=select_autoescape(default=True), trim_blocks=True
+        )
+        page = templates.get_template("report.html.jinja").render(
+            report=self,
+            described=described,
+            pictures={title: _embedded(path, "image/png") for title, path in pictures.items() if path.exists()},
+            videos={title: _embedded(path, "video/mp4") for title, path in self._videos().items()},
+            workers=self.config["num_workers"],
+            machine=platform.processor() or platform.machine(),
+        )
+        write_text(self.folder / "report.html", page)
+
+    def _last_open_loop(self) -> Path:
+        drawn = (self.folder / "base" / "open_loop").glob("epoch_*.png")
+        return max(drawn, key=lambda path: path.stat().st_mtime, default=self.folder / "none")
+
+    def _videos(self) -> dict[str, Path]:
+        """Of each model under the first planner: an episode that it solved, and one that it did not."""
+        chosen = {}
+        for model in self.models:
+            folder = self.folder / f"{model}_{self.planners[0]}"
+            for outcome in ("success", "failure"):
+                found = sorted(folder.glob(f"output_final_*_{outcome}.mp4"))
+                if found:
+                    chosen[f"{model}, episode {found[0].stem.split('_')[2]}: {outcome}"] = found[0]
+        return chosen
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Columns of equal width."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return ["   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _mean(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and half width of its 95 % interval."""
+    return fmean(values), Z95 * stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+
+
+def _embedded(path: Path, kind: str) -> str:
+    """A data URL, so that the page needs no other file."""
+    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"

@@ -1,0 +1,99 @@
+"""What the stages do: the functions behind ``datasets.collect``, ``train.py`` and ``plan.py``, with their configs."""
+
+from __future__ import annotations
+
+import utils.runtime as runtime  # first: it sets the thread environment before torch is loaded
+
+# isort: split
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+
+import plan as planning_entry
+import train as training_entry
+from datasets.collection import Collection
+from models.checkpoint import read_checkpoint
+from models.loading import load_for_planning, stored_normalizer
+from planning.gap import Visits, dataset_visits, one_step_error, planner_visits
+from planning.goals import Problem
+from planning.observer import Observer
+from utils.cli import overridden_keys, plain
+
+CONFIG = Path(__file__).resolve().parent.parent / "conf"
+GAP_SEED = 1_000_000  # first environment seed of the gap's tasks, away from those of the evaluation
+
+
+def composed(config_name: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """A config of the command line, as plain data."""
+    with initialize_config_dir(str(CONFIG), version_base="1.3"):
+        return plain(compose(config_name, overrides=list(overrides)))
+
+
+def collect(overrides: Sequence[str]) -> dict[str, Any]:
+    """``python -m datasets.collect``."""
+    config = composed("collect", overrides)
+    begin = time.perf_counter()
+    names = ("n_rollout", "num_steps", "image_size", "image_dtype", "seed", "chunk_size")
+    collection = Collection(
+        instantiate(config["env"]["collector"]), Path(config["data_path"]), **{name: config[name] for name in names}
+    )
+    collection.run(1)
+    return {"seconds": time.perf_counter() - begin, "trajectories": config["n_rollout"]}
+
+
+def train(overrides: Sequence[str]) -> dict[str, Any]:
+    """``python train.py``."""
+    config = composed("train", overrides)
+    begin = time.perf_counter()
+    folder = training_entry.train(config, overridden_keys(overrides))
+    return {"seconds": time.perf_counter() - begin, "folder": str(folder)}
+
+
+def evaluate(overrides: Sequence[str]) -> dict[str, Any]:
+    """``python plan.py --config-name plan_wall.yaml``."""
+    return planning_entry.plan(composed("plan_wall", overrides))
+
+
+@torch.no_grad()
+def measure_gap(
+    models: dict[str, str], planned_by: str, overrides: Sequence[str], num_tasks: int, seed: int
+) -> dict[str, Any]:
+    """One-step errors of all models where the data set goes, and where one model's plans lead.
+
+    Args:
+        models: name -> model directory. planned_by: the model whose plans are executed, once, for all.
+        overrides: of an evaluation with a GD planner; its open-loop planner and objective plan.
+        num_tasks: trajectories of either kind.
+    """
+    config = composed("plan_wall", overrides)
+    runtime.set_threads(config["num_threads"])
+    observers, frameskip, size = {}, 0, 0
+    for name, folder in models.items():
+        checkpoint = read_checkpoint(Path(folder))
+        model, architecture = load_for_planning(checkpoint, config["env"], None, torch.device("cpu"))
+        normalizer = stored_normalizer(checkpoint)
+        assert normalizer is not None, "models of the demo carry their units"
+        observers[name] = Observer(model, normalizer)
+        frameskip, size = architecture["frameskip"], architecture["img_size"]
+    env = instantiate(config["env"]["simulator"], image_size=size)
+    planner = instantiate(config["planner"]).planner
+    seeds = list(range(GAP_SEED, GAP_SEED + num_tasks))
+    states, goals = env.sample_start_goal(seeds)
+    problem = Problem(seeds, states, goals, env.default_layouts(num_tasks))
+    trajectories = instantiate(config["env"]["dataset"])
+    validation = read_checkpoint(Path(models[planned_by])).about["validation"]
+    visits: dict[str, Visits] = {
+        "dataset": dataset_visits(trajectories, validation, num_tasks, planner.horizon * frameskip, seed),
+        "planner": planner_visits(
+            env, observers[planned_by], planner, instantiate(config["objective"]), problem, frameskip, seed
+        ),
+    }
+    return {
+        name: {where: one_step_error(env, observer, visited, frameskip) for where, visited in visits.items()}
+        for name, observer in observers.items()
+    }

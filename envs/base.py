@@ -1,0 +1,128 @@
+"""The contract of every environment, and the one simulation loop written over it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Layouts = Mapping[str, Tensor]
+"""What differs between episodes besides their state, e.g. a door's place: name -> (B, ...)."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How near some states are to their goals.
+
+    Attributes:
+        success: (B,) bool, inside the success region.
+        state_dist: (B,) distance in the environment's own units.
+    """
+
+    success: Tensor
+    state_dist: Tensor
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """What a simulator did; time index 0 is the start.
+
+    Attributes:
+        states: (B, K + 1, S) true states, one per raw step.
+        frames: (B, K // frame_every + 1, 3, H, W) images in 0..255 of every ``frame_every``-th state, if asked for.
+        frame_every: raw steps between two frames.
+    """
+
+    states: Tensor
+    frames: Tensor | None
+    frame_every: int
+
+
+class VectorEnv(ABC):
+    """A batch of independent episodes of one environment, stepped forward together.
+
+    The simulator keeps the true state; images exist only where ``render`` is called. Nothing here knows a model.
+
+    Attributes:
+        name: of the environment, as in ``env=<name>``.
+        state_dim: S. proprio_dim: E. env_action_dim: length of one raw action.
+        image_size: side of the square images that ``render`` returns, pixels.
+    """
+
+    name: str
+    state_dim: int
+    proprio_dim: int
+    env_action_dim: int
+    image_size: int
+
+    @abstractmethod
+    def default_layouts(self, num_episodes: int) -> dict[str, Tensor]:
+        """The layout of an episode about which nothing else is said, ``num_episodes`` times."""
+
+    @abstractmethod
+    def sample_start_goal(self, seeds: Sequence[int], layouts: Layouts | None = None) -> tuple[Tensor, Tensor]:
+        """Draw an independent start and goal state per seed: two (B, S) tensors."""
+
+    @abstractmethod
+    def reset(self, seeds: Sequence[int], states: Tensor, layouts: Layouts | None = None) -> Tensor:
+        """Start one episode per row of ``states`` (B, S); returns the states (B, S) the episodes really start from."""
+
+    @abstractmethod
+    def step(self, actions: Tensor) -> Tensor:
+        """Execute blocks of raw actions (B, K, env_action_dim), K steps each; returns the visited states (B, K, S)."""
+
+    @abstractmethod
+    def render(self, rows: Tensor | None = None) -> Tensor:
+        """Images (b, 3, image_size, image_size) of the current states, values 0..255 (uint8 or float32).
+
+        Args:
+            rows: (b,) episodes to draw; None draws all. Nothing is computed for the others.
+        """
+
+    @abstractmethod
+    def proprio(self, states: Tensor) -> Tensor:
+        """What the agent senses of its own body, in raw units: (..., S) -> (..., E) float32."""
+
+    @abstractmethod
+    def success(self, states: Tensor, goals: Tensor) -> Outcome:
+        """Compare states (B, S) with goals (B, S)."""
+
+    def close(self) -> None:  # noqa: B027  (most environments hold nothing that must be released)
+        """Release worker processes and graphics contexts."""
+
+
+def simulate(
+    env: VectorEnv,
+    seeds: Sequence[int],
+    states: Tensor,
+    actions: Tensor,
+    layouts: Layouts | None = None,
+    frame_every: int | None = None,
+) -> Trajectory:
+    """Run raw ``actions`` from ``states``, rendering only the frames that were asked for.
+
+    Args:
+        env: the environment; its current episodes are replaced.
+        seeds: B environment seeds.
+        states: (B, S) start states.
+        actions: (B, K, env_action_dim) raw actions.
+        layouts: per-episode layouts; None means the environment's own default.
+        frame_every: raw steps between two rendered frames (the start is rendered too); None renders nothing.
+
+    Raises:
+        ValueError: If K is not a multiple of ``frame_every``.
+    """
+    num_steps = actions.shape[1]
+    block = frame_every or max(num_steps, 1)
+    if num_steps % block:
+        raise ValueError(f"simulate: {num_steps} actions are not a multiple of frame_every={frame_every}")
+    visited = [env.reset(seeds, states, layouts)[:, None]]
+    frames = [env.render()] if frame_every else []
+    for start in range(0, num_steps, block):
+        visited.append(env.step(actions[:, start : start + block]))
+        if frame_every:
+            frames.append(env.render())
+    return Trajectory(torch.cat(visited, 1), torch.stack(frames, 1) if frames else None, block)

@@ -1,0 +1,1 @@
+"""The networks, the world model they make up, and the files they are kept in."""

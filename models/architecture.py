@@ -1,0 +1,157 @@
+"""Which architecture a run has: what its checkpoint says, else what the config says; a contradiction is an error."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Collection, Mapping, Set
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import get_class
+from omegaconf import OmegaConf
+
+from models.build import PARTS, SCALARS
+from models.checkpoint import Checkpoint
+from models.dino_wm import CheckpointError, translate_config
+
+log = logging.getLogger(__name__)
+
+CONFIG = Path(__file__).resolve().parent.parent / "conf"
+CHANGEABLE = ("weights", "download", "dropout", "emb_dropout")
+"""Arguments of a part that may differ from the checkpoint's: they change neither shapes nor meaning of its tensors."""
+
+FOREIGN_OPTIONS = {
+    "models.vit.ViTPredictor": "vit",
+    "models.vqvae.VQVAE": "vqvae",
+    "models.proprio.ProprioceptiveEmbedding": "proprio",
+}
+"""Classes that DINO-WM's checkpoints pickle -> our config option for them."""
+
+
+def settle_architecture(config: Mapping[str, Any], explicit: Set[str], checkpoint: Checkpoint | None) -> dict[str, Any]:
+    """The architecture to build: ``SCALARS`` and ``PARTS`` as plain data.
+
+    Args:
+        config: the composed config, resolved to plain data.
+        explicit: keys that the user set, such as "num_hist", "encoder" (a config group) or "predictor.depth".
+        checkpoint: the model to start from; None trains from scratch and takes everything from ``config``.
+
+    Raises:
+        ValueError: If an explicit value contradicts the checkpoint; the message names the key and both values.
+    """
+    wanted = {key: config[key] for key in (*SCALARS, *PARTS) if key in config}
+    if checkpoint is None:
+        return wanted
+    stored = stored_architecture(checkpoint)
+    conflicts = []
+    for key in SCALARS:
+        if key in wanted and wanted[key] != stored[key]:
+            if key in explicit:
+                conflicts.append(f"{key}={wanted[key]} was asked for, the checkpoint has {key}={stored[key]}")
+            else:
+                log.info("%s=%s is taken from the checkpoint", key, stored[key])
+    for part in PARTS:
+        conflicts += _part_conflicts(part, wanted.get(part), stored[part], explicit)
+        _take_changeable(part, wanted.get(part), stored[part], explicit)
+    if conflicts:
+        raise ValueError(
+            f"{checkpoint.path}: {'; '.join(conflicts)}. Leave the override out, or train from scratch elsewhere"
+        )
+    return stored
+
+
+def stored_architecture(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What a checkpoint's ``hydra.yaml`` and tensors say.
+
+    A ``_target_`` in the file is only ever compared with those of our own config options, never imported.
+
+    Raises:
+        CheckpointError: If a key is missing or a class is unknown.
+    """
+    source = checkpoint.path.parent.parent / "hydra.yaml"
+    if checkpoint.path.suffix == ".pth":
+        return _from_dino_wm(checkpoint, source)
+    missing = [key for key in (*SCALARS, *PARTS) if key not in checkpoint.config]
+    if missing:
+        raise CheckpointError(f"{source} lacks {', '.join(missing)}; restore it from a copy of the run")
+    stored = {key: checkpoint.config[key] for key in SCALARS}
+    for key, value in stored.items():
+        kind = bool if key.startswith("has_") else int
+        if type(value) is not kind:
+            raise CheckpointError(f"{source}: {key} must be of type {kind.__name__}, got {value!r}")
+    return stored | {part: _known(part, checkpoint.config[part], source) for part in PARTS}
+
+
+def _from_dino_wm(checkpoint: Checkpoint, source: Path) -> dict[str, Any]:
+    parts: dict[str, dict[str, Any]] = {}
+    for name, tensor in checkpoint.tensors.items():
+        part, _, inner = name.partition(".")
+        parts.setdefault(part, {})[inner] = tensor
+    found = translate_config(checkpoint.config, parts, source)
+    stored = {key: found[key] for key in SCALARS}
+    stored["encoder"] = _adopt("encoder", "dino", found["encoder"], source)
+    for part, default in (("predictor", "vit"), ("decoder", "vqvae")):
+        pickled = checkpoint.about["classes"].get(part)
+        if pickled is not None and pickled not in FOREIGN_OPTIONS:
+            raise CheckpointError(
+                f"{checkpoint.path}: the {part} is a {pickled}, which this project has no counterpart of"
+            )
+        stored[part] = _adopt(part, FOREIGN_OPTIONS.get(pickled, default), found[part], source)
+    for part in ("action_encoder", "proprio_encoder"):
+        stored[part] = _adopt(part, "proprio", {}, source)
+    return stored
+
+
+def _known(part: str, node: Any, source: Path) -> dict[str, Any]:
+    """Our own option with the target that ``node`` names, and the arguments of ``node``."""
+    target = node.get("_target_") if isinstance(node, Mapping) else None
+    targets = {_load(path)["_target_"]: path.stem for path in sorted((CONFIG / part).glob("*.yaml"))}
+    if not isinstance(target, str) or target not in targets:
+        raise CheckpointError(f"{source}: {part}._target_ is {target!r}; known are {', '.join(sorted(targets))}")
+    constructor = inspect.signature(get_class(target)).parameters  # a class of ours: it may have been given more
+    return _adopt(part, targets[target], node, source, constructor)
+
+
+def _adopt(
+    part: str, option: str, arguments: Mapping[str, Any], source: Path, further: Collection[str] = ()
+) -> dict[str, Any]:
+    """A config option of ours, with those ``arguments`` that it knows.
+
+    Raises:
+        CheckpointError: If a value is more than a number, a truth value or a text: a class that is named inside of it,
+            or that an interpolation makes up, would be called when the part is built.
+    """
+    ours = _load(CONFIG / part / f"{option}.yaml")
+    taken = {key: value for key, value in arguments.items() if key in {*ours, *further} and key != "_target_"}
+    for key, value in taken.items():
+        if not isinstance(value, bool | int | float | str | None) or "${" in str(value):
+            raise CheckpointError(f"{source}: {part}.{key} must be a plain value, got {value!r}")
+    return ours | taken
+
+
+def _load(path: Path) -> dict[str, Any]:
+    loaded = OmegaConf.to_container(OmegaConf.load(path))
+    assert isinstance(loaded, dict)
+    return {str(key): value for key, value in loaded.items()}
+
+
+def _part_conflicts(part: str, wanted: Any, stored: Mapping[str, Any], explicit: Set[str]) -> list[str]:
+    if not isinstance(wanted, Mapping):
+        return []
+    if wanted.get("_target_") != stored["_target_"]:
+        if part in explicit:
+            return [f"{part} {wanted.get('_target_')} was asked for, the checkpoint has {stored['_target_']}"]
+        log.info("%s %s is taken from the checkpoint", part, stored["_target_"])
+        return []
+    return [
+        f"{part}.{key}={wanted[key]} was asked for, the checkpoint has {part}.{key}={stored[key]}"
+        for key in wanted
+        if f"{part}.{key}" in explicit and key not in CHANGEABLE and wanted[key] != stored.get(key)
+    ]
+
+
+def _take_changeable(part: str, wanted: Any, stored: dict[str, Any], explicit: Set[str]) -> None:
+    for key in CHANGEABLE:
+        if isinstance(wanted, Mapping) and key in stored and f"{part}.{key}" in explicit:
+            stored[key] = wanted[key]

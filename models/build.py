@@ -1,0 +1,93 @@
+"""From an architecture, which is plain data, to a world model."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from hydra.utils import get_class, instantiate
+
+from models.tokens import TOKEN_LAYOUTS
+from models.world_model import WorldModel
+
+PARTS = ("encoder", "proprio_encoder", "action_encoder", "predictor", "decoder")
+"""Attributes of ``WorldModel`` that are networks; each is also a config group."""
+
+SCALARS = (
+    "num_hist",
+    "num_pred",
+    "frameskip",
+    "img_size",
+    "concat_dim",
+    "action_emb_dim",
+    "proprio_emb_dim",
+    "num_action_repeat",
+    "num_proprio_repeat",
+    "has_predictor",
+    "has_decoder",
+)
+"""Architecture keys beside the parts; a checkpoint brings them in its ``hydra.yaml``."""
+
+
+def build_world_model(
+    architecture: Mapping[str, Any], env_action_dim: int, proprio_dim: int, state_dim: int
+) -> WorldModel:
+    """Build the networks with fresh weights.
+
+    Args:
+        architecture: ``SCALARS`` by name, and per entry of ``PARTS`` a dict with ``_target_`` and arguments.
+        env_action_dim, proprio_dim, state_dim: lengths of one raw action, of the proprio and of the simulator's state.
+
+    Raises:
+        ValueError: If a value is not supported; the message names the key.
+    """
+    _check(architecture)
+    sizes: dict[str, Any] = {"img_size": architecture["img_size"], "state_dim": state_dim}
+    encoder = _part(architecture["encoder"], sizes)
+    layout = TOKEN_LAYOUTS[architecture["concat_dim"]](
+        num_patches=encoder.num_patches,
+        visual_dim=encoder.emb_dim,
+        proprio_dim=architecture["proprio_emb_dim"],
+        action_dim=architecture["action_emb_dim"],
+        proprio_repeat=architecture["num_proprio_repeat"],
+        action_repeat=architecture["num_action_repeat"],
+    )
+    num_hist = architecture["num_hist"]
+    shared = {"num_patches": layout.tokens_per_frame, "num_frames": num_hist, "dim": layout.token_dim}
+    action_dim = env_action_dim * architecture["frameskip"]
+    drawing = {"emb_dim": encoder.emb_dim, "num_patches": encoder.num_patches, "img_size": architecture["img_size"]}
+    return WorldModel(
+        encoder=encoder,
+        proprio_encoder=_part(
+            architecture["proprio_encoder"], {"in_dim": proprio_dim, "emb_dim": architecture["proprio_emb_dim"]}
+        ),
+        action_encoder=_part(
+            architecture["action_encoder"], {"in_dim": action_dim, "emb_dim": architecture["action_emb_dim"]}
+        ),
+        predictor=_part(architecture["predictor"], shared) if architecture["has_predictor"] else None,
+        decoder=_part(architecture["decoder"], drawing) if architecture["has_decoder"] else None,
+        layout=layout,
+        num_hist=num_hist,
+    )
+
+
+def _check(architecture: Mapping[str, Any]) -> None:
+    missing = [key for key in (*SCALARS, *PARTS) if key not in architecture]
+    if missing:
+        raise ValueError(f"the architecture lacks {', '.join(missing)}")
+    if architecture["concat_dim"] not in TOKEN_LAYOUTS:
+        raise ValueError(f"concat_dim must be one of {sorted(TOKEN_LAYOUTS)}, got {architecture['concat_dim']}")
+    if architecture["num_pred"] != 1:
+        raise ValueError(f"num_pred must be 1 (a model predicts one step ahead), got {architecture['num_pred']}")
+    for key in ("num_hist", "frameskip", "img_size", "action_emb_dim", "proprio_emb_dim"):
+        if architecture[key] < 1:
+            raise ValueError(f"{key} must be at least 1, got {architecture[key]}")
+
+
+def _part(node: Mapping[str, Any], sizes: Mapping[str, Any]) -> Any:
+    """Instantiate a part; it gets those ``sizes`` that its constructor asks for and its config leaves open."""
+    wanted = inspect.signature(get_class(node["_target_"])).parameters
+    return instantiate(
+        dict(node), **{name: size for name, size in sizes.items() if name in wanted and name not in node}
+    )

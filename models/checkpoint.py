@@ -1,0 +1,162 @@
+"""Model directories: ``hydra.yaml`` and ``checkpoints/model_<epoch>``, ours (safetensors) and DINO-WM's (pickles)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from models.build import PARTS
+from models.dino_wm import CheckpointError, read_model_config, read_pickled_checkpoint
+from models.world_model import WorldModel
+from utils.files import atomic_path, sha256
+
+LATEST = "latest"
+FORMAT = "1"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained world model on disk.
+
+    Attributes:
+        path: the weights file.
+        tensors: "part.name" -> tensor, on the CPU.
+        config: the whole ``hydra.yaml``, inert data.
+        epoch: training epochs behind it.
+        about: what our own files say besides: ``normalizer`` (units), ``validation`` (trajectory numbers), ``step``,
+            ``parent`` and ``parent_sha256``, ``encoder_sha256``; of DINO-WM's files ``classes``, what was pickled.
+    """
+
+    path: Path
+    tensors: dict[str, Tensor]
+    config: dict[str, Any]
+    epoch: int
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+def weights_file(folder: Path, epoch: int | str = LATEST) -> Path | None:
+    """The weights of a model directory at an epoch (or "latest"); ours wins over a pickle; None if there are none."""
+    for suffix in ("safetensors", "pth"):
+        path = folder / "checkpoints" / f"model_{epoch}.{suffix}"
+        if path.is_file():
+            return path
+    return None
+
+
+def read_checkpoint(folder: Path, epoch: int | str = LATEST) -> Checkpoint:
+    """Read a model directory.
+
+    Raises:
+        CheckpointError: If the directory, the epoch or ``hydra.yaml`` is missing, or a file is broken or unsafe.
+    """
+    path = weights_file(folder, epoch)
+    if path is None:
+        found = sorted(p.name for p in (folder / "checkpoints").glob("model_*"))
+        raise CheckpointError(
+            f"ckpt_path={folder}: there is no checkpoints/model_{epoch}.safetensors or .pth; found "
+            f"{', '.join(found) or 'no checkpoint at all'}"
+        )
+    config = read_model_config(folder / "hydra.yaml")
+    if path.suffix == ".pth":
+        pickled = read_pickled_checkpoint(path)
+        tensors = {f"{part}.{name}": t for part, named in pickled.parts.items() for name, t in named.items()}
+        return Checkpoint(path, tensors, config, pickled.epoch, {"classes": pickled.classes})
+    tensors, about = _read_safetensors(path)
+    return Checkpoint(path, tensors, config, int(about.pop("epoch")), about)
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {}).get("world_model", "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+        raise CheckpointError(
+            f"{path} is truncated or not a safetensors file ({error}); restore it from a copy"
+        ) from None
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path} was not written by this project: its header has no world_model entry of format {FORMAT}"
+        )
+    return tensors, about
+
+
+def write_checkpoint(path: Path, model: WorldModel, epoch: int, about: Mapping[str, Any], with_encoder: bool) -> None:
+    """Write the weights atomically. The bytes depend on the arguments only, not on time or place.
+
+    Args:
+        path: ``.../checkpoints/model_<epoch>.safetensors``.
+        about: see ``Checkpoint``; plain numbers, strings, lists and dicts.
+        with_encoder: False leaves out a frozen encoder that its own weights file brings back.
+    """
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    if not with_encoder:
+        state = {name: tensor for name, tensor in state.items() if not name.startswith("encoder.")}
+    header = json.dumps({"format": FORMAT, "epoch": epoch, **about}, sort_keys=True)
+    with atomic_path(path) as temporary:
+        save_file(state, temporary, metadata={"world_model": header})
+
+
+def load_weights(model: WorldModel, checkpoint: Checkpoint) -> list[str]:
+    """Fill ``model`` from a checkpoint; returns the parts that it does not bring (they keep the weights they have).
+
+    Raises:
+        CheckpointError: Listing every missing, unknown or misshapen tensor of the parts that it does bring.
+    """
+    brought = {name.split(".", 1)[0] for name in checkpoint.tensors}
+    absent, problems = [], []
+    for part in PARTS:
+        module = getattr(model, part)
+        if module is None:
+            continue
+        found = {n.removeprefix(f"{part}."): t for n, t in checkpoint.tensors.items() if n.startswith(f"{part}.")}
+        wanted = module.state_dict()
+        if part not in brought and wanted:
+            absent.append(part)
+            continue
+        if checkpoint.path.suffix == ".pth":  # pickled modules hold masks and other buffers that we have no use for
+            found = {name: tensor for name, tensor in found.items() if name in wanted}
+        problems += _differences(part, wanted, found)
+        problems += _fill(part, module, {name: found[name] for name in wanted if name in found})
+    if problems:
+        raise CheckpointError(
+            f"{checkpoint.path} does not fit the model that its hydra.yaml describes: {'; '.join(problems)}"
+        )
+    return absent
+
+
+def _differences(part: str, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+    problems = [f"{part}.{name} is missing" for name in wanted if name not in found]
+    problems += [f"{part}.{name} is unknown" for name in found if name not in wanted]
+    problems += [f"{part}.{n} is not finite" for n in wanted if n in found and not found[n].isfinite().all()]
+    return problems
+
+
+def _fill(part: str, module: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
+    """Load what is there, and say what does not fit; a module may adapt a state, as the ViT does to longer ones."""
+    try:
+        module.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        return [f"{part}: {line.strip()}" for line in str(error).splitlines()[1:]]
+    return []
+
+
+def write_model_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Write ``hydra.yaml``, plain data without interpolations."""
+    with atomic_path(folder / "hydra.yaml") as temporary:
+        temporary.write_text(OmegaConf.to_yaml(OmegaConf.create(dict(config))), encoding="utf-8")
+
+
+def parentage(checkpoint: Checkpoint | None) -> dict[str, Any]:
+    """What a finetuned checkpoint says of the one it started from."""
+    if checkpoint is None:
+        return {"parent": None, "parent_sha256": None}
+    return {"parent": str(checkpoint.path), "parent_sha256": sha256(checkpoint.path)}

@@ -1,0 +1,167 @@
+"""Reading the ``hydra.yaml`` beside a DINO-WM checkpoint, as data."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import Size, Tensor
+from yaml import YAMLError
+
+log = logging.getLogger(__name__)
+
+Parts = Mapping[str, Mapping[str, Tensor]]
+
+ENV_ACTION_DIM = 2  # of all environments that DINO-WM checkpoints are published for
+PATCH = 16  # pixels of the image per token
+ARCHITECTURE = {
+    "num_hist": int,
+    "num_pred": int,
+    "frameskip": int,
+    "img_size": int,
+    "concat_dim": int,
+    "action_emb_dim": int,
+    "proprio_emb_dim": int,
+    "num_action_repeat": int,
+    "num_proprio_repeat": int,
+    "has_predictor": bool,
+    "has_decoder": bool,
+    "normalize_action": bool,
+    "env.name": str,
+    "encoder.name": str,
+    "encoder.feature_key": str,
+}
+PREDICTOR = {"depth": int, "heads": int, "mlp_dim": int}
+PREDICTOR_OPTIONAL = {"dim_head": int, "dropout": float, "emb_dropout": float, "pool": str}
+
+
+def read_model_config(path: str | Path) -> dict[str, Any]:
+    """The content of a model's ``hydra.yaml`` as plain dicts, lists, numbers and strings.
+
+    Nothing in it is resolved or imported: ``${...}`` and ``_target_`` stay the strings they are.
+
+    Raises:
+        ValueError: If the file is missing or is not a YAML mapping.
+    """
+    path = Path(path)
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
+        raise ValueError(f"{path} is not a readable model config: {error}") from error
+    if not isinstance(content, dict) or not content:
+        raise ValueError(f"{path} is not a model config: expected keys like num_hist, found {type(content).__name__}")
+    return {str(key): value for key, value in content.items()}
+
+
+def translate_config(
+    config: Mapping[str, Any], parts: Parts | None = None, source: str | Path = "hydra.yaml"
+) -> dict[str, Any]:
+    """Pick the architecture out of a model config, checked against the checkpoint's tensors where they tell.
+
+    Args:
+        config: from ``read_model_config``.
+        parts: the state dicts of the checkpoint beside it; they settle what the config lacks.
+        source: the config's file, for messages.
+
+    Returns:
+        ``num_hist``, ``num_pred``, ``frameskip``, ``img_size``, ``concat_dim``, ``action_emb_dim``,
+        ``proprio_emb_dim``, ``num_action_repeat``, ``num_proprio_repeat``, ``has_predictor``, ``has_decoder``,
+        ``normalize_action``, ``env`` (its name), and dicts of arguments without their ``_target_``: ``encoder``,
+        ``predictor`` and ``decoder`` (each {} if absent), ``dataset`` (without its ``transform``).
+
+    Raises:
+        ValueError: If a key is missing and the tensors do not settle it, has the wrong type, or contradicts them.
+    """
+    parts = parts or {}
+    shown = _shown_by_tensors(config, parts)
+    found = {key: _settle(config, key, kind, shown, source) for key, kind in ARCHITECTURE.items()}
+    encoder = {key.partition(".")[2]: found.pop(key) for key in list(found) if key.startswith("encoder.")}
+    found["env"] = found.pop("env.name")
+    found["encoder"] = encoder
+    found["predictor"] = _predictor(config, shown, source) if found["has_predictor"] else {}
+    found["decoder"] = _arguments(config, "decoder") if found["has_decoder"] else {}
+    found["dataset"] = _arguments(config, "env.dataset", without=("transform",))
+    return found
+
+
+def _predictor(config: Mapping[str, Any], shown: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
+    known = {*_arguments(config, "predictor"), *(key.removeprefix("predictor.") for key in shown)}
+    keys = {**PREDICTOR, **{key: kind for key, kind in PREDICTOR_OPTIONAL.items() if key in known}}
+    return {key: _settle(config, f"predictor.{key}", kind, shown, source) for key, kind in keys.items()}
+
+
+def _arguments(config: Mapping[str, Any], key: str, without: tuple[str, ...] = ()) -> dict[str, Any]:
+    group = _lookup(config, key)
+    if not isinstance(group, Mapping):
+        return {}
+    kept = [name for name in group if not str(name).startswith("_") and name not in without]
+    return {str(name): _lookup(config, f"{key}.{name}") for name in kept}
+
+
+def _lookup(config: Mapping[str, Any], key: str, hops: int = 8) -> Any:
+    """The value at a dotted key, following plain ``${other.key}`` references; None if there is none."""
+    value: Any = config
+    for name in key.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    reference = re.fullmatch(r"\$\{([\w.]+)\}", value) if isinstance(value, str) else None
+    return _lookup(config, reference[1], hops - 1) if reference and hops else value
+
+
+def _settle(config: Mapping[str, Any], key: str, kind: type, shown: Mapping[str, Any], source: str | Path) -> Any:
+    value = _lookup(config, key)
+    if value is None:
+        if key not in shown:
+            raise ValueError(f"{source} lacks {key}, and the checkpoint's tensors do not settle it; add it to the file")
+        return shown[key]
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind:
+        raise ValueError(f"{source}: {key} must be of type {kind.__name__}, got {value!r}")
+    if key in shown and shown[key] != value:
+        if kind is bool:  # what the file holds is a fact, whatever the config intended
+            log.warning("%s says %s: %s, the checkpoint beside it says %s", source, key, value, shown[key])
+            return shown[key]
+        if key == "num_hist" and value < shown[key]:  # finetuned with fewer frames than it has positions for
+            return value
+        raise ValueError(f"{source} says {key}: {value}, but the checkpoint beside it was built with {shown[key]}")
+    return value
+
+
+def _shown_by_tensors(config: Mapping[str, Any], parts: Parts) -> dict[str, Any]:
+    """Architecture values that follow from the tensors' shapes."""
+    if not parts:
+        return {}
+    shown: dict[str, Any] = {"has_predictor": "predictor" in parts, "has_decoder": "decoder" in parts}
+    action = _shape(parts, "action_encoder", "patch_embed.weight")
+    proprio = _shape(parts, "proprio_encoder", "patch_embed.weight")
+    if action:
+        shown["action_emb_dim"] = action[0]
+        shown["frameskip"] = action[1] // ENV_ACTION_DIM
+    if proprio:
+        shown["proprio_emb_dim"] = proprio[0]
+    positions = _shape(parts, "predictor", "pos_embedding")
+    qkv = _shape(parts, "predictor", "transformer.layers.0.0.to_qkv.weight")
+    hidden = _shape(parts, "predictor", "transformer.layers.0.1.net.1.weight")
+    if not (positions and qkv and hidden):
+        return shown
+    img_size, concat_dim = _lookup(config, "img_size"), _lookup(config, "concat_dim")
+    if isinstance(img_size, int) and img_size >= PATCH and concat_dim in (0, 1):
+        shown["num_hist"] = positions[1] // ((img_size // PATCH) ** 2 + 2 * (concat_dim == 0))
+    layers = {name.split(".")[2] for name in parts["predictor"] if name.startswith("transformer.layers.")}
+    heads, dim_head = _lookup(config, "predictor.heads"), _lookup(config, "predictor.dim_head")
+    inner = qkv[0] // 3
+    shown["predictor.depth"] = len(layers)
+    shown["predictor.mlp_dim"] = hidden[0]
+    shown["predictor.dim_head"] = inner // heads if isinstance(heads, int) and heads > 0 else dim_head or 64
+    shown["predictor.heads"] = inner // shown["predictor.dim_head"]
+    return shown
+
+
+def _shape(parts: Parts, part: str, name: str) -> Size | None:
+    value = parts.get(part, {}).get(name)
+    return value.shape if value is not None else None

@@ -1,0 +1,148 @@
+"""DINO-WM's predictor: a transformer over the patch tokens of a few frames, causal from frame to frame."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.parts import Predictor
+
+
+class Attention(nn.Module):
+    """Self-attention in which a token sees all tokens of its own and of earlier frames."""
+
+    def __init__(self, dim: int, heads: int, dim_head: int, dropout: float, tokens_per_frame: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.tokens_per_frame = tokens_per_frame
+        self.norm = nn.LayerNorm(dim)
+        self.to_qkv = nn.Linear(dim, 3 * heads * dim_head, bias=False)
+        self.to_out = nn.Sequential(nn.Linear(heads * dim_head, dim), nn.Dropout(dropout))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, F * P, dim) -> (B, F * P, dim)."""
+        query, key, value = self.to_qkv(self.norm(tokens)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        dropout = self.dropout if self.training else 0.0
+        # One call per frame instead of one masked call: nothing hidden is computed, and kernels that know no masks fit.
+        seen = range(self.tokens_per_frame, tokens.shape[1] + 1, self.tokens_per_frame)
+        attended = [
+            F.scaled_dot_product_attention(
+                query[:, :, end - self.tokens_per_frame : end], key[:, :, :end], value[:, :, :end], dropout_p=dropout
+            )
+            for end in seen
+        ]
+        joined = attended[0] if len(attended) == 1 else torch.cat(attended, dim=2)
+        return self.to_out(joined.transpose(1, 2).flatten(2))
+
+    def _load_from_state_dict(self, state_dict: MutableMapping[str, Any], prefix: str, *args: Any) -> None:
+        """Drop the causal mask that released checkpoints carry as a (1, 1, n, n) buffer named ``bias``."""
+        mask = state_dict.get(prefix + "bias")
+        if mask is not None and mask.ndim == 4:
+            del state_dict[prefix + "bias"]
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class FeedForward(nn.Module):
+    """LayerNorm and a two-layer MLP with exact GELU."""
+
+    def __init__(self, dim: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        widen, narrow = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
+        self.net = nn.Sequential(nn.LayerNorm(dim), widen, nn.GELU(), nn.Dropout(dropout), narrow, nn.Dropout(dropout))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, n, dim) -> (B, n, dim)."""
+        return self.net(tokens)
+
+
+class Transformer(nn.Module):
+    """Pre-norm residual blocks and a last LayerNorm."""
+
+    def __init__(self, depth: int, dim: int, mlp_dim: int, **attention: Any) -> None:
+        super().__init__()
+        dropout = attention["dropout"]
+        self.layers = nn.ModuleList(
+            nn.ModuleList([Attention(dim, **attention), FeedForward(dim, mlp_dim, dropout)]) for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, F * P, dim) -> (B, F * P, dim)."""
+        for layer in self.layers:
+            for sublayer in cast(nn.ModuleList, layer):  # attention, then MLP
+                tokens = tokens + sublayer(tokens)
+        return self.norm(tokens)
+
+
+class ViTPredictor(Predictor):
+    """Predict the tokens one model step after each of up to ``num_frames`` frames.
+
+    Tensor names are those of released DINO-WM checkpoints, so their state loads as it is. Their mask is dropped, and
+    of a checkpoint with a longer history the first positions are taken: a shorter history never uses the others.
+
+    Args:
+        num_patches: P, tokens per frame.
+        num_frames: most frames seen at once (``num_hist``).
+        dim: token width. depth: blocks. heads, dim_head: of the attention. mlp_dim: hidden width.
+        dropout: on attention weights, attention output and MLP; emb_dropout: on the embedded tokens. Training only.
+        pool: only "mean", which is what released configs say; a prediction per token pools nothing.
+
+    Attributes:
+        activations_per_token: floats that one forward keeps for the backward, per token; for memory budgets.
+
+    Source: Zhou et al., DINO-WM, arXiv 2411.04983, appendix A.
+    """
+
+    def __init__(
+        self,
+        num_patches: int,
+        num_frames: int,
+        dim: int,
+        depth: int,
+        heads: int,
+        mlp_dim: int,
+        dim_head: int = 64,
+        dropout: float = 0.0,
+        emb_dropout: float = 0.0,
+        pool: str = "mean",
+    ) -> None:
+        super().__init__()
+        if pool != "mean":
+            raise ValueError(
+                f"predictor.pool must be 'mean', got {pool!r}: predictions are per token, nothing is pooled"
+            )
+        self.num_patches = num_patches
+        self.num_frames = num_frames
+        self.pos_embedding = nn.Parameter(torch.randn(1, num_frames * num_patches, dim))
+        self.dropout = nn.Dropout(emb_dropout)
+        self.transformer = Transformer(
+            depth, dim, mlp_dim, heads=heads, dim_head=dim_head, dropout=dropout, tokens_per_frame=num_patches
+        )
+        self.activations_per_token = depth * (6 * dim + 5 * heads * dim_head + 2 * mlp_dim) + 2 * dim
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, F * P, dim) frame-major tokens -> (B, F * P, dim), each frame's tokens one model step later.
+
+        Raises:
+            ValueError: If the tokens are not F whole frames with 1 <= F <= ``num_frames``.
+        """
+        count = tokens.shape[1]
+        if count % self.num_patches or not 0 < count <= self.pos_embedding.shape[1]:
+            raise ValueError(
+                f"the predictor takes 1 to {self.num_frames} frames (num_hist) of {self.num_patches} tokens, "
+                f"got {count} tokens"
+            )
+        return self.transformer(self.dropout(tokens + self.pos_embedding[:, :count]))
+
+    def _load_from_state_dict(self, state_dict: MutableMapping[str, Any], prefix: str, *args: Any) -> None:
+        positions = state_dict.get(prefix + "pos_embedding")
+        count = self.pos_embedding.shape[1]
+        # A multiple of P, or it is no longer history but another image size, which has to be refused.
+        if positions is not None and positions.shape[1] > count and positions.shape[1] % self.num_patches == 0:
+            state_dict[prefix + "pos_embedding"] = positions[:, :count]
+        super()._load_from_state_dict(state_dict, prefix, *args)

@@ -1,0 +1,76 @@
+"""Evaluate a world model by planning: ``python plan.py --config-name plan_wall.yaml ckpt_path=outputs/wall_single``."""
+
+from __future__ import annotations
+
+import utils.runtime as runtime  # first: it sets the thread environment before torch is loaded
+
+# isort: split
+import logging
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from planning.evaluation import STATE, Evaluation
+from utils.cli import check_types, expand_resume, one_line_errors, plain, protect_record
+from utils.interrupts import StopRequested
+
+log = logging.getLogger(__name__)
+
+TYPES = {
+    "model_epoch": object,  # a number, or "latest"
+    "goal_file_path": str,
+    "encoder.weights": str,
+    "num_threads": int,
+    "objective.base": float,
+    "planner.time_limit_minutes": float,
+    "env.dataset.data_path": str,
+    "env.dataset.n_rollout": int,
+    "logger.entity": str,
+    "logger.name": str,
+}
+"""Types of the settings whose default does not show it."""
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="plan_wall")
+@one_line_errors
+def main(cfg: DictConfig) -> None:
+    """Compose, check, run."""
+    check_types(cfg, HydraConfig.get().job.config_name or "plan_wall", TYPES)
+    result = plan(plain(cfg))
+    rate, low, high = (100 * result[key] for key in ("success_rate", "success_rate_low", "success_rate_high"))
+    log.info(
+        "success %.0f %% [%.0f-%.0f], %d episodes, planning %.2f s per episode; results: %s",
+        rate, low, high, result["n_evals"], result["planning_seconds_per_episode"], cfg.run_dir,
+    )  # fmt: skip
+
+
+def plan(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Run the evaluation that a config describes; returns the final metrics.
+
+    A folder that holds an unfinished evaluation with the same settings is continued after its last MPC iteration.
+
+    Args:
+        config: ``conf/plan_<env>.yaml``, composed, as plain data.
+
+    Raises:
+        ValueError: Before any planning, if a setting, the goals or the checkpoint does not fit.
+        StopRequested: After SIGINT or SIGTERM, once the last iteration is saved.
+    """
+    device = runtime.pick_device(config["device"])
+    runtime.set_threads(config["num_threads"])
+    with runtime.autocast(config["precision"], device):
+        evaluation = Evaluation.prepare(config, device)
+        try:
+            return evaluation.run()
+        except StopRequested:
+            log.warning("finished iterations are saved; continue with: python plan.py resume=%s", config["run_dir"])
+            raise
+
+
+if __name__ == "__main__":
+    sys.argv[1:] = protect_record(expand_resume(sys.argv[1:]), STATE)
+    main()

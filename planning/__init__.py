@@ -1,0 +1,1 @@
+"""Planners, their cost, and the controller that runs them against a simulator."""

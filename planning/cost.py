@@ -1,0 +1,117 @@
+"""The cost of candidate actions under a world model: the one place where candidates fold into the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from models.latent import Latent, cat_latents
+from models.world_model import WorldModel
+from planning.objectives import GoalDistance
+
+CPU_CACHE_BYTES = 16 * 2**20
+"""On a CPU, chunks without gradients are no larger than about this: what fits the cache runs 1.5 times as fast."""
+CPU_MIN_ROWS = 8  # but not so small that matrix products become thin
+
+
+class LatentGoalCost:
+    """Differentiable ``cost(actions (B, N, T, A)) -> (B, N)``.
+
+    Rows are imagined independently, in chunks that fit ``memory_budget_gb``; with gradients each chunk is
+    differentiated before the next one starts, so the peak does not grow with B or N.
+
+    Args:
+        model: in eval mode, its weights frozen (``frozen_for_planning``).
+        objective: compares a rollout with the goal.
+        context: (B, F0) latents of the real frames so far, the present last.
+        past_actions: (B, F0 - 1, A) z-scored blocks executed between them.
+        goal: (B, 1) goal latent.
+        num_context: frames the predictor sees, see ``WorldModel.rollout``.
+        memory_budget_gb: for the activations of one chunk.
+        progress: called with the number of rows just imagined.
+    """
+
+    def __init__(
+        self,
+        model: WorldModel,
+        objective: GoalDistance,
+        context: Latent,
+        past_actions: Tensor,
+        goal: Latent,
+        num_context: int | None = None,
+        memory_budget_gb: float = 4.0,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
+        self.model, self.objective = model, objective
+        self.context, self.past_actions, self.goal = context, past_actions, goal
+        self.num_context = num_context
+        self.budget = int(memory_budget_gb * 2**30)
+        self.progress = progress
+
+    def __call__(self, actions: Tensor) -> Tensor:
+        """Cost (B, N) of z-scored ``actions`` (B, N, T, A)."""
+        n = actions.shape[1]
+        flat = rearrange(actions, "b n t a -> (b n) t a")
+        with_grad = torch.is_grad_enabled() and flat.requires_grad
+        rows = self._rows_at_a_time(actions.shape[2], with_grad)
+        if with_grad and flat.shape[0] > rows:
+            cost = _ChunkedCost.apply(flat, self, n, rows)
+        else:
+            with torch.set_grad_enabled(with_grad):  # or weights that are not frozen would keep every chunk's graph
+                cost = torch.cat([self._rows(flat[i : i + rows], i, n) for i in range(0, flat.shape[0], rows)])
+        return rearrange(cost, "(b n) -> b n", n=n)
+
+    def imagine(self, actions: Tensor) -> Latent:
+        """The present and the T latents (B, T + 1) that follow from ``actions`` (B, T, A); no gradients."""
+        with torch.no_grad():
+            rows = self._rows_at_a_time(actions.shape[1], with_grad=False)
+            chunks = [self._rollout(actions[i : i + rows], i, 1) for i in range(0, actions.shape[0], rows)]
+        return cat_latents(chunks, 0)
+
+    def _rows_at_a_time(self, num_steps: int, with_grad: bool) -> int:
+        per_row = self.model.rollout_bytes(self.past_actions.shape[1] + num_steps, with_grad)
+        rows = max(1, self.budget // per_row)
+        if not with_grad and self.past_actions.device.type == "cpu":
+            rows = min(rows, max(CPU_MIN_ROWS, CPU_CACHE_BYTES // per_row))
+        return rows
+
+    def _rows(self, actions: Tensor, first: int, n: int) -> Tensor:
+        """Cost of the rows ``first`` ... of the flattened (B * N) batch."""
+        episode = torch.arange(first, first + actions.shape[0], device=actions.device) // n
+        cost = self.objective(self._rollout(actions, first, n), self.goal[episode])
+        if self.progress is not None:
+            self.progress(actions.shape[0])
+        return cost
+
+    def _rollout(self, actions: Tensor, first: int, n: int) -> Latent:
+        episode = torch.arange(first, first + actions.shape[0], device=actions.device) // n
+        sequence = torch.cat([self.past_actions[episode], actions], 1)
+        imagined = self.model.rollout(self.context[episode], sequence, self.num_context)
+        return imagined[:, self.context.num_frames - 1 :]
+
+
+class _ChunkedCost(torch.autograd.Function):
+    """Rows do not influence each other, so each chunk's gradient can be taken as soon as its cost is known."""
+
+    @staticmethod
+    def forward(ctx: Any, actions: Tensor, cost: LatentGoalCost, n: int, rows: int) -> Tensor:
+        """Costs of all rows (B * N,); keeps their gradients instead of the graph."""
+        values, gradients = [], []
+        for first in range(0, actions.shape[0], rows):
+            chunk = actions[first : first + rows].detach().requires_grad_()
+            with torch.enable_grad():
+                value = cost._rows(chunk, first, n)
+                gradients.append(torch.autograd.grad(value.sum(), chunk)[0])
+            values.append(value.detach())
+        ctx.save_for_backward(torch.cat(gradients))
+        return torch.cat(values)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None, None]:
+        """Scale each row's kept gradient."""
+        (gradients,) = ctx.saved_tensors
+        return gradients * upstream[0][:, None, None], None, None, None

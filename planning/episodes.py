@@ -1,0 +1,107 @@
+"""Where all episodes of an evaluation stand between two MPC iterations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.latent import Latent
+
+
+@dataclass
+class Episodes:
+    """Plain tensors and lists, so that it can be saved after an iteration and continued later.
+
+    Rows of solved episodes are kept for their numbers, but their history is no longer filled: nothing reads it.
+
+    Attributes:
+        states: (B, S) true states.
+        visual, proprio: (B, F, P, D), (B, F, E) latents of the last F <= H real frames, oldest first.
+        past_actions: (B, F - 1, A) z-scored blocks executed between these frames.
+        warm_start: (B, t, A) what the last plan left over; t = 0 before the first plan.
+        iteration: MPC iterations done.
+        solved_at: (B,) number (from 1) of the iteration that solved the episode, 0 where none has.
+        divergence: (B, 2) visual and proprio distance of the imagined to the true latent after the last execution.
+        planning_seconds: (B,) wall-clock seconds of planning, shared evenly by the episodes planned together.
+        evaluations: (B,) rollouts imagined while planning.
+        records: one dict of numbers per iteration.
+    """
+
+    states: Tensor
+    visual: Tensor
+    proprio: Tensor
+    past_actions: Tensor
+    warm_start: Tensor
+    iteration: int
+    solved_at: Tensor
+    divergence: Tensor
+    planning_seconds: Tensor
+    evaluations: Tensor
+    records: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def begin(cls, states: Tensor, latent: Latent, action_dim: int) -> Episodes:
+        """Episodes at their starts: states (B, S), latents (B, 1)."""
+        num = states.shape[0]
+        empty = latent.proprio.new_empty(num, 0, action_dim)
+        return cls(
+            states=states,
+            visual=latent.visual,
+            proprio=latent.proprio,
+            past_actions=empty,
+            warm_start=empty,
+            iteration=0,
+            solved_at=torch.zeros(num, dtype=torch.long),
+            divergence=torch.zeros(num, 2),
+            planning_seconds=torch.zeros(num, dtype=torch.float64),
+            evaluations=torch.zeros(num, dtype=torch.long),
+        )
+
+    def to(self, device: torch.device) -> Episodes:
+        """The same with everything that the model reads on its ``device``; the numbers stay on the CPU."""
+        moved = {name: getattr(self, name).to(device) for name in ("visual", "proprio", "past_actions", "warm_start")}
+        return replace(self, **moved)
+
+    @property
+    def active(self) -> Tensor:
+        """(b,) numbers of the episodes not solved yet."""
+        return (self.solved_at == 0).nonzero().squeeze(1)
+
+    @property
+    def solved(self) -> Tensor:
+        """(B,) bool."""
+        return self.solved_at > 0
+
+    def context(self, rows: Tensor, num_context: int | None) -> tuple[Latent, Tensor]:
+        """Latents (b, F) and actions (b, F - 1, A) that a planner of ``num_context`` frames (None: all) starts from."""
+        seen = self.visual.shape[1] if num_context is None else min(num_context, self.visual.shape[1])
+        skip = self.visual.shape[1] - seen
+        latent = Latent(self.visual[rows][:, skip:], self.proprio[rows][:, skip:])
+        return latent, self.past_actions[rows][:, skip:]
+
+    def observe(self, rows: Tensor, executed: Tensor, seen: Latent, limit: int) -> None:
+        """Append executed blocks (b, n, A) and the latents (b, m <= n) of the last frames; keep ``limit`` frames."""
+        visual = torch.cat([self.visual[rows], seen.visual], 1)
+        frames = min(limit, visual.shape[1] if seen.num_frames == executed.shape[1] else seen.num_frames)
+        proprio = torch.cat([self.proprio[rows], seen.proprio], 1)
+        past = torch.cat([self.past_actions[rows], executed], 1)
+        self.visual = self._spread(rows, visual[:, -frames:])
+        self.proprio = self._spread(rows, proprio[:, -frames:])
+        self.past_actions = self._spread(rows, past[:, past.shape[1] - (frames - 1) :])
+
+    def remember_plan(self, rows: Tensor, rest: Tensor) -> None:
+        """Keep the blocks (b, t, A) that were planned and not executed."""
+        self.warm_start = self._spread(rows, rest)
+
+    def _spread(self, rows: Tensor, values: Tensor) -> Tensor:
+        """(b, ...) -> (B, ...), zero where an episode is solved."""
+        full = values.new_zeros(len(self.solved_at), *values.shape[1:])
+        full[rows] = values
+        return full
+
+    def as_dict(self) -> dict[str, Any]:
+        """The attributes by name."""
+        return {item.name: getattr(self, item.name) for item in fields(self)}

@@ -1,0 +1,236 @@
+"""One evaluation from its config to its results: goals, planning, logs, pictures; resumable after every iteration."""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from torch import Tensor
+from tqdm import tqdm
+
+from datasets.normalizer import Normalizer
+from datasets.trajectories import Trajectories
+from models.checkpoint import Checkpoint, read_checkpoint
+from models.loading import check_environment, load_for_planning, stored_normalizer
+from planning.episodes import Episodes
+from planning.evaluate import final_metrics
+from planning.film import Film
+from planning.goals import GoalRequest, Problem, episode_seeds, make_problem
+from planning.mpc import MPCController, PlanningTask
+from planning.observer import Observer
+from utils.files import atomic_path, write_json
+from utils.interrupts import StopSignals
+from utils.loggers import JsonLinesLogger
+
+log = logging.getLogger(__name__)
+
+STATE, TARGETS, FINISHED = "planning_state.pt", "plan_targets.npz", "finished.json"
+IDENTITY = (
+    "env", "planner", "objective", "seed", "n_evals", "goal_source", "goal_file_path", "goal_H", "debug_dset_init",
+    "n_plot_samples",
+)  # fmt: skip
+"""Settings that must be equal for a saved state to be continued."""
+
+
+@dataclass
+class Evaluation:
+    """A prepared evaluation.
+
+    Attributes:
+        controller: runs the planner. task: what it is about. folder: of the results. logger: gets numbers.
+        identity: what must be equal for a saved state to be continued.
+    """
+
+    controller: MPCController
+    task: PlanningTask
+    folder: Path
+    logger: JsonLinesLogger
+    identity: dict[str, Any]
+
+    @classmethod
+    def prepare(cls, config: Mapping[str, Any], device: torch.device) -> Evaluation:
+        """Build and check everything.
+
+        Raises:
+            ValueError: If a setting, the goals or the checkpoint does not fit.
+        """
+        if config["n_plot_samples"] < 0:
+            raise ValueError(f"n_plot_samples must be at least 0, got {config['n_plot_samples']}")
+        if not config["memory_budget_gb"] > 0:
+            raise ValueError(f"memory_budget_gb must be > 0, got {config['memory_budget_gb']}")
+        controller = MPCController.of(instantiate(config["planner"]))
+        objective = instantiate(config["objective"])
+        checkpoint = read_checkpoint(Path(config["ckpt_path"]), config["model_epoch"])
+        check_environment(checkpoint, config["env"]["name"])
+        model, architecture = load_for_planning(checkpoint, config["env"], config["encoder"]["weights"], device)
+        data = _Data(config["env"]["dataset"], checkpoint)
+        observer = Observer(model, data.normalizer())
+        env = instantiate(config["env"]["simulator"], image_size=architecture["img_size"])
+        folder = Path(config["run_dir"])
+        request = GoalRequest(
+            env,
+            episode_seeds(config["seed"], config["n_evals"]),
+            config["goal_H"],
+            architecture["frameskip"],
+            data.validation,
+            observer.normalizer,
+            Path(config["goal_file_path"]) if config["goal_file_path"] else None,
+        )
+        problem = make_problem(config["goal_source"], request)
+        goal_states = env.reset(problem.seeds, problem.goal_states, problem.layouts)
+        filmed = min(config["n_plot_samples"], len(problem))
+        task = PlanningTask(
+            env=env,
+            observer=observer,
+            problem=problem,
+            goal=observer.present(env, goal_states, torch.arange(len(problem))),
+            objective=objective,
+            seed=config["seed"],
+            frameskip=architecture["frameskip"],
+            memory_budget_gb=config["memory_budget_gb"],
+            initial_actions=_known_actions(problem, observer, architecture["frameskip"])
+            if config["debug_dset_init"]
+            else None,
+            film=Film(env.render(torch.arange(filmed))) if filmed else None,
+        )
+        same = {key: config[key] for key in IDENTITY}
+        trained = {"model": [str(checkpoint.path), checkpoint.epoch, checkpoint.about.get("step")]}
+        logger = instantiate(config["logger"], folder=folder)
+        return cls(controller, task, folder, logger, same | trained)
+
+    def run(self) -> dict[str, Any]:
+        """Plan to the end, from the saved state if the folder holds one; returns the final metrics.
+
+        Raises:
+            ValueError: If the saved state is broken or belongs to other settings; the folder is left as it is.
+        """
+        finished = self._finished()
+        if finished is not None:
+            log.info("%s is finished already: these are its results", self.folder)
+            return finished
+        total = self.controller.max_iter
+        with StopSignals() as stop, tqdm(desc="planning", unit=" rollouts", unit_scale=True, smoothing=0.05) as bar:
+
+            def progress(rollouts: int) -> None:
+                bar.update(rollouts)
+                # an iteration may take hours, and nothing of half an iteration can be kept: stop at once
+                stop.raise_if_received()
+
+            task = self._with_progress(progress)
+            saved = self._saved()
+            task.problem.save(self.folder / TARGETS)
+            episodes = saved or self.controller.start(task)
+            if episodes.iteration:
+                self.controller.resume(task, episodes)
+                log.info("resuming %s after iteration %d", self.folder, episodes.iteration)
+
+            def after_iteration(now: Episodes) -> None:
+                record = now.records[-1]
+                bar.set_description(
+                    f"planning {now.iteration}/{total or '?'}, {100 * record['success_rate']:.0f} % solved"
+                )
+                self.logger.log(record)
+                if task.film is not None:
+                    task.film.write_grid(self.folder / f"iteration_{now.iteration}.png")
+                self._save(now)
+                stop.raise_if_received()
+
+            self.controller.run(task, episodes, after_iteration)
+        return self._finish(episodes)
+
+    def _with_progress(self, update: Callable[[int], Any]) -> PlanningTask:
+        return PlanningTask(**{**self.task.__dict__, "progress": update})
+
+    def _finish(self, episodes: Episodes) -> dict[str, Any]:
+        task = self.task
+        metrics = final_metrics(task.env, task.observer, task.problem, episodes)
+        self.logger.log({f"final_eval/{name}": value for name, value in metrics.items()})
+        self.logger.close()
+        if task.film is not None:
+            task.film.write_videos(self.folder, episodes.solved)
+        write_json(self.folder / "results.json", metrics)
+        write_json(self.folder / FINISHED, {"identity": self.identity, "metrics": metrics})
+        (self.folder / STATE).unlink(missing_ok=True)
+        return metrics
+
+    def _finished(self) -> dict[str, Any] | None:
+        """The metrics of an evaluation with the same settings that ended in this folder."""
+        path = self.folder / FINISHED
+        if not path.exists() or (self.folder / STATE).exists():
+            return None
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept["identity"] != json.loads(json.dumps(self.identity)):
+            raise ValueError(f"{self.folder} holds a finished evaluation with other settings; use another folder")
+        return kept["metrics"]
+
+    def _save(self, episodes: Episodes) -> None:
+        film = self.task.film.state_dict() if self.task.film is not None else None
+        state = {"episodes": episodes.as_dict(), "film": film, "log": self.logger.position(), "identity": self.identity}
+        with atomic_path(self.folder / STATE) as temporary:
+            torch.save(state, temporary)
+
+    def _saved(self) -> Episodes | None:
+        path = self.folder / STATE
+        if not path.exists():
+            self.logger.rewind(0)
+            return None
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)  # it may have been saved on another device
+            episodes = Episodes(**state["episodes"]).to(self.task.observer.device)
+        except (RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+            raise ValueError(
+                f"cannot resume: {path} is broken ({str(error).splitlines()[0]}); delete it to start anew"
+            ) from None
+        if state["identity"] != self.identity:
+            changed = [key for key in self.identity if state["identity"].get(key) != self.identity[key]]
+            raise ValueError(f"{self.folder} holds an evaluation with another {', '.join(changed)}; use another folder")
+        self.logger.rewind(state["log"])
+        if self.task.film is not None and state["film"] is not None:
+            self.task.film.load_state_dict(state["film"])
+        return episodes
+
+
+def _known_actions(problem: Problem, observer: Observer, frameskip: int) -> Tensor:
+    """The z-scored blocks (B, T, A) that lead from start to goal."""
+    if problem.actions is None:
+        raise ValueError("debug_dset_init=true needs goals with known actions: goal_source=dset or random_action")
+    blocks = problem.actions.unflatten(1, (-1, frameskip)).flatten(2)
+    return observer.normalizer.actions_to_z(blocks).to(observer.device)
+
+
+class _Data:
+    """The data set, opened only if something needs it: its statistics or its validation trajectories."""
+
+    def __init__(self, config: Mapping[str, Any], checkpoint: Checkpoint) -> None:
+        self.config, self.checkpoint = config, checkpoint
+        self._opened: Trajectories | None = None
+
+    def _open(self) -> Trajectories:
+        if self._opened is None:
+            self._opened = instantiate(self.config)
+        return self._opened
+
+    def normalizer(self) -> Normalizer:
+        """The units the model was trained in: stored in our checkpoints, the data set's for DINO-WM's."""
+        stored = stored_normalizer(self.checkpoint)
+        return self._open().normalizer if stored is None else stored
+
+    def validation(self) -> tuple[Trajectories, list[int]]:
+        """Trajectories, and which of them the model was not trained on."""
+        trajectories = self._open()
+        numbers = self.checkpoint.about.get("validation")
+        if numbers is None:
+            numbers = trajectories.train_val()[1].tolist()
+        if max(numbers) >= len(trajectories):
+            raise ValueError(
+                f"the model was trained on a data set with a validation trajectory number {max(numbers)}, this one has "
+                f"{len(trajectories)} trajectories: use the data it was trained on, or goal_source=random_state"
+            )
+        return trajectories, numbers

@@ -1,0 +1,83 @@
+"""What a few episodes looked like, and what the model imagined meanwhile."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from envs.base import VectorEnv
+from models.latent import Latent
+from models.world_model import WorldModel
+from utils.pictures import tile, to_uint8, write_mp4, write_png
+
+
+class Film:
+    """Frames of the first episodes of an evaluation, one per action block; only these are decoded.
+
+    Args:
+        goal_frames: (n, 3, S, S) images of the goals, 0..255; their number says how many episodes are filmed.
+    """
+
+    def __init__(self, goal_frames: Tensor) -> None:
+        self.goals = to_uint8(goal_frames)
+        self.real: list[list[Any]] = [[] for _ in self.goals]
+        self.imagined: list[list[Any]] = [[] for _ in self.goals]
+
+    def begin(self, env: VectorEnv) -> None:
+        """Take the first frame of each filmed episode."""
+        frames = to_uint8(env.render(torch.arange(len(self.goals))))
+        self.real = [[frame] for frame in frames]
+        self.imagined = [[frame] for frame in frames]
+
+    def shoot(self, env: VectorEnv, rows: Tensor) -> None:
+        """Take the present frame of the filmed ones among the planned episodes ``rows`` (b,)."""
+        filmed = rows[rows < len(self.goals)]
+        for row, frame in zip(filmed.tolist(), to_uint8(env.render(filmed)), strict=True):
+            self.real[row].append(frame)
+
+    @torch.no_grad()
+    def imagine(self, imagined: Latent, rows: Tensor, model: WorldModel) -> None:
+        """Add what the model had imagined for the frames just taken: latents (b, n + 1) of the episodes ``rows``."""
+        filmed = (rows < len(self.goals)).nonzero().squeeze(1)
+        for position in filmed.tolist():
+            dreamt = imagined[position : position + 1, 1:]
+            clip = self.imagined[int(rows[position])]
+            if model.decoder is None:
+                clip += [None] * dreamt.num_frames
+            else:
+                clip += list(to_uint8((model.decode(dreamt)[0] + 1) * 127.5))
+
+    def write_grid(self, path: Path) -> None:
+        """One row per episode: start, present, what the model had imagined for the present, goal."""
+        rows = [
+            [real[0], real[-1], dreamt[-1], goal]
+            for real, dreamt, goal in zip(self.real, self.imagined, self.goals, strict=True)
+        ]
+        write_png(path, tile(rows, titles=("start", "now", "imagined for now", "goal")))
+
+    def write_videos(self, folder: Path, solved: Tensor) -> list[Path]:
+        """``output_final_<i>_<success|failure>.mp4``: simulator above, imagination below, goal at the right."""
+        paths = []
+        for i, (real, dreamt, goal) in enumerate(zip(self.real, self.imagined, self.goals, strict=True)):
+            path = folder / f"output_final_{i}_{'success' if solved[i] else 'failure'}.mp4"
+            titles = ("simulator, and imagined", "goal")
+            frames = [
+                tile([[above, goal], [below, goal]], titles=titles) for above, below in zip(real, dreamt, strict=True)
+            ]
+            write_mp4(path, frames + [frames[-1]] * 4)  # rest on the last frame
+            paths.append(path)
+        return paths
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was filmed so far, as tensors."""
+        as_tensors = [[None if f is None else torch.from_numpy(f.copy()) for f in clip] for clip in self.real]
+        dreams = [[None if f is None else torch.from_numpy(f.copy()) for f in clip] for clip in self.imagined]
+        return {"real": as_tensors, "imagined": dreams}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from ``state_dict``."""
+        self.real = [[None if f is None else f.numpy() for f in clip] for clip in state["real"]]
+        self.imagined = [[None if f is None else f.numpy() for f in clip] for clip in state["imagined"]]

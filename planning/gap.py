@@ -1,0 +1,94 @@
+"""The train-test gap itself: a model's one-step error where it was trained, and where planners take it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datasets.trajectories import Trajectories
+from envs.base import VectorEnv, simulate
+from planning.cost import LatentGoalCost
+from planning.goals import Problem
+from planning.noise import EpisodeNoise
+from planning.objectives import GoalDistance
+from planning.observer import Observer
+from planning.planner import Planner
+
+
+@dataclass(frozen=True)
+class Visits:
+    """Trajectories in raw units, played in the simulator.
+
+    Attributes:
+        seeds: B environment seeds. states: (B, S) starts. actions: (B, K, env_action_dim). layouts: name -> (B, ...).
+    """
+
+    seeds: list[int]
+    states: Tensor
+    actions: Tensor
+    layouts: dict[str, Tensor]
+
+
+@torch.no_grad()
+def planner_visits(
+    env: VectorEnv,
+    observer: Observer,
+    planner: Planner,
+    objective: GoalDistance,
+    problem: Problem,
+    frameskip: int,
+    seed: int,
+) -> Visits:
+    """Where one model's own plans lead: plan once per problem; the simulator will play the actions."""
+    everyone = torch.arange(len(problem))
+    goal = observer.present(env, env.reset(problem.seeds, problem.goal_states, problem.layouts), everyone)
+    states = env.reset(problem.seeds, problem.states, problem.layouts)
+    start = observer.present(env, states, everyone)
+    zero = observer.normalizer.zero_block(frameskip).to(observer.device)
+    nothing_before = zero.new_empty(len(problem), 0, len(zero))
+    cost = LatentGoalCost(observer.model, objective, start, nothing_before, goal, planner.num_context)
+    noise = EpisodeNoise.derive(seed, problem.seeds, 0, observer.device)
+    plan = planner.optimize(cost, planner.initial_actions(noise, zero), noise)
+    raw = observer.normalizer.actions_to_raw(plan.actions.cpu()).unflatten(2, (frameskip, -1)).flatten(1, 2)
+    return Visits(problem.seeds, states, raw, problem.layouts)
+
+
+@torch.no_grad()
+def one_step_error(env: VectorEnv, observer: Observer, visits: Visits, frameskip: int) -> dict[str, Sequence[float]]:
+    """Teacher-forced prediction error on visited trajectories, per trajectory.
+
+    Returns:
+        ``visual_mse`` and ``proprio_mse``: lists of B means over all windows of a trajectory. Comparable between models
+        that share encoder and proprio encoder.
+    """
+    model = observer.model
+    every = frameskip if observer.wants_frames else None
+    played = simulate(env, visits.seeds, visits.states, visits.actions, visits.layouts, every)
+    states = played.states[:, ::frameskip]
+    latent = model.embed(observer.features(states, played.frames), observer.proprio(env, states))
+    blocks = visits.actions.unflatten(1, (-1, frameskip)).flatten(2)
+    windows = model.windows(latent, observer.normalizer.actions_to_z(blocks).to(observer.device))
+    predicted = model.predict(windows.source, windows.actions)
+    errors = {}
+    for name in ("visual", "proprio"):
+        square = (getattr(predicted, name) - getattr(windows.target, name)).square().flatten(1).mean(1)
+        errors[f"{name}_mse"] = square.unflatten(0, (len(visits.seeds), -1)).mean(1).tolist()
+    return errors
+
+
+def dataset_visits(trajectories: Trajectories, numbers: Sequence[int], count: int, num_steps: int, seed: int) -> Visits:
+    """``count`` random segments of ``num_steps`` raw steps of recorded trajectories ``numbers``."""
+    draw = np.random.default_rng(seed)
+    chosen = draw.choice(np.asarray(numbers), count)
+    begins = [int(draw.integers(int(trajectories.lengths[i]) - num_steps + 1)) for i in chosen]
+    layouts = [trajectories.layout(int(i)) for i in chosen]
+    return Visits(
+        chosen.tolist(),
+        torch.stack([trajectories.states[int(i)][k].double() for i, k in zip(chosen, begins, strict=True)]),
+        torch.stack([trajectories.actions[int(i)][k : k + num_steps] for i, k in zip(chosen, begins, strict=True)]),
+        {name: torch.stack([layout[name] for layout in layouts]) for name in layouts[0]},
+    )

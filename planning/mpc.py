@@ -1,0 +1,211 @@
+"""Model-predictive control: plan, execute some blocks, look, plan again. One controller for every planner."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from envs.base import VectorEnv
+from models.latent import Latent, cat_latents
+from planning.cost import LatentGoalCost
+from planning.episodes import Episodes
+from planning.film import Film
+from planning.goals import Problem
+from planning.noise import EpisodeNoise
+from planning.objectives import GoalDistance
+from planning.observer import Observer
+from planning.planner import Plan, Planner
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PlanningTask:
+    """Everything a controller needs besides its planner.
+
+    Attributes:
+        env: its episodes are replaced.
+        observer: encodes what the environment shows.
+        problem: starts and goals. goal: (B, 1) their latents.
+        objective: distance of an imagined rollout to the goal.
+        seed: of the planner's own randomness.
+        frameskip: raw steps of an action block.
+        memory_budget_gb: see ``LatentGoalCost``.
+        initial_actions: (B, T, A) z-scored start of the first plan, in the place of the planner's own.
+        film: records what some episodes saw and imagined.
+        progress: called with the number of rollouts just imagined.
+    """
+
+    env: VectorEnv
+    observer: Observer
+    problem: Problem
+    goal: Latent
+    objective: GoalDistance
+    seed: int
+    frameskip: int
+    memory_budget_gb: float = 4.0
+    initial_actions: Tensor | None = None
+    film: Film | None = None
+    progress: Callable[[int], None] | None = None
+
+
+class MPCController:
+    """Runs a planner in closed loop until every episode is solved or a cap is reached.
+
+    Solved episodes leave the batch: they cost no more planning and take zero raw actions from then on. Whether an
+    episode is solved is the simulator's knowledge; the planner never sees it.
+
+    Args:
+        sub_planner: any planner.
+        max_iter: cap on iterations, >= 1; None only together with ``time_limit_minutes``.
+        n_taken_actions: blocks executed per iteration, 1 <= n <= horizon; the rest of the plan starts the next one.
+        time_limit_minutes: no new iteration begins after that long, > 0; None sets no limit.
+
+    Raises:
+        ValueError: Naming the key, its value and what is allowed.
+    """
+
+    def __init__(
+        self,
+        sub_planner: Planner,
+        max_iter: int | None = 10,
+        n_taken_actions: int = 1,
+        time_limit_minutes: float | None = None,
+    ) -> None:
+        if max_iter is None and time_limit_minutes is None:
+            raise ValueError(
+                "planner.max_iter=null would never end on an episode that cannot be solved: set planner.max_iter, or "
+                "planner.time_limit_minutes beside it"
+            )
+        if max_iter is not None and max_iter < 1:
+            raise ValueError(f"planner.max_iter must be at least 1, got {max_iter}")
+        if time_limit_minutes is not None and not time_limit_minutes > 0:
+            raise ValueError(f"planner.time_limit_minutes must be > 0 or null, got {time_limit_minutes}")
+        if not 1 <= n_taken_actions <= sub_planner.horizon:
+            raise ValueError(
+                f"planner.n_taken_actions must be in [1, {sub_planner.horizon}], the horizon, got {n_taken_actions}"
+            )
+        self.planner, self.max_iter, self.n_taken_actions = sub_planner, max_iter, n_taken_actions
+        self.time_limit_minutes = time_limit_minutes
+
+    @classmethod
+    def of(cls, planner: Planner | MPCController) -> MPCController:
+        """The controller that a ``planner`` option stands for: itself, or for a planner alone its open loop.
+
+        Open loop is one plan, carried out to its end.
+        """
+        if isinstance(planner, MPCController):
+            return planner
+        return cls(planner, max_iter=1, n_taken_actions=planner.horizon)
+
+    def start(self, task: PlanningTask) -> Episodes:
+        """Put the environment's episodes at their starts."""
+        states = task.env.reset(task.problem.seeds, task.problem.states, task.problem.layouts)
+        if task.film is not None:
+            task.film.begin(task.env)
+        latent = task.observer.present(task.env, states, torch.arange(len(task.problem)))
+        return Episodes.begin(states, latent, task.frameskip * task.env.env_action_dim)
+
+    def resume(self, task: PlanningTask, episodes: Episodes) -> None:
+        """Put the environment back to where ``episodes`` were saved."""
+        task.env.reset(task.problem.seeds, episodes.states, task.problem.layouts)
+
+    def run(self, task: PlanningTask, episodes: Episodes, after_iteration: Callable[[Episodes], None]) -> None:
+        """Iterate in place until done; ``after_iteration`` is called each time, e.g. to log and to save."""
+        deadline = None if self.time_limit_minutes is None else time.monotonic() + 60 * self.time_limit_minutes
+        while len(episodes.active) and (self.max_iter is None or episodes.iteration < self.max_iter):
+            if deadline is not None and time.monotonic() > deadline:
+                return
+            self.iterate(task, episodes)
+            after_iteration(episodes)
+
+    def iterate(self, task: PlanningTask, episodes: Episodes) -> None:
+        """Plan for the unsolved episodes, execute, observe; in place."""
+        rows = episodes.active
+        begin = time.perf_counter()
+        plan, imagined = self._plan(task, episodes, rows)
+        planned = time.perf_counter()
+        seen = self._execute(task, episodes, rows, plan, imagined)
+        executed = time.perf_counter()
+        outcome = task.env.success(episodes.states, task.problem.goal_states)
+        episodes.iteration += 1
+        episodes.solved_at[outcome.success.cpu() & ~episodes.solved] = episodes.iteration
+        episodes.divergence[rows] = _distance(imagined[:, -1:], seen[:, -1:])
+        episodes.planning_seconds[rows] += (planned - begin) / len(rows)
+        episodes.evaluations[rows] += plan.evaluations
+        episodes.records.append(
+            {
+                "iteration": episodes.iteration,
+                "planned_episodes": len(rows),
+                "success_rate": episodes.solved.double().mean().item(),
+                "mean_state_dist": outcome.state_dist.double().mean().item(),
+                "mean_div_visual_emb": episodes.divergence[rows, 0].mean().item(),
+                "mean_div_proprio_emb": episodes.divergence[rows, 1].mean().item(),
+                "planned_cost": plan.cost.mean().item(),
+                "cost_trace": [[step, cost.mean().item()] for step, cost in plan.trace],
+                "planning_seconds": planned - begin,
+                "simulation_seconds": executed - planned,
+                "model_evaluations": plan.evaluations,
+                "gradient_evaluations": plan.gradient_evaluations,
+            }
+        )
+
+    def _plan(self, task: PlanningTask, episodes: Episodes, rows: Tensor) -> tuple[Plan, Latent]:
+        """The plan of the rows, and the latents (b, n + 1) imagined for the part of it that will be executed."""
+        device = task.observer.device
+        context, past = episodes.context(rows.to(device), self.planner.num_context)
+        cost = LatentGoalCost(
+            task.observer.model,
+            task.objective,
+            context,
+            past,
+            task.goal[rows.to(device)],
+            self.planner.num_context,
+            task.memory_budget_gb,
+            task.progress,
+        )
+        seeds = [task.problem.seeds[row] for row in rows.tolist()]
+        noise = EpisodeNoise.derive(task.seed, seeds, episodes.iteration, device)
+        warm_start = episodes.warm_start[rows.to(device)] if episodes.iteration else task.initial_actions
+        zero_action = task.observer.normalizer.zero_block(task.frameskip).to(device)
+        plan = self.planner.optimize(cost, self.planner.initial_actions(noise, zero_action, warm_start), noise)
+        diverged = ~plan.actions.isfinite().flatten(1).all(1)
+        if diverged.any():
+            # one episode must not take the others down with it: it waits, and plans anew from the start
+            log.warning("the plans of %d episodes diverged; try a lower planner learning rate", int(diverged.sum()))
+            plan.actions[diverged] = zero_action
+        imagined = cost.imagine(plan.actions[:, : self.n_taken_actions])
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)  # or the clock stops before the work does
+        return plan, imagined
+
+    def _execute(self, task: PlanningTask, episodes: Episodes, rows: Tensor, plan: Plan, imagined: Latent) -> Latent:
+        """Step the simulator through the taken blocks and take in what it shows: latents (b, m) of the last frames."""
+        env, taken = task.env, plan.actions[:, : self.n_taken_actions]
+        raw = torch.zeros(len(task.problem), taken.shape[1], task.frameskip, env.env_action_dim)
+        raw[rows] = task.observer.normalizer.actions_to_raw(taken.cpu()).unflatten(2, (task.frameskip, -1)).float()
+        limit, steps = task.observer.model.num_hist, taken.shape[1]
+        seen = []
+        for k in range(steps):
+            episodes.states = env.step(raw[:, k])[:, -1]
+            if task.film is not None:
+                task.film.shoot(env, rows)
+            if k >= steps - limit:  # older frames would leave the history at once
+                seen.append(task.observer.present(env, episodes.states, rows))
+        if task.film is not None:
+            task.film.imagine(imagined, rows, task.observer.model)
+        latent = cat_latents(seen, 1)
+        episodes.observe(rows.to(taken.device), taken, latent, limit)
+        episodes.remember_plan(rows.to(taken.device), plan.actions[:, self.n_taken_actions :])
+        return latent
+
+
+def _distance(a: Latent, b: Latent) -> Tensor:
+    """(B, 2) Euclidean distances of the visual and proprio parts."""
+    parts = ((a.visual, b.visual), (a.proprio, b.proprio))
+    return torch.stack([(x - y).flatten(1).norm(dim=1).cpu() for x, y in parts], 1)

@@ -1,0 +1,59 @@
+"""From what a simulator shows to what a world model knows."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from datasets.normalizer import Normalizer
+from envs.base import VectorEnv
+from models.latent import Latent, cat_latents
+from models.world_model import WorldModel
+
+
+class Observer:
+    """Encodes simulator states and frames with the statistics the model was trained with.
+
+    Args:
+        model: its encoder says what it wants to see: ``observes`` "visual" or "state".
+        normalizer: raw <-> z-scored units of the training data.
+        frames_per_chunk: images drawn and encoded at a time, which bounds memory.
+    """
+
+    def __init__(self, model: WorldModel, normalizer: Normalizer, frames_per_chunk: int = 256) -> None:
+        self.model, self.normalizer, self.frames_per_chunk = model, normalizer, frames_per_chunk
+
+    @property
+    def wants_frames(self) -> bool:
+        """Whether images must be drawn for the model."""
+        return self.model.encoder.observes == "visual"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lives."""
+        return next(self.model.parameters()).device
+
+    @torch.no_grad()
+    def features(self, states: Tensor, frames: Tensor | None) -> Tensor:
+        """Visual features (B, T, P, D) of raw states (B, T, S) and, if wanted, their frames (B, T, 3, H, W)."""
+        if not self.wants_frames:
+            return self.model.encoder(self.normalizer.states_to_z(states).to(self.device))
+        assert frames is not None, "an encoder of images needs frames"
+        chunks = [
+            self.model.encoder(chunk.to(self.device)) for chunk in frames.flatten(0, 1).split(self.frames_per_chunk)
+        ]
+        return torch.cat(chunks).unflatten(0, frames.shape[:2])
+
+    def proprio(self, env: VectorEnv, states: Tensor) -> Tensor:
+        """z-scored proprio (..., E_in) of raw states (..., S)."""
+        return self.normalizer.proprio_to_z(env.proprio(states)).to(self.device)
+
+    @torch.no_grad()
+    def present(self, env: VectorEnv, states: Tensor, rows: Tensor) -> Latent:
+        """Latents (b, 1) of what episodes ``rows`` (b,) of ``env`` show now; ``states`` (B, S): all true states."""
+        latents = []
+        for chunk in rows.split(self.frames_per_chunk):
+            frames = env.render(chunk)[:, None] if self.wants_frames else None
+            seen = states[chunk][:, None]
+            latents.append(self.model.embed(self.features(seen, frames), self.proprio(env, seen)))
+        return cat_latents(latents, 0)

@@ -1,0 +1,119 @@
+import io
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from models import dinov2_weights
+from models.dinov2_vit import DinoVisionTransformer
+from models.dinov2_weights import WeightsError, WeightsNotFoundError, find_weights, read_weights
+
+
+@pytest.fixture
+def state() -> dict[str, torch.Tensor]:
+    return DinoVisionTransformer(16, 1, 2, 14, 4.0).state_dict()
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """An empty torch hub folder, and a server that has only an 11-byte file."""
+    server = tmp_path / "server" / "dinov2_vits14"
+    server.mkdir(parents=True)
+    (server / "dinov2_vits14_pretrain.pth").write_bytes(b"eleven byte")
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr(dinov2_weights, "BASE_URL", (tmp_path / "server").as_uri())
+    return tmp_path / "hub" / "checkpoints"
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+def test_a_good_file_is_read_as_it_is(tmp_path, state, name):
+    path = tmp_path / name
+    save_file(state, path) if name.endswith("safetensors") else torch.save(state, path)
+    found = read_weights(path, "dinov2_vits14", state)
+    assert all(torch.equal(found[key], tensor) for key, tensor in state.items())
+
+
+def test_all_mismatches_come_in_one_error(tmp_path, state):
+    broken = dict(state)
+    broken["blocks.0.attn.qkv.weights"] = broken.pop("blocks.0.attn.qkv.weight")
+    broken["norm.weight"] = torch.ones(17)
+    broken["norm.bias"] = torch.full((16,), torch.nan)
+    torch.save(broken, tmp_path / "w.pth")
+    with pytest.raises(WeightsError) as caught:
+        read_weights(tmp_path / "w.pth", "dinov2_vits14", state)
+    message = str(caught.value)
+    assert str(tmp_path / "w.pth") in message
+    assert "missing: blocks.0.attn.qkv.weight;" in message
+    assert "unexpected: blocks.0.attn.qkv.weights;" in message
+    assert "wrong shape: norm.weight (17,) instead of (16,)" in message
+    assert "not finite: norm.bias" in message
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        ({"cls_token": torch.zeros(1, 1, 768)}, "looks like dinov2_vitb14 "),
+        ({"cls_token": torch.zeros(1, 1, 384), "register_tokens": torch.zeros(1, 4, 384)}, "dinov2_vits14_reg"),
+        ({"embeddings.cls_token": torch.zeros(1, 1, 384)}, "Hugging Face"),
+    ],
+)
+def test_another_known_model_is_called_by_its_name(tmp_path, state, extra, words):
+    torch.save({**state, **extra}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=words):
+        read_weights(tmp_path / "w.pth", "dinov2_vits14", state)
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"<html>not found</html>"])
+def test_a_file_that_is_no_state_dict_is_named(tmp_path, state, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(WeightsError, match=f"{name} cannot be read"):
+        read_weights(tmp_path / name, "dinov2_vits14", state)
+
+
+def test_something_else_than_tensors_is_refused(tmp_path, state):
+    torch.save({"epoch": 1, "state": state}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match="something else than named tensors"):
+        read_weights(tmp_path / "w.pth", "dinov2_vits14", state)
+
+
+def test_code_in_a_weights_file_is_not_run(golden, state):
+    with pytest.raises(WeightsError, match=r"posix\.system") as caught:
+        read_weights(golden("malicious_os_system.pth"), "dinov2_vits14", state)
+    assert "weights_only" not in str(caught.value)  # no advice to switch the guard off
+
+
+def test_the_file_given_goes_before_the_cache(tmp_path, hub):
+    hub.mkdir(parents=True)
+    (hub / "dinov2_vits14_pretrain.pth").write_bytes(b"cached")
+    given = tmp_path / "given.pth"
+    given.write_bytes(b"given")
+    assert find_weights("dinov2_vits14", str(given)) == given
+    assert find_weights("dinov2_vits14", None).read_bytes() == b"cached"
+
+
+def test_without_a_file_the_weights_are_fetched_once(hub, monkeypatch):
+    assert find_weights("dinov2_vits14", None).read_bytes() == b"eleven byte"
+    monkeypatch.setattr(dinov2_weights, "fetch", lambda *_: pytest.fail("fetched a second time"))
+    find_weights("dinov2_vits14", None)
+    assert [path.name for path in hub.iterdir()] == ["dinov2_vits14_pretrain.pth"]
+
+
+@pytest.mark.parametrize(
+    ("weights", "download", "name"), [(None, True, "dinov2_vitb14"), (None, False, "dinov2_vits14"), ("no", True, "x")]
+)
+def test_where_nothing_is_found_the_error_says_what_to_do(hub, weights, download, name):
+    with pytest.raises(WeightsNotFoundError) as caught:
+        find_weights(name, weights, download)
+    assert f"encoder.weights=/path/to/{name}_pretrain.pth" in str(caught.value)
+    assert dinov2_weights.BASE_URL in str(caught.value)
+
+
+def test_a_download_that_stops_early_leaves_nothing_behind(hub, monkeypatch):
+    class Response(io.BytesIO):
+        headers = {"Content-Length": "100"}  # noqa: RUF012
+
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: Response(b"only this"))
+    with pytest.raises(WeightsNotFoundError, match="9 of 100 bytes"):
+        find_weights("dinov2_vits14", None)
+    assert list(hub.iterdir()) == []

@@ -1,0 +1,57 @@
+import torch
+
+from planning.noise import EpisodeNoise
+
+
+def test_an_episode_draws_the_same_whatever_stands_beside_it():
+    together, alone = EpisodeNoise([4, 9, 2]), EpisodeNoise([9])
+    for shape in ((5, 10), (3,), (2, 7, 1)):
+        assert torch.equal(together.randn(*shape)[1:2], alone.randn(*shape))
+
+
+def test_draws_go_on_and_do_not_repeat():
+    noise = EpisodeNoise([1])
+    assert not torch.equal(noise.randn(5), noise.randn(5))
+
+
+def test_streams_of_a_batch_differ():
+    drawn = EpisodeNoise.derive(99, [1, 100, 199], 0, "cpu").randn(50)
+    assert len(drawn.unique(dim=0)) == 3
+
+
+def test_seed_episode_and_iteration_each_make_another_stream():
+    drawn = {
+        tuple(EpisodeNoise.derive(seed, [episode], iteration, "cpu").randn(3)[0].tolist())
+        for seed in (0, 1, 99)
+        for episode in (0, 1, 100)
+        for iteration in (0, 1, 2)
+    }
+    assert len(drawn) == 27
+
+
+def test_deriving_twice_gives_the_same():
+    first, second = (EpisodeNoise.derive(99, [1, 100], 4, "cpu").randn(8) for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_seeds_of_any_size_are_taken():
+    assert EpisodeNoise.derive(2**40, [2**33], 10**6, "cpu").randn(2).isfinite().all()
+
+
+def test_the_numbers_are_standard_normal():
+    drawn = EpisodeNoise.derive(0, range(300), 0, "cpu").randn(100)
+    assert abs(drawn.mean()) < 0.02
+    assert abs(drawn.std() - 1) < 0.02
+
+
+def test_no_global_random_state_is_used_or_changed():
+    torch.manual_seed(0)
+    first = EpisodeNoise([3]).randn(4)
+    torch.manual_seed(1)
+    before = torch.random.get_rng_state()
+    assert torch.equal(EpisodeNoise([3]).randn(4), first)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_nothing_can_be_drawn_too():
+    assert EpisodeNoise([1, 2]).randn(0, 10).shape == (2, 0, 10)

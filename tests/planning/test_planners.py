@@ -1,0 +1,297 @@
+"""What every planner owes its users. A new file in conf/planner is tested by existing."""
+
+import inspect
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from models.world_model import WorldModel
+from planning.cost import LatentGoalCost
+from planning.mpc import MPCController
+from planning.noise import EpisodeNoise
+from planning.objectives import GoalDistance
+from planning.planner import Planner
+from tests.builders import REPOSITORY, WitnessedNoise, bare_model, latent_of, numbers
+
+NAMES = sorted(path.stem for path in (REPOSITORY / "conf" / "planner").glob("*.yaml"))
+OPEN_LOOP = [name for name in NAMES if not name.startswith("mpc_")]
+TARGET = torch.tensor([[[0.5, -0.5], [0.2, 0.0]], [[-1.0, 0.25], [0.0, 0.6]], [[0.1, 1.0], [-0.4, 0.3]]])  # (3, 2, 2)
+
+
+def configured(name: str) -> Any:
+    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+        return compose("plan_wall", overrides=[f"planner={name}"]).planner
+
+
+def build(name: str, **changes: Any) -> Planner:
+    """The planner of a config option; of a closed loop, the one inside it."""
+    if name.startswith("mpc_"):
+        return instantiate(configured(name)).planner
+    return instantiate(OmegaConf.load(REPOSITORY / "conf" / "planner" / f"{name}.yaml"), **changes)
+
+
+def knows(name: str, key: str | None) -> bool:
+    return key is None or key in inspect.signature(type(build(name))).parameters
+
+
+@pytest.fixture(params=NAMES)
+def planner(request) -> Planner:
+    return build(request.param)
+
+
+@pytest.fixture(params=OPEN_LOOP)
+def open_loop(request) -> str:
+    return request.param
+
+
+def bowl(target: torch.Tensor):
+    """Convex costs with their minima at ``target`` (B, T, A), steeper for some problems and entries than for others."""
+    steepness = torch.linspace(0.5, 2, target.numel()).view_as(target)
+    return lambda actions: (steepness[:, None] * (actions - target[:, None]).square()).sum((2, 3))
+
+
+def seeds(count: int) -> list[int]:
+    return [5 * n + 3 for n in range(count)]
+
+
+def test_the_minimum_of_each_problem_in_the_batch_is_found(planner):
+    plan = planner.optimize(bowl(TARGET), torch.zeros_like(TARGET), EpisodeNoise(seeds(3)))
+    torch.testing.assert_close(plan.actions, TARGET, atol=0.05, rtol=0)
+    assert plan.cost.shape == (3,)
+    assert plan.cost.max() < 0.02
+
+
+def test_the_reported_cost_is_that_of_the_reported_actions(planner):
+    cost = bowl(TARGET)
+    plan = planner.optimize(cost, torch.zeros_like(TARGET), EpisodeNoise(seeds(3)))
+    torch.testing.assert_close(cost(plan.actions[:, None]).squeeze(1), plan.cost)
+
+
+def test_an_episode_does_not_notice_the_batch_it_is_in(planner):
+    orders = [[0, 1, 2], [2, 0, 1], [1], [2, 1]]
+    plans, draws = [], []
+    steepness = torch.linspace(0.5, 2, TARGET.numel()).view_as(TARGET)
+    for order in orders:
+        noise = WitnessedNoise([seeds(3)[episode] for episode in order])
+
+        def cost(actions, order=order):
+            return (steepness[order][:, None] * (actions - TARGET[order][:, None]).square()).sum((2, 3))
+
+        start = planner.initial_actions(noise, torch.tensor([0.1, 0.2]))[:, :2]
+        plans.append(planner.optimize(cost, start, noise))
+        draws.append(noise.given)
+    for order, plan, given in zip(orders[1:], plans[1:], draws[1:], strict=True):
+        torch.testing.assert_close(plan.actions, plans[0].actions[order], atol=1e-5, rtol=0)
+        assert len(given) == len(draws[0])
+        for found, expected in zip(given, draws[0], strict=True):
+            assert torch.equal(found, expected[order])
+
+
+def test_the_same_seeds_give_the_same_plan_and_others_another(planner):
+    def plan(of: list[int]) -> torch.Tensor:
+        noise = EpisodeNoise(of)
+        return planner.optimize(bowl(TARGET), planner.initial_actions(noise, torch.zeros(2))[:, :2], noise).actions
+
+    assert torch.equal(plan(seeds(3)), plan(seeds(3)))
+    assert not torch.equal(plan(seeds(3)), plan([1, 2, 3]))
+
+
+def test_no_global_random_number_is_drawn(planner):
+    torch.manual_seed(3)
+    before = torch.random.get_rng_state()
+    noise = EpisodeNoise(seeds(3))
+    planner.optimize(bowl(TARGET), planner.initial_actions(noise, torch.zeros(2))[:, :2], noise)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def trainable_cost() -> tuple[WorldModel, LatentGoalCost]:
+    """The cost of a model whose weights would take gradients."""
+    model = bare_model(num_hist=2)
+    start, goal = latent_of(2, 1, model=model), latent_of(2, 1, model=model, seed=1)
+    return model, LatentGoalCost(model, GoalDistance(), start, torch.empty(2, 0, 4), goal)
+
+
+def test_weights_take_no_gradients_and_the_plan_carries_no_graph(open_loop):
+    model, cost = trainable_cost()
+    planner, noise = build(open_loop, opt_steps=2), EpisodeNoise(seeds(2))
+    start = planner.initial_actions(noise, torch.zeros(4))
+    plan = planner.optimize(cost, start, noise)
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
+    assert not plan.actions.requires_grad
+    assert not plan.cost.requires_grad
+    assert not any(value.requires_grad for _, value in plan.trace)
+
+
+def test_planning_works_where_gradients_are_switched_off(open_loop):
+    """Online training plans inside of ``torch.no_grad``."""
+    planner = build(open_loop, opt_steps=2)
+    with torch.no_grad():
+        plan = planner.optimize(bowl(TARGET), torch.zeros_like(TARGET), EpisodeNoise(seeds(3)))
+    assert plan.actions.isfinite().all()
+
+
+def test_evaluations_are_counted(open_loop):
+    planner, cost, counts = build(open_loop, opt_steps=7), bowl(TARGET), {"all": 0, "with gradient": 0}
+
+    def counted(actions):
+        counts["all"] += actions.shape[1]
+        counts["with gradient"] += actions.shape[1] if torch.is_grad_enabled() and actions.requires_grad else 0
+        return cost(actions)
+
+    plan = planner.optimize(counted, torch.zeros_like(TARGET), EpisodeNoise(seeds(3)))
+    assert (plan.evaluations, plan.gradient_evaluations) == (counts["all"], counts["with gradient"])
+
+
+def test_all_episodes_are_planned_in_the_same_calls(open_loop):
+    """As many calls for many episodes as for one."""
+
+    def calls(batch: int) -> int:
+        target, number = TARGET[:1].expand(batch, -1, -1), 0
+
+        def counted(actions):
+            nonlocal number
+            number += 1
+            assert actions.shape[0] == batch
+            return (actions - target[:, None]).square().sum((2, 3))
+
+        build(open_loop, opt_steps=3).optimize(counted, torch.zeros_like(target), EpisodeNoise(seeds(batch)))
+        return number
+
+    assert calls(1) == calls(6)
+
+
+def test_the_trace_has_every_so_many_steps_and_the_end(open_loop):
+    planner = build(open_loop, opt_steps=7, eval_every=3)
+    plan = planner.optimize(bowl(TARGET), torch.zeros_like(TARGET), EpisodeNoise(seeds(3)))
+    assert [step for step, _ in plan.trace] == [0, 3, 6, 7]
+    assert all(value.shape == (3,) for _, value in plan.trace)
+    assert torch.equal(plan.trace[-1][1], plan.cost)
+    torch.testing.assert_close(plan.trace[0][1], bowl(TARGET)(torch.zeros_like(TARGET)[:, None]).squeeze(1))
+
+
+def test_the_start_is_not_written_to(planner):
+    start = torch.zeros_like(TARGET)
+    planner.optimize(bowl(TARGET), start, EpisodeNoise(seeds(3)))
+    assert torch.equal(start, torch.zeros_like(TARGET))
+    assert not start.requires_grad
+
+
+def test_initial_actions_go_on_where_the_last_plan_ended(planner):
+    left_over = numbers(3, planner.horizon - 1, 4)
+    first = planner.initial_actions(EpisodeNoise(seeds(3)), torch.ones(4))
+    completed = planner.initial_actions(EpisodeNoise(seeds(3)), torch.ones(4), left_over)
+    assert first.shape == completed.shape == (3, planner.horizon, 4)
+    assert torch.equal(completed[:, :-1], left_over)
+    assert completed[:, -1:].isfinite().all()
+    too_long = planner.initial_actions(EpisodeNoise(seeds(3)), torch.ones(4), numbers(3, planner.horizon + 2, 4))
+    assert torch.equal(too_long, numbers(3, planner.horizon + 2, 4)[:, : planner.horizon])
+
+
+@pytest.mark.parametrize("name", [name for name in OPEN_LOOP if knows(name, "sample_type")])
+def test_zero_actions_do_nothing_in_raw_units(name):
+    planner = build(name, sample_type="zero")
+    found = planner.initial_actions(EpisodeNoise(seeds(2)), torch.tensor([0.3, -0.7]))
+    assert torch.equal(found, torch.tensor([0.3, -0.7]).expand(2, planner.horizon, 2))
+
+
+def test_random_starts_are_standard_normal():
+    drawn = build("gd").initial_actions(EpisodeNoise(range(400)), torch.zeros(10))
+    assert abs(drawn.mean()) < 0.03
+    assert abs(drawn.std() - 1) < 0.03
+
+
+WRONG = [
+    (None, {"horizon": 0}, r"planner\.horizon must be at least 1, got 0"),
+    (None, {"opt_steps": 0}, r"planner\.opt_steps must be at least 1, got 0"),
+    (None, {"eval_every": 0}, r"planner\.eval_every must be at least 1, got 0"),
+    (None, {"rollout_type": "own"}, r"planner\.rollout_type must be one of custom, regular, got 'own'"),
+    ("sample_type", {"sample_type": "ones"}, r"planner\.sample_type must be one of randn, zero, initnet, got 'ones'"),
+    ("sample_type", {"sample_type": "initnet"}, r"planner\.sample_type=initnet needs"),
+    ("lr", {"lr": 0}, r"planner\.lr must be > 0.* got 0"),
+    ("action_noise", {"action_noise": -1}, r"planner\.action_noise.* >= 0, got .*-1"),
+    ("optimizer_type", {"optimizer_type": "lion"}, r"planner\.optimizer_type must be one of .*adamw, got 'lion'"),
+    ("topk", {"topk": 10, "num_samples": 10}, r"planner\.topk must be .*below planner\.num_samples=10.* got 10"),
+    ("topk", {"topk": 1}, r"planner\.topk must be at least 2.* got 1"),
+    ("var_scale", {"var_scale": 0}, r"planner\.var_scale must be > 0, got 0"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [(name, change, message) for name in OPEN_LOOP for key, change, message in WRONG if knows(name, key)],
+)
+def test_a_wrong_option_names_key_value_and_what_is_allowed(name, change, message):
+    with pytest.raises(ValueError, match=message):
+        type(build(name))(**change)
+
+
+def test_a_misspelt_option_is_an_error(open_loop):
+    with pytest.raises(TypeError, match="horizn"):
+        type(build(open_loop))(horizn=4)
+
+
+def test_open_loop_executes_the_whole_plan_once(open_loop):
+    controller = MPCController.of(build(open_loop, horizon=4))
+    assert (controller.max_iter, controller.n_taken_actions) == (1, 4)
+    assert controller.planner.horizon == 4
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("mpc_")])
+def test_closed_loops_are_controllers_of_a_planner(name):
+    controller = instantiate(configured(name))
+    assert isinstance(controller, MPCController)
+    assert MPCController.of(controller) is controller
+    assert isinstance(controller.planner, Planner)
+    assert name == "mpc_" + next(n for n in OPEN_LOOP if type(build(n)) is type(controller.planner))
+
+
+def test_gradient_descent_is_exactly_its_optimiser():
+    """Three steps of plain gradient descent by hand."""
+    expected = torch.zeros_like(TARGET)
+    steepness = torch.linspace(0.5, 2, TARGET.numel()).view_as(TARGET)
+    for _ in range(3):
+        expected = expected - 0.1 * 2 * steepness * (expected - TARGET)
+    planner = build("gd", opt_steps=3, lr=0.1, action_noise=0.0, optimizer_type="sgd")
+    found = planner.optimize(bowl(TARGET), torch.zeros_like(TARGET), EpisodeNoise(seeds(3))).actions
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(("optimizer", "lr"), [("sgd", 0.2), ("momentum", 0.02), ("adam", 0.1), ("adamw", 0.1)])
+def test_every_optimiser_descends_to_the_minimum(optimizer, lr):
+    planner = build("gd", opt_steps=200, lr=lr, action_noise=0.0, optimizer_type=optimizer)
+    found = planner.optimize(bowl(TARGET), torch.zeros_like(TARGET), EpisodeNoise(seeds(3))).actions
+    torch.testing.assert_close(found, TARGET, atol=0.02, rtol=0)
+
+
+def test_noise_of_the_given_size_is_added_after_every_step():
+    flat = lambda actions: 0 * actions.sum((2, 3))  # noqa: E731  nothing to descend: what moves is noise
+    planner = build("gd", opt_steps=4, lr=1.0, action_noise=0.5, optimizer_type="sgd")
+    noise = WitnessedNoise(seeds(200))
+    plan = planner.optimize(flat, torch.zeros(200, 5, 10), noise)
+    torch.testing.assert_close(plan.actions, 0.5 * torch.stack(noise.given).sum(0))
+    assert abs(plan.actions.std() - 0.5 * 4**0.5) < 0.02
+
+
+def test_the_cross_entropy_method_refits_mean_and_unbiased_deviation():
+    """One iteration by hand."""
+    planner = build("cem", opt_steps=2, num_samples=8, topk=3, var_scale=0.5)
+    noise, seen = WitnessedNoise(seeds(3)), []
+
+    def cost(actions):
+        seen.append(actions.clone())
+        return bowl(TARGET)(actions)
+
+    planner.optimize(cost, torch.full_like(TARGET, 0.1), noise)
+    samples = 0.1 + 0.5 * noise.given[0]
+    samples[:, 0] = 0.1
+    torch.testing.assert_close(seen[0], samples)
+    for episode in range(3):
+        elites = samples[episode, bowl(TARGET)(samples)[episode].argsort()[:3]]
+        mean = elites.mean(0)
+        std = ((elites - mean).square().sum(0) / 2).sqrt()
+        torch.testing.assert_close(seen[1][episode, 0], mean)
+        torch.testing.assert_close(seen[1][episode, 1:], mean + std * noise.given[1][episode, 1:])

@@ -1,0 +1,309 @@
+"""The configuration: every option of every group composes, names classes that exist, and works."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose
+from hydra.utils import get_class, instantiate
+from omegaconf import OmegaConf
+
+import train
+from datasets.trajectories import Trajectories
+from envs.base import VectorEnv
+from models.build import build_world_model
+from planning.mpc import MPCController
+from planning.objectives import GoalDistance
+from planning.planner import Planner
+from tests.training.tiny import REPOSITORY, composed, config_folder, make_wall
+from training.method import Method
+from utils.loggers import read_json_lines
+
+CONF = REPOSITORY / "conf"
+OPTIONS = sorted(path.relative_to(CONF).with_suffix("") for path in CONF.glob("*/*.yaml"))
+SMALL_PARTS = ("encoder=small", "predictor=residual", "decoder=conv", "img_size=65", "has_decoder=false")
+NAMED = {
+    "encoder": {
+        "dino": ("encoder=dino", "encoder.weights=random", "img_size=224"),
+        "state": ("encoder=state", "predictor=mlp"),
+    },
+    "decoder": {
+        "vqvae": ("encoder=dino", "encoder.weights=random", "img_size=224", "decoder=vqvae", "has_decoder=true"),
+        "conv": ("decoder=conv", "has_decoder=true"),
+    },
+}
+"""What an option of a model's part needs beside it; most need nothing."""
+
+
+@pytest.fixture(scope="module")
+def wall_root(tmp_path_factory):
+    return make_wall(tmp_path_factory.getbasetemp() / "tiny_data")
+
+
+@pytest.fixture(autouse=True)
+def no_data(monkeypatch):
+    """Composing and building need no data set."""
+    monkeypatch.delenv("DATASET_DIR", raising=False)
+
+
+def targets(node):
+    """Every ``_target_`` below a node."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield node["_target_"]
+        for value in node.values():
+            yield from targets(value)
+
+
+def check_part(group, option, tmp_path):
+    """A world model with this part encodes, predicts and decodes."""
+    extra = NAMED.get(group, {}).get(option, (f"{group}={option}",))
+    config = composed("env=wall", *SMALL_PARTS, *extra, run_dir=str(tmp_path))
+    model = build_world_model(config, 2, 2, 2).eval()
+    size = config["img_size"]
+    if model.encoder.observes == "visual":
+        seen = torch.randint(0, 256, (2, 1, 3, size, size), dtype=torch.uint8)
+    else:
+        seen = torch.randn(2, 1, 2)
+    with torch.no_grad():
+        latent = model.encode(seen, torch.randn(2, 1, 2))
+        following = model.predict(latent, torch.randn(2, 1, 10))
+        assert following.visual.shape == latent.visual.shape == (2, 1, model.encoder.num_patches, model.encoder.emb_dim)
+        assert following.proprio.shape == latent.proprio.shape == (2, 1, 10)
+        assert following.visual.isfinite().all()
+        if model.decoder is not None:
+            assert model.decode(latent).shape == (2, 1, 3, size, size)
+    assert model.decoder is not None or group != "decoder"
+
+
+def check_env(group, option, tmp_path):
+    """Simulator and data set exist and have the sizes that the file says."""
+    config = composed(f"env={option}", run_dir=str(tmp_path))["env"]
+    simulator = instantiate(config["simulator"], image_size=65)
+    assert isinstance(simulator, VectorEnv)
+    assert config["name"] == option == simulator.name
+    for size in ("state_dim", "proprio_dim", "env_action_dim"):
+        assert config[size] == getattr(type(simulator), size)
+    states, _ = simulator.sample_start_goal([1, 2])
+    assert states.shape == (2, config["state_dim"])
+    assert simulator.proprio(states).shape == (2, config["proprio_dim"])
+    simulator.reset([1, 2], states)
+    assert simulator.step(torch.zeros(2, 5, config["env_action_dim"])).shape == (2, 5, config["state_dim"])
+    simulator.close()
+    assert issubclass(get_class(config["dataset"]["_target_"]), Trajectories)
+    assert get_class(config["dataset"]["_target_"]).name == option
+    assert instantiate(config["collector"]).make_env(65).name == option
+    with pytest.raises(Exception, match="DATASET_DIR"):  # its arguments fit: it gets as far as looking for the data
+        instantiate(config["dataset"])
+
+
+def check_method(group, option, tmp_path):
+    method = instantiate(composed(f"method={option}", run_dir=str(tmp_path))["method"])
+    assert isinstance(method, Method)
+    assert method.name == option
+
+
+def check_planner(group, option, tmp_path):
+    planner = instantiate(composed(f"planner={option}", name="plan_wall", run_dir="r", ckpt_path="c")["planner"])
+    assert isinstance(planner, MPCController if option.startswith("mpc_") else Planner)
+    assert isinstance(MPCController.of(planner), MPCController)
+    if not option.startswith("mpc_"):
+        assert MPCController.of(planner).max_iter == 1
+        online = composed("method=online", f"planner@method.planner={option}", run_dir="r")
+        assert isinstance(instantiate(online["method"]).planner, type(planner))
+
+
+def check_objective(group, option, tmp_path):
+    objective = instantiate(composed(f"objective={option}", name="plan_wall", run_dir="r", ckpt_path="c")["objective"])
+    assert isinstance(objective, GoalDistance)
+    assert objective.mode == option
+
+
+def check_logger(group, option, tmp_path):
+    if option == "wandb":
+        pytest.skip("starts a process of its own; see the slow test")
+    logger = instantiate(composed(f"logger={option}", run_dir=str(tmp_path))["logger"], folder=tmp_path)
+    logger.log({"step": 1, "loss": float("nan")})
+    logger.close()
+    assert read_json_lines(tmp_path / "logs.json") == [{"step": 1, "loss": None}]
+
+
+def check_experiment(group, option, tmp_path):
+    """It builds a world model, and each of its settings reaches the composed config."""
+    config = composed(f"experiment={option}", run_dir=str(tmp_path))
+    if config["encoder"].get("weights", "") is None:
+        config["encoder"]["weights"] = "random"
+    sizes = (config["env"][size] for size in ("env_action_dim", "proprio_dim", "state_dim"))
+    build_world_model(config, *sizes)
+    given = OmegaConf.to_container(OmegaConf.load(CONF / "experiment" / f"{option}.yaml"))
+    given.pop("defaults", None)
+    assert given
+    assert_contained(given, config)
+
+
+def assert_contained(part, whole):
+    for key, value in part.items():
+        if isinstance(value, dict):
+            assert_contained(value, whole[key])
+        else:
+            assert whole[key] == value, key
+
+
+CHECKS = {
+    "env": check_env,
+    "encoder": check_part,
+    "predictor": check_part,
+    "decoder": check_part,
+    "action_encoder": check_part,
+    "proprio_encoder": check_part,
+    "method": check_method,
+    "planner": check_planner,
+    "objective": check_objective,
+    "logger": check_logger,
+    "experiment": check_experiment,
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=str)
+def test_every_option_works(option, tmp_path):
+    CHECKS[option.parent.name](option.parent.name, option.name, tmp_path)
+
+
+@pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONF)))
+def test_no_file_names_a_class_that_does_not_exist(path):
+    for target in targets(OmegaConf.to_container(OmegaConf.load(path))):
+        get_class(target)
+
+
+@pytest.mark.parametrize("path", [CONF / option.with_suffix(".yaml") for option in OPTIONS], ids=lambda p: p.stem)
+def test_every_option_says_what_it_is(path):
+    comments = [line for line in path.read_text().splitlines()[:2] if line.startswith("# ")]
+    assert any(not line.startswith("# @package") for line in comments)
+
+
+def test_every_group_has_its_folder():
+    assert {option.parent.name for option in OPTIONS} == set(CHECKS)
+
+
+TRAINING_KEYS = {
+    "training.seed": 3,
+    "training.epochs": 7,
+    "training.batch_size": 5,
+    "training.encoder_lr": 1e-5,
+    "training.decoder_lr": 1e-4,
+    "training.predictor_lr": 2e-5,
+    "training.action_encoder_lr": 3e-4,
+    "training.num_reconstruct_samples": 2,
+    "N": 6,
+    "num_hist": 3,
+    "num_pred": 1,
+    "frameskip": 4,
+    "img_size": 112,
+    "concat_dim": 0,
+    "action_emb_dim": 12,
+    "proprio_emb_dim": 14,
+    "num_action_repeat": 2,
+    "num_proprio_repeat": 3,
+    "has_decoder": False,
+    "has_predictor": False,
+    "model.train_encoder": True,
+    "model.train_predictor": False,
+    "model.train_decoder": True,
+    "env.dataset.n_rollout": 11,
+    "env.num_workers": 2,
+    "debug": True,
+}
+METHOD_KEYS = {
+    "online": {"replay_buffer_frequency": 3},
+    "adversarial": {
+        "radii_method": "adaptive",
+        "visual_eps_factor": 0.5,
+        "proprio_eps_factor": 0.25,
+        "action_eps_factor": 1.0,
+    },
+}
+
+
+def overrides_of(keys):
+    return [f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in keys.items()]
+
+
+def test_the_keys_in_users_notes_exist_and_arrive():
+    with config_folder():
+        for method in ("offline", *METHOD_KEYS):
+            keys = TRAINING_KEYS | METHOD_KEYS.get(method, {})
+            cfg = compose("train.yaml", overrides=[f"method={method}", *overrides_of(keys)])
+            for key, value in keys.items():
+                assert OmegaConf.select(cfg, key) == value, key
+
+
+def test_the_keys_of_a_method_reach_the_method():
+    config = composed("method=adversarial", *overrides_of(METHOD_KEYS["adversarial"]), run_dir="r")
+    adversarial = instantiate(config["method"])
+    assert adversarial.radii_method == "adaptive" and adversarial.factors == (0.5, 0.25, 1.0)
+    online = instantiate(composed("method=online", "replay_buffer_frequency=3", run_dir="r")["method"])
+    assert online.frequency == 3
+
+
+def test_the_defaults_are_those_of_the_papers():
+    config = composed("method=online", run_dir="r")
+    planner = config["method"]["planner"]
+    assert (planner["lr"], planner["opt_steps"], planner["horizon"]) == (0.3, 100, 5)
+    assert (planner["action_noise"], planner["rollout_type"], planner["optimizer_type"]) == (0.003, "regular", "adam")
+    assert (config["method"]["objective"]["mode"], config["replay_buffer_frequency"]) == ("last", 10)
+    assert (config["training"]["batch_size"], config["N"], config["training"]["epochs"]) == (8, 5, 100)
+    adversarial = composed("method=adversarial", run_dir="r")
+    factors = [adversarial["method"][f"{part}_eps_factor"] for part in ("visual", "proprio", "action")]
+    assert factors == [0.05, 0.02, 0.02]
+    assert adversarial["method"]["radii_method"] == "fixed"
+    assert composed("env=wall", run_dir="r")["num_hist"] == 1  # the choice of the environment implies it
+
+
+def null_keys(node, prefix=""):
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from null_keys(value, f"{prefix}{key}.")
+        elif value is None:
+            yield f"{prefix}{key}"
+
+
+def test_every_setting_that_is_null_has_its_type_written_down():
+    found = set()
+    for method in ("offline", "online", "adversarial"):
+        for logger in ("jsonl", "wandb"):
+            found |= set(null_keys(composed(f"method={method}", f"logger={logger}", run_dir="r")))
+    assert found == set(train.TYPES)
+
+
+def test_a_plain_run_needs_no_scheduler():
+    with config_folder():
+        for name in ("train", "plan_wall"):
+            cfg = compose(name, overrides=["ckpt_path=c"], return_hydra_config=True)
+            assert cfg.hydra.launcher._target_ == "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+            assert cfg.hydra.sweeper._target_ == "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+
+
+def test_the_entries_import_neither_wandb_nor_a_plotting_library():
+    code = "import sys, train, plan; print([m for m in ('wandb', 'matplotlib', 'submitit') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.slow
+def test_wandb_offline_leaves_nothing_but_files(tmp_path, monkeypatch, wall_root):
+    from tests.training.tiny import STATE, build
+
+    monkeypatch.setenv("DATASET_DIR", str(wall_root))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    options = (*STATE, "logger=wandb", "logger.mode=offline", "training.epochs=1")
+    for _ in range(2):  # the second time it finds the run's id
+        trainer = build(tmp_path / "run", *options)
+        trainer.fit()
+        trainer.logger.close()
+    assert len(read_json_lines(tmp_path / "run" / "logs.json")) == 6
+    identity = (tmp_path / "run" / "wandb_run_id").read_text().strip()
+    runs = list((tmp_path / "run" / "wandb").glob(f"offline-run-*-{identity}"))
+    assert runs and all(list(run.glob("*.wandb")) for run in runs)
+    assert Path(trainer.logger.path).exists()

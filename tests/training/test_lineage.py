@@ -1,0 +1,80 @@
+"""What a run takes over from the model it starts from, and what it needs to go on."""
+
+import re
+import shlex
+import shutil
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from models.checkpoint import read_checkpoint
+from tests.training.tiny import REPOSITORY, build, run
+from utils.cli import expand_resume, protect_record
+
+
+def test_a_descendant_keeps_the_encoder_that_its_base_was_trained_with(tmp_path, monkeypatch):
+    """A frozen DINOv2 stays out of checkpoints, but one that was trained must not get lost on the way."""
+    monkeypatch.setattr("models.small_encoder.SmallEncoder.saved_with_model", False)
+    base = run(tmp_path / "base", "training.epochs=1")
+    assert not any(name.startswith("encoder.") for name in read_checkpoint(base.folder).tensors)
+
+    monkeypatch.setattr("models.small_encoder.SmallEncoder.saved_with_model", True)
+    carrying = run(tmp_path / "carrying", "training.epochs=1")
+    monkeypatch.setattr("models.small_encoder.SmallEncoder.saved_with_model", False)
+    descendant = run(tmp_path / "descendant", "training.epochs=1", f"ckpt_path={carrying.folder}")
+    found = read_checkpoint(descendant.folder).tensors
+    expected = {k: v for k, v in read_checkpoint(carrying.folder).tensors.items() if k.startswith("encoder.")}
+    assert expected
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor)
+
+
+def test_a_run_is_not_continued_on_another_base(tmp_path):
+    base = run(tmp_path / "base", "training.epochs=1")
+    run(tmp_path / "run", "training.epochs=1", f"ckpt_path={base.folder}")
+    build(tmp_path / "run", "training.epochs=1", f"ckpt_path={base.folder}")  # the same base: continues
+
+    other = run(tmp_path / "other", "training.epochs=1", "training.seed=5")
+    with pytest.raises(ValueError, match=r"was started from .*base.*now ckpt_path leads to .*other"):
+        build(tmp_path / "run", "training.epochs=1", f"ckpt_path={other.folder}")
+    shutil.rmtree(base.folder)
+    with pytest.raises(ValueError, match=r"was started from .*base.*|settings"):
+        build(tmp_path / "run", "training.epochs=1", f"ckpt_path={base.folder}")
+
+
+def test_a_refused_attempt_does_not_become_what_resume_repeats(tmp_path):
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "overrides.yaml").write_text("- method=offline\n")
+    (tmp_path / ".hydra" / "hydra.yaml").write_text("hydra:\n  job:\n    config_name: train\n")
+    attempt = [f"hydra.run.dir={tmp_path}", "method=online"]
+    assert protect_record(attempt, "state.pt") == attempt, "nothing to resume yet: a new run may be recorded"
+    (tmp_path / "state.pt").touch()
+    assert protect_record(attempt, "state.pt")[-1] == "hydra.output_subdir=null"
+    resumed = expand_resume([f"resume={tmp_path}"])
+    assert "method=offline" in resumed and protect_record(resumed, "state.pt")[-1] == "hydra.output_subdir=null"
+
+
+def readme_commands():
+    text = (REPOSITORY / "README.md").read_text().replace("\\\n", " ")
+    for line in re.findall(r"^\s*`?(?:python )((?:train|plan)\.py [^`#\n]*)", text, re.M) + re.findall(
+        r"`python ((?:train|plan)\.py [^`]*=[^`]*)`", text
+    ):
+        yield line.strip()
+
+
+@pytest.mark.parametrize("line", sorted(set(readme_commands())))
+def test_the_commands_of_the_readme_are_understood(line):
+    words = shlex.split(line)
+    if any(word.startswith("resume=") for word in words):
+        return
+    script, words = words[0], [word for word in words[1:] if word != "-m"]
+    name = "train" if script == "train.py" else "plan_wall"
+    if "--config-name" in words:
+        assert words[0] == "--config-name", "overrides before an option are not understood"
+        name = words[1].removesuffix(".yaml")
+        words = words[2:]
+    # <date> stands for something, and of a sweep the first member will do
+    overrides = [re.sub("[<>]", "", word).split(",")[0] for word in words if not word.startswith("hydra.")]
+    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+        compose(name, overrides=overrides)

@@ -1,0 +1,64 @@
+import json
+import math
+
+from utils.loggers import JsonLinesLogger, read_json_lines
+
+
+def test_every_line_is_an_object(tmp_path):
+    logger = JsonLinesLogger(tmp_path / "new" / "folder")
+    logger.log({"step": 1, "loss": 0.5})
+    logger.log({"step": 2, "nested": {"a": [1, 2]}})
+    lines = (tmp_path / "new/folder/logs.json").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [{"step": 1, "loss": 0.5}, {"step": 2, "nested": {"a": [1, 2]}}]
+
+
+def test_what_json_does_not_know_becomes_null(tmp_path):
+    JsonLinesLogger(tmp_path).log({"a": math.nan, "b": [math.inf, 1.0], "c": {"d": -math.inf}, "e": (2.0, math.nan)})
+    text = (tmp_path / "logs.json").read_text()
+    assert "NaN" not in text and "Infinity" not in text
+    assert json.loads(text) == {"a": None, "b": [None, 1.0], "c": {"d": None}, "e": [2.0, None]}
+
+
+def test_a_line_is_there_as_soon_as_it_was_logged(tmp_path):
+    logger = JsonLinesLogger(tmp_path)
+    logger.log({"step": 1})
+    assert read_json_lines(logger.path) == [{"step": 1}]
+    assert logger.position() == logger.path.stat().st_size
+
+
+def test_rewinding_forgets_what_came_after(tmp_path):
+    logger = JsonLinesLogger(tmp_path)
+    logger.log({"step": 1})
+    saved = logger.position()
+    logger.log({"step": 2})
+    again = JsonLinesLogger(tmp_path)
+    again.rewind(saved)
+    again.log({"step": "2, once more"})
+    assert read_json_lines(logger.path) == [{"step": 1}, {"step": "2, once more"}]
+
+
+def test_rewinding_cuts_a_line_that_was_half_written(tmp_path):
+    logger = JsonLinesLogger(tmp_path)
+    logger.log({"step": 1})
+    saved = logger.position()
+    with logger.path.open("a") as file:
+        file.write('{"step": 2, "lo')
+    logger.rewind(saved)
+    logger.log({"step": 2})
+    assert read_json_lines(logger.path) == [{"step": 1}, {"step": 2}]
+
+
+def test_rewinding_never_lengthens_a_file(tmp_path):
+    logger = JsonLinesLogger(tmp_path)
+    logger.rewind(100)
+    assert not logger.path.exists()
+    logger.log({"step": 1})
+    before = logger.path.read_bytes()
+    logger.rewind(10_000)
+    assert logger.path.read_bytes() == before
+
+
+def test_a_last_line_that_was_cut_off_is_left_out(tmp_path):
+    path = tmp_path / "logs.json"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"st')
+    assert read_json_lines(path) == [{"step": 1}, {"step": 2}]

@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+
+from utils.statistics import paired_difference, wilson_interval
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "low", "high"),
+    [(46, 50, 0.812, 0.968), (0, 10, 0.0, 0.278), (10, 10, 0.722, 1.0), (5, 10, 0.237, 0.763), (81, 263, 0.255, 0.366)],
+)
+def test_known_intervals(successes, trials, low, high):
+    """92 % of 50 is 81-97 %; the others are textbook values (the last one is Newcombe's 1998)."""
+    assert wilson_interval(successes, trials) == pytest.approx((low, high), abs=6e-4)
+
+
+def test_the_interval_holds_the_true_rate_in_19_of_20_cases():
+    random = np.random.default_rng(0)
+    held = []
+    for rate in (0.1, 0.5, 0.92):
+        for successes in random.binomial(50, rate, 2000):
+            low, high = wilson_interval(int(successes), 50)
+            held.append(low <= rate <= high)
+    assert 0.93 < np.mean(held) < 0.97
+
+
+def test_more_trials_narrow_the_interval():
+    widths = [high - low for low, high in (wilson_interval(n // 2, n) for n in (10, 100, 1000))]
+    assert widths[0] > 2 * widths[1] > 4 * widths[2]
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(0, 0), (3, 2), (-1, 2)])
+def test_impossible_counts_are_refused(successes, trials):
+    with pytest.raises(ValueError, match=f"got {successes} of {trials}"):
+        wilson_interval(successes, trials)
+
+
+def pairs(both: int, gained: int, lost: int, neither: int) -> tuple[list[bool], list[bool]]:
+    first = [True] * both + [False] * gained + [True] * lost + [False] * neither
+    second = [True] * both + [True] * gained + [False] * lost + [False] * neither
+    return first, second
+
+
+def test_a_paired_difference_by_hand():
+    difference, low, high = paired_difference(*pairs(both=20, gained=12, lost=3, neither=15))
+    assert difference == pytest.approx(0.18)
+    up, down = 12.5 / 52, 3.5 / 52
+    half = 1.959964 * ((up + down - (up - down) ** 2) / 52) ** 0.5
+    assert (low, high) == pytest.approx((up - down - half, up - down + half))
+    assert low > 0  # 12 against 3 is more than chance
+
+
+def test_exchanging_the_two_turns_the_sign():
+    first, second = pairs(20, 12, 3, 15)
+    difference, low, high = paired_difference(first, second)
+    assert paired_difference(second, first) == pytest.approx((-difference, -high, -low))
+
+
+def test_no_difference_still_has_an_interval():
+    difference, low, high = paired_difference([True] * 10, [True] * 10)
+    assert difference == 0
+    assert low < 0 < high
+
+
+def test_it_stays_within_plus_and_minus_one():
+    assert paired_difference([False] * 3, [True] * 3)[2] <= 1
+    assert paired_difference([True] * 3, [False] * 3)[1] >= -1
+
+
+def test_the_paired_interval_holds_the_true_difference():
+    random = np.random.default_rng(1)
+    held = []
+    for _ in range(2000):
+        drawn = random.choice(4, 50, p=[0.4, 0.25, 0.1, 0.25])  # both, gained, lost, neither: the difference is 0.15
+        _, low, high = paired_difference((np.isin(drawn, [0, 2])).tolist(), (np.isin(drawn, [0, 1])).tolist())
+        held.append(low <= 0.15 <= high)
+    assert 0.93 < np.mean(held) < 0.98
+
+
+@pytest.mark.parametrize(("first", "second"), [([], []), ([True], [True, False])])
+def test_lists_that_are_no_pairs_are_refused(first, second):
+    with pytest.raises(ValueError, match=f"got {len(first)} and {len(second)}"):
+        paired_difference(first, second)

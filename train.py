@@ -1,0 +1,81 @@
+"""Train or finetune a world model, e.g. ``python train.py env=wall method=online ckpt_path=outputs/wall_single``."""
+
+from __future__ import annotations
+
+import utils.runtime as runtime  # first: it sets the thread environment before torch is loaded
+
+# isort: split
+import logging
+import sys
+from collections.abc import Mapping, Set
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from training.assemble import build_trainer
+from training.state import FILENAME
+from utils.cli import check_types, expand_resume, one_line_errors, overridden_keys, plain, protect_record
+from utils.interrupts import StopRequested
+
+log = logging.getLogger(__name__)
+
+TYPES = {
+    "training.max_batches": int,
+    "training.decoder_frames": int,
+    "training.predictor_lr": float,
+    "model.train_decoder": bool,
+    "num_threads": int,
+    "env.dataset.data_path": str,
+    "env.dataset.n_rollout": int,
+    "encoder.weights": str,
+    "method.frame_stride": int,
+    "method.objective.base": float,
+    "logger.entity": str,
+    "logger.name": str,
+}
+"""Types of the settings whose default, null, does not show it."""
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+@one_line_errors
+def main(cfg: DictConfig) -> None:
+    """Compose, check, run."""
+    check_types(cfg, HydraConfig.get().job.config_name or "train", TYPES)
+    train(plain(cfg), overridden_keys(HydraConfig.get().overrides.task))
+
+
+def train(config: Mapping[str, Any], explicit: Set[str]) -> Path:
+    """Run the training that a config describes; returns its folder, which is a model directory.
+
+    A folder that holds an unfinished run with the same settings is continued, bit for bit.
+
+    Args:
+        config: ``conf/train.yaml``, composed, as plain data.
+        explicit: the keys that the user set; they must not contradict the checkpoint.
+
+    Raises:
+        ValueError: Before the first step, if a setting, the data or the checkpoint does not fit.
+        NonFiniteLossError: Before an update that would have destroyed the weights.
+        StopRequested: After SIGINT or SIGTERM, once everything is saved.
+    """
+    device = runtime.pick_device(config["device"])
+    runtime.set_threads(config["num_threads"])
+    runtime.autocast(config["precision"], device)  # refuses what it does not know
+    trainer = build_trainer(config, explicit, device)
+    log.info("run folder: %s (continue it with: python train.py resume=%s)", config["run_dir"], config["run_dir"])
+    try:
+        trainer.fit()
+    except StopRequested:
+        log.warning("saved after step %d; continue with: python train.py resume=%s", trainer.step, config["run_dir"])
+        raise
+    finally:
+        trainer.logger.close()
+    return Path(config["run_dir"])
+
+
+if __name__ == "__main__":
+    sys.argv[1:] = protect_record(expand_resume(sys.argv[1:]), f"checkpoints/{FILENAME}")
+    main()

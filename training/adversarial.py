@@ -1,0 +1,124 @@
+"""Adversarial World Modeling: train on inputs perturbed towards higher loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.world_model import PredictionLoss, Windows
+from training.method import Method
+
+RADII_METHODS = ("fixed", "adaptive")
+PERTURBATIONS = ("embedding", "action")
+STEP_FACTOR = 1.25  # ascent step in units of the radius
+
+
+class Adversarial(Method):
+    """FGSM on the latents and actions, then teacher forcing towards the clean targets.
+
+    Source: Parthasarathy et al., arXiv 2512.09929, section 4.2; the step size of Wong et al. 2020 (fast FGSM).
+
+    Args:
+        radii_method: "fixed" measures the radii on the first batch, "adaptive" on every batch.
+        visual_eps_factor, proprio_eps_factor, action_eps_factor: radius of each part in units of the mean over samples
+            of that part's standard deviation within a sample; >= 0.
+        perturbation: "embedding" perturbs the action entries of every token, independently per patch (as released);
+            "action" perturbs the z-scored action block itself (the paper's formula).
+        pgd_steps: ascent steps, >= 1; 1 is FGSM.
+
+    Raises:
+        ValueError: Naming the key, its value and what is allowed.
+    """
+
+    name = "adversarial"
+
+    def __init__(
+        self,
+        radii_method: str = "fixed",
+        visual_eps_factor: float = 0.05,
+        proprio_eps_factor: float = 0.02,
+        action_eps_factor: float = 0.02,
+        perturbation: str = "embedding",
+        pgd_steps: int = 1,
+        **hooks: Any,
+    ) -> None:
+        super().__init__(**hooks)
+        if radii_method not in RADII_METHODS:
+            raise ValueError(f"radii_method must be one of {', '.join(RADII_METHODS)}, got {radii_method!r}")
+        if perturbation not in PERTURBATIONS:
+            raise ValueError(f"method.perturbation must be one of {', '.join(PERTURBATIONS)}, got {perturbation!r}")
+        factors = (visual_eps_factor, proprio_eps_factor, action_eps_factor)
+        if min(factors) < 0:
+            raise ValueError(f"visual_eps_factor, proprio_eps_factor and action_eps_factor must be >= 0, got {factors}")
+        if pgd_steps < 1:
+            raise ValueError(f"method.pgd_steps must be at least 1, got {pgd_steps}")
+        self.radii_method, self.factors = radii_method, factors
+        self.perturbation, self.pgd_steps = perturbation, pgd_steps
+        self.radii: Tensor | None = None  # (3,) of visual, proprio and action entries
+        self._generator = torch.Generator()
+
+    def setup(self, context: Any) -> None:
+        """See ``Method.setup``."""
+        super().setup(context)
+        self._generator.manual_seed(context.seed)
+
+    def loss(self, windows: Windows) -> PredictionLoss:
+        """Ascend from a random start within the radii, then the loss at the perturbed inputs, clean targets."""
+        model = self._context.model
+        tokens = model.tokens(windows.source, windows.actions)
+        parts = (*model.layout.parts(tokens)[:2], self._action_part(tokens, windows.actions))
+        radii = self._current_radii([part.detach() for part in parts])
+        deltas = [eps * self._uniform(part) for eps, part in zip(radii, parts, strict=True)]
+        frozen, actions = tokens.detach(), windows.actions
+        for _ in range(self.pgd_steps):
+            deltas = [delta.detach().requires_grad_() for delta in deltas]
+            ascent = model.prediction_loss(
+                model.predict_tokens(self._perturbed(frozen, actions, deltas)), windows.target
+            )
+            gradients = torch.autograd.grad(ascent.total, deltas)  # for the deltas only: the weights keep no .grad
+            deltas = [
+                (delta.detach() + STEP_FACTOR * eps * gradient.sign()).clamp(-eps, eps)
+                for eps, delta, gradient in zip(radii, deltas, gradients, strict=True)
+            ]
+        perturbed = self._perturbed(tokens, actions, deltas)
+        return model.prediction_loss(model.predict_tokens(perturbed), windows.target)
+
+    def _action_part(self, tokens: Tensor, actions: Tensor) -> Tensor:
+        return actions if self.perturbation == "action" else self._context.model.layout.parts(tokens)[2]
+
+    def _perturbed(self, tokens: Tensor, actions: Tensor, deltas: list[Tensor]) -> Tensor:
+        """``tokens`` (W, H, P', D') plus the perturbation of each part."""
+        model = self._context.model
+        if self.perturbation == "action":
+            tokens = model.layout.with_action(tokens, model.action_encoder(actions + deltas[2]))
+        action = deltas[2] if self.perturbation == "embedding" else torch.zeros_like(model.layout.parts(tokens)[2])
+        return tokens + model.layout.join(deltas[0], deltas[1], action)
+
+    def _current_radii(self, parts: list[Tensor]) -> list[float]:
+        if self.radii is None or self.radii_method == "adaptive":
+            spread = torch.stack([part.flatten(1).std(dim=1).mean() for part in parts])
+            self.radii = spread.cpu() * torch.tensor(self.factors)
+        return self.radii.tolist()
+
+    def _uniform(self, part: Tensor) -> Tensor:
+        """Uniform in [-1, 1], drawn on the CPU so that every device trains on the same perturbations."""
+        drawn = torch.empty(part.shape).uniform_(-1, 1, generator=self._generator)
+        return drawn.to(part.device)
+
+    def report(self) -> dict[str, float]:
+        """See ``Method.report``."""
+        names = ("visual_eps", "proprio_eps", "action_eps")
+        radii = [] if self.radii is None else self.radii.tolist()
+        return super().report() | dict(zip(names, radii, strict=False))
+
+    def state_dict(self) -> dict[str, Any]:
+        """See ``Method.state_dict``."""
+        return super().state_dict() | {"radii": self.radii, "generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See ``Method.load_state_dict``."""
+        super().load_state_dict(state)
+        self.radii = state["radii"]
+        self._generator.set_state(state["generator"])

@@ -1,0 +1,211 @@
+"""From a composed config to a trainer: everything is built and checked here, before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Set
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+
+from datasets.frames import FrameSource, ImageFrames, NoFrames
+from datasets.normalizer import Normalizer
+from datasets.trajectories import Trajectories
+from datasets.windows import WindowDataset
+from models.checkpoint import parentage, read_checkpoint, read_model_config, weights_file, write_model_config
+from models.loading import stored_normalizer
+from models.world_model import WorldModel
+from planning.observer import Observer
+from training.latent_cache import LatentFrames
+from training.method import Method, TrainingContext
+from training.offline import Offline
+from training.optimizers import LearningRates, Optimizers
+from training.settings import TrainSettings
+from training.start import StartingModel, split_trajectories, starting_model
+from training.state import FILENAME
+from training.trainer import Trainer
+from utils.cli import same_settings
+
+CALIBRATION_FRAMES = 2048
+LATENT_CACHES = ("none", "memory")
+FREE_ON_RESUME = ("run_dir", "device", "num_threads", "logger", "env.num_workers", "ckpt_path", "memory_budget_gb",
+                  "method.memory_budget_gb")  # fmt: skip
+FINETUNING_LR, FROM_SCRATCH_LR = 1e-5, 5e-4  # of the predictor; Source: DINO-WM's and the paper's settings
+
+
+def build_trainer(config: Mapping[str, Any], explicit: Set[str], device: torch.device) -> Trainer:
+    """Everything a training run consists of.
+
+    Raises:
+        ValueError: If a setting, the data or the checkpoint does not fit; nothing has been written by then.
+    """
+    start = starting_model(config, explicit, device)
+    folder, written = Path(config["run_dir"]), {**config, **start.architecture}
+    _check_resumable(folder, written)
+    method: Method = instantiate(config["method"])
+    model, settings = start.model, _settings(config, start)
+    optimizers = Optimizers(model, _rates(config["training"], start), **_trained_parts(settings))
+    _check_method(method, settings)
+    trajectories: Trajectories = instantiate(config["env"]["dataset"])
+    _check_data(config, start, method, trajectories)
+    split = split_trajectories(trajectories, start.checkpoint, config, explicit)
+    if "encoder" in start.fresh and model.encoder.observes == "visual" and model.encoder.saved_with_model:
+        model.encoder.calibrate(_spread_frames(trajectories, split["train"]).to(device))
+    normalizer = stored_normalizer(start.checkpoint) or trajectories.normalizer
+    windows = _windows(config, start, trajectories, split, normalizer)
+    observer = Observer(model, normalizer)
+    size, skip = start.architecture["img_size"], start.architecture["frameskip"]
+    simulator = instantiate(config["env"]["simulator"], image_size=size) if method.needs_env else None
+    method.setup(TrainingContext(model, observer, simulator, skip, settings.seed, folder))
+    about = parentage(start.checkpoint) | {
+        "normalizer": normalizer.to_dict(),
+        "validation": split["val"],
+        "encoder_sha256": model.encoder.weights_sha256,
+    }
+    _check_parent(folder, about)
+    logger = instantiate(config["logger"], folder=folder)
+    # a frozen encoder comes back from its own weights file, unless the base was trained with one of its own
+    save_encoder = settings.train_encoder or model.encoder.saved_with_model or "encoder" not in start.fresh
+    data = (windows["train"], windows["val"], ImageFrames(trajectories))
+    trainer = Trainer(model, method, optimizers, *data, observer, folder, logger, settings, about, save_encoder)
+    write_model_config(folder, written)
+    return trainer
+
+
+def _windows(
+    config: Mapping[str, Any],
+    start: StartingModel,
+    trajectories: Trajectories,
+    split: Mapping[str, list[int]],
+    normalizer: Normalizer,
+) -> dict[str, WindowDataset]:
+    """The samples of each part of ``split``."""
+    cache, train_encoder = config["training"]["latent_cache"], config["model"]["train_encoder"]
+    num_frames, skip = start.architecture["num_hist"] + 1, start.architecture["frameskip"]
+    return {
+        part: WindowDataset(
+            trajectories,
+            numbers,
+            normalizer,
+            num_frames,
+            config["N"],
+            skip,
+            _frame_source(cache, start.model, trajectories, numbers, train_encoder),
+        )
+        for part, numbers in split.items()
+    }
+
+
+def _check_method(method: Method, settings: TrainSettings) -> None:
+    dynamics = settings.train_predictor or settings.train_encoder
+    if not dynamics and type(method) is not Offline:
+        raise ValueError(
+            f"method={method.name} has no effect where the predictor is not trained (model.train_predictor, "
+            "has_predictor); use method=offline"
+        )
+    if settings.train_encoder and method.needs_env:
+        raise ValueError(
+            f"method={method.name} keeps latents of a frozen encoder; it excludes model.train_encoder=true"
+        )
+
+
+def _check_data(config: Mapping[str, Any], start: StartingModel, method: Method, data: Trajectories) -> None:
+    span = config["N"] + start.architecture["num_hist"]
+    if span < method.min_sample_frames:
+        raise ValueError(
+            f"N={config['N']}: a sample of N + num_hist = {span} frames is shorter than the {method.min_sample_frames} "
+            f"that method={method.name} needs (its goal lies the planner's horizon ahead); set N to at least "
+            f"{method.min_sample_frames - start.architecture['num_hist']}"
+        )
+    size = start.architecture["img_size"]
+    if start.model.encoder.observes == "visual" and data.frame_size != size:
+        raise ValueError(
+            f"the data set's frames are {data.frame_size} x {data.frame_size}, the model's img_size is {size}; collect "
+            f"data with image_size={size}, or train from scratch with img_size={data.frame_size}"
+        )
+
+
+def _settings(config: Mapping[str, Any], start: StartingModel) -> TrainSettings:
+    given, parts = config["training"], config["model"]
+    names = ("epochs", "batch_size", "max_batches", "val_batches", "save_every_x_batch", "save_every_x_epoch",
+             "num_reconstruct_samples", "decoder_frames", "seed")  # fmt: skip
+    values = {name: given[name] for name in names}
+    if config["debug"]:
+        values |= {"epochs": 1, "max_batches": min(4, given["max_batches"] or 4), "val_batches": 2}
+    decoder = start.model.decoder is not None
+    wanted = parts["train_decoder"]
+    return TrainSettings(
+        **values,
+        num_workers=config["env"]["num_workers"],
+        precision=config["precision"],
+        train_encoder=parts["train_encoder"],
+        train_predictor=parts["train_predictor"] and start.model.predictor is not None,
+        train_decoder=decoder and "decoder" in start.fresh if wanted is None else wanted,
+    )
+
+
+def _rates(training: Mapping[str, Any], start: StartingModel) -> LearningRates:
+    default = FROM_SCRATCH_LR if "predictor" in start.fresh else FINETUNING_LR
+    return LearningRates(
+        encoder=training["encoder_lr"],
+        predictor=default if training["predictor_lr"] is None else training["predictor_lr"],
+        action_encoder=training["action_encoder_lr"],
+        decoder=training["decoder_lr"],
+        weight_decay=training["weight_decay"],
+        schedule=training["schedule"],
+    )
+
+
+def _trained_parts(settings: TrainSettings) -> dict[str, bool]:
+    return {name: getattr(settings, name) for name in ("train_encoder", "train_predictor", "train_decoder")}
+
+
+def _spread_frames(trajectories: Trajectories, numbers: Sequence[int]) -> torch.Tensor:
+    """Frames from all over the training data, (n, 3, S, S)."""
+    each = max(1, CALIBRATION_FRAMES // len(numbers))
+    frames = []
+    for number in numbers[:CALIBRATION_FRAMES]:
+        length = int(trajectories.lengths[number])
+        steps = torch.linspace(0, length - 1, min(each, length)).long()
+        frames.append(trajectories.frames(number, steps.tolist()))
+    return torch.cat(frames)
+
+
+def _frame_source(
+    cache: str, model: WorldModel, trajectories: Trajectories, numbers: Sequence[int], train_encoder: bool
+) -> FrameSource:
+    if cache not in LATENT_CACHES:
+        raise ValueError(f"training.latent_cache must be one of {', '.join(LATENT_CACHES)}, got {cache!r}")
+    if cache == "memory" and train_encoder:
+        raise ValueError(
+            "training.latent_cache=memory keeps latents of a frozen encoder; it excludes model.train_encoder=true"
+        )
+    if model.encoder.observes == "state":
+        return NoFrames()
+    return LatentFrames(model, trajectories, numbers) if cache == "memory" else ImageFrames(trajectories)
+
+
+def _check_resumable(folder: Path, config: Mapping[str, Any]) -> None:
+    """A run is continued with the settings it began with, or not at all."""
+    if not (folder / "checkpoints" / FILENAME).exists():
+        return
+    differences = same_settings(read_model_config(folder / "hydra.yaml"), config, FREE_ON_RESUME)
+    if differences:
+        raise ValueError(
+            f"{folder} holds a run with other settings ({'; '.join(differences)}); resume it with the settings it has, "
+            "or start a new run in another folder"
+        )
+
+
+def _check_parent(folder: Path, about: Mapping[str, Any]) -> None:
+    """A run is continued on the base it began with: learning rates, units and the split follow from it."""
+    if not (folder / "checkpoints" / FILENAME).exists() or weights_file(folder) is None:
+        return
+    before = read_checkpoint(folder).about
+    if before.get("parent_sha256") != about["parent_sha256"]:
+        raise ValueError(
+            f"{folder} was started from {before.get('parent') or 'scratch'}, now ckpt_path leads to "
+            f"{about['parent'] or 'no checkpoint'}, or that file has changed; resume from the folder that the run was "
+            "started in, with the base in its place"
+        )

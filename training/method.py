@@ -1,0 +1,106 @@
+"""A method is two hooks on the one training loop: what to train on besides the data set, and which loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from datasets.batch import Batch
+from envs.base import VectorEnv
+from models.latent import cat_latents
+from models.world_model import PredictionLoss, Windows, WorldModel
+from planning.observer import Observer
+
+
+@dataclass(frozen=True)
+class TrainingContext:
+    """What a method may use.
+
+    Attributes:
+        model: the network in training.
+        observer: encodes simulator output in the units of the training data.
+        env: a simulator of the data's environment, or None for methods that do not ask for one.
+        frameskip: raw steps of an action block.
+        seed: of the method's own random generators.
+        folder: where it may keep files of this run.
+    """
+
+    model: WorldModel
+    observer: Observer
+    env: VectorEnv | None
+    frameskip: int
+    seed: int
+    folder: Path
+
+
+class Method:
+    """Plain teacher forcing on the data set; finetuning methods override one hook or the other.
+
+    Attributes:
+        name: as in ``method=<name>``. needs_env: whether ``TrainingContext.env`` must be there.
+        min_sample_frames: model frames that a training sample must span at least.
+    """
+
+    name = "offline"
+    needs_env = False
+
+    def __init__(self) -> None:
+        self.context: TrainingContext | None = None
+
+    @property
+    def min_sample_frames(self) -> int:
+        """A window and its target need num_hist + 1 frames, which every sample has."""
+        return 2
+
+    def setup(self, context: TrainingContext) -> None:
+        """Called once before training."""
+        self.context = context
+
+    def windows(self, expert: Windows, batch: Batch, features: Tensor, position: int) -> Windows:
+        """What to train on at this step.
+
+        Args:
+            expert: windows of the data set batch.
+            batch: that batch; features: (B, F, P, D) its encoded frames.
+            position: number of the batch in its epoch, from 0.
+        """
+        return expert
+
+    def loss(self, windows: Windows) -> PredictionLoss:
+        """The prediction loss of the model on ``windows``."""
+        model = self._context.model
+        return model.prediction_loss(
+            model.predict_tokens(model.tokens(windows.source, windows.actions)), windows.target
+        )
+
+    def report(self) -> dict[str, float]:
+        """Numbers for the log besides the losses."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a resumed run needs, as plain containers and tensors."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from ``state_dict``."""
+
+    def committed(self) -> None:
+        """A training state that holds ``state_dict`` is safely on disk; what only older states needed may go."""
+
+    @property
+    def _context(self) -> TrainingContext:
+        assert self.context is not None, "setup() comes first"
+        return self.context
+
+
+def cat_windows(first: Windows, second: Windows) -> Windows:
+    """Both, one after the other."""
+    return Windows(
+        cat_latents([first.source, second.source], 0),
+        torch.cat([first.actions, second.actions]),
+        cat_latents([first.target, second.target], 0),
+    )

@@ -1,0 +1,208 @@
+"""Online World Modeling: plan with the model, see in the simulator what the plan really does, learn from that."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from datasets.batch import Batch
+from envs.base import VectorEnv, simulate
+from models.latent import Latent
+from models.world_model import Windows, planning_mode
+from planning.cost import LatentGoalCost
+from planning.noise import EpisodeNoise
+from planning.objectives import GoalDistance
+from planning.planner import Planner
+from training.method import Method, TrainingContext, cat_windows
+from training.replay import Corrected, ReplayMemory
+
+SAMPLINGS = ("slot", "all")
+TASKS = ("batch", "random_state")
+
+
+class Online(Method):
+    """Every ``replay_buffer_frequency``-th batch, replace what was imagined by what is true.
+
+    The plan starts at the batch's first frame and aims at the frame ``horizon`` blocks later. The simulator executes
+    it from the batch's own first state, and its frames, the last one included, become training windows of their own.
+    With ``tasks: random_state`` starts and goals are drawn as in an evaluation instead, in the batch's layouts.
+    A window never mixes data set frames with simulated ones; the block-causal mask trains the short histories at
+    the start of a plan, just as a rollout meets them.
+
+    Source: Parthasarathy et al., arXiv 2512.09929, section 4.1 (a DAgger-like procedure).
+
+    Args:
+        planner: proposes the actions; any planner.
+        objective: what it minimises.
+        tasks: "batch" (the paper's: from and to frames of the batch) or "random_state" (the environment's own start and
+            goal sampling, as PointMaze and Wall are evaluated; its goals are farther than any data set sample shows).
+        replay_buffer_frequency: batches from one refresh to the next, >= 1; these share a slot of the memory.
+        replay_capacity: corrected trajectories kept at most.
+        replay_sampling: "slot": a batch is joined by the corrected trajectories of its slot; "all": by windows drawn
+            from the whole memory.
+        frame_stride: raw steps between simulated frames; the frameskip (null) renders least, 1 gives a window at every
+            offset. Must divide the frameskip.
+        memory_budget_gb: of the planner, see ``LatentGoalCost``.
+    """
+
+    name = "online"
+    needs_env = True
+
+    def __init__(
+        self,
+        planner: Planner,
+        objective: GoalDistance,
+        tasks: str = "batch",
+        replay_buffer_frequency: int = 10,
+        replay_capacity: int = 6000,
+        replay_sampling: str = "slot",
+        frame_stride: int | None = None,
+        memory_budget_gb: float = 4.0,
+        **hooks: Any,
+    ) -> None:
+        super().__init__(**hooks)
+        if not isinstance(planner, Planner):
+            raise ValueError(
+                f"method.planner must be an open-loop planner, such as gd or cem; a {type(planner).__name__} replans, "
+                "and a corrected trajectory is one plan carried out"
+            )
+        if replay_buffer_frequency < 1:
+            raise ValueError(f"replay_buffer_frequency must be at least 1, got {replay_buffer_frequency}")
+        if tasks not in TASKS:
+            raise ValueError(f"method.tasks must be one of {', '.join(TASKS)}, got {tasks!r}")
+        if replay_sampling not in SAMPLINGS:
+            raise ValueError(f"method.replay_sampling must be one of {', '.join(SAMPLINGS)}, got {replay_sampling!r}")
+        self.planner, self.objective, self.tasks = planner, objective, tasks
+        self.frequency, self.capacity, self.sampling = replay_buffer_frequency, replay_capacity, replay_sampling
+        self.frame_stride, self.memory_budget_gb = frame_stride, memory_budget_gb
+        self._draws = torch.Generator()  # of random tasks, and of the windows that join a batch
+        self._refreshes = 0
+
+    @property
+    def min_sample_frames(self) -> int:
+        """The goal of a sample's own task lies ``horizon`` blocks after the first frame."""
+        return self.planner.horizon + 1 if self.tasks == "batch" else super().min_sample_frames
+
+    def setup(self, context: TrainingContext) -> None:
+        """See ``Method.setup``.
+
+        Raises:
+            ValueError: If ``frame_stride`` does not divide the frameskip, or no window fits into a plan.
+        """
+        super().setup(context)
+        if self.planner.horizon < context.model.num_hist:
+            raise ValueError(
+                f"method.planner.horizon must be at least num_hist={context.model.num_hist}, or a corrected trajectory "
+                f"holds no window to train on; got {self.planner.horizon}"
+            )
+        self.stride = context.frameskip if self.frame_stride is None else self.frame_stride
+        if self.stride < 1 or context.frameskip % self.stride:
+            raise ValueError(f"method.frame_stride must divide frameskip={context.frameskip}, got {self.frame_stride}")
+        self._draws.manual_seed(context.seed)
+        self.memory = ReplayMemory(context.folder / "replay", self.capacity)
+
+    def windows(self, expert: Windows, batch: Batch, features: Tensor, position: int) -> Windows:
+        """The expert windows and as many corrected ones, where the memory has them."""
+        slot = position // self.frequency
+        if position % self.frequency == 0:
+            self.memory.add(slot, f"{self._refreshes:08d}", self.correct(batch, features))
+            self._refreshes += 1
+        corrected = self._draw(slot if self.sampling == "slot" else None, len(expert.actions))
+        return expert if corrected is None else cat_windows(expert, corrected)
+
+    def correct(self, batch: Batch, features: Tensor) -> Corrected:
+        """Plan for one task per sample of the batch, execute in the simulator, encode what it shows."""
+        context, planner = self._context, self.planner
+        with planning_mode(context.model) as model, torch.no_grad():
+            states, start, goal = (
+                self._drawn_tasks(batch) if self.tasks == "random_state" else self._own_tasks(batch, features)
+            )
+            nothing_before = batch.actions[:, :0]
+            cost = LatentGoalCost(
+                model, self.objective, start, nothing_before, goal, planner.num_context, self.memory_budget_gb
+            )  # fmt: skip
+            noise = EpisodeNoise.derive(context.seed, range(len(batch)), self._refreshes, features.device)
+            zero_action = context.observer.normalizer.zero_block(context.frameskip).to(features.device)
+            plan = planner.optimize(cost, planner.initial_actions(noise, zero_action), noise)
+            return self._execute(batch, states, plan.actions)
+
+    def _own_tasks(self, batch: Batch, features: Tensor) -> tuple[Tensor, Latent, Latent]:
+        """From each sample's first frame to the one ``horizon`` blocks later: raw starts (B, S), two (B, 1) latents."""
+        ends = [0, self.planner.horizon]
+        latent = self._context.model.embed(features[:, ends].detach(), batch.proprio[:, ends])
+        return batch.states[:, 0].cpu(), latent[:, :1], latent[:, 1:]
+
+    def _drawn_tasks(self, batch: Batch) -> tuple[Tensor, Latent, Latent]:
+        """Starts and goals as an evaluation draws them, never the same ones twice."""
+        env, observer = self._simulator, self._context.observer
+        seeds = [int(s) for s in torch.randint(2**31 - 1, (len(batch),), generator=self._draws)]
+        layouts = {name: value.cpu() for name, value in batch.layouts.items()}
+        everyone = torch.arange(len(batch))
+        states = env.sample_start_goal(seeds, layouts)
+        start, goal = (observer.present(env, env.reset(seeds, part, layouts), everyone) for part in states)
+        return states[0], start, goal
+
+    @property
+    def _simulator(self) -> VectorEnv:
+        env = self._context.env
+        assert env is not None, "needs_env is set, so there is one"
+        return env
+
+    def _execute(self, batch: Batch, states: Tensor, blocks: Tensor) -> Corrected:
+        """Run z-scored ``blocks`` (B, T, A) from raw ``states`` (B, S), under the batch's layouts."""
+        env, observer = self._simulator, self._context.observer
+        z_actions = blocks.cpu().reshape(len(blocks), -1, env.env_action_dim)
+        raw = observer.normalizer.actions_to_raw(z_actions)
+        layouts = {name: value.cpu() for name, value in batch.layouts.items()}
+        every = self.stride if observer.wants_frames else None
+        happened = simulate(env, batch.trajectory.tolist(), states, raw, layouts, every)
+        visited = happened.states[:, :: self.stride]
+        features = observer.features(visited, happened.frames)
+        return Corrected(features.cpu(), observer.proprio(env, visited).cpu(), z_actions, self.stride)
+
+    def _draw(self, slot: int | None, at_most: int) -> Windows | None:
+        """Up to ``at_most`` corrected windows, without repetition, drawn from a slot or from everything."""
+        model, frames, skip = self._context.model, self._context.model.num_hist + 1, self._context.frameskip
+        entries = self.memory.entries(slot)
+        sizes = torch.tensor([len(entry.features) * entry.num_starts(frames, skip) for entry in entries])
+        if not len(entries) or not sizes.sum():
+            return None
+        drawn = torch.randperm(int(sizes.sum()), generator=self._draws)[:at_most].sort().values
+        ends = sizes.cumsum(0)
+        owner = torch.searchsorted(ends, drawn, right=True)
+        gathered = []
+        for number in owner.unique().tolist():
+            entry, local = entries[number], drawn[owner == number] - (ends[number] - sizes[number])
+            starts = entry.num_starts(frames, skip)
+            gathered.append(entry.gather(local // starts, local % starts, frames, skip))
+        device = self._context.observer.device
+        features, proprio, actions = (torch.cat(parts).to(device) for parts in zip(*gathered, strict=True))
+        latent: Latent = model.embed(features, proprio)
+        return model.windows(latent, actions)
+
+    def report(self) -> dict[str, float]:
+        """See ``Method.report``."""
+        size = {"replay_trajectories": float(len(self.memory)), "replay_megabytes": self.memory.num_bytes / 2**20}
+        return super().report() | size
+
+    def state_dict(self) -> dict[str, Any]:
+        """See ``Method.state_dict``."""
+        return super().state_dict() | {
+            "refreshes": self._refreshes,
+            "draws": self._draws.get_state(),
+            "memory": self.memory.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See ``Method.load_state_dict``."""
+        super().load_state_dict(state)
+        self._refreshes = state["refreshes"]
+        self._draws.set_state(state["draws"])
+        self.memory.load_state_dict(state["memory"])
+
+    def committed(self) -> None:
+        """See ``Method.committed``."""
+        super().committed()
+        self.memory.committed()

@@ -1,0 +1,137 @@
+"""The optimisers of the parts in training, and their common schedule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from models.world_model import WorldModel
+
+
+def constant(progress: float) -> float:
+    """Always 1."""
+    return 1.0
+
+
+def one_cycle(progress: float) -> float:
+    """Rise from 1/25 over the first tenth, then fall to nearly zero, both along a cosine.
+
+    Source: Smith 2018, "super-convergence".
+    """
+    warm_up, start, end = 0.1, 1 / 25, 1e-4
+    if progress < warm_up:
+        low, high, at = start, 1.0, progress / warm_up
+    else:
+        low, high, at = 1.0, end, (progress - warm_up) / (1 - warm_up)
+    return high + (low - high) * (1 + math.cos(math.pi * at)) / 2
+
+
+SCHEDULES: dict[str, Callable[[float], float]] = {"constant": constant, "one_cycle": one_cycle}
+"""Progress of the whole training in [0, 1) -> factor on every learning rate."""
+
+
+@dataclass(frozen=True)
+class LearningRates:
+    """Peak rates per part, and what the optimisers share.
+
+    Attributes:
+        encoder, predictor, action_encoder, decoder: > 0; ``action_encoder`` holds for the proprio encoder too.
+        weight_decay: of AdamW. schedule: see ``SCHEDULES``.
+    """
+
+    encoder: float
+    predictor: float
+    action_encoder: float
+    decoder: float
+    weight_decay: float = 0.01
+    schedule: str = "constant"
+
+    def __post_init__(self) -> None:
+        """Refuse rates that cannot train."""
+        for part in ("encoder", "predictor", "action_encoder", "decoder"):
+            if not getattr(self, part) > 0:
+                raise ValueError(f"training.{part}_lr must be > 0, got {getattr(self, part)}")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"training.schedule must be one of {', '.join(SCHEDULES)}, got {self.schedule!r}")
+
+
+class Optimizers:
+    """One optimiser per part that is trained: AdamW for the dynamics, Adam for encoder and decoder.
+
+    Source: DINO-WM's training setup. The decoder only ever sees detached latents, so it has no say in the dynamics.
+
+    Args:
+        model: what it trains. rates: see ``LearningRates``.
+        train_encoder, train_predictor, train_decoder: which parts change; the others take no gradients. The action and
+            proprio encoders are trained with the predictor.
+
+    Raises:
+        ValueError: If nothing is left to train, or a part that should be trained does not exist.
+    """
+
+    def __init__(
+        self, model: WorldModel, rates: LearningRates, train_encoder: bool, train_predictor: bool, train_decoder: bool
+    ) -> None:
+        wanted = {"encoder": train_encoder, "predictor": train_predictor, "decoder": train_decoder}
+        for part, is_wanted in wanted.items():
+            if is_wanted and not list(_parameters(getattr(model, part))):
+                raise ValueError(f"model.train_{part}=true, but the model's {part} has nothing to train")
+        model.requires_grad_(False)
+        self.schedule = SCHEDULES[rates.schedule]
+        self._peaks: dict[str, float] = {}
+        self._optimizers: dict[str, torch.optim.Optimizer] = {}
+        if train_encoder:
+            self._add("encoder", [model.encoder], torch.optim.Adam, rates.encoder)
+        if train_predictor:
+            decay = {"weight_decay": rates.weight_decay}
+            self._add("predictor", [model.predictor], torch.optim.AdamW, rates.predictor, **decay)
+            small = [model.action_encoder, model.proprio_encoder]
+            self._add("action_encoder", small, torch.optim.AdamW, rates.action_encoder, **decay)
+        if train_decoder:
+            self._add("decoder", [model.decoder], torch.optim.Adam, rates.decoder)
+        if not self._optimizers:
+            raise ValueError("nothing to train: model.train_encoder, train_predictor and train_decoder are all false")
+
+    def _add(self, name: str, modules: Sequence[nn.Module | None], kind: Any, lr: float, **options: float) -> None:
+        parameters = [p.requires_grad_() for module in modules for p in _parameters(module)]
+        if parameters:
+            self._optimizers[name] = kind(parameters, lr=lr, fused=True, **options)
+            self._peaks[name] = lr
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        for optimizer in self._optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+
+    def step(self, progress: float) -> None:
+        """Update every part at its rate for this ``progress`` in [0, 1)."""
+        for name, optimizer in self._optimizers.items():
+            for group in optimizer.param_groups:
+                group["lr"] = self._peaks[name] * self.schedule(progress)
+            optimizer.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """States of all optimisers."""
+        return {name: optimizer.state_dict() for name, optimizer in self._optimizers.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from ``state_dict``.
+
+        Raises:
+            ValueError: If other parts were trained.
+        """
+        if state.keys() != self._optimizers.keys():
+            raise ValueError(
+                f"cannot resume: the saved state trains {', '.join(state)}, this run {', '.join(self._optimizers)}"
+            )
+        for name, optimizer in self._optimizers.items():
+            optimizer.load_state_dict(state[name])
+
+
+def _parameters(module: nn.Module | None) -> list[nn.Parameter]:
+    return [] if module is None else list(module.parameters())

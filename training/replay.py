@@ -1,0 +1,143 @@
+"""A bounded memory of simulator-corrected trajectories, kept on disk so that it survives a kill."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from datasets.files import remove_unfinished
+from utils.files import atomic_path
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """What the simulator made of some plans, in the model's units.
+
+    Attributes:
+        features: (B, R, P, D) encoded frames, ``stride`` raw steps apart, the first one the plan's start.
+        proprio: (B, R, E_in) z-scored proprio at these frames.
+        actions: (B, K, env_action_dim) z-scored raw actions, K = (R - 1) * stride.
+        stride: raw steps between two frames; divides the frameskip.
+    """
+
+    features: Tensor
+    proprio: Tensor
+    actions: Tensor
+    stride: int
+
+    def num_starts(self, num_frames: int, frameskip: int) -> int:
+        """Windows of ``num_frames`` model frames that fit into one trajectory; never one that leaves it."""
+        return max(0, self.features.shape[1] - (num_frames - 1) * frameskip // self.stride)
+
+    def gather(
+        self, trajectory: Tensor, start: Tensor, num_frames: int, frameskip: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Features (W, num_frames, P, D), proprio and action blocks (W, num_frames - 1, A) of some windows.
+
+        Args:
+            trajectory: (W,) row. start: (W,) number of the first frame, below ``num_starts``.
+        """
+        step = frameskip // self.stride
+        frame = start[:, None] + step * torch.arange(num_frames)
+        raw = start[:, None] * self.stride + torch.arange((num_frames - 1) * frameskip)
+        blocks = self.actions[trajectory[:, None], raw].unflatten(1, (num_frames - 1, frameskip)).flatten(2)
+        return self.features[trajectory[:, None], frame], self.proprio[trajectory[:, None], frame], blocks
+
+
+class ReplayMemory:
+    """Corrected trajectories by slot; the oldest leave when ``capacity`` trajectories are exceeded.
+
+    Each entry is one immutable file, written atomically when it is added. A file is deleted only after a training
+    state that no longer needs it is on disk (``committed``), so every state ever saved can be resumed.
+
+    Args:
+        folder: of the entries' files.
+        capacity: most trajectories kept, >= 1. One takes about 4 * R * P * D bytes in memory and on disk.
+    """
+
+    def __init__(self, folder: Path, capacity: int) -> None:
+        if capacity < 1:
+            raise ValueError(f"method.replay_capacity must be at least 1, got {capacity}")
+        self.folder, self.capacity = folder, capacity
+        self._entries: dict[str, Corrected] = {}  # file name -> entry, oldest first
+        self._slots: dict[str, int] = {}  # file name -> slot
+        self._garbage: list[str] = []
+
+    def __len__(self) -> int:
+        """Trajectories kept."""
+        return sum(len(entry.features) for entry in self._entries.values())
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of all entries."""
+        tensors = (t for e in self._entries.values() for t in (e.features, e.proprio, e.actions))
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    def add(self, slot: int, name: str, entry: Corrected) -> None:
+        """Keep ``entry`` under a slot and a unique ``name``, beside the earlier entries of the slot.
+
+        Raises:
+            ValueError: If the entry alone exceeds the capacity.
+        """
+        if len(entry.features) > self.capacity:
+            raise ValueError(
+                f"method.replay_capacity={self.capacity} is less than one refresh of {len(entry.features)} trajectories"
+            )
+        self._entries[name], self._slots[name] = entry, slot
+        while len(self) > self.capacity:
+            self._drop(next(iter(self._entries)))
+        tensors = {"features": entry.features, "proprio": entry.proprio, "actions": entry.actions}
+        with atomic_path(self._path(name)) as temporary:
+            save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, {"stride": str(entry.stride)})
+
+    def entries(self, slot: int | None) -> list[Corrected]:
+        """The entries of a slot, oldest first, or all of them."""
+        return [entry for name, entry in self._entries.items() if slot is None or self._slots[name] == slot]
+
+    def committed(self) -> None:
+        """Delete the files that no saved training state needs any more."""
+        for name in self._garbage:
+            self._path(name).unlink(missing_ok=True)
+        self._garbage.clear()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Names only; the entries themselves are in their files."""
+        entries = [[name, self._slots[name], entry.stride] for name, entry in self._entries.items()]
+        return {"entries": entries}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Read the entries back; files of a later, unsaved past are removed.
+
+        Raises:
+            ValueError: If a file is missing or broken.
+        """
+        self._entries.clear()
+        self._slots.clear()
+        self._garbage.clear()
+        for name, slot, stride in state["entries"]:
+            try:
+                tensors = load_file(self._path(name))
+            except Exception as error:  # safetensors raises bare OSError, FileNotFoundError and its own error alike
+                raise ValueError(
+                    f"cannot resume: the replay entry {self._path(name)} is missing or broken ({error})"
+                ) from None
+            self._entries[name], self._slots[name] = Corrected(**tensors, stride=stride), slot
+        remove_unfinished(self.folder)
+        for path in self.folder.glob("*.safetensors"):
+            if path.stem not in self._entries:
+                path.unlink()
+
+    def _drop(self, name: str) -> None:
+        del self._entries[name], self._slots[name]
+        self._garbage.append(name)
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.safetensors"

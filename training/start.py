@@ -1,0 +1,103 @@
+"""What a training starts from: a checkpoint or fresh weights, and the trajectories held out before."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from datasets.trajectories import Trajectories
+from models.architecture import settle_architecture
+from models.build import PARTS, build_world_model
+from models.checkpoint import Checkpoint, load_weights, read_checkpoint, weights_file
+from models.loading import check_environment, place_weights
+from models.world_model import WorldModel
+from training.state import FILENAME
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StartingModel:
+    """A model and where it comes from.
+
+    Attributes:
+        fresh: parts with untrained weights. architecture: as built. checkpoint: None when training from scratch.
+    """
+
+    model: WorldModel
+    architecture: dict[str, Any]
+    checkpoint: Checkpoint | None
+    fresh: list[str]
+
+
+def starting_model(config: Mapping[str, Any], explicit: Set[str], device: torch.device) -> StartingModel:
+    """The model of ``ckpt_path``, or a new one if there is none.
+
+    Raises:
+        ValueError: If checkpoint, overrides and environment contradict each other.
+    """
+    base, env = Path(config["ckpt_path"]), config["env"]
+    checkpoint = read_checkpoint(base) if weights_file(base) and not _is_own(base, config["run_dir"]) else None
+    if checkpoint is None:
+        log.warning("%s holds no checkpoint to start from: TRAINING FROM SCRATCH", base)
+    else:
+        check_environment(checkpoint, env["name"])
+    architecture = settle_architecture(config, explicit, checkpoint)
+    if checkpoint is not None and "encoder.weights" not in explicit:
+        place_weights(architecture["encoder"], None)
+    torch.manual_seed(config["training"]["seed"])  # initial weights now, dropout later
+    model = build_world_model(architecture, env["env_action_dim"], env["proprio_dim"], env["state_dim"])
+    fresh = list(PARTS) if checkpoint is None else load_weights(model, checkpoint)
+    return StartingModel(model.to(device), architecture, checkpoint, fresh)
+
+
+def _is_own(base: Path, run_dir: str) -> bool:
+    """Whether the weights in ``base`` are those that this very run has saved so far, and so nothing to start from.
+
+    Raises:
+        ValueError: If the run would overwrite the weights that it starts from.
+    """
+    if base.resolve() != Path(run_dir).resolve():
+        return False
+    if not (base / "checkpoints" / FILENAME).exists():
+        raise ValueError(
+            f"run_dir and ckpt_path are both {base}, which holds weights but no {FILENAME} to continue from: training "
+            "would overwrite what it starts from; leave run_dir (hydra.run.dir) out, or choose another"
+        )
+    return True
+
+
+def split_trajectories(
+    trajectories: Trajectories, checkpoint: Checkpoint | None, config: Mapping[str, Any], explicit: Set[str]
+) -> dict[str, list[int]]:
+    """Numbers of the trajectories to train on and to validate on: "train" and "val".
+
+    They are those of the checkpoint, if it knows them: what a model was validated on must not be trained on by the
+    models that start from it, and what it was trained on must not be called unseen by them.
+
+    Raises:
+        ValueError: If an explicit setting asks for another split, or no validation trajectory is left.
+    """
+    training, validation = (numbers.tolist() for numbers in trajectories.train_val())
+    if checkpoint is None or "validation" not in checkpoint.about:
+        return {"train": training, "val": validation}
+    asked, has = config["env"]["dataset"], checkpoint.config["env"]["dataset"]
+    for key in ("split_ratio", "split_seed"):
+        if f"env.dataset.{key}" in explicit and key in has and asked[key] != has[key]:
+            raise ValueError(
+                f"env.dataset.{key}={asked[key]} was asked for, {checkpoint.path} was trained with {has[key]}; its "
+                "validation trajectories have to stay apart: leave the override out"
+            )
+    stored = checkpoint.about["validation"]
+    kept = [number for number in stored if number < len(trajectories)]  # in this order evaluations draw from them
+    if not kept:
+        raise ValueError(
+            f"none of the {len(trajectories)} trajectories (env.dataset.n_rollout) is in the validation part that "
+            f"{checkpoint.path} brings, whose first number is {min(stored, default=None)}; use more trajectories"
+        )
+    return {"train": sorted(set(range(len(trajectories))).difference(stored)), "val": kept}

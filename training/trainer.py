@@ -1,0 +1,267 @@
+"""The one training loop; methods plug into it."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from datasets.batch import Batch
+from datasets.files import remove_unfinished
+from datasets.frames import ImageFrames
+from datasets.sampler import ResumableSampler
+from datasets.windows import WindowDataset, as_is
+from models.checkpoint import LATEST, write_checkpoint
+from models.world_model import WorldModel
+from planning.observer import Observer
+from training.method import Method
+from training.optimizers import Optimizers
+from training.settings import TrainSettings
+from training.state import broken_state, read_state, write_state
+from training.validation import draw_open_loop, validation_losses
+from utils.interrupts import StopSignals
+from utils.loggers import JsonLinesLogger
+from utils.runtime import autocast
+
+log = logging.getLogger(__name__)
+
+
+class NonFiniteLossError(RuntimeError):
+    """Training stopped before an update that would have destroyed the weights."""
+
+
+class Trainer:
+    """Runs a method over a data set, saves, resumes, validates.
+
+    Args:
+        model: on its device. method: what to train on, and which loss. optimizers: of the parts that change.
+        train_data, val_data: windows. images: reads frames where latents stand in for them. observer: encodes frames.
+        folder: of the run; ``checkpoints/`` in it. logger: gets numbers. settings: see there.
+        about: facts that every checkpoint of the run carries, see ``models.checkpoint.Checkpoint``.
+        save_encoder: False for a frozen encoder that its own weights file brings back.
+    """
+
+    def __init__(
+        self,
+        model: WorldModel,
+        method: Method,
+        optimizers: Optimizers,
+        train_data: WindowDataset,
+        val_data: WindowDataset,
+        images: ImageFrames,
+        observer: Observer,
+        folder: Path,
+        logger: JsonLinesLogger,
+        settings: TrainSettings,
+        about: dict[str, Any],
+        save_encoder: bool = True,
+    ) -> None:
+        self.model, self.method, self.optimizers, self.observer = model, method, optimizers, observer
+        self.train_data, self.val_data, self.settings = train_data, val_data, settings
+        self.folder, self.logger, self.about, self.save_encoder = folder, logger, about, save_encoder
+        self.sampler = ResumableSampler(len(train_data), settings.batch_size, settings.seed)
+        available = self.sampler.batches_per_epoch
+        self.epoch_batches = min(available, settings.max_batches or available)
+        self.step = self.epoch = self.position = 0
+        self.images = images
+
+    def fit(self) -> None:
+        """Train to the end, from the saved state if the folder holds one.
+
+        Raises:
+            NonFiniteLossError: Before an update with a loss that is not finite.
+            StopRequested: After a signal, once everything is saved.
+        """
+        self._resume()
+        with StopSignals() as stop:
+            while self.epoch < self.settings.epochs:
+                self._train_epoch(stop)
+                self._finish_epoch()
+                stop.raise_if_received()
+        log.info("finished %d steps; weights: %s", self.step, self._weights_path(LATEST))
+
+    def _train_epoch(self, stop: StopSignals) -> None:
+        self.model.train()
+        if not self.settings.train_encoder:
+            self.model.encoder.eval()
+        begin, first = time.perf_counter(), self.position
+        title = f"{self.method.name} epoch {self.epoch + 1}/{self.settings.epochs}"
+        with tqdm(total=self.epoch_batches, initial=first, desc=title, unit="step", smoothing=0.05) as bar:
+            for batch in self._batches():
+                losses = self._train_step(batch.to(self.observer.device, non_blocking=True))
+                self.position += 1
+                self.step += 1
+                rate = (self.position - first) / (time.perf_counter() - begin)
+                bar.set_postfix(loss=f"{losses['loss']:.4f}", refresh=False)
+                bar.update()
+                self.logger.log({"step": self.step, "epoch": self.epoch, **losses, "steps_per_second": rate})
+                if self.position % self.settings.save_every_x_batch == 0 or stop.received is not None:
+                    self._save()
+                    stop.raise_if_received()
+
+    def _batches(self) -> Iterator[Batch]:
+        """The rest of the current epoch, in an order that depends on seed and epoch only."""
+        self.sampler.set_epoch(self.epoch, self.position)
+        workers = self.settings.num_workers
+        loader = DataLoader(
+            self.train_data,
+            batch_sampler=self.sampler,
+            collate_fn=as_is,  # type: ignore[arg-type]  # __getitems__ collates
+            num_workers=workers,
+            pin_memory=self.observer.device.type == "cuda",
+            # the loader draws a number when it starts: from the global generator, a resumed run would draw once more
+            generator=torch.Generator().manual_seed(self.settings.seed),
+        )
+        return itertools.islice(iter(loader), self.epoch_batches - self.position)
+
+    def _train_step(self, batch: Batch) -> dict[str, float]:
+        model, device = self.model, self.observer.device
+        with autocast(self.settings.precision, device):
+            features = self.features(batch)
+            losses: dict[str, Tensor] = {}
+            total = torch.zeros((), device=device)
+            if self.settings.train_predictor or self.settings.train_encoder:
+                expert = model.windows(model.embed(features, batch.proprio), batch.actions)
+                loss = self.method.loss(self.method.windows(expert, batch, features, self.position))
+                losses |= {"visual_loss": loss.visual, "proprio_loss": loss.proprio}
+                total = total + loss.total
+            if self.settings.train_decoder:
+                losses["decoder_loss"] = self._decoder_loss(batch, features.detach())
+        losses = {"loss": total, **losses}
+        objective = total + losses["decoder_loss"] if "decoder_loss" in losses else total
+        self._stop_if_not_finite(objective, batch)
+        self.optimizers.zero_grad()
+        objective.backward()
+        self.optimizers.step((self.step) / (self.settings.epochs * self.epoch_batches))
+        return {name: value.item() for name, value in losses.items()} | self.method.report()
+
+    def features(self, batch: Batch) -> Tensor:
+        """Visual features (B, F, P, D): each distinct frame encoded once, with gradients only if the encoder trains."""
+        if batch.latents is not None:
+            return batch.latents.to(self.observer.device)
+        if self.settings.train_encoder:
+            return self.model.encoder(batch.visual)
+        return self.observer.features(batch.states, batch.visual)
+
+    def _decoder_loss(self, batch: Batch, features: Tensor) -> Tensor:
+        """Reconstruction error of some samples' frames; cut from the dynamics by the detached features."""
+        assert self.model.decoder is not None, "Optimizers refuse to train what is not there"
+        samples, frames = features.shape[:2]
+        count = min(samples * frames, self.settings.decoder_frames or samples * frames)
+        picked = torch.linspace(0, samples * frames - 1, count).long()  # spread over samples and time
+        images = self._images(batch, picked // frames, picked % frames).to(features.device)
+        drawn = self.model.decoder(features[picked // frames, picked % frames])
+        return F.mse_loss(drawn.float(), images.float() / 127.5 - 1)
+
+    def _images(self, batch: Batch, sample: Tensor, frame: Tensor) -> Tensor:
+        """Images (n, 3, S, S) of some frames of a batch, two (n,) index tensors; read if latents took their place."""
+        if batch.visual is not None:
+            return batch.visual[sample, frame]
+        step = batch.start.cpu()[sample] + self.train_data.frameskip * frame
+        return self.images.read(batch.trajectory.cpu()[sample, None], step[:, None])[:, 0]
+
+    def _stop_if_not_finite(self, loss: Tensor, batch: Batch) -> None:
+        if not math.isfinite(loss.item()):
+            raise NonFiniteLossError(
+                f"the loss is {loss.item()} at step {self.step + 1} (epoch {self.epoch + 1}, batch {self.position + 1},"
+                f" trajectories {batch.trajectory[:8].tolist()} ...); the weights were not updated. {self._last_good()}"
+            )
+
+    def _stop_if_destroyed(self) -> None:
+        """A finite loss can have an infinite gradient; the checkpoint on disk must not be replaced by its outcome."""
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad and not parameter.isfinite().all():
+                raise NonFiniteLossError(
+                    f"{name} is not finite after step {self.step} (epoch {self.epoch + 1}, batch {self.position}); it "
+                    f"was not saved. {self._last_good()}"
+                )
+
+    def _last_good(self) -> str:
+        folder = self.folder / "checkpoints" if self._saved_before() else "none yet"
+        return f"Last good checkpoint: {folder}. Lower the learning rates, or check the data"
+
+    def _saved_before(self) -> bool:
+        return self._weights_path(LATEST).exists()
+
+    def _finish_epoch(self) -> None:
+        self.epoch, self.position = self.epoch + 1, 0
+        values: dict[str, float] = {}
+        if self.model.predictor is not None:
+            with autocast(self.settings.precision, self.observer.device):
+                values = validation_losses(self.model, self._val_batches(), self.features)
+                if self.settings.num_reconstruct_samples:
+                    self._draw()
+        self.logger.log({"step": self.step, "epoch": self.epoch, **values})
+        log.info("epoch %d: %s", self.epoch, ", ".join(f"{k} {v:.4f}" for k, v in values.items()))
+        self._save()
+
+    def _val_batches(self) -> Iterator[Batch]:
+        """The same batches every time, spread over the validation set."""
+        wanted = min(len(self.val_data), self.settings.val_batches * self.settings.batch_size)
+        picks = torch.linspace(0, len(self.val_data) - 1, wanted).long()
+        for chunk in picks.split(self.settings.batch_size):
+            yield self.val_data.__getitems__(chunk).to(self.observer.device)
+
+    def _draw(self) -> None:
+        rows = min(self.settings.num_reconstruct_samples, len(self.val_data))
+        batch = self.val_data.__getitems__(torch.linspace(0, len(self.val_data) - 1, rows).long())
+        images = self._all_images(batch) if self.model.decoder is not None else None
+        path = self.folder / "open_loop" / f"epoch_{self.epoch}.png"
+        draw_open_loop(self.model, batch.to(self.observer.device), self.features, images, path)
+
+    def _all_images(self, batch: Batch) -> Tensor:
+        """Images (B, F, 3, S, S) of a batch."""
+        samples, frames = batch.actions.shape[:2]
+        every = torch.arange(samples * frames)
+        return self._images(batch, every // frames, every % frames).unflatten(0, (samples, frames))
+
+    def _weights_path(self, epoch: int | str) -> Path:
+        return self.folder / "checkpoints" / f"model_{epoch}.safetensors"
+
+    def _save(self) -> None:
+        """Each file is complete or not there at all; the state comes before the weights that may be made from it."""
+        self._stop_if_destroyed()
+        if self.position == 0 and self.epoch % self.settings.save_every_x_epoch == 0:
+            self._write_weights(self.epoch)
+        state: dict[str, Any] = {
+            "step": self.step,
+            "epoch": self.epoch,
+            "position": self.position,
+            "log": self.logger.position(),
+        }
+        state |= {"model": self.model.state_dict(), "optimizers": self.optimizers.state_dict()}
+        write_state(self.folder, state | {"method": self.method.state_dict()})
+        self._write_weights(LATEST)
+        self.method.committed()
+
+    def _write_weights(self, epoch: int | str) -> None:
+        about = self.about | {"step": self.step}
+        write_checkpoint(self._weights_path(epoch), self.model, self.epoch, about, self.save_encoder)
+
+    def _resume(self) -> None:
+        for folder in (self.folder, self.folder / "checkpoints", self.folder / "open_loop"):
+            remove_unfinished(folder)
+        state = read_state(self.folder)
+        if state is None:
+            self.logger.rewind(0)
+            return
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizers.load_state_dict(state["optimizers"])
+            self.method.load_state_dict(state["method"])
+            self.logger.rewind(state["log"])
+            self.step, self.epoch, self.position = state["step"], state["epoch"], state["position"]
+        except (KeyError, TypeError, RuntimeError) as error:  # complete, but of another model or version
+            raise broken_state(self.folder, error) from None
+        self._write_weights(LATEST)  # a kill may have come between the two files
+        log.info("resuming %s at epoch %d, batch %d", self.folder, self.epoch + 1, self.position + 1)

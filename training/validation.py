@@ -1,0 +1,84 @@
+"""How good the model is on trajectories it was not trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datasets.batch import Batch
+from models.latent import Latent
+from models.world_model import WorldModel, planning_mode
+from utils.files import atomic_path
+from utils.pictures import tile, to_uint8, write_png
+
+SMALLEST_TILE = 112  # pixels; smaller frames are enlarged to it
+
+Features = Callable[[Batch], Tensor]
+"""Visual features (B, F, P, D) of a batch."""
+
+
+@torch.no_grad()
+def validation_losses(model: WorldModel, batches: Iterable[Batch], features: Features) -> dict[str, float]:
+    """Teacher-forcing losses, and the open-loop error at the last step next to that of assuming that nothing moves."""
+    sums: dict[str, float] = {}
+    weight = 0
+    with planning_mode(model):
+        for batch in batches:
+            latent = model.embed(features(batch), batch.proprio)
+            windows = model.windows(latent, batch.actions)
+            loss = model.prediction_loss(
+                model.predict_tokens(model.tokens(windows.source, windows.actions)), windows.target
+            )
+            errors, still = open_loop_errors(model, latent, batch.actions)
+            values = {"loss": loss.total, "visual_loss": loss.visual, "proprio_loss": loss.proprio}
+            values |= {"open_loop_visual": errors[-1], "nothing_moves_visual": still[-1]}
+            for name, value in values.items():
+                sums[f"val_{name}"] = sums.get(f"val_{name}", 0.0) + value.item() * len(batch)
+            weight += len(batch)
+    return {name: value / weight for name, value in sums.items()}
+
+
+def open_loop_errors(model: WorldModel, latent: Latent, actions: Tensor) -> tuple[Tensor, Tensor]:
+    """Visual mean squared error (F - 1,) of a rollout from the first frame of (B, F), and of keeping that frame."""
+    imagined = model.rollout(latent[:, :1], actions[:, : latent.num_frames - 1])
+    error = (imagined.visual - latent.visual)[:, 1:].square().mean((0, 2, 3))
+    still = (latent.visual[:, :1] - latent.visual)[:, 1:].square().mean((0, 2, 3))
+    return error, still
+
+
+@torch.no_grad()
+def draw_open_loop(model: WorldModel, batch: Batch, features: Features, images: Tensor | None, path: Path) -> None:
+    """Picture of rollouts from the first frame of each sample.
+
+    With a decoder: per sample a row of true frames (``images`` (B, F, 3, S, S)) and a row of imagined ones. Without:
+    the error over the steps, next to that of assuming that nothing moves.
+    """
+    with planning_mode(model):
+        latent = model.embed(features(batch), batch.proprio)
+        if model.decoder is None or images is None:
+            _draw_errors(*open_loop_errors(model, latent, batch.actions), path)
+            return
+        imagined = model.rollout(latent[:, :1], batch.actions[:, : latent.num_frames - 1])
+        decoded = (model.decode(imagined) + 1) * 127.5
+    rows: list[list[np.ndarray]] = []
+    for true, dreamt in zip(images, decoded, strict=True):
+        rows += [list(to_uint8(true)), list(to_uint8(dreamt))]
+    write_png(path, tile(rows, side=max(SMALLEST_TILE, images.shape[-1])))
+
+
+def _draw_errors(error: Tensor, still: Tensor, path: Path) -> None:
+    from matplotlib.figure import Figure  # slow to import, and only models without a decoder need it
+
+    figure = Figure(figsize=(5, 3), layout="constrained")
+    axes = figure.subplots()
+    steps = range(1, len(error) + 1)
+    axes.plot(steps, still.cpu(), color="0.6", label="nothing moves")
+    axes.plot(steps, error.cpu(), marker="o", label="model, open loop")
+    axes.set(xlabel="model steps ahead", ylabel="visual mean squared error", ylim=(0, None))
+    axes.legend()
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)

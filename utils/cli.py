@@ -1,0 +1,186 @@
+"""What the command lines share: composed configs as plain data, errors as one line, resuming a run folder."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+log = logging.getLogger(__name__)
+
+RESUME = "resume="
+
+
+def overridden_keys(overrides: Sequence[str]) -> set[str]:
+    """Keys that a list of Hydra overrides sets: "num_hist", "encoder", "training.batch_size"."""
+    return {override.lstrip("+~").split("=", 1)[0].split("@", 1)[0] for override in overrides}
+
+
+def check_types(cfg: DictConfig, config_name: str, types: Mapping[str, type] | None = None) -> None:
+    """Refuse values of another type than the default, and added or removed settings.
+
+    Examples are ``training.batch_size=many``, ``+training.batchsize=4`` and ``~training.seed``.
+
+    Args:
+        cfg: as composed. config_name: what it was composed from.
+        types: of settings whose default does not show it, by key; one that is null by default and not named here
+            may be anything.
+
+    Raises:
+        ValueError: Naming the key, the value and the type that is expected.
+    """
+    task = list(HydraConfig.get().overrides.task)
+    groups = [override for override in task if override.lstrip("+~").split("=", 1)[0] in _choices()]
+    defaults = compose(config_name, overrides=groups)
+    for override in task:
+        if override.startswith(("+", "~")) and override not in groups:
+            _check_known(override, defaults)
+    for key in overridden_keys(task):
+        default, value = (OmegaConf.select(tree, key, throw_on_missing=False) for tree in (defaults, cfg))
+        kind = (types or {}).get(key, object if default is None else type(default))
+        if value is not None and not _fits(kind, value):
+            kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+            raise ValueError(
+                f"{key}={value} must be {kinds.get(kind, 'a group of settings')}; the default is "
+                f"{'null' if default is None else default}"
+            )
+
+
+def _choices() -> set[str]:
+    """Config groups, as they are written in an override."""
+    return set(HydraConfig.get().runtime.choices)
+
+
+def _check_known(override: str, defaults: DictConfig) -> None:
+    """A class refuses arguments that it does not know, or lacks; nothing else would."""
+    key = override.lstrip("+~").split("=", 1)[0]
+    parent, _, name = key.rpartition(".")
+    node = OmegaConf.select(defaults, parent) if parent else defaults
+    if isinstance(node, DictConfig) and ("_target_" in node or (name in node and override.startswith("+"))):
+        return
+    if override.startswith("~"):
+        raise ValueError(f"{override}: a setting cannot be removed; give it a value, null if it allows none")
+    raise ValueError(f"+{key}: nothing reads a setting of that name; without the + Hydra lists those there are")
+
+
+def _fits(kind: type, value: Any) -> bool:
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """The config with everything resolved, as dicts and lists.
+
+    Raises:
+        ValueError: If a value is missing or refers to something that is not there.
+    """
+    try:
+        resolved = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ValueError(f"the configuration is not complete: {str(error).splitlines()[0]}") from None
+    assert isinstance(resolved, dict)
+    return {str(key): value for key, value in resolved.items()}
+
+
+def one_line_errors(main: Callable[..., Any]) -> Callable[..., Any]:
+    """Turn errors of the user's making (ValueError, OSError, our own) into one line and exit code 1, without traceback.
+
+    In a sweep the error is passed on, so that the launcher can report which member failed.
+    """
+
+    @functools.wraps(main)
+    def wrapped(cfg: DictConfig) -> Any:
+        try:
+            return main(cfg)
+        except (ValueError, OSError, RuntimeError, InstantiationException) as error:
+            message = _message(error)
+            if message is None or HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise
+            log.debug("where it happened", exc_info=True)
+            sys.exit(f"error: {message}")
+
+    return wrapped
+
+
+def _message(error: BaseException) -> str | None:
+    """What to tell the user; None for errors that are ours and need their traceback."""
+    if isinstance(error, InstantiationException):
+        cause = error.__cause__
+        return _message(cause) if isinstance(cause, ValueError | OSError) else str(error).replace("\n", " ")
+    if isinstance(error, RuntimeError) and type(error) is RuntimeError:
+        return None  # torch's own errors
+    return str(error)
+
+
+def expand_resume(argv: Sequence[str]) -> list[str]:
+    """Replace ``resume=<run folder>`` by the command that started that run, so that it continues there.
+
+    Only overrides recorded in the folder's ``.hydra`` are taken over, and none that names a class; arguments given
+    beside ``resume=`` come after them.
+
+    Raises:
+        SystemExit: With one line, if the folder is no run.
+    """
+    chosen = [argument for argument in argv if argument.startswith(RESUME)]
+    if not chosen:
+        return list(argv)
+    folder = Path(chosen[-1].removeprefix(RESUME))
+    try:
+        recorded = OmegaConf.load(folder / ".hydra" / "overrides.yaml")
+        name = OmegaConf.load(folder / ".hydra" / "hydra.yaml").hydra.job.config_name
+    except (OSError, OmegaConfBaseException) as error:
+        sys.exit(f"error: {chosen[-1]}: there is no run to resume ({error})")
+    texts = [str(override) for override in recorded]
+    # a run folder may come from elsewhere: nothing in it may choose classes, or where Hydra finds its configs
+    taken = [text for text in texts if "_target_" not in text and not text.lstrip("+~").startswith("hydra")]
+    rest = [argument for argument in argv if argument not in chosen]
+    # .hydra stays what it was: an attempt that is refused must not be what a later one repeats
+    here = [f"hydra.run.dir={_quoted(str(folder))}", "hydra.output_subdir=null"]
+    return ["--config-name", name, *taken, *here, *rest]
+
+
+def protect_record(argv: Sequence[str], state: str) -> list[str]:
+    """Let a run that has something to resume keep the record of the command that started it.
+
+    Hydra writes ``.hydra`` before any of our checks, and a refused attempt must not be what ``resume=`` repeats.
+
+    Args:
+        argv: as ``expand_resume`` returns it. state: file of a run folder that holds what can be resumed.
+    """
+    folders = [argument.split("=", 1)[1].strip("'") for argument in argv if argument.startswith("hydra.run.dir=")]
+    has_state = bool(folders) and (Path(folders[-1]) / state).exists()
+    return [*argv, "hydra.output_subdir=null"] if has_state else list(argv)
+
+
+def _quoted(text: str) -> str:
+    """For Hydra's grammar: a folder of a sweep has commas and equals signs in its name."""
+    escaped = text.replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def same_settings(
+    before: Mapping[str, Any], now: Mapping[str, Any], free: Sequence[str], prefix: str = ""
+) -> list[str]:
+    """Differences between two configs as "key: before -> now", leaving out the ``free`` keys and all below them."""
+    differences = []
+    for key in sorted(set(before) | set(now)):
+        path = f"{prefix}{key}"
+        old, new = before.get(key), now.get(key)
+        if path in free or old == new:
+            continue
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            differences += same_settings(old, new, free, f"{path}.")
+        else:
+            differences.append(f"{path}: {old} -> {new}")
+    return differences

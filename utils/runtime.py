@@ -1,0 +1,81 @@
+"""Settings of the process itself. Import this before torch: the OpenMP runtime reads its environment only once."""
+
+from __future__ import annotations
+
+import os
+
+# Threads that spin while they wait lose badly on a machine where anything else runs; the user's own setting wins.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("KMP_BLOCKTIME", "0")
+
+import contextlib
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+PRECISIONS = ("auto", "float32", "bf16")
+PACKAGES = ("torch", "torchvision", "numpy", "hydra-core", "gymnasium", "safetensors")
+
+
+def pick_device(device: str) -> torch.device:
+    """``auto`` means the first GPU if there is one.
+
+    Raises:
+        ValueError: If a device is asked for that torch cannot use here.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device={device} cannot be used here ({reason}); use device=auto or device=cpu") from None
+    return chosen
+
+
+def set_threads(num_threads: int | None) -> None:
+    """Threads of one torch operation; None leaves torch's own choice.
+
+    Raises:
+        ValueError: If the number is below 1.
+    """
+    if num_threads is None:
+        return
+    if num_threads < 1:
+        raise ValueError(f"num_threads must be at least 1 or null, got {num_threads}")
+    torch.set_num_threads(num_threads)
+
+
+def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Arithmetic of the networks: ``auto`` is bf16 autocast on a GPU and float32 on a CPU.
+
+    Raises:
+        ValueError: If there is no such precision.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    use_bf16 = precision == "bf16" or (precision == "auto" and device.type == "cuda")
+    return torch.autocast(device.type, torch.bfloat16) if use_bf16 else contextlib.nullcontext()
+
+
+def describe_environment() -> dict[str, str]:
+    """What a result depends on besides its configuration: versions, hardware, the revision of this code."""
+    described = {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
+    described["platform"] = platform.platform()
+    described["cpu_threads"] = str(torch.get_num_threads())
+    described["gpu"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    described["revision"] = _revision()
+    return described
+
+
+def _revision() -> str:
+    here = Path(__file__).resolve().parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
