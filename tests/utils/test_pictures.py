@@ -79,6 +79,14 @@ def test_a_video_can_be_read_again(tmp_path, height, width):
         assert np.abs(middle - colour).max() < 12
 
 
+def test_equal_frames_give_equal_files(tmp_path):
+    blocks = np.random.default_rng(0).integers(0, 256, (10, 48, 48, 3), dtype=np.uint8)
+    frames = list(blocks.repeat(10, axis=1).repeat(10, axis=2))
+    for name in ("first.mp4", "second.mp4"):
+        write_mp4(tmp_path / name, frames)
+    assert (tmp_path / "first.mp4").read_bytes() == (tmp_path / "second.mp4").read_bytes()
+
+
 def test_a_video_that_fails_leaves_the_old_one(tmp_path):
     path = tmp_path / "video.mp4"
     path.write_bytes(b"old")
