@@ -1,0 +1,75 @@
+"""The contract of a simulator that plays one episode at a time, in plain NumPy."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Layout = Mapping[str, Array]
+"""What differs between episodes besides their state, e.g. a block's shape: name -> array of one episode."""
+
+
+class Simulator(ABC):
+    """One episode of an environment whose physics comes from a library that knows no batches.
+
+    ``envs.process_vector.ProcessVectorEnv`` makes a batch out of many of these, in worker processes. Modules with a
+    simulator import neither torch nor anything that does: a worker then starts in a fraction of the time and memory.
+    What the episodes of one process can share (a compiled model, a graphics context) belongs to the class or module.
+
+    Attributes:
+        name: of the environment, as in ``env=<name>``.
+        state_dim: S. proprio_dim: E. env_action_dim: length of one raw action.
+        proprio_indices: entries of the state that are the proprio values, in order.
+    """
+
+    name: ClassVar[str]
+    state_dim: ClassVar[int]
+    env_action_dim: ClassVar[int]
+    proprio_indices: ClassVar[tuple[int, ...]]
+
+    def __init__(self, image_size: int = 224) -> None:
+        """Set up a simulator without an episode; cheap: graphics start with the first image.
+
+        Args:
+            image_size: side of the images that ``render`` returns, pixels.
+        """
+        self.image_size = image_size
+
+    @classmethod
+    def default_layout(cls) -> dict[str, Array]:
+        """The layout of an episode about which nothing else is said; empty where all episodes are alike."""
+        return {}
+
+    @classmethod
+    @abstractmethod
+    def sample_start_goal(cls, seed: int) -> tuple[Array, Array]:
+        """Draw an independent start and goal state: two (S,) float64 arrays."""
+
+    @classmethod
+    @abstractmethod
+    def compare(cls, states: Array, goals: Array) -> tuple[Array, Array]:
+        """Success (B,) bool and distance (B,) float64 of states (B, S) to goals (B, S)."""
+
+    @abstractmethod
+    def reset(self, state: Array, layout: Layout) -> Array:
+        """Start an episode in ``state`` (S,); returns the state (S,) float64 that it really starts from.
+
+        Raises:
+            ValueError: If the state is not finite or the layout is unknown.
+        """
+
+    @abstractmethod
+    def step(self, actions: Array) -> Array:
+        """Execute raw actions (K, env_action_dim) float32; returns the visited states (K, S) float64."""
+
+    @abstractmethod
+    def render(self) -> Array:
+        """The image (image_size, image_size, 3) uint8 of the current state."""
+
+    def close(self) -> None:  # noqa: B027  (most simulators hold nothing that must be released)
+        """Release what only this simulator holds."""
