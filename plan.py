@@ -24,6 +24,9 @@ TYPES = {
     "model_epoch": object,  # a number, or "latest"
     "goal_file_path": str,
     "encoder.weights": str,
+    "encoder.embed_dim": int,
+    "encoder.depth": int,
+    "encoder.num_heads": int,
     "num_threads": int,
     "objective.base": float,
     "planner.time_limit_minutes": float,

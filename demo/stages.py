@@ -76,7 +76,7 @@ def measure_gap(
     for name, folder in models.items():
         checkpoint = read_checkpoint(Path(folder))
         model, architecture = load_for_planning(checkpoint, config["env"], None, torch.device("cpu"))
-        normalizer = stored_normalizer(checkpoint)
+        normalizer = stored_normalizer(checkpoint, config["env"])
         assert normalizer is not None, "models of the demo carry their units"
         observers[name] = Observer(model, normalizer)
         frameskip, size = architecture["frameskip"], architecture["img_size"]

@@ -147,11 +147,12 @@ def _part_conflicts(part: str, wanted: Any, stored: Mapping[str, Any], explicit:
     return [
         f"{part}.{key}={wanted[key]} was asked for, the checkpoint has {part}.{key}={stored[key]}"
         for key in wanted
-        if f"{part}.{key}" in explicit and key not in CHANGEABLE and wanted[key] != stored.get(key)
+        if f"{part}.{key}" in explicit and key not in CHANGEABLE and wanted[key] != stored.get(key) is not None
     ]
 
 
 def _take_changeable(part: str, wanted: Any, stored: dict[str, Any], explicit: Set[str]) -> None:
-    for key in CHANGEABLE:
-        if isinstance(wanted, Mapping) and key in stored and f"{part}.{key}" in explicit:
+    """What the user may set: the changeable arguments, and those that the checkpoint says nothing about."""
+    for key in stored if isinstance(wanted, Mapping) else ():
+        if f"{part}.{key}" in explicit and key in wanted and (key in CHANGEABLE or stored[key] is None):
             stored[key] = wanted[key]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from utils.files import atomic_path, sha256
 
 LATEST = "latest"
 FORMAT = "1"
+MOST_PROBLEMS = 8  # listed in one error
 
 
 @dataclass(frozen=True)
@@ -51,42 +54,71 @@ def weights_file(folder: Path, epoch: int | str = LATEST) -> Path | None:
     return None
 
 
+def locate_weights(path: Path, epoch: int | str = LATEST) -> Path:
+    """The weights file that ``path`` is, or of the model directory that it is.
+
+    Raises:
+        CheckpointError: If there is none, with what there is.
+    """
+    if path.is_file():
+        return path
+    found = weights_file(path, epoch)
+    if found is None:
+        others = sorted(p.name for p in (path / "checkpoints").glob("model_*"))
+        raise CheckpointError(
+            f"ckpt_path={path}: there is no checkpoints/model_{epoch}.safetensors or .pth; found "
+            f"{', '.join(others) or 'no checkpoint at all'}"
+        )
+    return found
+
+
 def read_checkpoint(folder: Path, epoch: int | str = LATEST) -> Checkpoint:
     """Read a model directory.
 
     Raises:
         CheckpointError: If the directory, the epoch or ``hydra.yaml`` is missing, or a file is broken or unsafe.
     """
-    path = weights_file(folder, epoch)
-    if path is None:
-        found = sorted(p.name for p in (folder / "checkpoints").glob("model_*"))
-        raise CheckpointError(
-            f"ckpt_path={folder}: there is no checkpoints/model_{epoch}.safetensors or .pth; found "
-            f"{', '.join(found) or 'no checkpoint at all'}"
-        )
+    if folder.is_file():
+        raise CheckpointError(f"ckpt_path={folder} is a file; give its model directory, which has hydra.yaml in it")
+    path = locate_weights(folder, epoch)
     config = read_model_config(folder / "hydra.yaml")
-    if path.suffix == ".pth":
-        pickled = read_pickled_checkpoint(path)
-        tensors = {f"{part}.{name}": t for part, named in pickled.parts.items() for name, t in named.items()}
-        return Checkpoint(path, tensors, config, pickled.epoch, {"classes": pickled.classes})
-    tensors, about = _read_safetensors(path)
-    return Checkpoint(path, tensors, config, int(about.pop("epoch")), about)
+    return replace(read_weights_file(path), config=config)
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_weights_file(path: Path) -> Checkpoint:
+    """Read one file of either layout, with an empty ``config``.
+
+    Raises:
+        CheckpointError: If the file is missing, broken or unsafe.
+    """
+    if path.suffix == ".safetensors":
+        with open_safetensors(path) as (file, about):
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+        return Checkpoint(path, tensors, {}, about.pop("epoch"), about)
+    pickled = read_pickled_checkpoint(path)
+    tensors = {f"{part}.{name}": t for part, named in pickled.parts.items() for name, t in named.items()}
+    return Checkpoint(path, tensors, {}, pickled.epoch, {"classes": pickled.classes})
+
+
+@contextlib.contextmanager
+def open_safetensors(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """A weights file of ours, nothing of it read yet, and what its header says: ``epoch`` and ``Checkpoint.about``.
+
+    Raises:
+        CheckpointError: If the file is missing or damaged, or somebody else wrote it.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {}).get("world_model", "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+            if not isinstance(about, dict) or about.get("format") != FORMAT or not isinstance(about.get("epoch"), int):
+                raise CheckpointError(
+                    f"{path} was not written by this project: its header has no world_model entry of format {FORMAT}"
+                )
+            yield file, {key: value for key, value in about.items() if key != "format"}
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise CheckpointError(
             f"{path} is truncated or not a safetensors file ({error}); restore it from a copy"
         ) from None
-    if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{path} was not written by this project: its header has no world_model entry of format {FORMAT}"
-        )
-    return tensors, about
 
 
 def write_checkpoint(path: Path, model: WorldModel, epoch: int, about: Mapping[str, Any], with_encoder: bool) -> None:
@@ -100,9 +132,14 @@ def write_checkpoint(path: Path, model: WorldModel, epoch: int, about: Mapping[s
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     if not with_encoder:
         state = {name: tensor for name, tensor in state.items() if not name.startswith("encoder.")}
-    header = json.dumps({"format": FORMAT, "epoch": epoch, **about}, sort_keys=True)
     with atomic_path(path) as temporary:
-        save_file(state, temporary, metadata={"world_model": header})
+        write_tensors(temporary, state, epoch, about)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], epoch: int, about: Mapping[str, Any]) -> None:
+    """Write our layout: safetensors whose header has ``epoch`` and ``about`` as JSON. Not atomic by itself."""
+    header = json.dumps({"format": FORMAT, "epoch": epoch, **about}, sort_keys=True)
+    save_file(dict(tensors), path, metadata={"world_model": header})
 
 
 def load_weights(model: WorldModel, checkpoint: Checkpoint) -> list[str]:
@@ -128,9 +165,25 @@ def load_weights(model: WorldModel, checkpoint: Checkpoint) -> list[str]:
         problems += _fill(part, module, {name: found[name] for name in wanted if name in found})
     if problems:
         raise CheckpointError(
-            f"{checkpoint.path} does not fit the model that its hydra.yaml describes: {'; '.join(problems)}"
+            f"{checkpoint.path} does not fit the model that its hydra.yaml describes: "
+            + _width_problem(model, checkpoint)
+            + "; ".join(problems[:MOST_PROBLEMS])
+            + (f"; and {len(problems) - MOST_PROBLEMS} more" if len(problems) > MOST_PROBLEMS else "")
         )
     return absent
+
+
+def _width_problem(model: WorldModel, checkpoint: Checkpoint) -> str:
+    """The one cause that many misshapen tensors may have: another encoder than the model was trained on."""
+    positions = checkpoint.tensors.get("predictor.pos_embedding")
+    layout = model.layout
+    if positions is None or positions.shape[-1] == layout.token_dim:
+        return ""
+    width = layout.visual_dim + positions.shape[-1] - layout.token_dim
+    return (
+        f"its predictor was trained on visual features {width} wide, the encoder gives {layout.visual_dim} (choose the "
+        "right one: encoder.name, or encoder.embed_dim, depth, num_heads if it is none of the official ones): "
+    )
 
 
 def _differences(part: str, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
@@ -145,8 +198,14 @@ def _fill(part: str, module: nn.Module, state: Mapping[str, Tensor]) -> list[str
     try:
         module.load_state_dict(state, strict=False)
     except RuntimeError as error:
-        return [f"{part}: {line.strip()}" for line in str(error).splitlines()[1:]]
+        return [_misfit(part, line) for line in str(error).splitlines()[1:]]
     return []
+
+
+def _misfit(part: str, line: str) -> str:
+    """torch's sentence about a tensor of another shape, in fewer words."""
+    found = re.search(r"size mismatch for (\S+): .*\((\[.*?\])\) from .*\((\[.*?\])\)", line)
+    return f"{part}.{found[1]} has shape {found[2]} instead of {found[3]}" if found else f"{part}: {line.strip()}"
 
 
 def write_model_config(folder: Path, config: Mapping[str, Any]) -> None:
@@ -160,3 +219,9 @@ def parentage(checkpoint: Checkpoint | None) -> dict[str, Any]:
     if checkpoint is None:
         return {"parent": None, "parent_sha256": None}
     return {"parent": str(checkpoint.path), "parent_sha256": sha256(checkpoint.path)}
+
+
+if __name__ == "__main__":
+    from models.checkpoint_tool import main
+
+    main()

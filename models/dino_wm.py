@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,18 +13,29 @@ from torch import Tensor
 
 from models.dino_wm_config import read_model_config, translate_config
 from models.inert_pickle import UNREADABLE, CheckpointError, Inert, UnsafeCheckpointError, load_inert, unreadable
+from models.torch_archive import TensorRecord, TorchArchive, compact, view_of
 
 __all__ = [
     "CheckpointError",
+    "NotDinoWM",
     "PickledCheckpoint",
+    "PickledIndex",
     "UnsafeCheckpointError",
     "read_model_config",
     "read_pickled_checkpoint",
+    "read_pickled_index",
+    "read_state_dict_index",
     "translate_config",
 ]
 
 PARTS = ("encoder", "predictor", "decoder", "action_encoder", "proprio_encoder", "initnet")
+WITHOUT_EFFECT = re.compile(r"predictor\.transformer\.layers\.\d+\.0\.bias|decoder\.quantize_\w+\.\w+")
+"""Buffers that some checkpoints bring and no computation needs: the mask, and the code book that is switched off."""
 MAX_DEPTH = 64  # of the module tree; a deeper one is a cycle
+
+
+class NotDinoWM(CheckpointError):  # noqa: N818  (a kind of CheckpointError)
+    """A sound file holds something else than a DINO-WM checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +45,31 @@ class PickledCheckpoint:
     Attributes:
         epoch: training epoch it was written after.
         parts: "predictor", "decoder", ... -> state dict on the CPU, independent of the file.
-        classes: the same keys -> dotted name of the class that was pickled, e.g. "models.vit.ViTPredictor".
+        classes: the same keys -> dotted name of the class that was pickled, e.g. "models.vit.ViTPredictor"; "dict" of
+            a plain state dict.
     """
 
     epoch: int
     parts: dict[str, dict[str, Tensor]]
     classes: dict[str, str]
+
+
+@dataclass(frozen=True)
+class PickledIndex:
+    """The same without the numbers.
+
+    Attributes:
+        epoch, classes: as in ``PickledCheckpoint``.
+        parts: part -> name in its state dict -> where in the file that tensor lies.
+        buffers: part -> names in it that are no parameters.
+        others: entries of the file that are ignored, optimisers for instance.
+    """
+
+    epoch: int
+    parts: dict[str, dict[str, TensorRecord]]
+    classes: dict[str, str]
+    buffers: dict[str, set[str]]
+    others: list[str]
 
 
 def read_pickled_checkpoint(path: str | Path) -> PickledCheckpoint:
@@ -51,10 +83,64 @@ def read_pickled_checkpoint(path: str | Path) -> PickledCheckpoint:
         CheckpointError: If the file is missing, damaged, or something else than a DINO-WM checkpoint.
     """
     path = Path(path)
-    content = load_inert(path)
-    if not isinstance(content, dict) or not isinstance(content.get("epoch"), int):
-        keys = ", ".join(map(str, list(content)[:8])) if isinstance(content, Mapping) else type(content).__name__
-        raise CheckpointError(
+    with open_pickled(path) as (archive, index):
+        storages: dict[str, Tensor] = {}  # tensors may share one
+        parts: dict[str, dict[str, Tensor]] = {}
+        for part, records in index.parts.items():
+            parts[part] = {}
+            for name, record in records.items():
+                if record.key not in storages:
+                    storages[record.key] = archive.storage(record)
+                parts[part][name] = compact(view_of(storages[record.key], record))
+    for part, tensors in parts.items():
+        # a mask in the buffers may well hold infinities
+        names = [name for name in tensors if name not in index.buffers[part]]
+        broken = [name for name in names if not tensors[name].isfinite().all()]
+        if broken:
+            raise CheckpointError(f"{path}: {part} holds NaN or infinity in {', '.join(broken)}; use an earlier epoch")
+    return PickledCheckpoint(index.epoch, parts, index.classes)
+
+
+def read_pickled_index(path: str | Path) -> PickledIndex:
+    """Names, shapes and places of the tensors in ``path``; raises as ``read_pickled_checkpoint`` does."""
+    with open_pickled(Path(path)) as (_, index):
+        return index
+
+
+@contextlib.contextmanager
+def open_pickled(path: Path) -> Iterator[tuple[TorchArchive, PickledIndex]]:
+    """The archive of a checkpoint and what is where in it; raises as ``read_pickled_checkpoint`` does."""
+    with _opened(path) as archive:
+        yield archive, _index(archive, path)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[TorchArchive]:
+    """The archive of a file; damage that shows while it is open becomes a ``CheckpointError``."""
+    try:
+        with TorchArchive(path) as archive:
+            yield archive
+    except CheckpointError:
+        raise
+    except UNREADABLE as error:
+        raise CheckpointError(unreadable(path, error)) from error
+
+
+def read_state_dict_index(path: str | Path) -> dict[str, TensorRecord] | None:
+    """Where the tensors of a plain state dict lie; None if the file holds something else. Raises as above."""
+    path = Path(path)
+    with _opened(path) as archive:
+        content = load_inert(archive, path)
+    is_flat = isinstance(content, dict) and content and all(isinstance(v, TensorRecord) for v in content.values())
+    return {str(name): record for name, record in content.items()} if is_flat else None
+
+
+def _index(archive: TorchArchive, path: Path) -> PickledIndex:
+    content = load_inert(archive, path)
+    epoch = content.get("epoch") if isinstance(content, dict) else None
+    if not isinstance(epoch, int):
+        keys = ", ".join(map(str, list(content)[:8])) if isinstance(content, Mapping) else _kind(content)
+        raise NotDinoWM(
             f"{path} is not a DINO-WM checkpoint: expected a dict with epoch, predictor, action_encoder and "
             f"proprio_encoder, found {keys}"
         )
@@ -62,23 +148,25 @@ def read_pickled_checkpoint(path: str | Path) -> PickledCheckpoint:
     missing = [key for key in ("action_encoder", "proprio_encoder") if key not in modules]
     if missing:
         raise CheckpointError(f"{path} has no {' and no '.join(missing)}; it holds {', '.join(map(str, content))}")
-    try:
-        parts = {key: _state_dict(path, key, module) for key, module in modules.items()}
-    except CheckpointError:
-        raise
-    except UNREADABLE as error:
-        raise CheckpointError(unreadable(path, error)) from error
-    return PickledCheckpoint(content["epoch"], parts, {key: _kind(module) for key, module in modules.items()})
+    found = {key: _records(path, key, module) for key, module in modules.items()}
+    return PickledIndex(
+        epoch,
+        parts={key: {name: record for name, record, _ in each} for key, each in found.items()},
+        classes={key: _kind(module) for key, module in modules.items()},
+        buffers={key: {name for name, _, is_buffer in each if is_buffer} for key, each in found.items()},
+        others=[str(key) for key in content if key not in found and key != "epoch"],
+    )
 
 
-def _state_dict(path: Path, key: str, module: object) -> dict[str, Tensor]:
+def _records(path: Path, key: str, module: object) -> list[tuple[str, TensorRecord, bool]]:
+    if isinstance(module, dict) and module and all(isinstance(value, TensorRecord) for value in module.values()):
+        return [(str(name), record, False) for name, record in module.items()]
     if "_modules" not in _stored(module):
-        raise CheckpointError(f"{path}: {key} should be a pickled torch module, found {_kind(module)}")
-    broken = [name for name, value in _tensors(module, ("_parameters",)) if not value.isfinite().all()]
-    if broken:
-        raise CheckpointError(f"{path}: {key} holds NaN or infinity in {', '.join(broken)}; use an earlier epoch")
-    # Copies: the tensors so far are windows into the file, which may change or go away.
-    return {name: value.detach().clone() for name, value in _tensors(module, ("_parameters", "_buffers"))}
+        raise CheckpointError(
+            f"{path}: {key} should be a pickled torch module or a state dict, found {_kind(module)}"
+            + (f" with {', '.join(map(str, list(module)[:8]))}" if isinstance(module, dict) else "")
+        )
+    return list(_tensors(module))
 
 
 def _stored(holder: object) -> Mapping[str, Any]:
@@ -86,26 +174,34 @@ def _stored(holder: object) -> Mapping[str, Any]:
 
 
 def _kind(holder: object) -> str:
+    if isinstance(holder, TensorRecord):
+        return "Tensor"
     return holder.global_name if isinstance(holder, Inert) else type(holder).__name__
 
 
 def _unwrapped(holder: object) -> object:
-    """The module inside DistributedDataParallel or DataParallel."""
-    modules = _stored(holder).get("_modules") or {}
-    wrapped = set(modules) == {"module"} and _kind(holder).startswith("torch.nn.parallel.")
-    return modules["module"] if wrapped else holder
+    """The module inside DistributedDataParallel, DataParallel and ``torch.compile``."""
+    for _ in range(MAX_DEPTH):
+        modules = _stored(holder).get("_modules") or {}
+        if set(modules) == {"module"} and _kind(holder).startswith("torch.nn.parallel."):
+            holder = modules["module"]
+        elif isinstance(holder, Inert) and holder.global_name.startswith("torch._dynamo."):
+            holder = modules.get("_orig_mod") or (holder.arguments[0] if holder.arguments else None)
+        else:
+            break
+    return holder
 
 
-def _tensors(holder: object, kinds: tuple[str, ...], prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Tensor]]:
-    """Parameters and persistent buffers below ``holder`` under their state-dict names."""
+def _tensors(holder: object, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, TensorRecord, bool]]:
+    """Parameters and persistent buffers below ``holder`` under their state-dict names, and whether it is a buffer."""
     if depth > MAX_DEPTH:
         raise ValueError("its modules contain each other")
     stored = _stored(holder)
     hidden = stored.get("_non_persistent_buffers_set", set())
-    for kind in kinds:
+    for kind in ("_parameters", "_buffers"):
         for name, value in stored.get(kind, {}).items():
-            if isinstance(value, Tensor) and name not in hidden:
-                yield prefix + name, value
+            if isinstance(value, TensorRecord) and name not in hidden:
+                yield prefix + name, value, kind == "_buffers"
     for name, child in stored.get("_modules", {}).items():
         if child is not None:
-            yield from _tensors(child, kinds, f"{prefix}{name}.", depth + 1)
+            yield from _tensors(_unwrapped(child), f"{prefix}{name}.", depth + 1)

@@ -10,12 +10,12 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from torch import Size, Tensor
 from yaml import YAMLError
 
 log = logging.getLogger(__name__)
 
-Parts = Mapping[str, Mapping[str, Tensor]]
+Parts = Mapping[str, Mapping[str, Any]]
+"""Part -> name -> a tensor, or whatever has its shape."""
 
 ENV_ACTION_DIM = 2  # of all environments that DINO-WM checkpoints are published for
 PATCH = 16  # pixels of the image per token
@@ -162,6 +162,6 @@ def _shown_by_tensors(config: Mapping[str, Any], parts: Parts) -> dict[str, Any]
     return shown
 
 
-def _shape(parts: Parts, part: str, name: str) -> Size | None:
+def _shape(parts: Parts, part: str, name: str) -> tuple[int, ...] | None:
     value = parts.get(part, {}).get(name)
-    return value.shape if value is not None else None
+    return tuple(value.shape) if value is not None else None

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -117,9 +118,7 @@ def read_weights(path: Path, name: str, expected: Mapping[str, Tensor]) -> dict[
     }
     listed = [f"{kind}: {_abridged(entries)}" for kind, entries in problems.items() if entries]
     if listed:
-        raise WeightsError(
-            f"{path} does not hold the weights of {name}{_resemblance(found, name)}; " + "; ".join(listed)
-        )
+        raise WeightsError(f"{path} does not hold the weights of {name}{_likeness(found, name)}; " + "; ".join(listed))
     return {key: found[key].float() for key in shapes}
 
 
@@ -144,13 +143,20 @@ def _abridged(entries: list[str]) -> str:
     return shown if len(entries) <= MOST_NAMES else f"{shown} and {len(entries) - MOST_NAMES} more"
 
 
-def _resemblance(found: Mapping[str, Tensor], name: str) -> str:
+def resemblance(found: Mapping[str, Any]) -> str | None:
+    """Which known model a state dict (of tensors, or of anything with a shape) seems to be of, e.g. "dinov2_vits14"."""
+    token = found.get("cls_token")
+    if token is None or token.shape[-1] not in WIDTHS:
+        return None
+    return WIDTHS[token.shape[-1]] + ("_reg" if "register_tokens" in found else "")
+
+
+def _likeness(found: Mapping[str, Tensor], name: str) -> str:
     """ ", it looks like ..." if the tensors are those of another known model."""
     if "embeddings.cls_token" in found:
         return ", it looks like a Hugging Face transformers checkpoint; the official file is needed"
-    token = found.get("cls_token")
-    if token is None or token.shape[-1] not in WIDTHS:
+    looks_like = resemblance(found)
+    if looks_like in (None, name):
         return ""
-    looks_like = WIDTHS[token.shape[-1]] + ("_reg" if "register_tokens" in found else "")
     depth = len({match[0] for key in found if (match := re.match(r"blocks\.\d+\.", key))})
-    return f", it looks like {looks_like} ({depth} blocks)" if looks_like != name else ""
+    return f", it looks like {looks_like} ({depth} blocks)"

@@ -32,29 +32,40 @@ def check_environment(checkpoint: Checkpoint, name: str) -> None:
         raise ValueError(f"env={name} was asked for, but {checkpoint.path} was trained on env={trained}")
 
 
-def stored_normalizer(checkpoint: Checkpoint | None) -> Normalizer | None:
-    """The units a model of ours was trained in; None for DINO-WM's, which leave that to the data set."""
-    if checkpoint is None or "normalizer" not in checkpoint.about:
+def stored_normalizer(checkpoint: Checkpoint | None, env: Mapping[str, Any]) -> Normalizer | None:
+    """The units a model was trained in; None where the checkpoint leaves that to the data set, as DINO-WM's do.
+
+    Args:
+        checkpoint: None when training from scratch. env: gives ``env_action_dim``, ``proprio_dim``, ``state_dim``.
+    """
+    if checkpoint is None:
         return None
-    return Normalizer.from_dict(checkpoint.about["normalizer"])
+    if "normalizer" in checkpoint.about:
+        return Normalizer.from_dict(checkpoint.about["normalizer"])
+    if checkpoint.config.get("normalize_action") is False:
+        return Normalizer.identity(env["env_action_dim"], env["state_dim"], env["proprio_dim"])
+    return None
 
 
 def load_for_planning(
-    checkpoint: Checkpoint, env: Mapping[str, Any], encoder_weights: str | None, device: torch.device
+    checkpoint: Checkpoint, env: Mapping[str, Any], encoder: Mapping[str, Any] | None, device: torch.device
 ) -> tuple[WorldModel, dict[str, Any]]:
     """The model on ``device``, in eval mode and with frozen weights, and its architecture.
 
     Args:
         checkpoint: to load. env: gives ``env_action_dim``, ``proprio_dim``, ``state_dim``.
-        encoder_weights: file of a frozen encoder's own weights; None takes the file it was trained with, or where that
-            does not exist (any more, or on this machine) searches the usual places.
+        encoder: what the user says of it. ``weights``: file of a frozen encoder's own weights; None takes the file it
+            was trained with, or where that does not exist (any more, or on this machine) searches the usual places.
+            ``embed_dim``, ``depth``, ``num_heads``: sizes that the checkpoint does not know.
 
     Raises:
         CheckpointError: If the checkpoint lacks a part that planning needs.
-        ValueError: If ``encoder_weights`` are given to an encoder that has none.
+        ValueError: If a setting of the encoder contradicts the checkpoint or has no effect.
     """
     architecture = settle_architecture({}, set(), checkpoint)
-    place_weights(architecture["encoder"], encoder_weights)
+    said = dict(encoder or {})
+    place_weights(architecture["encoder"], said.pop("weights", None))
+    _place_sizes(architecture["encoder"], said, checkpoint.path)
     model = build_world_model(architecture, env["env_action_dim"], env["proprio_dim"], env["state_dim"])
     absent = load_weights(model, checkpoint)
     needed = [part for part in absent if part in ("predictor", "action_encoder", "proprio_encoder")]
@@ -69,6 +80,17 @@ def load_for_planning(
     if "decoder" in absent:
         model.decoder = None  # an untrained decoder would only draw noise
     return model.to(device).eval().requires_grad_(False), architecture
+
+
+def _place_sizes(encoder: dict[str, Any], sizes: Mapping[str, int | None], source: Path) -> None:
+    """Set the sizes of an encoder that the checkpoint says nothing about, in place."""
+    for key, size in sizes.items():
+        if size is None:
+            continue
+        if key not in encoder or encoder[key] not in (None, size):
+            stored = f"{source} has encoder.{key}={encoder[key]}" if key in encoder else "this encoder has no such size"
+            raise ValueError(f"encoder.{key}={size} was asked for, {stored}; leave it out")
+        encoder[key] = size
 
 
 def place_weights(encoder: dict[str, Any], weights: str | None) -> None:

@@ -19,7 +19,7 @@ def globals_in(pickled: bytes) -> set[str]:
     Raises:
         ValueError: If the bytes are not a complete pickle.
     """
-    return {".".join(_python3_name(module, name)) for module, name in _named(pickled)}
+    return {".".join(python3_name(module, name)) for module, name in _named(pickled)}
 
 
 def failure_reason(error: Exception) -> str:
@@ -55,6 +55,6 @@ def _named(pickled: bytes) -> Iterator[tuple[str, str]]:
             strings.append(memo.get(int(argument or 0), UNKNOWN))
 
 
-def _python3_name(module: str, name: str) -> tuple[str, str]:
+def python3_name(module: str, name: str) -> tuple[str, str]:
     """Protocol 2 and older write the module names of Python 2."""
     return NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))

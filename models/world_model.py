@@ -93,7 +93,9 @@ class WorldModel(nn.Module):
         """Latents (B, T) one model step after ``latent`` (B, T <= H) under z-scored ``actions`` (B, T, A)."""
         return self.layout.split(self.predict_tokens(self.tokens(latent, actions)))
 
-    def rollout(self, context: Latent, actions: Tensor, num_context: int | None = None) -> Latent:
+    def rollout(
+        self, context: Latent, actions: Tensor, num_context: int | None = None, tiles_proprio: bool = False
+    ) -> Latent:
         """Imagine the latents that follow from executing ``actions``.
 
         Args:
@@ -101,6 +103,7 @@ class WorldModel(nn.Module):
             actions: (B, F0 - 1 + T, A) z-scored blocks; the first F0 - 1 were executed between the context frames.
             num_context: frames the predictor sees at each step; None means ``num_hist`` (``rollout_type: regular``),
                 1 is the cheaper last-frame-only rollout (``custom``).
+            tiles_proprio: see ``models/rollout_type.py``.
 
         Returns:
             (B, F0 + T) latents that begin with ``context``; differentiable in ``actions``.
@@ -110,7 +113,8 @@ class WorldModel(nn.Module):
 
         Source: DINO-WM rollout. Deviation: nothing is encoded or decoded here, so planning pays for neither.
         Deviation: an imagined frame goes back into the predictor as it was predicted, in either kind of rollout, so
-        that both are the same for H = 1; the released ``custom`` one put its first patch's proprio into every patch.
+        that both are the same for H = 1; the released ``custom`` one put its first patch's proprio into every patch,
+        which ``tiles_proprio`` (``rollout_type: custom_as_released``) repeats.
         """
         num_frames = context.num_frames
         steps = actions.shape[1] - num_frames + 1
@@ -129,7 +133,11 @@ class WorldModel(nn.Module):
             predicted.append(newest)
             if step + 1 < steps:
                 action = embedded[:, num_frames + step : num_frames + step + 1]
-                window = torch.cat([window, self.layout.with_action(newest, action)], 1)[:, -seen:]
+                if tiles_proprio:
+                    seen_again = self.layout.assemble(self.layout.split(newest), action)
+                else:
+                    seen_again = self.layout.with_action(newest, action)
+                window = torch.cat([window, seen_again], 1)[:, -seen:]
         imagined = self.layout.split(torch.cat(predicted, 1))
         return Latent(
             torch.cat([context.visual, imagined.visual], 1), torch.cat([context.proprio, imagined.proprio], 1)

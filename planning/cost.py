@@ -10,6 +10,7 @@ from einops import rearrange
 from torch import Tensor
 
 from models.latent import Latent, cat_latents
+from models.rollout_type import ROLLOUT_TYPES, RolloutType
 from models.world_model import WorldModel
 from planning.objectives import GoalDistance
 
@@ -30,7 +31,7 @@ class LatentGoalCost:
         context: (B, F0) latents of the real frames so far, the present last.
         past_actions: (B, F0 - 1, A) z-scored blocks executed between them.
         goal: (B, 1) goal latent.
-        num_context: frames the predictor sees, see ``WorldModel.rollout``.
+        rollout: what the predictor sees at each step.
         memory_budget_gb: for the activations of one chunk.
         progress: called with the number of rows just imagined.
     """
@@ -42,13 +43,13 @@ class LatentGoalCost:
         context: Latent,
         past_actions: Tensor,
         goal: Latent,
-        num_context: int | None = None,
+        rollout: RolloutType = ROLLOUT_TYPES["regular"],
         memory_budget_gb: float = 4.0,
         progress: Callable[[int], None] | None = None,
     ) -> None:
         self.model, self.objective = model, objective
         self.context, self.past_actions, self.goal = context, past_actions, goal
-        self.num_context = num_context
+        self.rollout = rollout
         self.budget = int(memory_budget_gb * 2**30)
         self.progress = progress
 
@@ -90,7 +91,8 @@ class LatentGoalCost:
     def _rollout(self, actions: Tensor, first: int, n: int) -> Latent:
         episode = torch.arange(first, first + actions.shape[0], device=actions.device) // n
         sequence = torch.cat([self.past_actions[episode], actions], 1)
-        imagined = self.model.rollout(self.context[episode], sequence, self.num_context)
+        kind = self.rollout
+        imagined = self.model.rollout(self.context[episode], sequence, kind.num_context, kind.tiles_proprio)
         return imagined[:, self.context.num_frames - 1 :]
 
 

@@ -69,8 +69,8 @@ class Evaluation:
         objective = instantiate(config["objective"])
         checkpoint = read_checkpoint(Path(config["ckpt_path"]), config["model_epoch"])
         check_environment(checkpoint, config["env"]["name"])
-        model, architecture = load_for_planning(checkpoint, config["env"], config["encoder"]["weights"], device)
-        data = _Data(config["env"]["dataset"], checkpoint)
+        model, architecture = load_for_planning(checkpoint, config["env"], config["encoder"], device)
+        data = _Data(config["env"], checkpoint)
         observer = Observer(model, data.normalizer())
         env = instantiate(config["env"]["simulator"], image_size=architecture["img_size"])
         folder = Path(config["run_dir"])
@@ -208,18 +208,18 @@ def _known_actions(problem: Problem, observer: Observer, frameskip: int) -> Tens
 class _Data:
     """The data set, opened only if something needs it: its statistics or its validation trajectories."""
 
-    def __init__(self, config: Mapping[str, Any], checkpoint: Checkpoint) -> None:
-        self.config, self.checkpoint = config, checkpoint
+    def __init__(self, env: Mapping[str, Any], checkpoint: Checkpoint) -> None:
+        self.env, self.checkpoint = env, checkpoint
         self._opened: Trajectories | None = None
 
     def _open(self) -> Trajectories:
         if self._opened is None:
-            self._opened = instantiate(self.config)
+            self._opened = instantiate(self.env["dataset"])
         return self._opened
 
     def normalizer(self) -> Normalizer:
         """The units the model was trained in: stored in our checkpoints, the data set's for DINO-WM's."""
-        stored = stored_normalizer(self.checkpoint)
+        stored = stored_normalizer(self.checkpoint, self.env)
         return self._open().normalizer if stored is None else stored
 
     def validation(self) -> tuple[Trajectories, list[int]]:

@@ -50,7 +50,7 @@ def planner_visits(
     start = observer.present(env, states, everyone)
     zero = observer.normalizer.zero_block(frameskip).to(observer.device)
     nothing_before = zero.new_empty(len(problem), 0, len(zero))
-    cost = LatentGoalCost(observer.model, objective, start, nothing_before, goal, planner.num_context)
+    cost = LatentGoalCost(observer.model, objective, start, nothing_before, goal, planner.rollout)
     noise = EpisodeNoise.derive(seed, problem.seeds, 0, observer.device)
     plan = planner.optimize(cost, planner.initial_actions(noise, zero), noise)
     raw = observer.normalizer.actions_to_raw(plan.actions.cpu()).unflatten(2, (frameskip, -1)).flatten(1, 2)

@@ -158,14 +158,14 @@ class MPCController:
     def _plan(self, task: PlanningTask, episodes: Episodes, rows: Tensor) -> tuple[Plan, Latent]:
         """The plan of the rows, and the latents (b, n + 1) imagined for the part of it that will be executed."""
         device = task.observer.device
-        context, past = episodes.context(rows.to(device), self.planner.num_context)
+        context, past = episodes.context(rows.to(device), self.planner.rollout.num_context)
         cost = LatentGoalCost(
             task.observer.model,
             task.objective,
             context,
             past,
             task.goal[rows.to(device)],
-            self.planner.num_context,
+            self.planner.rollout,
             task.memory_budget_gb,
             task.progress,
         )

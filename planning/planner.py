@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from models.rollout_type import ROLLOUT_TYPES
 from planning.noise import EpisodeNoise
 
 CostFn = Callable[[Tensor], Tensor]
 """z-scored actions (B, N, T, A) -> cost (B, N), differentiable."""
 
 SAMPLE_TYPES = ("randn", "zero", "initnet")
-ROLLOUT_TYPES = ("custom", "regular")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ class Planner(ABC):
         horizon: T, blocks planned ahead, >= 1.
         opt_steps: optimisation steps (gradient steps, or CEM iterations), >= 1.
         sample_type: initial actions: "randn" (standard normal), "zero" (zero raw action), "initnet" (a network's).
-        rollout_type: "regular": the model sees up to ``num_hist`` frames, as in training; "custom": the last one only.
+        rollout_type: "regular": the model sees up to ``num_hist`` frames, as in training; "custom": the last one only;
+            "custom_as_released": see ``models/rollout_type.py``.
         eval_every: a cost is recorded for the trace every that many steps, >= 1.
 
     Raises:
@@ -65,7 +66,8 @@ class Planner(ABC):
         if rollout_type not in ROLLOUT_TYPES:
             raise ValueError(f"planner.rollout_type must be one of {', '.join(ROLLOUT_TYPES)}, got {rollout_type!r}")
         self.horizon, self.opt_steps, self.eval_every = horizon, opt_steps, eval_every
-        self.sample_type, self.rollout_type = sample_type, rollout_type
+        self.sample_type = sample_type
+        self.rollout = ROLLOUT_TYPES[rollout_type]
 
     @abstractmethod
     def optimize(self, cost: CostFn, actions_init: Tensor, noise: EpisodeNoise) -> Plan:
@@ -88,8 +90,3 @@ class Planner(ABC):
         if self.sample_type == "randn":
             return noise.randn(steps, zero_action.numel())
         return zero_action.expand(len(noise), steps, -1).clone()
-
-    @property
-    def num_context(self) -> int | None:
-        """Argument of the same name of ``WorldModel.rollout``."""
-        return 1 if self.rollout_type == "custom" else None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,20 +69,6 @@ def golden_model(directory: Path, encoder_weights: Path) -> WorldModel:
     model = build_world_model(architecture, env_action_dim=2, proprio_dim=proprio_dim, state_dim=proprio_dim)
     load_weights(model, checkpoint)
     return model.eval().requires_grad_(False)
-
-
-class FirstPatchProprio(FeatureConcat):
-    """What the recorded ``custom`` rollouts did: a predicted frame's proprio is its first patch's, in every patch."""
-
-    def with_action(self, tokens: Tensor, action: Tensor) -> Tensor:
-        return self.assemble(self.split(tokens), action)
-
-
-def as_recorded_custom(model: WorldModel) -> WorldModel:
-    """The same networks, which treat the proprio of imagined frames as the ``custom`` recordings did."""
-    copied = copy.copy(model)
-    copied.layout = FirstPatchProprio(**dataclasses.asdict(model.layout))
-    return copied
 
 
 def golden_arrays(path: Path) -> dict[str, Tensor]:

@@ -52,7 +52,7 @@ def build_trainer(config: Mapping[str, Any], explicit: Set[str], device: torch.d
     split = split_trajectories(trajectories, start.checkpoint, config, explicit)
     if "encoder" in start.fresh and model.encoder.observes == "visual" and model.encoder.saved_with_model:
         model.encoder.calibrate(_spread_frames(trajectories, split["train"]).to(device))
-    normalizer = stored_normalizer(start.checkpoint) or trajectories.normalizer
+    normalizer = stored_normalizer(start.checkpoint, config["env"]) or trajectories.normalizer
     windows = _windows(config, start, trajectories, split, normalizer)
     observer = Observer(model, normalizer)
     size, skip = start.architecture["img_size"], start.architecture["frameskip"]

@@ -121,7 +121,7 @@ class Online(Method):
             )
             nothing_before = batch.actions[:, :0]
             cost = LatentGoalCost(
-                model, self.objective, start, nothing_before, goal, planner.num_context, self.memory_budget_gb
+                model, self.objective, start, nothing_before, goal, planner.rollout, self.memory_budget_gb
             )  # fmt: skip
             noise = EpisodeNoise.derive(context.seed, range(len(batch)), self._refreshes, features.device)
             zero_action = context.observer.normalizer.zero_block(context.frameskip).to(features.device)

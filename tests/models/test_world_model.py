@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 
 from models.latent import Latent
+from models.rollout_type import ROLLOUT_TYPES
 from models.world_model import WorldModel, planning_mode
 from tests.builders import (
-    as_recorded_custom,
     bare_model,
     batch_sizes,
     golden_arrays,
@@ -69,12 +69,12 @@ def test_recorded_losses(recorded, name):
         near(getattr(found, part), arrays[f"{name}/{recorded_name}"], 1e-5)
 
 
-@pytest.mark.parametrize(("name", "num_context"), [("legacy", None), ("custom", 1)])
-def test_recorded_rollouts(recorded, name, num_context):
+@pytest.mark.parametrize(("name", "option"), [("legacy", "regular"), ("custom", "custom_as_released")])
+def test_recorded_rollouts(recorded, name, option):
     model, arrays = recorded
-    if name == "custom":
-        model = as_recorded_custom(model)
-    imagined = model.rollout(encoded(model, arrays)[:, :1], arrays["in/plan_act"], num_context)
+    kind = ROLLOUT_TYPES[option]
+    start = encoded(model, arrays)[:, :1]
+    imagined = model.rollout(start, arrays["in/plan_act"], kind.num_context, kind.tiles_proprio)
     near(imagined.visual, arrays[f"rollout_{name}/visual"])
     near(imagined.proprio, arrays[f"rollout_{name}/proprio"])
 

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from models.latent import Latent
+from models.rollout_type import ROLLOUT_TYPES
 from models.world_model import WorldModel
 from planning.cem import CEMPlanner
 from planning.cost import LatentGoalCost
@@ -112,8 +113,9 @@ def test_the_gradient_of_an_episode_does_not_depend_on_the_batch(model):
 
 def test_custom_rollouts_see_the_last_frame_only(model):
     actions = numbers(3, 2, 3, 4)
-    whole = make(model, num_context=1)
-    last = LatentGoalCost(model, GoalDistance(), whole.context[:, 1:], torch.empty(3, 0, 4), whole.goal, 1)
+    custom = ROLLOUT_TYPES["custom"]
+    whole = make(model, rollout=custom)
+    last = LatentGoalCost(model, GoalDistance(), whole.context[:, 1:], torch.empty(3, 0, 4), whole.goal, custom)
     near(whole(actions), last(actions), 1e-6)
     assert not torch.allclose(make(model)(actions), whole(actions), rtol=1e-3)
 

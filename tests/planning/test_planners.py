@@ -208,7 +208,11 @@ WRONG = [
     (None, {"horizon": 0}, r"planner\.horizon must be at least 1, got 0"),
     (None, {"opt_steps": 0}, r"planner\.opt_steps must be at least 1, got 0"),
     (None, {"eval_every": 0}, r"planner\.eval_every must be at least 1, got 0"),
-    (None, {"rollout_type": "own"}, r"planner\.rollout_type must be one of custom, regular, got 'own'"),
+    (
+        None,
+        {"rollout_type": "own"},
+        r"planner\.rollout_type must be one of regular, custom, custom_as_released, got 'own'",
+    ),
     ("sample_type", {"sample_type": "ones"}, r"planner\.sample_type must be one of randn, zero, initnet, got 'ones'"),
     ("sample_type", {"sample_type": "initnet"}, r"planner\.sample_type=initnet needs"),
     ("lr", {"lr": 0}, r"planner\.lr must be > 0.* got 0"),

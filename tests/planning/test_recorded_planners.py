@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from datasets.normalizer import Normalizer
+from models.rollout_type import ROLLOUT_TYPES
 from planning.cem import CEMPlanner
 from planning.cost import LatentGoalCost
 from planning.gd import GDPlanner
 from planning.objectives import GoalDistance
-from tests.builders import RecordedNoise, as_recorded_custom, golden_arrays, golden_model, near
+from tests.builders import RecordedNoise, golden_arrays, golden_model, near
 
 OBJECTIVES = {
     "last_a1": GoalDistance("last", alpha=1.0),
@@ -25,7 +26,7 @@ class Recording:
         self.model, self.outputs, self.planner = model, outputs, planner
 
     def cost(self, arrays, objective: str, rollout: str) -> LatentGoalCost:
-        model = as_recorded_custom(self.model) if rollout == "custom" else self.model
+        model = self.model
         normalized = {
             name: (arrays[name] - arrays["in/proprio_mean"]) / arrays["in/proprio_std"]
             if "in/proprio_mean" in arrays
@@ -35,7 +36,8 @@ class Recording:
         start = model.encode(arrays["in/visual_u8"][:, :1], normalized["in/proprio"][:, :1])
         goal = model.encode(arrays["in/goal_visual_u8"], normalized["in/goal_proprio"])
         no_past = torch.empty(2, 0, 10)
-        return LatentGoalCost(model, OBJECTIVES[objective], start, no_past, goal, 1 if rollout == "custom" else None)
+        kind = ROLLOUT_TYPES["custom_as_released" if rollout == "custom" else "regular"]
+        return LatentGoalCost(model, OBJECTIVES[objective], start, no_past, goal, kind)
 
 
 @pytest.fixture(params=["h1", "h3"])

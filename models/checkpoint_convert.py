@@ -1,0 +1,143 @@
+"""From one checkpoint layout to another, without ever overwriting a file."""
+
+from __future__ import annotations
+
+import contextlib
+import filecmp
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from models.architecture import stored_architecture
+from models.checkpoint import Checkpoint, read_weights_file, write_tensors
+from models.dino_wm import WITHOUT_EFFECT, CheckpointError, read_model_config
+from models.graft import graft
+from utils.files import sha256
+
+SAFETENSORS, STATE_DICT, DINO_WM = LAYOUTS = ("safetensors", "state-dict", "dino-wm")
+MAX_GENERATIONS = 32  # finetuned from finetuned from ...
+
+
+def convert(path: Path, out: Path, to: str | None = None, like: Path | None = None) -> str:
+    """Write the weights file ``path`` anew; returns what was done, for people.
+
+    Args:
+        path: a file of ours or of DINO-WM.
+        out: a .safetensors or .pth file, or else a model directory, which gets ``hydra.yaml`` too.
+        to: ``safetensors`` is our layout; ``state-dict`` plain tensors, ``{"epoch": n, "predictor": {name: tensor}}``,
+            that ``torch.load(weights_only=True)`` reads; ``dino-wm`` the original with these weights in it. None:
+            ``state-dict`` for a .pth file, else ``safetensors``.
+        like: with ``dino-wm``, the original; None takes the parent that the checkpoint names.
+
+    Raises:
+        CheckpointError: If something is missing or does not fit, or ``out`` holds something else already. A file that
+            is there already with the same content is left alone, so that a second run changes nothing.
+    """
+    to = to or (STATE_DICT if out.suffix == ".pth" else SAFETENSORS)
+    if like is not None and to != DINO_WM:
+        raise CheckpointError(f"--like {like} has no effect without --to {DINO_WM}")
+    suffix = ".safetensors" if to == SAFETENSORS else ".pth"
+    is_folder = out.suffix not in (".safetensors", ".pth")
+    if (is_folder and to == STATE_DICT) or (not is_folder and out.suffix != suffix):
+        raise CheckpointError(f"OUT={out}: --to {to} needs a name that ends in {suffix}")
+    checkpoint = read_weights_file(path)
+    target = out / "checkpoints" / f"{path.stem}{suffix}" if is_folder else out
+    original = _original(checkpoint, like) if to == DINO_WM else path
+    done = []
+    if is_folder:
+        done.append(_write_config(checkpoint, original, out / "hydra.yaml", to))
+    with _fresh(target, done) as temporary:
+        if to == SAFETENSORS:
+            about = checkpoint.about if path.suffix == ".safetensors" else _adopted(path)
+            tensors = {n: t for n, t in checkpoint.tensors.items() if not WITHOUT_EFFECT.fullmatch(n)}
+            write_tensors(temporary, tensors, checkpoint.epoch, about)
+        elif to == STATE_DICT:
+            _write_state_dict(temporary, checkpoint)
+        else:
+            graft(original, checkpoint.tensors, temporary)
+    return "\n".join(done)
+
+
+def _adopted(path: Path) -> dict[str, Any]:
+    """What our file says of the pickle that it was made from."""
+    return {"parent": str(path), "parent_sha256": sha256(path)}
+
+
+def _write_state_dict(path: Path, checkpoint: Checkpoint) -> None:
+    parts: dict[str, dict[str, torch.Tensor]] = {}
+    for full, tensor in checkpoint.tensors.items():
+        part, _, name = full.partition(".")
+        parts.setdefault(part, {})[name] = tensor
+    with path.open("wb") as file:  # by object: the name of the temporary file would become part of the contents
+        torch.save({"epoch": checkpoint.epoch, **parts}, file)
+
+
+def _write_config(checkpoint: Checkpoint, original: Path, target: Path, to: str) -> str:
+    """The ``hydra.yaml`` of a converted model directory."""
+    source = (original if to == DINO_WM else checkpoint.path).parent.parent / "hydra.yaml"
+    done: list[str] = []
+    if not source.is_file():
+        raise CheckpointError(f"{source} does not exist; give OUT as a file to convert the weights alone")
+    with _fresh(target, done) as temporary:
+        if to == SAFETENSORS and checkpoint.path.suffix == ".pth":
+            config = read_model_config(source)
+            described = Checkpoint(checkpoint.path, checkpoint.tensors, config, checkpoint.epoch, checkpoint.about)
+            ours = stored_architecture(described)
+            env, normalized = config.get("env"), config.get("normalize_action")
+            ours |= {"env": {"name": env["name"]}} if isinstance(env, dict) and "name" in env else {}
+            ours |= {"normalize_action": normalized} if isinstance(normalized, bool) else {}
+            temporary.write_text(OmegaConf.to_yaml(OmegaConf.create(ours)), encoding="utf-8")
+        else:
+            temporary.write_bytes(source.read_bytes())
+    return done[0]
+
+
+def _original(checkpoint: Checkpoint, like: Path | None) -> Path:
+    """The DINO-WM file that a model goes back to."""
+    if like is not None:
+        return like
+    child, now = checkpoint.path, checkpoint
+    for _ in range(MAX_GENERATIONS):
+        if now.path.suffix == ".pth":
+            return now.path
+        named = now.about.get("parent")
+        if not named:
+            raise CheckpointError(
+                f"{child} was trained from scratch: there is no original that --to {DINO_WM} could copy"
+            )
+        parent = Path(named)
+        if not parent.is_file() or sha256(parent) != now.about.get("parent_sha256"):
+            state = "has changed since" if parent.is_file() else "is not here"
+            raise CheckpointError(f"{parent}, which {now.path} was made from, {state}; name the original with --like")
+        now = read_weights_file(parent)
+    raise CheckpointError(f"{child} has more than {MAX_GENERATIONS} ancestors; name the original with --like")
+
+
+@contextlib.contextmanager
+def _fresh(target: Path, done: list[str]) -> Iterator[Path]:
+    """A temporary path that takes the name ``target`` if nothing has it; adds to ``done`` what happened.
+
+    Raises:
+        CheckpointError: If there is a file of that name with another content.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        if not target.exists():
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            os.link(temporary, target)  # unlike renaming, this fails if the name was taken meanwhile
+            done.append(f"wrote {target}")
+        elif filecmp.cmp(temporary, target, shallow=False):
+            done.append(f"{target} is there already, with the same content")
+        else:
+            raise CheckpointError(f"{target} exists and holds something else; it was left as it is: choose another OUT")
+    except FileExistsError as error:
+        raise CheckpointError(f"{target} appeared meanwhile; it was left as it is") from error
+    finally:
+        temporary.unlink(missing_ok=True)
