@@ -21,12 +21,16 @@ CONFIG = Path(__file__).resolve().parent.parent / "conf"
 CHANGEABLE = ("weights", "download", "dropout", "emb_dropout")
 """Arguments of a part that may differ from the checkpoint's: they change neither shapes nor meaning of its tensors."""
 
-FOREIGN_OPTIONS = {
-    "models.vit.ViTPredictor": "vit",
-    "models.vqvae.VQVAE": "vqvae",
-    "models.proprio.ProprioceptiveEmbedding": "proprio",
+FOREIGN_CLASSES = {
+    "predictor": "models.vit.ViTPredictor",
+    "decoder": "models.vqvae.VQVAE",
+    "action_encoder": "models.proprio.ProprioceptiveEmbedding",
+    "proprio_encoder": "models.proprio.ProprioceptiveEmbedding",
 }
-"""Classes that DINO-WM's checkpoints pickle -> our config option for them."""
+"""Classes that DINO-WM's checkpoints pickle, as far as there is a counterpart here."""
+FOREIGN_PARTS = {"predictor": "vit", "decoder": "vqvae", "action_encoder": "proprio", "proprio_encoder": "proprio"}
+"""Our config options for them."""
+PLAIN = "dict"  # a state dict instead of a pickled module
 
 
 def settle_architecture(config: Mapping[str, Any], explicit: Set[str], checkpoint: Checkpoint | None) -> dict[str, Any]:
@@ -91,15 +95,19 @@ def _from_dino_wm(checkpoint: Checkpoint, source: Path) -> dict[str, Any]:
     found = translate_config(checkpoint.config, parts, source)
     stored = {key: found[key] for key in SCALARS}
     stored["encoder"] = _adopt("encoder", "dino", found["encoder"], source)
-    for part, default in (("predictor", "vit"), ("decoder", "vqvae")):
-        pickled = checkpoint.about["classes"].get(part)
-        if pickled is not None and pickled not in FOREIGN_OPTIONS:
+    classes = checkpoint.about["classes"]
+    for part, option in FOREIGN_PARTS.items():
+        pickled = classes.get(part, PLAIN)
+        if pickled in (PLAIN, FOREIGN_CLASSES[part]):
+            stored[part] = _adopt(part, option, found.get(part, {}), source)
+        elif part == "decoder":  # it only draws pictures
+            log.warning("%s: its decoder, a %s, has no counterpart here: nothing is drawn", checkpoint.path, pickled)
+            stored |= {"has_decoder": False, part: _adopt(part, option, {}, source)}
+        else:
             raise CheckpointError(
-                f"{checkpoint.path}: the {part} is a {pickled}, which this project has no counterpart of"
+                f"{checkpoint.path}: the {part} is a {pickled}, which this project has no counterpart of; it reads "
+                f"{FOREIGN_CLASSES[part]}"
             )
-        stored[part] = _adopt(part, FOREIGN_OPTIONS.get(pickled, default), found[part], source)
-    for part in ("action_encoder", "proprio_encoder"):
-        stored[part] = _adopt(part, "proprio", {}, source)
     return stored
 
 

@@ -147,11 +147,19 @@ def test_a_class_hidden_in_a_foreign_config_is_refused(shared_golden, trap):
     assert not trap[1]()
 
 
-def test_a_foreign_class_without_counterpart_is_named(shared_golden):
+@pytest.mark.parametrize("part", ["predictor", "action_encoder", "proprio_encoder"])
+def test_a_foreign_class_without_counterpart_is_named(shared_golden, part):
     found = read_checkpoint(shared_golden("checkpoints/wall_h1"))
-    found.about["classes"]["decoder"] = "models.decoder.diffusion.Decoder"
-    with pytest.raises(CheckpointError, match=r"the decoder is a models\.decoder\.diffusion\.Decoder"):
+    found.about["classes"][part] = "models.dummy.DummyModel"
+    with pytest.raises(CheckpointError, match=rf"the {part} is a models\.dummy\.DummyModel.* it reads models\."):
         stored_architecture(found)
+
+
+def test_a_decoder_without_counterpart_is_left_out(shared_golden, caplog):
+    found = read_checkpoint(shared_golden("checkpoints/wall_h1"))
+    found.about["classes"]["decoder"] = "models.decoder.transposed_conv.TransposedConvDecoder"
+    assert stored_architecture(found)["has_decoder"] is False
+    assert "TransposedConvDecoder, has no counterpart here" in caplog.text
 
 
 def test_recorded_checkpoints_translate(shared_golden):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from models.architecture import stored_architecture
 from models.checkpoint import read_checkpoint, read_weights_file, write_checkpoint, write_model_config, write_tensors
 from models.checkpoint_convert import convert
 from models.checkpoint_summary import summarise
@@ -184,6 +185,13 @@ def test_a_plain_state_dict_needs_nothing_of_anybody(original, tmp_path):
     read_back = read_weights_file(tmp_path / "plain.pth")
     ours = read_weights_file(weights_of(tmp_path / "ours", "safetensors"))
     assert read_back.tensors.keys() == ours.tensors.keys()
+
+
+def test_a_plain_state_dict_takes_the_place_of_the_original(original, tmp_path):
+    convert(weights_of(original), tmp_path / "plain.pth")
+    expected = stored_architecture(read_checkpoint(original))
+    shutil.move(tmp_path / "plain.pth", weights_of(original))
+    assert stored_architecture(read_checkpoint(original)) == expected
 
 
 @pytest.mark.parametrize(
