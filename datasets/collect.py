@@ -5,20 +5,31 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from datasets.behaviour import Behaviour
 from datasets.collection import Collection
 from datasets.files import dataset_root
 from datasets.workers import WorkerError
-from utils.cli import check_types
+from utils.cli import check_types, plain
 
 logger = logging.getLogger(__name__)
-TYPES = {"n_rollout": int, "num_steps": int, "num_workers": int, "chunk_size": int, "data_path": str}
+TYPES = {
+    "n_rollout": int,
+    "n_val": int,
+    "num_steps": int,
+    "num_workers": int,
+    "chunk_size": int,
+    "data_path": str,
+    "image_dtype": str,
+}
 """Types of the settings whose default, null, does not show it."""
 _AGAIN = "finished trajectories are kept; the same command goes on from there"
 
@@ -29,17 +40,8 @@ def main(cfg: DictConfig) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # unwinds: workers and half files go
     try:
         check_types(cfg, "collect", TYPES)
-        behaviour = instantiate(cfg.env.collector)
-        Collection(
-            behaviour,
-            Path(cfg.data_path) if cfg.data_path else dataset_root() / behaviour.folder,
-            n_rollout=cfg.n_rollout,
-            num_steps=cfg.num_steps,
-            image_size=cfg.image_size,
-            image_dtype=cfg.image_dtype,
-            seed=cfg.seed,
-            chunk_size=cfg.chunk_size,
-        ).run(num_workers=cfg.num_workers)
+        for collection in collections(plain(cfg)):
+            collection.run(num_workers=cfg.num_workers)
     except InstantiationException as error:
         sys.exit(f"collect: {error.__cause__ or error}")
     except (ValueError, OSError) as error:
@@ -49,6 +51,31 @@ def main(cfg: DictConfig) -> None:
     except KeyboardInterrupt:
         logger.warning("interrupted; %s", _AGAIN)
         sys.exit(128 + signal.SIGINT)
+
+
+def collections(config: Mapping[str, Any]) -> list[Collection]:
+    """What a composed config asks for: one collection, or one per subset of the data set.
+
+    Raises:
+        ValueError: If a setting does not fit the data set.
+    """
+    behaviour: Behaviour = instantiate(config["env"]["collector"])
+    root = Path(config["data_path"]) if config["data_path"] else dataset_root() / behaviour.folder
+    common = {name: config[name] for name in ("num_steps", "image_size", "image_dtype", "seed", "chunk_size")}
+    if not behaviour.subsets:
+        if config["n_val"] is not None:
+            raise ValueError(f"n_val={config['n_val']} has no effect: {behaviour.folder} has no validation folder")
+        return [Collection(behaviour, root, n_rollout=config["n_rollout"], **common)]
+    counts = {"train": config["n_rollout"], "val": config["n_val"]}
+    return [
+        Collection(
+            behaviour.of_subset(subset),
+            root / subset,
+            n_rollout=released if counts[subset] is None else counts[subset],
+            **common,
+        )
+        for subset, released in behaviour.subsets.items()
+    ]
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import math
 import shutil
@@ -17,7 +16,8 @@ from tqdm import tqdm
 from datasets.behaviour import Behaviour, record
 from datasets.claim import claimed
 from datasets.episode_files import episode_name
-from datasets.files import dataset_error, load_tensor, remove_unfinished, write_whole
+from datasets.episode_store import save_tensors
+from datasets.files import dataset_error, load_tensor, remove_unfinished
 from datasets.workers import available_cores, run_in_processes
 
 logger = logging.getLogger(__name__)
@@ -27,8 +27,6 @@ _PARTS = "parts"
 _CHUNK_BYTES = 256 * 2**20  # frames a worker holds at once
 _MAX_CHUNK = 64
 _WORKER_BYTES = 2**30  # made in about the time that a worker process takes to start
-_FILE_OVERHEAD = 4096
-_DTYPES = {"float32": torch.float32, "uint8": torch.uint8}
 
 
 class Collection:
@@ -44,7 +42,7 @@ class Collection:
         n_rollout: number of trajectories; None takes that of the released data set.
         num_steps: raw steps of a trajectory; None takes that of the released data set.
         image_size: side of the images, pixels.
-        image_dtype: ``float32``, as released, or ``uint8``, a quarter of the size.
+        image_dtype: how images are stored, one of ``behaviour.image_types``; None is as released.
         seed: of the data set.
         chunk_size: trajectories simulated together; None fits their frames into 256 MiB.
 
@@ -59,22 +57,25 @@ class Collection:
         n_rollout: int | None = None,
         num_steps: int | None = None,
         image_size: int = 224,
-        image_dtype: str = "float32",
+        image_dtype: str | None = None,
         seed: int = 0,
         chunk_size: int | None = None,
     ) -> None:
-        if image_dtype not in _DTYPES:
-            raise ValueError(f"image_dtype must be one of {sorted(_DTYPES)}, got {image_dtype!r}")
+        chosen = behaviour.image_types[0] if image_dtype is None else image_dtype
+        if chosen not in behaviour.image_types:
+            raise ValueError(f"image_dtype must be one of {', '.join(behaviour.image_types)}, got {image_dtype!r}")
         self.behaviour = behaviour
         self.folder = Path(folder).expanduser()
         self.n_rollout = behaviour.default_trajectories if n_rollout is None else n_rollout
         self.num_steps = behaviour.default_steps if num_steps is None else num_steps
         self.image_size = image_size
-        self.image_dtype = image_dtype
+        self.image_dtype = chosen
+        self.store = behaviour.store(chosen)
         self.seed = seed
         for name in ("n_rollout", "num_steps", "image_size", "seed"):
             _check_whole(name, getattr(self, name), 0 if name == "seed" else 1)
-        self.frame_bytes = (self.num_steps + 1) * 3 * image_size**2 * _DTYPES[image_dtype].itemsize
+        self.num_frames = self.num_steps + behaviour.frames_after_last
+        self.frame_bytes = (self.num_steps + 1) * 3 * image_size**2 * self.store.dtype.itemsize  # in memory
         fitting = min(_MAX_CHUNK, max(1, _CHUNK_BYTES // self.frame_bytes))
         self.chunk_size = fitting if chunk_size is None else chunk_size
         _check_whole("chunk_size", self.chunk_size, 1)
@@ -128,7 +129,7 @@ class Collection:
         return range(chunk * self.chunk_size, min((chunk + 1) * self.chunk_size, self.n_rollout))
 
     def _episode(self, number: int) -> Path:
-        return self.folder / _EPISODES / episode_name(number)
+        return self.folder / _EPISODES / episode_name(number, self.store.suffix)
 
     def _part(self, chunk: int) -> Path:
         return self.folder / _PARTS / f"chunk_{chunk:05d}.pth"
@@ -138,8 +139,10 @@ class Collection:
         return (self.folder / "states.pth").exists()  # written last
 
     def _finished_episodes(self) -> set[int]:
-        paths = ((number, self._episode(number)) for number in range(self.n_rollout))
-        return {number for number, path in paths if path.exists() and path.stat().st_size > self.frame_bytes}
+        return {number for number in range(self.n_rollout) if self._is_finished(number)}
+
+    def _is_finished(self, number: int) -> bool:
+        return self.store.is_whole(self._episode(number), self.num_frames, self.image_size)
 
     def _chunk_done(self, chunk: int, finished: set[int]) -> bool:
         return finished.issuperset(self._numbers(chunk)) and (self._tables_done or self._part(chunk).exists())
@@ -149,24 +152,24 @@ class Collection:
         numbers = self._numbers(chunk)
         env = self.behaviour.make_env(self.image_size)
         try:
-            recording = record(env, self.behaviour, self.seed, numbers, self.num_steps, _DTYPES[self.image_dtype])
+            recording = record(env, self.behaviour, self.seed, numbers, self.num_steps, self.store.dtype)
         finally:
             env.close()
         assert recording.frames is not None
-        for number, frames in zip(numbers, recording.frames, strict=True):
-            path = self._episode(number)
-            if not (path.exists() and path.stat().st_size > self.frame_bytes):
-                _save(path, frames.clone())  # a view would drag the whole chunk into the file
+        shown = (recording.lengths + self.behaviour.frames_after_last).tolist()
+        for number, frames, count in zip(numbers, recording.frames, shown, strict=True):
+            if not self._is_finished(number):
+                self.store.write(self._episode(number), frames[:count])
                 yield 1
         rows = {name: table.contiguous().clone() for name, table in self.behaviour.tables(recording).items()}
-        _save(self._part(chunk), rows)
+        save_tensors(self._part(chunk), rows)
 
     def _write_tables(self) -> None:
         """Join the parts; ``states.pth`` comes last, so that a data set that has it is complete."""
         if not self._tables_done:
             parts = [torch.load(self._part(chunk), weights_only=True) for chunk in range(self._num_chunks)]
             for name in sorted(parts[0], key=lambda name: name == "states"):
-                _save(self.folder / f"{name}.pth", torch.cat([part[name] for part in parts]))
+                self.behaviour.write_table(self.folder, name, torch.cat([part[name] for part in parts]))
         shutil.rmtree(self.folder / _PARTS, ignore_errors=True)
 
     def _remove_temporaries(self) -> None:
@@ -174,7 +177,8 @@ class Collection:
             remove_unfinished(place)
 
     def _check_space(self, missing: int) -> None:
-        needed = missing * (self.frame_bytes + _FILE_OVERHEAD) + self.n_rollout * self.num_steps * 128
+        each = self.store.bytes_needed(self.num_frames, self.image_size)
+        needed = missing * each + self.n_rollout * self.num_steps * 128
         free = shutil.disk_usage(self.folder).free
         if missing and needed > free:
             remedy = "Free some, choose another data_path, or lower n_rollout or image_size, or use image_dtype=uint8."
@@ -188,14 +192,6 @@ class Collection:
             *(self.folder, *states.shape[:2], self.image_dtype, self.image_size, self.image_size),
             *(_gigabytes(size), kept),
         )
-
-
-def _save(path: Path, value: object) -> None:
-    # Through memory: Ctrl-C while torch writes to a file object surfaces as a RuntimeError about the archive. And by
-    # object, not by name: the name of the temporary file would become part of the contents.
-    buffer = io.BytesIO()
-    torch.save(value, buffer)
-    write_whole(path, lambda file: file.write(buffer.getbuffer()))
 
 
 def _gigabytes(size: float) -> str:

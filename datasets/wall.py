@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from datasets.claim import SETTINGS_FILE
 from datasets.episode_files import TensorEpisodes
-from datasets.files import dataset_error, dataset_root, load_tensor
+from datasets.files import dataset_root
 from datasets.normalizer import Normalizer
+from datasets.tables import check_collected, check_finite, chosen_count, load_tables
 from datasets.trajectories import Trajectories, random_split
 
 FOLDER = "wall_single"
@@ -51,17 +51,11 @@ class WallTrajectories(Trajectories):
         split_seed: int = 42,
     ) -> None:
         self.data_path = Path(data_path).expanduser() if data_path else dataset_root() / FOLDER
-        _check_collected(self.data_path)
-        tables = _load_tables(self.data_path)
-        available, num_steps = tables["actions"].shape[:2]
-        count = available if n_rollout is None else n_rollout
-        if not 1 <= count <= available:
-            raise dataset_error(
-                "n_rollout",
-                f"1..{available} (the trajectories in {self.data_path})",
-                n_rollout,
-                "Change it, or leave it null.",
-            )
+        check_collected(self.data_path, self.name, "the Wall data")
+        tables = load_tables(self.data_path, _TABLES)
+        available, num_steps = tables["states"].shape[:2]
+        check_finite(self.data_path, tables, torch.full((available,), num_steps))
+        count = chosen_count(n_rollout, available, self.data_path)
         self.normalizer = _fit(tables) if normalize_action else Normalizer.identity(2, 2, 2)
         self.states = tables["states"][:count]
         self.actions = tables["actions"][:count]
@@ -70,7 +64,7 @@ class WallTrajectories(Trajectories):
             f"fix_{name}_location": tables[f"{name}_locations"][:count, 0].float() for name in ("door", "wall")
         }
         self._split = random_split(count, split_ratio, split_seed)
-        self._episodes = TensorEpisodes(self.data_path / "obses", count, num_steps)
+        self._episodes = TensorEpisodes(self.data_path / "obses", self.lengths)
         self.frame_size = self._episodes.frame_size
 
     def proprio(self, trajectory: int) -> Tensor:
@@ -88,38 +82,6 @@ class WallTrajectories(Trajectories):
     def train_val(self) -> tuple[Tensor, Tensor]:
         """Trajectory numbers of the training and of the validation part, in the order of the permutation."""
         return self._split
-
-
-def _check_collected(data_path: Path) -> None:
-    """Refuse a missing folder and an unfinished collection, each with the command that mends it."""
-    command = "`python -m datasets.collect env=wall`"
-    if not data_path.is_dir():
-        remedy = f"Download the data (docs/data.md), collect them with {command}, or correct data_path."
-        raise dataset_error(data_path, "the folder of the Wall data", "no such folder", remedy)
-    if (data_path / SETTINGS_FILE).exists() and not (data_path / "states.pth").exists():
-        remedy = f"Run the same {command} again: it goes on where it stopped."
-        raise dataset_error(data_path, "a finished collection", "one that was interrupted", remedy)
-
-
-def _load_tables(data_path: Path) -> dict[str, Tensor]:
-    """Read the four tables and check that they fit each other."""
-    tables: dict[str, Tensor] = {}
-    for name, width in _TABLES.items():
-        path = data_path / f"{name}.pth"
-        table = load_tensor(path)
-        shape = tuple(tables["states"].shape[:2]) if tables else ("n", "T")
-        fits = table.ndim == 3 and table.shape[2] == width and table.numel() > 0
-        if not fits or (tables and table.shape[:2] != tables["states"].shape[:2]):
-            expected = f"shape ({shape[0]}, {shape[1]}, {width})" + (" as states.pth says" if tables else "")
-            raise dataset_error(path, expected, tuple(table.shape), "Fetch all tables of one data set again.")
-        if table.dtype not in (torch.float32, torch.float64):
-            raise dataset_error(path, "float32 or float64", table.dtype, "Fetch the original file again.")
-        if not table.isfinite().all():
-            where = (~table.isfinite()).nonzero()[0].tolist()
-            found = f"{table[tuple(where)].item()} at trajectory {where[0]}, step {where[1]}"
-            raise dataset_error(path, "finite numbers", found, "Remove that trajectory or fetch the file again.")
-        tables[name] = table.clone()  # off the mapped file, which may be replaced while a training runs
-    return tables
 
 
 def _fit(tables: dict[str, Tensor]) -> Normalizer:

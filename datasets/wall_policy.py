@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from datasets.behaviour import Behaviour, Recording
+from datasets.episode_store import EpisodeStore, TensorStore
 from envs.base import VectorEnv
 from envs.wall import WallVectorEnv
 from envs.wall_dynamics import BORDER_HIGH, BORDER_LOW, WALL_HALF_WIDTH
@@ -26,6 +27,11 @@ class Walk:
     states: Tensor
     layouts: dict[str, Tensor]
     actions: Tensor
+
+    @property
+    def lengths(self) -> Tensor:
+        """All are as long as what was drawn."""
+        return torch.full(self.actions.shape[:1], self.actions.shape[1])
 
     def act(self, step: int, states: Tensor) -> Tensor:
         """The drawn actions (B, 2) of this step, wherever the dots are."""
@@ -65,6 +71,8 @@ class WallRandomWalk(Behaviour):
     folder: ClassVar[str] = "wall_single"
     default_trajectories: ClassVar[int] = 1920
     default_steps: ClassVar[int] = 50
+    image_types: ClassVar[tuple[str, ...]] = ("float32", "uint8")
+    frames_after_last: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         if not (self.step_std > 0 and 0 <= self.step_min < self.step_max < math.inf):
@@ -94,6 +102,10 @@ class WallRandomWalk(Behaviour):
     def make_env(self, image_size: int) -> VectorEnv:
         """The Wall on the CPU."""
         return WallVectorEnv(image_size=image_size)
+
+    def store(self, image_type: str) -> EpisodeStore:
+        """One tensor per episode, colours first."""
+        return TensorStore(getattr(torch, image_type))
 
     def begin(self, rngs: Sequence[np.random.Generator], num_steps: int) -> Walk:
         """Draw layout, start and all actions of one walk per generator."""

@@ -26,7 +26,7 @@ MOST_WORKERS = 3  # if nothing is said: each takes 1.2 GB, and all should fit in
 
 def make_jobs(config: Mapping[str, Any], folder: Path) -> list[Job]:
     """All stages of the demo, in the order in which they should start."""
-    data, seed = folder / "data" / "wall_single", config["seed"]
+    data, seed, evaluating = folder / "data", config["seed"], f"plan_{config['env']}"
     training = [f"env.dataset.data_path={data}", f"training.seed={seed}", "num_threads=1"]
     base = folder / "base"
     common = config["finetune"]["common"]
@@ -45,10 +45,12 @@ def make_jobs(config: Mapping[str, Any], folder: Path) -> list[Job]:
         for planner, overrides in planners.items():
             results = folder / f"{model}_{planner}"
             settings = [*evaluation, *overrides, f"ckpt_path={folder / model}", f"run_dir={results}"]
-            jobs.append(Job(f"{model}_{planner}", stages.evaluate, {"overrides": settings}, [model]))
-    arguments = {
+            arguments = {"config_name": evaluating, "overrides": settings}
+            jobs.append(Job(f"{model}_{planner}", stages.evaluate, arguments, [model]))
+    gap = {
         "models": {name: str(folder / name) for name in ("base", *methods)},
         "planned_by": "base",
+        "config_name": evaluating,
         "overrides": [
             *evaluation,
             *planners["GD"],
@@ -59,7 +61,7 @@ def make_jobs(config: Mapping[str, Any], folder: Path) -> list[Job]:
         "num_tasks": config["n_evals"],
         "seed": seed,
     }
-    return [*jobs, Job("gap", stages.measure_gap, arguments, ["base", *methods])]
+    return [*jobs, Job("gap", stages.measure_gap, gap, ["base", *methods])]
 
 
 def commands(jobs: Sequence[Job]) -> list[str]:
@@ -67,13 +69,13 @@ def commands(jobs: Sequence[Job]) -> list[str]:
     entry = {
         "collect": "python -m datasets.collect",
         "train": "python train.py",
-        "evaluate": "python plan.py --config-name plan_wall.yaml",
+        "evaluate": "python plan.py --config-name {config_name}.yaml",
     }
     lines = []
     for job in jobs:
         if job.run.__name__ in entry:
             overrides = [text.replace("run_dir=", "hydra.run.dir=") for text in job.arguments["overrides"]]
-            lines.append(" ".join([entry[job.run.__name__], *overrides]))
+            lines.append(" ".join([entry[job.run.__name__].format(**job.arguments), *overrides]))
     return lines
 
 

@@ -16,11 +16,11 @@ from hydra.utils import instantiate
 
 import plan as planning_entry
 import train as training_entry
-from datasets.collection import Collection
+from datasets.collect import collections
 from models.checkpoint import read_checkpoint
 from models.loading import load_for_planning, stored_normalizer
 from planning.gap import Visits, dataset_visits, one_step_error, planner_visits
-from planning.goals import Problem
+from planning.goals import GoalRequest, make_problem
 from planning.observer import Observer
 from utils.cli import overridden_keys, plain
 
@@ -38,11 +38,8 @@ def collect(overrides: Sequence[str]) -> dict[str, Any]:
     """``python -m datasets.collect``."""
     config = composed("collect", overrides)
     begin = time.perf_counter()
-    names = ("n_rollout", "num_steps", "image_size", "image_dtype", "seed", "chunk_size")
-    collection = Collection(
-        instantiate(config["env"]["collector"]), Path(config["data_path"]), **{name: config[name] for name in names}
-    )
-    collection.run(1)
+    for collection in collections(config):
+        collection.run(1)
     return {"seconds": time.perf_counter() - begin, "trajectories": config["n_rollout"]}
 
 
@@ -54,23 +51,24 @@ def train(overrides: Sequence[str]) -> dict[str, Any]:
     return {"seconds": time.perf_counter() - begin, "folder": str(folder)}
 
 
-def evaluate(overrides: Sequence[str]) -> dict[str, Any]:
-    """``python plan.py --config-name plan_wall.yaml``."""
-    return planning_entry.plan(composed("plan_wall", overrides))
+def evaluate(config_name: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """``python plan.py --config-name <config_name>.yaml``."""
+    return planning_entry.plan(composed(config_name, overrides))
 
 
 @torch.no_grad()
 def measure_gap(
-    models: dict[str, str], planned_by: str, overrides: Sequence[str], num_tasks: int, seed: int
+    models: dict[str, str], planned_by: str, config_name: str, overrides: Sequence[str], num_tasks: int, seed: int
 ) -> dict[str, Any]:
     """One-step errors of all models where the data set goes, and where one model's plans lead.
 
     Args:
         models: name -> model directory. planned_by: the model whose plans are executed, once, for all.
-        overrides: of an evaluation with a GD planner; its open-loop planner and objective plan.
+        config_name, overrides: of an evaluation with a GD planner; its open-loop planner and objective plan for goals
+            from the same source.
         num_tasks: trajectories of either kind.
     """
-    config = composed("plan_wall", overrides)
+    config = composed(config_name, overrides)
     runtime.set_threads(config["num_threads"])
     observers, frameskip, size = {}, 0, 0
     for name, folder in models.items():
@@ -82,11 +80,17 @@ def measure_gap(
         frameskip, size = architecture["frameskip"], architecture["img_size"]
     env = instantiate(config["env"]["simulator"], image_size=size)
     planner = instantiate(config["planner"]).planner
-    seeds = list(range(GAP_SEED, GAP_SEED + num_tasks))
-    states, goals = env.sample_start_goal(seeds)
-    problem = Problem(seeds, states, goals, env.default_layouts(num_tasks))
     trajectories = instantiate(config["env"]["dataset"])
     validation = read_checkpoint(Path(models[planned_by])).about["validation"]
+    request = GoalRequest(
+        env,
+        list(range(GAP_SEED, GAP_SEED + num_tasks)),
+        config["goal_H"],
+        frameskip,
+        lambda: (trajectories, validation),
+        observers[planned_by].normalizer,
+    )
+    problem = make_problem(config["goal_source"], request)
     visits: dict[str, Visits] = {
         "dataset": dataset_visits(trajectories, validation, num_tasks, planner.horizon * frameskip, seed),
         "planner": planner_visits(

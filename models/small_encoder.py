@@ -10,11 +10,18 @@ from models.parts import Encoder
 SCALES = (3.0, 6.0, 12.0, 24.0)  # standard deviations of the windows, in 65ths of the image side
 SAMPLES = 8  # the windows sit on an 8 x 8 grid ...
 TOKENS = 4  # ... of which 2 x 2 make one of the 4 x 4 tokens
-CHANNELS = 2  # redness and darkness
+COLOURS = {
+    # what is drawn, as weights of red, green and blue and a constant, colours in 0..1
+    "wall": ((1.0, -1.0, 0.0, 0.0), (-1.0, 0.0, 0.0, 1.0)),  # the red dot; everything black
+    # the blue agent; the grey block; each blind to white, to the light green landmark, and to the other's light shade
+    "pusht": ((-2.57, 1.30, 2.37, -1.10), (4.36, -5.35, -3.54, 4.53)),
+    "point_maze": ((-0.5, 1.0, -0.5, 0.0),),  # the green ball; floor and walls are no greener than their other colours
+}
+"""Channels that show the moving things of an environment and little else."""
 
 
 class SmallEncoder(Encoder):
-    """Gaussian windows of several widths over two colour channels: a fixed, blurred pyramid.
+    """Gaussian windows of several widths over a few colour channels: a fixed, blurred pyramid.
 
     Because the widest windows reach across the picture, the distance between two latents keeps growing with the
     distance of the objects in them. That is what a goal-reaching objective needs, and what frozen random
@@ -22,25 +29,37 @@ class SmallEncoder(Encoder):
 
     ``calibrate`` must see some frames of the data once, before training; its result is saved with the model.
 
+    Args:
+        img_size: side of the images, pixels.
+        colours: which of ``COLOURS`` shows the moving things; the name of an environment.
+
     Attributes:
-        emb_dim: 32 = 2 channels x 4 widths x 2 x 2 windows. num_patches: 16 = 4 x 4.
+        emb_dim: channels x 4 widths x 2 x 2 windows, so 32 for two channels. num_patches: 16 = 4 x 4.
         observes: "visual", i.e. it wants images.
+
+    Raises:
+        ValueError: If ``colours`` is unknown.
     """
 
     windows: Tensor
     mean: Tensor
     scale: Tensor
     calibrated: Tensor
+    colours: Tensor
 
-    def __init__(self, img_size: int = 65) -> None:
+    def __init__(self, img_size: int = 65, colours: str = "wall") -> None:
         super().__init__()
+        if colours not in COLOURS:
+            raise ValueError(f"encoder.colours must be one of {', '.join(COLOURS)}, got {colours!r}")
+        self.register_buffer("colours", torch.tensor(COLOURS[colours]), persistent=False)  # (c, 4)
+        channels = len(COLOURS[colours])
         per_token = SAMPLES // TOKENS
         self.img_size = img_size
-        self.emb_dim = CHANNELS * len(SCALES) * per_token**2
+        self.emb_dim = channels * len(SCALES) * per_token**2
         self.grid = (TOKENS, TOKENS)
         self.num_patches = TOKENS * TOKENS
         self.register_buffer("windows", self._gaussian_windows(img_size), persistent=False)  # (4, 8, S)
-        shape = (CHANNELS, len(SCALES), SAMPLES, SAMPLES)
+        shape = (channels, len(SCALES), SAMPLES, SAMPLES)
         self.register_buffer("mean", torch.zeros(shape))
         self.register_buffer("scale", torch.ones(len(SCALES)))
         self.register_buffer("calibrated", torch.tensor(False))
@@ -55,9 +74,9 @@ class SmallEncoder(Encoder):
         return (window / window.sum(-1, keepdim=True)).float()
 
     def _responses(self, visual: Tensor) -> Tensor:
-        """(n, 3, S, S) in 0..255 -> (n, 2, 4, 8, 8)."""
+        """(n, 3, S, S) in 0..255 -> (n, c, 4, 8, 8)."""
         image = visual.to(self.windows.dtype) / 255
-        channels = torch.stack([image[:, 0] - image[:, 1], 1 - image[:, 0]], 1)  # redness, darkness
+        channels = torch.einsum("nkyx,ck->ncyx", image, self.colours[:, :3]) + self.colours[:, 3, None, None]
         rows = torch.einsum("ncyx,lgx->nclyg", channels, self.windows)
         return torch.einsum("nclyg,lhy->nclhg", rows, self.windows)
 
@@ -71,7 +90,7 @@ class SmallEncoder(Encoder):
         self.calibrated.fill_(True)
 
     def forward(self, visual: Tensor) -> Tensor:
-        """Images (..., 3, S, S), uint8 or float in 0..255 -> features (..., 16, 32).
+        """Images (..., 3, S, S), uint8 or float in 0..255 -> features (..., 16, emb_dim).
 
         Raises:
             ValueError: If the images have another side than the encoder was built for.

@@ -156,7 +156,7 @@ def test_a_second_collector_is_kept_out(tmp_path):
     [
         ({"n_rollout": 0}, "n_rollout must be a whole number, at least 1, got 0"),
         ({"num_steps": 2.5}, "num_steps"),
-        ({"image_dtype": "float16"}, r"image_dtype must be one of \['float32', 'uint8'\]"),
+        ({"image_dtype": "float16"}, r"image_dtype must be one of float32, uint8"),
         ({"seed": -1}, "seed"),
         ({"chunk_size": 0}, "chunk_size"),
     ],

@@ -1,0 +1,147 @@
+"""The PushT data set as DINO-WM released it: ``pusht_noise/``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from datasets.episode_files import VideoEpisodes
+from datasets.files import dataset_error, dataset_root, load_plain_pickle
+from datasets.normalizer import Normalizer
+from datasets.tables import check_collected, check_finite, checked_lengths, chosen_count, load_tables
+from datasets.trajectories import Trajectories
+from envs.pusht_shapes import SHAPES
+
+FOLDER = "pusht_noise"
+ACTION_SCALE = 100.0
+"""Pixels in a unit of a raw action."""
+_PROPRIO = [0, 1, 5, 6]  # entries of a state: the agent's place and velocity
+_STATE_MEAN = (236.6155, 264.5674, 255.1307, 266.3721, 1.9584, -2.93032027, 2.54307914)
+_STATE_STD = (101.1202, 87.0112, 52.7054, 57.4971, 1.7556, 74.84556075, 74.14009094)
+NORMALIZATION = {
+    "action_mean": (-0.0087, 0.0068),
+    "action_std": (0.2019, 0.2002),
+    "state_mean": _STATE_MEAN,
+    "state_std": _STATE_STD,
+    "proprio_mean": [_STATE_MEAN[i] for i in _PROPRIO],
+    "proprio_std": [_STATE_STD[i] for i in _PROPRIO],
+}
+"""What the released checkpoints were trained with, used for all PushT data instead of their own statistics."""
+_TABLES = {"states": 5, "velocities": 2, "rel_actions": 2}
+
+
+class _Part(NamedTuple):
+    """One of the two folders; n trajectories."""
+
+    states: Tensor  # (n, T, 7)
+    actions: Tensor  # (n, T, 2)
+    lengths: Tensor  # (n,)
+    shapes: Tensor  # (n, 1)
+    episodes: VideoEpisodes
+
+
+class PushTTrajectories(Trajectories):
+    """Trajectories of unequal lengths, the n of ``train/`` first, then the m of ``val/``, and one video per episode.
+
+    Each of the two folders holds ``states.pth`` (n, T, 5), ``velocities.pth`` and ``rel_actions.pth`` (n, T, 2),
+    ``seq_lengths.pkl`` with n lengths, ``shapes.pkl`` with n names of block shapes (absent: all are T), and
+    ``obses/episode_{i:03d}.mp4`` with square frames. A state is the agent's x, y, the block's x, y, in pixels of a
+    512 x 512 window, the block's angle and the agent's velocity, pixels per second; the proprio values are the agent's
+    place and velocity. A raw action is the target relative to the agent, in units of 100 pixels.
+
+    Args:
+        data_path: folder that holds ``train`` and ``val``; None is ``$DATASET_DIR/pusht_noise``.
+        n_rollout: use only the first so many trajectories of each folder (of ``val`` all, if it has fewer); None uses
+            all.
+        normalize_action: z-score actions, states and proprio values; false leaves all three raw.
+
+    Raises:
+        DatasetError: If a file is missing, damaged or empty, or has another shape, non-finite values, impossible
+            lengths or unknown block shapes. A damaged video other than the first is found when it is read.
+
+    Deviation: only relative actions are read. The released absolute ones are no actions of the simulated environment,
+    nor do the statistics of the released checkpoints fit them.
+    """
+
+    name = "pusht"
+
+    def __init__(
+        self, data_path: str | Path | None = None, n_rollout: int | None = None, normalize_action: bool = True
+    ) -> None:
+        self.data_path = Path(data_path).expanduser() if data_path else dataset_root() / FOLDER
+        for part in ("train", "val"):
+            check_collected(self.data_path / part, self.name, f"the PushT data ({part})")
+        train = _load_part(self.data_path / "train", n_rollout)
+        val = _load_part(self.data_path / "val", n_rollout, fewer_will_do=True)
+        self.states = _joined(train.states, val.states)
+        self.actions = _joined(train.actions, val.actions)
+        self.lengths = torch.cat((train.lengths, val.lengths))
+        self._shapes = torch.cat((train.shapes, val.shapes))
+        self.normalizer = Normalizer.from_dict(NORMALIZATION) if normalize_action else Normalizer.identity(2, 7, 4)
+        self._episodes = (train.episodes, val.episodes)
+        self._num_train = len(train.lengths)
+        self.frame_size = train.episodes.frame_size
+        if val.episodes.frame_size != self.frame_size:
+            expected = f"frames of {self.frame_size} pixels, as {train.episodes.path(0)}"
+            remedy = "Collect both parts with one image_size."
+            raise dataset_error(val.episodes.path(0), expected, val.episodes.frame_size, remedy)
+
+    def proprio(self, trajectory: int) -> Tensor:
+        """The agent's x, y and velocity (T, 4)."""
+        return self.states[trajectory][:, _PROPRIO]
+
+    def frames(self, trajectory: int, steps: Sequence[int]) -> Tensor:
+        """Decode the frames at these raw steps: (len(steps), 3, S, S), uint8."""
+        if trajectory < self._num_train:
+            return self._episodes[0].frames(trajectory, steps)
+        return self._episodes[1].frames(trajectory - self._num_train, steps)
+
+    def layout(self, trajectory: int) -> dict[str, Tensor]:
+        """The block's shape, (1,) int64, an index into ``envs.pusht_shapes.SHAPES``."""
+        return {"shape": self._shapes[trajectory]}
+
+    def train_val(self) -> tuple[Tensor, Tensor]:
+        """Trajectory numbers of the two folders."""
+        return torch.arange(self._num_train), torch.arange(self._num_train, len(self))
+
+
+def _load_part(folder: Path, n_rollout: int | None, fewer_will_do: bool = False) -> _Part:
+    tables = load_tables(folder, _TABLES)
+    path = folder / "seq_lengths.pkl"
+    lengths = checked_lengths(path, load_plain_pickle(path), tables["states"])
+    check_finite(folder, tables, lengths)
+    available = len(lengths)
+    if fewer_will_do and n_rollout is not None:
+        n_rollout = min(n_rollout, available)
+    count = chosen_count(n_rollout, available, folder)
+    return _Part(
+        states=torch.cat((tables["states"][:count], tables["velocities"][:count]), -1),
+        actions=tables["rel_actions"][:count] / ACTION_SCALE,
+        lengths=lengths[:count],
+        shapes=_load_shapes(folder / "shapes.pkl", available)[:count, None],
+        episodes=VideoEpisodes(folder / "obses", lengths[:count]),
+    )
+
+
+def _load_shapes(path: Path, count: int) -> Tensor:
+    """Number of each trajectory's block shape, (count,) int64."""
+    values = load_plain_pickle(path) if path.exists() else ["T"] * count
+    names = [str(name) for name in (values if isinstance(values, list | tuple) else np.atleast_1d(values))]
+    if len(names) != count:
+        expected = f"{count} shapes, one for each trajectory of the tables"
+        raise dataset_error(path, expected, len(names), "Fetch the original file again.")
+    if unknown := sorted(set(names) - set(SHAPES)):
+        raise dataset_error(path, f"shapes among {list(SHAPES)}", unknown, "Leave out the trajectories with others.")
+    return torch.tensor([SHAPES.index(name) for name in names])
+
+
+def _joined(train: Tensor, val: Tensor) -> Tensor:
+    """Concatenate (n, T, width) and (m, T', width), padding the shorter time axis with zeros."""
+    longest = max(train.shape[1], val.shape[1])
+    return torch.cat([pad(part, (0, 0, 0, longest - part.shape[1])) for part in (train, val)])

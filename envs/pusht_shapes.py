@@ -1,0 +1,54 @@
+"""The blocks that PushT knows: which rectangles each is made of."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A rigid block of mass 1 made of rectangles, in pixels of its own coordinates, y downwards.
+
+    Attributes:
+        rectangles: left, top, right and bottom of each. Their order is part of the dynamics: contacts are solved in it.
+        inertia_of: the rectangles whose moments about the origin add up to the block's. Some blocks count one twice
+            and another not at all, which the original does and the released data have in them.
+    """
+
+    rectangles: tuple[tuple[float, float, float, float], ...]
+    inertia_of: tuple[int, ...]
+
+    @property
+    def polygons(self) -> list[list[Point]]:
+        """The corners of each rectangle, clockwise on the screen."""
+        return [[(x0, y0), (x1, y0), (x1, y1), (x0, y1)] for x0, y0, x1, y1 in self.rectangles]
+
+    def placed(self, x: float, y: float, angle: float) -> list[list[Point]]:
+        """The corners of each rectangle on the table if the block's origin is at (x, y)."""
+        cos, sin = math.cos(angle), math.sin(angle)
+        return [[(cos * u - sin * v + x, sin * u + cos * v + y) for u, v in polygon] for polygon in self.polygons]
+
+    @property
+    def center_of_gravity(self) -> Point:
+        """The mean of the rectangles' centres, whatever their sizes."""
+        count = 2 * len(self.rectangles)
+        return (
+            sum(left + right for left, _, right, _ in self.rectangles) / count,
+            sum(top + bottom for _, top, _, bottom in self.rectangles) / count,
+        )
+
+
+BLOCKS = {
+    "T": Block(((-60, 0, 60, 30), (-15, 30, 15, 120)), inertia_of=(0, 0)),
+    "L": Block(((0, 0, 40, 80), (0, -40, 80, 0)), inertia_of=(0, 1)),
+    "Z": Block(((0, 0, 80, 40), (-40, -40, 40, 0)), inertia_of=(0, 1)),
+    "square": Block(((-40, -40, 40, 40),), inertia_of=(0,)),
+    "I": Block(((-20, -80, 20, 80),), inertia_of=(0,)),
+    "small_tee": Block(((-60, 0, 60, 40), (-20, 40, 20, 80)), inertia_of=(0, 1)),
+    "+": Block(((-60, -20, 60, 20), (-20, 20, 20, 60), (-20, -60, 20, -20)), inertia_of=(0, 0, 0)),
+}
+SHAPES = tuple(BLOCKS)
+"""Names of the blocks. A layout says ``shape`` as an index into this tuple; 0, the T, is the default."""
