@@ -72,6 +72,8 @@ def plan(config: Mapping[str, Any]) -> dict[str, Any]:
         except StopRequested:
             log.warning("finished iterations are saved; continue with: python plan.py resume=%s", config["run_dir"])
             raise
+        finally:
+            evaluation.task.env.close()
 
 
 if __name__ == "__main__":

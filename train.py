@@ -75,6 +75,7 @@ def train(config: Mapping[str, Any], explicit: Set[str]) -> Path:
         log.warning("saved after step %d; continue with: python train.py resume=%s", trainer.step, config["run_dir"])
         raise
     finally:
+        trainer.method.close()
         trainer.logger.close()
     return Path(config["run_dir"])
 

@@ -82,6 +82,31 @@ class VectorEnv(ABC):
             rows: (b,) episodes to draw; None draws all. Nothing is computed for the others.
         """
 
+    def rollout(self, actions: Tensor, frame_every: int | None = None) -> tuple[Tensor, Tensor | None]:
+        """Step and render in one go; an environment may do it faster than by one call after the other.
+
+        Args:
+            actions: (B, K, env_action_dim) raw actions.
+            frame_every: raw steps between two frames, the first of the state before the first step; None: no frames.
+
+        Returns:
+            The visited states (B, K, S), and frames (B, K // frame_every + 1, 3, H, W) or None.
+
+        Raises:
+            ValueError: If K is not a multiple of ``frame_every``.
+        """
+        num_steps = actions.shape[1]
+        block = frame_every or max(num_steps, 1)
+        if num_steps % block:
+            raise ValueError(f"env {self.name}: {num_steps} actions are not a multiple of frame_every={frame_every}")
+        if not frame_every:
+            return self.step(actions), None
+        visited, frames = [self.step(actions[:, :0])], [self.render()]
+        for start in range(0, num_steps, block):
+            visited.append(self.step(actions[:, start : start + block]))
+            frames.append(self.render())
+        return torch.cat(visited, 1), torch.stack(frames, 1)
+
     @abstractmethod
     def proprio(self, states: Tensor) -> Tensor:
         """What the agent senses of its own body, in raw units: (..., S) -> (..., E) float32."""
@@ -115,14 +140,6 @@ def simulate(
     Raises:
         ValueError: If K is not a multiple of ``frame_every``.
     """
-    num_steps = actions.shape[1]
-    block = frame_every or max(num_steps, 1)
-    if num_steps % block:
-        raise ValueError(f"simulate: {num_steps} actions are not a multiple of frame_every={frame_every}")
-    visited = [env.reset(seeds, states, layouts)[:, None]]
-    frames = [env.render()] if frame_every else []
-    for start in range(0, num_steps, block):
-        visited.append(env.step(actions[:, start : start + block]))
-        if frame_every:
-            frames.append(env.render())
-    return Trajectory(torch.cat(visited, 1), torch.stack(frames, 1) if frames else None, block)
+    start = env.reset(seeds, states, layouts)[:, None]
+    visited, frames = env.rollout(actions, frame_every)
+    return Trajectory(torch.cat([start, visited], 1), frames, frame_every or max(actions.shape[1], 1))

@@ -77,6 +77,11 @@ class Method:
             model.predict_tokens(model.tokens(windows.source, windows.actions)), windows.target
         )
 
+    def close(self) -> None:
+        """Called once after training, however it ended."""
+        if self.context is not None and self.context.env is not None:
+            self.context.env.close()
+
     def report(self) -> dict[str, float]:
         """Numbers for the log besides the losses."""
         return {}
