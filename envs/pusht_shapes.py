@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
+from envs.simulator import Layout
+
 Point = tuple[float, float]
 
 
@@ -50,5 +54,22 @@ BLOCKS = {
     "small_tee": Block(((-60, 0, 60, 40), (-20, 40, 20, 80)), inertia_of=(0, 1)),
     "+": Block(((-60, -20, 60, 20), (-20, 20, 20, 60), (-20, -60, 20, -20)), inertia_of=(0, 0, 0)),
 }
+SHAPE_KEY = "shape"
 SHAPES = tuple(BLOCKS)
 """Names of the blocks. A layout says ``shape`` as an index into this tuple; 0, the T, is the default."""
+
+
+def shape_index(layout: Layout) -> int:
+    """The block that a layout asks for, as an index into ``SHAPES``.
+
+    Raises:
+        ValueError: If the layout says anything else or there is no such block.
+    """
+    if unknown := sorted(set(layout) - {SHAPE_KEY}):
+        raise ValueError(f"env pusht: unknown layout keys {unknown}, known is ['{SHAPE_KEY}']")
+    given = np.asarray(layout.get(SHAPE_KEY, 0))
+    for index in range(len(SHAPES)):
+        if given.size == 1 and given.item() == index:
+            return index
+    known = ", ".join(f"{index} = {name}" for index, name in enumerate(SHAPES))
+    raise ValueError(f"env pusht: layout shape must be one number out of {known}; got {given.tolist()}")

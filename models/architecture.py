@@ -130,12 +130,14 @@ def _adopt(
         CheckpointError: If a value is more than a number, a truth value or a text: a class that is named inside of it,
             or that an interpolation makes up, would be called when the part is built.
     """
-    ours = _load(CONFIG / part / f"{option}.yaml")
-    taken = {key: value for key, value in arguments.items() if key in {*ours, *further} and key != "_target_"}
+    option_file = _load(CONFIG / part / f"{option}.yaml")
+    known = {*option_file, *further} - {"_target_"}
+    taken = {key: value for key, value in arguments.items() if key in known}
     for key, value in taken.items():
         if not isinstance(value, bool | int | float | str | None) or "${" in str(value):
             raise CheckpointError(f"{source}: {part}.{key} must be a plain value, got {value!r}")
-    return ours | taken
+    # what an option takes from the rest of a config stands in the file; in an older one, the class's own default holds
+    return {key: value for key, value in option_file.items() if "${" not in str(value)} | taken
 
 
 def _load(path: Path) -> dict[str, Any]:
