@@ -245,7 +245,7 @@ WALL_NORMALIZER = {
 
 def option(group: str, name: str, **changes: Any) -> dict[str, Any]:
     """A config option as plain data."""
-    loaded = OmegaConf.to_container(OmegaConf.load(REPOSITORY / "conf" / group / f"{name}.yaml"))
+    loaded = OmegaConf.to_container(OmegaConf.load(REPOSITORY / "conf" / group / f"{name}.yaml"), resolve=True)
     assert isinstance(loaded, dict)
     return loaded | changes
 
