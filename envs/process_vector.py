@@ -1,0 +1,232 @@
+"""A batch of episodes out of simulators that play one episode at a time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from envs.base import Layouts, Outcome, VectorEnv
+from envs.episode_layouts import default_layouts, split_layouts
+from envs.episode_player import Arrays, Failure, PlayTask, ResetTask, Task, load_simulator
+from envs.shared_arrays import Shapes
+from envs.worker_pool import OwnProcess, WorkerPool
+
+FRAME_BYTES_AT_ONCE = 256 << 20
+NUM_NAMED = 10  # episodes listed in an error
+
+
+class EnvWorkerError(RuntimeError):
+    """A simulator failed or its process died; names the episodes. The next ``reset`` starts afresh."""
+
+
+class ProcessVectorEnv(VectorEnv):
+    """A batch of episodes, played by worker processes; states float64, images uint8, all on the CPU.
+
+    Gymnasium's AsyncVectorEnv would do for one action at a time, but it makes and ships an observation with each.
+    Here a call runs a whole block of actions, only the frames asked for are drawn, and the large arrays lie in shared
+    memory. An episode's result depends neither on the number of workers nor on the other episodes.
+
+    A worker starts when a ``reset`` first gives it an episode, and ends with ``close``, with this object or with this
+    process, however that ends. Rows are dealt out so that the first n, every second one and the like are spread
+    evenly: images are often wanted of some rows only. Not for use from several threads at a time.
+    """
+
+    def __init__(self, simulator: str, image_size: int = 224, num_workers: int | None = None) -> None:
+        """Set up an environment without episodes.
+
+        Args:
+            simulator: a subclass of ``Simulator``, as ``module:Class``; the module must not import torch.
+            image_size: side of the images, pixels.
+            num_workers: processes; None means one per core, 0 plays the episodes in this process.
+
+        Raises:
+            ValueError: If a number is out of its range or there is no such simulator.
+        """
+        if image_size < 1:
+            raise ValueError(f"env.image_size must be at least 1 pixel, got {image_size}")
+        if num_workers is None:
+            num_workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        if num_workers < 0:
+            raise ValueError(f"env.num_workers must be at least 0, or null for one per core, got {num_workers}")
+        self._class = load_simulator(simulator)
+        self.name, self.state_dim = self._class.name, self._class.state_dim
+        self.env_action_dim, self.proprio_dim = self._class.env_action_dim, len(self._class.proprio_indices)
+        self.image_size = image_size
+        self._pool = (
+            WorkerPool(num_workers, simulator, image_size) if num_workers else OwnProcess(simulator, image_size)
+        )
+        self._seeds: list[int] | None = None  # of the current episodes
+
+    def default_layouts(self, num_episodes: int) -> dict[str, Tensor]:
+        """The simulator's default, ``num_episodes`` times."""
+        return default_layouts(self._class, num_episodes)
+
+    def sample_start_goal(self, seeds: Sequence[int], layouts: Layouts | None = None) -> tuple[Tensor, Tensor]:
+        """Draw an independent start and goal state per seed: two (B, S) float64 tensors, whatever the layouts."""
+        drawn = [self._class.sample_start_goal(int(seed)) for seed in seeds]
+        start_goal = torch.from_numpy(np.array(drawn, np.float64).reshape(-1, 2, self.state_dim))
+        return start_goal[:, 0], start_goal[:, 1]
+
+    def reset(self, seeds: Sequence[int], states: Tensor, layouts: Layouts | None = None) -> Tensor:
+        """Start one episode per row of ``states`` (B, S); returns the states (B, S) they really start from.
+
+        The seeds are only named in errors.
+
+        Raises:
+            ValueError: If states or layouts do not fit, or the simulator refuses one.
+            EnvWorkerError: If a simulator fails or a worker dies.
+        """
+        shape = (len(seeds), self.state_dim)
+        if states.shape != shape or states.dtype not in (torch.float32, torch.float64):
+            raise ValueError(
+                f"env {self.name}: states must be float32 or float64 of shape {shape}, one per seed, "
+                f"got {states.dtype} of shape {tuple(states.shape)}"
+            )
+        each = split_layouts(self._class, layouts, len(seeds))
+        shapes: Shapes = {"states": (shape, "f8")}
+        arrays = self._pool.arrays(shapes)
+        arrays["states"][...] = states.detach().cpu().numpy()
+        tasks = [ResetTask(rows, [each[row] for row in rows]) for rows in self._deal(range(len(seeds)))]
+        self._run(shapes, tasks, [int(seed) for seed in seeds])
+        return torch.from_numpy(arrays["states"].copy())
+
+    def step(self, actions: Tensor) -> Tensor:
+        """Execute blocks of raw actions (B, K, env_action_dim); returns the visited states (B, K, S).
+
+        Raises:
+            ValueError: If the actions do not fit the episodes, or the simulator refuses one.
+            EnvWorkerError: If a simulator fails or a worker dies.
+        """
+        return self.rollout(actions)[0]
+
+    def rollout(self, actions: Tensor, frame_every: int | None = None) -> tuple[Tensor, Tensor | None]:
+        """Step and draw in one go, so that no episode waits for the others before each frame.
+
+        Args:
+            actions: (B, K, env_action_dim) raw, computed with in float32.
+            frame_every: raw steps between two frames, the first of the state before the first step; None: no frames.
+
+        Returns:
+            The visited states (B, K, S) and None or frames (B, K // frame_every + 1, 3, image_size, image_size).
+
+        Raises:
+            ValueError: As ``step``, or if K is not a multiple of ``frame_every``.
+            EnvWorkerError: If a simulator fails or a worker dies.
+        """
+        num_episodes = len(self._current())
+        if actions.ndim != 3 or actions.shape[::2] != (num_episodes, self.env_action_dim):
+            expected = f"({num_episodes}, K, {self.env_action_dim})"
+            raise ValueError(f"env {self.name}: actions must be {expected}, got {tuple(actions.shape)}")
+        num_steps = actions.shape[1]
+        block = max(num_steps, 1) if frame_every is None else frame_every
+        if block < 1 or num_steps % block:
+            raise ValueError(f"env {self.name}: {num_steps} actions are not a multiple of {frame_every=}")
+        raw = actions.detach().to("cpu", torch.float32).numpy()
+        if frame_every is None:
+            return torch.from_numpy(self._play(range(num_episodes), raw, block, 0)["visited"].copy()), None
+        visited = np.empty((num_episodes, num_steps, self.state_dim))
+        frames = np.empty((num_episodes, num_steps // block + 1, *self._frame_shape), np.uint8)
+        at_once = max(FRAME_BYTES_AT_ONCE // max(frames[:, 0].nbytes, 1), 1)
+        for first in range(0, frames.shape[1], at_once):
+            last = min(first + at_once, frames.shape[1])
+            # frame n shows the state after n blocks; the start takes none
+            steps = slice(max(first - 1, 0) * block, (last - 1) * block)
+            played = self._play(range(num_episodes), raw[:, steps], block, last - first)
+            visited[:, steps], frames[:, first:last] = played["visited"], played["frames"]
+        return torch.from_numpy(visited), torch.from_numpy(frames)
+
+    def render(self, rows: Tensor | None = None) -> Tensor:
+        """Images (b, 3, image_size, image_size) uint8 of the current states of ``rows`` (b,); None draws all.
+
+        Raises:
+            ValueError: If the rows are no integers, or not those of episodes.
+            EnvWorkerError: If a simulator fails or a worker dies.
+        """
+        num_episodes = len(self._current())
+        wanted = torch.arange(num_episodes) if rows is None else rows.cpu()
+        if wanted.ndim != 1 or wanted.is_floating_point() or wanted.dtype == torch.bool:
+            found = f"{wanted.dtype} of shape {tuple(wanted.shape)}"
+            raise ValueError(f"env {self.name}: rows must be integers of shape (b,), got {found}")
+        chosen: list[int] = wanted.tolist()
+        if outside := [row for row in chosen if not 0 <= row < num_episodes]:
+            raise ValueError(f"env {self.name}: there are {num_episodes} episodes, none of them {outside[:NUM_NAMED]}")
+        nothing = np.empty((len(chosen), 0, self.env_action_dim), np.float32)
+        return torch.from_numpy(self._play(chosen, nothing, 1, 1)["frames"][:, 0].copy())
+
+    def proprio(self, states: Tensor) -> Tensor:
+        """The simulator's ``proprio_indices`` of the states: (..., S) -> (..., E) float32."""
+        return states[..., list(self._class.proprio_indices)].float()
+
+    def success(self, states: Tensor, goals: Tensor) -> Outcome:
+        """Compare states (B, S) with goals (B, S), on the CPU.
+
+        Raises:
+            ValueError: If the shapes differ.
+        """
+        if states.shape != goals.shape or states.ndim != 2 or states.shape[1] != self.state_dim:
+            shapes = f"{tuple(states.shape)} and {tuple(goals.shape)}"
+            raise ValueError(f"env {self.name}: states and goals must both be (B, {self.state_dim}), got {shapes}")
+        reached, distance = self._class.compare(*(part.detach().cpu().double().numpy() for part in (states, goals)))
+        return Outcome(success=torch.from_numpy(reached), state_dist=torch.from_numpy(distance))
+
+    def close(self) -> None:
+        """End the workers and give their memory back; a later ``reset`` starts new ones."""
+        self._seeds = None
+        self._pool.close()
+
+    @property
+    def _frame_shape(self) -> tuple[int, int, int]:
+        return 3, self.image_size, self.image_size
+
+    def _current(self) -> list[int]:
+        if self._seeds is None:
+            raise RuntimeError(f"env {self.name}: call reset before step and render, and again after an error")
+        return self._seeds
+
+    def _play(self, rows: Sequence[int], actions: NDArray[np.float32], block: int, num_frames: int) -> Arrays:
+        """Step and draw episodes ``rows`` (n,) as ``PlayTask`` says; the arrays are those of the pool."""
+        leading = actions.shape[:2]
+        shapes: Shapes = {
+            "actions": (actions.shape, "f4"),
+            "visited": ((*leading, self.state_dim), "f8"),
+            "frames": ((len(rows), num_frames, *self._frame_shape), "u1"),
+        }
+        arrays = self._pool.arrays(shapes)
+        arrays["actions"][...] = actions
+        tasks = [PlayTask([rows[place] for place in places], places, block) for places in self._deal(rows)]
+        self._run(shapes, tasks, self._current())
+        return arrays
+
+    def _deal(self, rows: Sequence[int]) -> list[list[int]]:
+        """For each worker, the places in ``rows`` of those that it plays."""
+        num_workers = self._pool.num_workers
+        hands: list[list[int]] = [[] for _ in range(num_workers)]
+        for place, row in enumerate(rows):
+            # 0 1 2, 1 2 0, 2 0 1, ...: plain turns would give all even rows to one of two workers
+            hands[(row + row // num_workers) % num_workers].append(place)
+        return hands
+
+    def _run(self, shapes: Shapes, tasks: Sequence[Task], seeds: list[int]) -> None:
+        """Do tasks on the episodes with these seeds, which are the current ones afterwards, if nothing goes wrong."""
+        self._seeds = None
+        if failure := self._pool.run(shapes, tasks):
+            raise self._error(failure, seeds)
+        self._seeds = seeds
+
+    def _error(self, failure: Failure, seeds: list[int]) -> Exception:
+        rows = list(failure.rows[:NUM_NAMED])
+        named = f"episodes {rows} with seeds {[seeds[row] for row in rows]}"
+        if failure.is_refusal:
+            reason = failure.message.removeprefix(f"env {self.name}: ")
+            error: Exception = ValueError(f"env {self.name}: {reason} ({named})")
+        else:
+            more = f" and {len(failure.rows) - len(rows)} more" if len(failure.rows) > len(rows) else ""
+            error = EnvWorkerError(f"env {self.name}: {failure.message}; it was playing {named}{more}")
+        if failure.details:
+            error.add_note(f"In the simulator:\n{failure.details}")
+        return error
