@@ -13,8 +13,9 @@ from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 
-from benchmarks.cases import SIZES, model_cases, simulator_cases
+from benchmarks.cases import SIZES, model_cases
 from benchmarks.measure import Timing, matmul_ceiling, measure
+from benchmarks.simulation import reading_cases, simulator_cases
 from utils.files import write_json
 
 
@@ -33,11 +34,13 @@ def main() -> None:
     before = {} if options.compare is None else _earlier(options.compare)
     say = sys.stdout.write
     say(f"matrix product, float32: {matmul_ceiling(device):.0f} GFLOP/s on {device}, {options.threads} threads\n")
-    say(f"{'':34}{'items/s':>14}  {'':10}{'GFLOP/item':>11}{'GFLOP/s':>9}{'of ceiling':>11}{'peak GB':>9}\n")
+    titles = f"{'GFLOP/item':>11}{'GFLOP/s':>9}{'of ceiling':>11}{'peak GB':>9}{'x plain':>9}"
+    say(f"{'':34}{'items/s':>14}  {'':10}{titles}\n")
     timings = []
     with tempfile.TemporaryDirectory() as folder:
         sizes = SIZES if options.size == "both" else [options.size]
-        for case in chain(simulator_cases(), *(model_cases(size, Path(folder) / size, device) for size in sizes)):
+        data = reading_cases(Path(folder))
+        for case in chain(simulator_cases(), data, *(model_cases(size, Path(folder) / size, device) for size in sizes)):
             timings.append(measure(case, device, options.seconds))
             say(_line(timings[-1], before) + "\n")
             sys.stdout.flush()
@@ -53,7 +56,7 @@ def _line(timing: Timing, before: dict[str, float]) -> str:
         line += f"{timing.gflop_per_item:11.4f}{timing.gflops:9.1f}{100 * timing.fraction:10.0f}%"
     else:
         line += " " * 31
-    line += f"{timing.peak_gb:9.2f}"
+    line += f"{timing.peak_gb:9.2f}" + (f"{timing.speedup:8.1f}x" if timing.speedup else " " * 9)
     if timing.name in before:
         line += f"   {timing.items_per_second / before[timing.name]:.2f} x"
     return line

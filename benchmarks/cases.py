@@ -1,4 +1,4 @@
-"""What is timed: simulator, encoder, a training step of each method, a planning step of each planner."""
+"""The networks that are timed: encoder, a training step of each method, a planning step of each planner."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from torch import Tensor
 
+from benchmarks.configs import CONFIG, composed
 from benchmarks.measure import Case
 from datasets.collection import Collection
-from envs.wall import WallVectorEnv
 from models.latent import Latent
 from planning.cost import LatentGoalCost
 from planning.noise import EpisodeNoise
 from planning.objectives import GoalDistance
 from training.assemble import build_trainer
 from training.trainer import Trainer
-from utils.cli import overridden_keys, plain
+from utils.cli import overridden_keys
 
-CONFIG = Path(__file__).resolve().parent.parent / "conf"
 METHODS = ("offline", "adversarial", "online")
 SIZES: Mapping[str, list[str]] = {
     "small": ["experiment=wall_small"],
@@ -31,30 +30,6 @@ SIZES: Mapping[str, list[str]] = {
     "full": ["env=wall", "encoder.weights=random", "training.batch_size=1", "model.train_decoder=false"],
 }
 """Overrides of ``train.py`` for the demo's model, and for DINO-WM's at full size."""
-
-
-def composed(overrides: list[str]) -> dict[str, Any]:
-    """``conf/train.yaml`` as plain data."""
-    with initialize_config_dir(str(CONFIG), version_base="1.3"):
-        return plain(compose("train", overrides=overrides))
-
-
-def simulator_cases() -> Iterator[Case]:
-    """Wall steps in blocks of 25, and images."""
-    for episodes in (50, 1000, 20_000):
-        env, actions = _wall(episodes), torch.rand(episodes, 25, 2) - 0.5
-        yield Case(f"Wall simulator, batch {episodes}", "steps", episodes * 25, partial(env.step, actions), False)
-    env = _wall(1000)
-    yield Case("Wall images 65 px, batch 1000", "frames", 1000, env.render, False)
-    large = _wall(50, image_size=224)
-    yield Case("Wall images 224 px, batch 50", "frames", 50, large.render, False)
-
-
-def _wall(episodes: int, image_size: int = 65) -> WallVectorEnv:
-    env = WallVectorEnv(image_size)
-    seeds = range(episodes)
-    env.reset(seeds, env.sample_start_goal(seeds)[0])
-    return env
 
 
 def model_cases(size: str, folder: Path, device: torch.device) -> Iterator[Case]:

@@ -20,6 +20,7 @@ class Case:
         name: what it is. unit: of the items. items: done by one call of ``run``.
         run: the work; it must leave nothing behind that changes the next call's work.
         counts_flops: whether the work is network arithmetic.
+        plain: the same work done in the plain way, to compare with; timed in turn with ``run``.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Case:
     items: int
     run: Callable[[], object]
     counts_flops: bool = True
+    plain: Callable[[], object] | None = None
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Timing:
     Attributes:
         items_per_second: from the median of the repeats. gflop_per_item: counted; 0 where nothing is counted.
         fraction: of the matrix-product ceiling. peak_gb: largest resident memory of the process so far.
+        speedup: over the plain way; 0 where there is none.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Timing:
     gflops: float
     fraction: float
     peak_gb: float
+    speedup: float = 0.0
 
 
 def matmul_ceiling(device: torch.device, size: int = 1024, seconds: float = 1.0) -> float:
@@ -64,16 +68,21 @@ def measure(case: Case, device: torch.device, seconds: float) -> Timing:
         case.run()
     flops = counter.get_total_flops() if case.counts_flops else 0
     times: list[float] = []
+    plain: list[float] = []
     begin = time.perf_counter()
     while len(times) < 3 or time.perf_counter() - begin < seconds:
         times.append(_timed(case.run, device))
+        if case.plain is not None:
+            plain.append(_timed(case.plain, device))
     ceiling = max(before, matmul_ceiling(device, seconds=0.3))
     median = statistics.median(times)
     gflops = flops / median / 1e9
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(device) / 2**30
-    return Timing(case.name, case.unit, case.items / median, flops / case.items / 1e9, gflops, gflops / ceiling, peak)
+    rate, each = case.items / median, flops / case.items / 1e9
+    speedup = statistics.median(plain) / median if plain else 0.0
+    return Timing(case.name, case.unit, rate, each, gflops, gflops / ceiling, peak, speedup)
 
 
 def _timed(run: Callable[[], object], device: torch.device) -> float:

@@ -13,3 +13,20 @@ gymnasium.register(
         "proprio_limits": (4.0, 60.0),
     },
 )
+for _name, _simulator, _limits in (
+    # nothing stops a PushT agent; this is farther than 300 of the largest actions take it
+    ("pusht", "envs.pusht:PushTSimulator", (-2e4, 2e4)),
+    # m and m/s; the velocity is clipped to 5 before each step and may grow to about 6 within it
+    ("point_maze", "envs.point_maze:PointMazeSimulator", ((0.0, 0.0, -20.0, -20.0), (4.0, 4.0, 20.0, 20.0))),
+):
+    gymnasium.register(
+        id=_name,
+        entry_point="envs.gym_env:SingleEpisodeEnv",
+        max_episode_steps=300,
+        kwargs={
+            "vector_env": "envs.process_vector:ProcessVectorEnv",
+            "simulator": _simulator,
+            "num_workers": 0,  # one episode needs no process of its own
+            "proprio_limits": _limits,
+        },
+    )

@@ -43,7 +43,7 @@ class WorkerPool:
     """Does tasks in processes that are started when first needed.
 
     The processes are neither forked nor spawned by ``multiprocessing``: a fork of a process with torch threads may
-    hang, and a spawned one imports the main script once more, torch and all (seconds, and 400 MB each).
+    hang, and a spawned one imports the main script once more, torch and all: 6 s and 700 MB each for ``plan.py``.
     """
 
     def __init__(self, num_workers: int, location: str, image_size: int) -> None:

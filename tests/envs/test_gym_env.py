@@ -19,10 +19,11 @@ def env():
 
 
 @pytest.mark.parametrize("options", [{}, {"image_size": 65}, {"render_mode": "rgb_array"}])
-def test_gymnasiums_checker_has_nothing_to_say(options):
+@pytest.mark.parametrize("name", ["wall", "pusht", pytest.param("point_maze", marks=pytest.mark.render)])
+def test_gymnasiums_checker_has_nothing_to_say(name, options):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        check_env(gymnasium.make("wall", **options).unwrapped)
+        check_env(gymnasium.make(name, **options).unwrapped)
 
 
 def test_a_seed_means_the_same_start_and_goal_as_in_the_vector_environment(env):

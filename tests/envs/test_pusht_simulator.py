@@ -10,13 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
-import pygame
-import pymunk
 import pytest
 
+from benchmarks.plain_pusht import debug_drawing
 from envs.pusht import SHAPES, PushTSimulator
 from envs.pusht_render import num_tiles
-from envs.pusht_shapes import BLOCKS
 
 NUM_CASES = 18
 NUM_IMAGES = 15
@@ -145,63 +143,6 @@ def test_all_recorded_images(shared_golden):
     assert max(shares) < 0.01
     assert np.mean(means) < 0.06
     assert np.mean(shares) < 0.003
-
-
-class DebugDrawing(pymunk.SpaceDebugDrawOptions):
-    """The original's way to an image: pymunk calls back for every shape and contact, colours come from the shapes."""
-
-    def __init__(self, surface):
-        super().__init__()
-        self.surface = surface
-        self.contacts = []
-
-    def draw_circle(self, pos, angle, radius, outline_color, fill_color):
-        pygame.draw.circle(self.surface, fill_color.as_int(), pixel(pos), round(radius), 0)
-        pygame.draw.circle(self.surface, pale(fill_color), pixel(pos), round(radius - 4), 0)
-
-    def draw_segment(self, a, b, color):
-        self.contacts.append((a, b))
-        pygame.draw.aalines(self.surface, color.as_int(), False, [pixel(a), pixel(b)])
-
-    def draw_fat_segment(self, a, b, radius, outline_color, fill_color):
-        (x0, y0), (x1, y1), color = pixel(a), pixel(b), fill_color.as_int()
-        pygame.draw.lines(self.surface, color, False, [(x0, y0), (x1, y1)], round(2 * radius))
-        across = pymunk.Vec2d(abs(y1 - y0), abs(x1 - x0)).scale_to_length(radius)
-        u, v = pixel(across)
-        corners = [(x0 - u, y0 - v), (x0 + u, y0 + v), (x1 + u, y1 + v), (x1 - u, y1 - v)]
-        pygame.draw.polygon(self.surface, color, corners)
-        for end in ((x0, y0), (x1, y1)):
-            pygame.draw.circle(self.surface, color, end, round(radius))
-
-    def draw_polygon(self, verts, radius, outline_color, fill_color):
-        pygame.draw.polygon(self.surface, pale(fill_color), [pixel(vertex) for vertex in verts])
-        for i in range(len(verts)):
-            self.draw_fat_segment(verts[i - 1], verts[i], 2, fill_color, fill_color)
-
-
-def pixel(point):
-    return round(point[0]), round(point[1])
-
-
-def pale(color):
-    return tuple(round(min(1.2 * component, 255)) for component in color[:3])
-
-
-def debug_drawing(simulator, shape):
-    """The window (512, 512, 3) of a simulator, and the contact lines in it."""
-    surface = pygame.Surface((512, 512))
-    surface.fill("white")
-    goal = pymunk.Body(1, 1)
-    goal.position, goal.angle = (256, 256), math.pi / 4
-    for corners in BLOCKS[SHAPES[shape]].polygons:
-        pygame.draw.polygon(surface, "LightGreen", [pixel(goal.local_to_world(corner)) for corner in corners])
-    space = simulator._world._space
-    for part in space.shapes:
-        kind = {pymunk.Circle: "RoyalBlue", pymunk.Poly: "LightSlateGray", pymunk.Segment: "LightGray"}[type(part)]
-        part.color = pygame.Color(kind)
-    drawing = DebugDrawing(surface)
-    space.debug_draw(drawing)
-    return pygame.surfarray.array3d(surface).transpose(1, 0, 2).copy(), drawing.contacts
 
 
 @pytest.mark.parametrize("shape", range(len(SHAPES)), ids=SHAPES)

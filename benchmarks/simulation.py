@@ -1,0 +1,88 @@
+"""Simulators and reading of data, each against the plain way of doing the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import torch
+from hydra.utils import instantiate
+from torch import Tensor
+
+from benchmarks.configs import composed
+from benchmarks.measure import Case
+from benchmarks.plain_pusht import plain_image
+from datasets.collection import Collection
+from datasets.pusht import PushTTrajectories
+from datasets.video import read_frames
+from envs.base import simulate
+from envs.point_maze import PointMazeSimulator
+from envs.process_vector import ProcessVectorEnv
+from envs.pusht import PushTSimulator
+from envs.simulator import Simulator
+from envs.wall import WallVectorEnv
+
+EPISODES, STEPS, FRAME_EVERY = 16, 25, 5
+
+
+def simulator_cases() -> Iterator[Case]:
+    """Wall steps in blocks of 25, and images; rollouts of the other two, with every fifth frame."""
+    for episodes in (50, 1000, 20_000):
+        env, actions = _wall(episodes), torch.rand(episodes, STEPS, 2) - 0.5
+        yield Case(f"Wall simulator, batch {episodes}", "steps", episodes * STEPS, partial(env.step, actions), False)
+    env = _wall(1000)
+    yield Case("Wall images 65 px, batch 1000", "frames", 1000, env.render, False)
+    large = _wall(50, image_size=224)
+    yield Case("Wall images 224 px, batch 50", "frames", 50, large.render, False)
+    yield from _rollout_cases("PushT", PushTSimulator, 0.2, lambda one: plain_image(one))  # type: ignore[arg-type]
+    yield from _rollout_cases("PointMaze", PointMazeSimulator, 1.0, lambda one: one.render())
+
+
+def _wall(episodes: int, image_size: int = 65) -> WallVectorEnv:
+    env = WallVectorEnv(image_size)
+    seeds = range(episodes)
+    env.reset(seeds, env.sample_start_goal(seeds)[0])
+    return env
+
+
+def _rollout_cases(
+    name: str, kind: type[Simulator], limit: float, draw: Callable[[Simulator], object]
+) -> Iterator[Case]:
+    """16 rollouts of 25 raw steps with every fifth frame at 224 px, against one process that draws after every step."""
+    env = ProcessVectorEnv(f"{kind.__module__}:{kind.__name__}", 224)
+    seeds = list(range(EPISODES))
+    states, layouts = env.sample_start_goal(seeds)[0], env.default_layouts(EPISODES)
+    actions = (torch.rand(EPISODES, STEPS, 2, generator=torch.Generator().manual_seed(0)) * 2 - 1) * limit
+    one = kind(224)
+    layout = {key: value[0].numpy() for key, value in layouts.items()}
+
+    def plain() -> None:
+        for state, moves in zip(states.numpy(), actions.numpy(), strict=True):
+            one.reset(state, layout)
+            for move in moves:
+                one.step(move[None])
+                draw(one)
+
+    work = partial(simulate, env, seeds, states, actions, layouts, FRAME_EVERY)
+    frames = EPISODES * (STEPS // FRAME_EVERY + 1)
+    yield Case(f"{name} rollouts 224 px, batch {EPISODES}", "frames", frames, work, False, plain)
+    env.close()
+    one.close()
+
+
+def reading_cases(folder: Path) -> Iterator[Case]:
+    """One PushT sample of 8 frames, five raw steps apart, against decoding its whole episode of 246."""
+    behaviour = instantiate(composed(["env=pusht", "run_dir=unused"])["env"]["collector"], min_steps=246)
+    root = folder / "pusht_noise"
+    for subset in ("train", "val"):
+        Collection(behaviour.of_subset(subset), root / subset, n_rollout=2, num_steps=246, chunk_size=1).run(1)
+    data = PushTTrajectories(root)
+    path = root / "train" / "obses" / "episode_000.mp4"
+    generator = torch.Generator().manual_seed(0)
+
+    def sample() -> Tensor:
+        first = int(torch.randint(246 - 40, (), generator=generator))
+        return data.frames(0, range(first, first + 40, 5))
+
+    yield Case("PushT sample of 8 frames", "samples", 1, sample, False, lambda: read_frames(path, range(246), 246))
