@@ -19,6 +19,7 @@ class Episodes:
 
     Attributes:
         states: (B, S) true states.
+        played: (B, n, env_action_dim) all raw actions that the simulator has executed.
         visual, proprio: (B, F, P, D), (B, F, E) latents of the last F <= H real frames, oldest first.
         past_actions: (B, F - 1, A) z-scored blocks executed between these frames.
         warm_start: (B, t, A) what the last plan left over; t = 0 before the first plan.
@@ -31,6 +32,7 @@ class Episodes:
     """
 
     states: Tensor
+    played: Tensor
     visual: Tensor
     proprio: Tensor
     past_actions: Tensor
@@ -43,12 +45,13 @@ class Episodes:
     records: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
-    def begin(cls, states: Tensor, latent: Latent, action_dim: int) -> Episodes:
-        """Episodes at their starts: states (B, S), latents (B, 1)."""
+    def begin(cls, states: Tensor, latent: Latent, action_dim: int, env_action_dim: int) -> Episodes:
+        """Episodes at their starts: states (B, S), latents (B, 1); lengths of an action block and of a raw action."""
         num = states.shape[0]
         empty = latent.proprio.new_empty(num, 0, action_dim)
         return cls(
             states=states,
+            played=torch.zeros(num, 0, env_action_dim),
             visual=latent.visual,
             proprio=latent.proprio,
             past_actions=empty,

@@ -109,11 +109,20 @@ class MPCController:
         if task.film is not None:
             task.film.begin(task.env)
         latent = task.observer.present(task.env, states, torch.arange(len(task.problem)))
-        return Episodes.begin(states, latent, task.frameskip * task.env.env_action_dim)
+        return Episodes.begin(states, latent, task.frameskip * task.env.env_action_dim, task.env.env_action_dim)
 
     def resume(self, task: PlanningTask, episodes: Episodes) -> None:
-        """Put the environment back to where ``episodes`` were saved."""
-        task.env.reset(task.problem.seeds, episodes.states, task.problem.layouts)
+        """Put the environment back to where ``episodes`` were saved.
+
+        By playing everything again: a state does not always say all (PushT's contacts, a reset that takes a step).
+        """
+        task.env.reset(task.problem.seeds, task.problem.states, task.problem.layouts)
+        if episodes.played.shape[1]:
+            again = task.env.step(episodes.played)[:, -1]
+            if not torch.equal(again, episodes.states):
+                farthest = (again - episodes.states).abs().max().item()
+                log.warning("played again, the episodes end up to %g from where they were: another machine?", farthest)
+                episodes.states = again
 
     def run(self, task: PlanningTask, episodes: Episodes, after_iteration: Callable[[Episodes], None]) -> None:
         """Iterate in place until done; ``after_iteration`` is called each time, e.g. to log and to save."""
@@ -191,6 +200,7 @@ class MPCController:
         raw[rows] = task.observer.normalizer.actions_to_raw(taken.cpu()).unflatten(2, (task.frameskip, -1)).float()
         limit, steps = task.observer.model.num_hist, taken.shape[1]
         seen = []
+        episodes.played = torch.cat([episodes.played, raw.flatten(1, 2)], 1)
         for k in range(steps):
             episodes.states = env.step(raw[:, k])[:, -1]
             if task.film is not None:

@@ -1,11 +1,14 @@
 import io
 import time
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from datasets.normalizer import Normalizer
 from envs.base import VectorEnv
+from envs.process_vector import ProcessVectorEnv
 from envs.wall import WallVectorEnv
 from models.latent import Latent
 from planning.cost import LatentGoalCost
@@ -342,7 +345,7 @@ def test_the_wall_from_images():
 def test_a_history_is_kept_frame_by_frame():
     """``Episodes.observe`` by itself, for fewer, as many and more new frames than the history holds."""
     for taken in (1, 2, 3, 4):
-        episodes = Episodes.begin(torch.zeros(2, 1), Latent(torch.zeros(2, 1, 1, 1), torch.zeros(2, 1, 1)), 1)
+        episodes = Episodes.begin(torch.zeros(2, 1), Latent(torch.zeros(2, 1, 1, 1), torch.zeros(2, 1, 1)), 1, 1)
         frames, actions = [0.0], []
         rows = torch.tensor([1])
         for _ in range(3):
@@ -359,10 +362,26 @@ def test_a_history_is_kept_frame_by_frame():
 
 def test_a_model_that_sees_one_frame_needs_no_past():
     context, past = Episodes.begin(
-        torch.zeros(2, 2), Latent(numbers(2, 1, 1, 2), numbers(2, 1, 2)), action_dim=4
+        torch.zeros(2, 2), Latent(numbers(2, 1, 1, 2), numbers(2, 1, 2)), action_dim=4, env_action_dim=2
     ).context(torch.tensor([1]), None)
     assert torch.equal(context.visual, numbers(2, 1, 1, 2)[1:])
     assert past.shape == (1, 0, 4)
+
+
+def test_a_resumed_simulator_goes_on_from_where_it_was_contacts_included():
+    """PushT in the middle of a push: no state says all, and a reset to it would take a step."""
+    start = torch.tensor([[190.0, 256.0, 256.0, 256.0, 0.5, 0.0, 0.0]], dtype=torch.float64)
+    push = torch.tensor([0.3, 0.05]).expand(1, 40, 2)
+    problem = Problem([0], start, start, {"shape": torch.zeros(1, 1, dtype=torch.long)})
+    envs = [ProcessVectorEnv("envs.pusht:PushTSimulator", 64, num_workers=0) for _ in range(2)]
+    envs[0].reset([0], start, problem.layouts)
+    states = envs[0].step(push[:, :20])[:, -1]
+    assert (states[:, 2:5] - start[:, 2:5]).abs().max() > 5, "the block moves"
+    latent = Latent(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1))
+    episodes = replace(Episodes.begin(states, latent, 10, 2), played=push[:, :20])
+    MPCController(Scripted(5), 1).resume(SimpleNamespace(env=envs[1], problem=problem), episodes)
+    assert torch.equal(episodes.states, states)
+    assert torch.equal(envs[0].step(push[:, 20:]), envs[1].step(push[:, 20:]))
 
 
 def test_the_point_model_is_exact():
