@@ -41,6 +41,7 @@ def make_jobs(config: Mapping[str, Any], folder: Path) -> list[Job]:
         finetune = [*common, *overrides, *training, f"ckpt_path={base}", f"run_dir={folder / name}"]
         jobs.append(Job(name, stages.train, {"overrides": finetune}, ["base"]))
     evaluation = [*config["evaluate"]["common"], f"seed={99 + seed}", f"n_evals={config['n_evals']}", "num_threads=1"]
+    evaluation.append(f"env.dataset.data_path={data}")
     for model in ("base", *methods):
         for planner, overrides in planners.items():
             results = folder / f"{model}_{planner}"
@@ -54,7 +55,6 @@ def make_jobs(config: Mapping[str, Any], folder: Path) -> list[Job]:
         "overrides": [
             *evaluation,
             *planners["GD"],
-            f"env.dataset.data_path={data}",
             "ckpt_path=unused",
             "run_dir=unused",
         ],
