@@ -85,7 +85,7 @@ def check_env(group, option, tmp_path):
     assert isinstance(simulator, VectorEnv)
     assert config["name"] == option == simulator.name
     for size in ("state_dim", "proprio_dim", "env_action_dim"):
-        assert config[size] == getattr(type(simulator), size)
+        assert config[size] == getattr(simulator, size)
     states, _ = simulator.sample_start_goal([1, 2])
     assert states.shape == (2, config["state_dim"])
     assert simulator.proprio(states).shape == (2, config["proprio_dim"])
