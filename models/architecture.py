@@ -10,10 +10,12 @@ from typing import Any
 
 from hydra.utils import get_class
 from omegaconf import OmegaConf
+from torch import Tensor
 
 from models.build import PARTS, SCALARS
 from models.checkpoint import Checkpoint
-from models.dino_wm import CheckpointError, translate_config
+from models.dino_wm import PLAIN, CheckpointError, translate_config
+from models.dino_wm_config import shown_by_embeddings
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +32,6 @@ FOREIGN_CLASSES = {
 """Classes that DINO-WM's checkpoints pickle, as far as there is a counterpart here."""
 FOREIGN_PARTS = {"predictor": "vit", "decoder": "vqvae", "action_encoder": "proprio", "proprio_encoder": "proprio"}
 """Our config options for them."""
-PLAIN = "dict"  # a state dict instead of a pickled module
 
 
 def settle_architecture(config: Mapping[str, Any], explicit: Set[str], checkpoint: Checkpoint | None) -> dict[str, Any]:
@@ -84,15 +85,24 @@ def stored_architecture(checkpoint: Checkpoint) -> dict[str, Any]:
         kind = bool if key.startswith("has_") else int
         if type(value) is not kind:
             raise CheckpointError(f"{source}: {key} must be of type {kind.__name__}, got {value!r}")
+    for key, value in shown_by_embeddings(_by_part(checkpoint)).items():
+        if stored[key] != value:
+            raise CheckpointError(
+                f"{source} says {key}: {stored[key]}, but the weights beside it were built with {value}"
+            )
     return stored | {part: _known(part, checkpoint.config[part], source) for part in PARTS}
 
 
-def _from_dino_wm(checkpoint: Checkpoint, source: Path) -> dict[str, Any]:
-    parts: dict[str, dict[str, Any]] = {}
+def _by_part(checkpoint: Checkpoint) -> dict[str, dict[str, Tensor]]:
+    parts: dict[str, dict[str, Tensor]] = {}
     for name, tensor in checkpoint.tensors.items():
         part, _, inner = name.partition(".")
         parts.setdefault(part, {})[inner] = tensor
-    found = translate_config(checkpoint.config, parts, source)
+    return parts
+
+
+def _from_dino_wm(checkpoint: Checkpoint, source: Path) -> dict[str, Any]:
+    found = translate_config(checkpoint.config, _by_part(checkpoint), source)
     stored = {key: found[key] for key in SCALARS}
     stored["encoder"] = _adopt("encoder", "dino", found["encoder"], source)
     classes = checkpoint.about["classes"]

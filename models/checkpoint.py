@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from models.build import PARTS
-from models.dino_wm import CheckpointError, read_model_config, read_pickled_checkpoint
+from models.dino_wm import WITHOUT_EFFECT, CheckpointError, is_finite, read_model_config, read_pickled_checkpoint
 from models.world_model import WorldModel
 from utils.files import atomic_path, sha256
 
@@ -46,11 +47,17 @@ class Checkpoint:
 
 
 def weights_file(folder: Path, epoch: int | str = LATEST) -> Path | None:
-    """The weights of a model directory at an epoch (or "latest"); ours wins over a pickle; None if there are none."""
+    """The weights of a model directory at an epoch (or "latest"); ours wins over a pickle; None if there are none.
+
+    Raises:
+        CheckpointError: If something else has that name.
+    """
     for suffix in ("safetensors", "pth"):
         path = folder / "checkpoints" / f"model_{epoch}.{suffix}"
         if path.is_file():
             return path
+        if os.path.lexists(path):
+            raise CheckpointError(f"{path} is not a file: a folder, or a link that leads nowhere")
     return None
 
 
@@ -139,7 +146,18 @@ def write_checkpoint(path: Path, model: WorldModel, epoch: int, about: Mapping[s
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], epoch: int, about: Mapping[str, Any]) -> None:
     """Write our layout: safetensors whose header has ``epoch`` and ``about`` as JSON. Not atomic by itself."""
     header = json.dumps({"format": FORMAT, "epoch": epoch, **about}, sort_keys=True)
-    save_file(dict(tensors), path, metadata={"world_model": header})
+    try:
+        save_file(dict(tensors), path, metadata={"world_model": header})
+    except SafetensorError as error:  # what it makes of a full disk or a folder that may not be written to
+        raise OSError(f"{path.parent}: {error}") from error
+    path.chmod(0o666 & ~_umask())  # safetensors would keep it from everybody else
+
+
+def _umask() -> int:
+    """Of this process; it can only be read by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
 
 
 def load_weights(model: WorldModel, checkpoint: Checkpoint) -> list[str]:
@@ -159,8 +177,7 @@ def load_weights(model: WorldModel, checkpoint: Checkpoint) -> list[str]:
         if part not in brought and wanted:
             absent.append(part)
             continue
-        if checkpoint.path.suffix == ".pth":  # pickled modules hold masks and other buffers that we have no use for
-            found = {name: tensor for name, tensor in found.items() if name in wanted}
+        found = {name: tensor for name, tensor in found.items() if not WITHOUT_EFFECT.fullmatch(f"{part}.{name}")}
         problems += _differences(part, wanted, found)
         problems += _fill(part, module, {name: found[name] for name in wanted if name in found})
     if problems:
@@ -174,22 +191,23 @@ def load_weights(model: WorldModel, checkpoint: Checkpoint) -> list[str]:
 
 
 def _width_problem(model: WorldModel, checkpoint: Checkpoint) -> str:
-    """The one cause that many misshapen tensors may have: another encoder than the model was trained on."""
+    """A cause that many misshapen tensors may have in common: tokens of another width."""
     positions = checkpoint.tensors.get("predictor.pos_embedding")
     layout = model.layout
     if positions is None or positions.shape[-1] == layout.token_dim:
         return ""
-    width = layout.visual_dim + positions.shape[-1] - layout.token_dim
     return (
-        f"its predictor was trained on visual features {width} wide, the encoder gives {layout.visual_dim} (choose the "
-        "right one: encoder.name, or encoder.embed_dim, depth, num_heads if it is none of the official ones): "
+        f"its predictor takes tokens {positions.shape[-1]} wide; here the encoder ({layout.visual_dim}), proprio "
+        f"({layout.proprio_repeat} x {layout.proprio_dim}) and action embeddings ({layout.action_repeat} x "
+        f"{layout.action_dim}) make {layout.token_dim}. Is it another encoder (encoder.name, or encoder.embed_dim, "
+        "depth, num_heads for one that is not official), or another num_proprio_repeat or num_action_repeat? "
     )
 
 
 def _differences(part: str, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
     problems = [f"{part}.{name} is missing" for name in wanted if name not in found]
     problems += [f"{part}.{name} is unknown" for name in found if name not in wanted]
-    problems += [f"{part}.{n} is not finite" for n in wanted if n in found and not found[n].isfinite().all()]
+    problems += [f"{part}.{n} is not finite" for n in wanted if n in found and not is_finite(found[n])]
     return problems
 
 
@@ -218,7 +236,7 @@ def parentage(checkpoint: Checkpoint | None) -> dict[str, Any]:
     """What a finetuned checkpoint says of the one it started from."""
     if checkpoint is None:
         return {"parent": None, "parent_sha256": None}
-    return {"parent": str(checkpoint.path), "parent_sha256": sha256(checkpoint.path)}
+    return {"parent": str(checkpoint.path.resolve()), "parent_sha256": sha256(checkpoint.path)}
 
 
 if __name__ == "__main__":

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import filecmp
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,16 +43,20 @@ def convert(path: Path, out: Path, to: str | None = None, like: Path | None = No
     if like is not None and to != DINO_WM:
         raise CheckpointError(f"--like {like} has no effect without --to {DINO_WM}")
     suffix = ".safetensors" if to == SAFETENSORS else ".pth"
-    is_folder = out.suffix not in (".safetensors", ".pth")
+    is_folder = not out.suffix
+    if not out.name:
+        raise CheckpointError(f"OUT={out} names no file and no new folder")
     if (is_folder and to == STATE_DICT) or (not is_folder and out.suffix != suffix):
-        raise CheckpointError(f"OUT={out}: --to {to} needs a name that ends in {suffix}")
+        folder = "" if to == STATE_DICT else ", or a folder, whose name has no dot"
+        raise CheckpointError(f"OUT={out}: --to {to} needs a file whose name ends in {suffix}{folder}")
     checkpoint = read_weights_file(path)
     target = out / "checkpoints" / f"{path.stem}{suffix}" if is_folder else out
     original = _original(checkpoint, like) if to == DINO_WM else path
-    done = []
-    if is_folder:
-        done.append(_write_config(checkpoint, original, out / "hydra.yaml", to))
-    with _fresh(target, done) as temporary:
+    done: list[str] = []
+    with contextlib.ExitStack() as stack:  # both files are complete before either of them takes its name
+        if is_folder:
+            _write_config(checkpoint, original, stack.enter_context(_fresh(out / "hydra.yaml", done)), to)
+        temporary = stack.enter_context(_fresh(target, done))
         if to == SAFETENSORS:
             about = checkpoint.about if path.suffix == ".safetensors" else _adopted(path)
             tensors = {n: t for n, t in checkpoint.tensors.items() if not WITHOUT_EFFECT.fullmatch(n)}
@@ -64,7 +70,7 @@ def convert(path: Path, out: Path, to: str | None = None, like: Path | None = No
 
 def _adopted(path: Path) -> dict[str, Any]:
     """What our file says of the pickle that it was made from."""
-    return {"parent": str(path), "parent_sha256": sha256(path)}
+    return {"parent": str(path.resolve()), "parent_sha256": sha256(path)}
 
 
 def _write_state_dict(path: Path, checkpoint: Checkpoint) -> None:
@@ -76,24 +82,20 @@ def _write_state_dict(path: Path, checkpoint: Checkpoint) -> None:
         torch.save({"epoch": checkpoint.epoch, **parts}, file)
 
 
-def _write_config(checkpoint: Checkpoint, original: Path, target: Path, to: str) -> str:
+def _write_config(checkpoint: Checkpoint, original: Path, target: Path, to: str) -> None:
     """The ``hydra.yaml`` of a converted model directory."""
     source = (original if to == DINO_WM else checkpoint.path).parent.parent / "hydra.yaml"
-    done: list[str] = []
     if not source.is_file():
         raise CheckpointError(f"{source} does not exist; give OUT as a file to convert the weights alone")
-    with _fresh(target, done) as temporary:
-        if to == SAFETENSORS and checkpoint.path.suffix == ".pth":
-            config = read_model_config(source)
-            described = Checkpoint(checkpoint.path, checkpoint.tensors, config, checkpoint.epoch, checkpoint.about)
-            ours = stored_architecture(described)
-            env, normalized = config.get("env"), config.get("normalize_action")
-            ours |= {"env": {"name": env["name"]}} if isinstance(env, dict) and "name" in env else {}
-            ours |= {"normalize_action": normalized} if isinstance(normalized, bool) else {}
-            temporary.write_text(OmegaConf.to_yaml(OmegaConf.create(ours)), encoding="utf-8")
-        else:
-            temporary.write_bytes(source.read_bytes())
-    return done[0]
+    if to != SAFETENSORS or checkpoint.path.suffix != ".pth":
+        target.write_bytes(source.read_bytes())
+        return
+    config = read_model_config(source)
+    ours = stored_architecture(replace(checkpoint, config=config))
+    env, normalized = config.get("env"), config.get("normalize_action")
+    ours |= {"env": {"name": env["name"]}} if isinstance(env, dict) and "name" in env else {}
+    ours |= {"normalize_action": normalized} if isinstance(normalized, bool) else {}
+    target.write_text(OmegaConf.to_yaml(OmegaConf.create(ours)), encoding="utf-8")
 
 
 def _original(checkpoint: Checkpoint, like: Path | None) -> Path:
@@ -131,13 +133,25 @@ def _fresh(target: Path, done: list[str]) -> Iterator[Path]:
         if not target.exists():
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
-            os.link(temporary, target)  # unlike renaming, this fails if the name was taken meanwhile
+            _name_exclusively(temporary, target)
             done.append(f"wrote {target}")
         elif filecmp.cmp(temporary, target, shallow=False):
             done.append(f"{target} is there already, with the same content")
         else:
             raise CheckpointError(f"{target} exists and holds something else; it was left as it is: choose another OUT")
     except FileExistsError as error:
-        raise CheckpointError(f"{target} appeared meanwhile; it was left as it is") from error
+        raise CheckpointError(f"{target} is a broken link or appeared meanwhile; it was left as it is") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _name_exclusively(temporary: Path, target: Path) -> None:
+    """Give a finished file its name, unless the name is taken, which renaming would not notice."""
+    try:
+        os.link(temporary, target)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK):
+            raise
+        if os.path.lexists(target):  # a file system without hard links
+            raise FileExistsError(target) from error
+        temporary.rename(target)

@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             summary = summarise(path)
             sys.stdout.write((json.dumps(summary.as_dict(), indent=2) if given.json else summary.as_text()) + "\n")
             sys.exit(1 if summary.problem else 0)
-        sys.stdout.write(convert(path, given.out, given.to, given.like) + "\n")
+        sys.stdout.write(convert(path, given.out, given.to, given.like and locate_weights(given.like)) + "\n")
     except (ValueError, OSError) as error:
         sys.exit(f"{given.command}: {error}")
 

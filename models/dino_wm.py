@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from models.dino_wm_config import read_model_config, translate_config
@@ -31,6 +33,10 @@ __all__ = [
 PARTS = ("encoder", "predictor", "decoder", "action_encoder", "proprio_encoder", "initnet")
 WITHOUT_EFFECT = re.compile(r"predictor\.transformer\.layers\.\d+\.0\.bias|decoder\.quantize_\w+\.\w+")
 """Buffers that some checkpoints bring and no computation needs: the mask, and the code book that is switched off."""
+PLAIN = "dict"
+"""The class of a part that is a state dict instead of a pickled module."""
+WRAPPERS = ("module.", "_orig_mod.")  # what DistributedDataParallel and torch.compile put before all names
+MAX_MODULES = 10_000  # of a part; more are a tree that shares its branches
 MAX_DEPTH = 64  # of the module tree; a deeper one is a cycle
 
 
@@ -84,18 +90,19 @@ def read_pickled_checkpoint(path: str | Path) -> PickledCheckpoint:
     """
     path = Path(path)
     with open_pickled(path) as (archive, index):
-        storages: dict[str, Tensor] = {}  # tensors may share one
+        storages: dict[tuple[str, torch.dtype], Tensor] = {}  # tensors may share one
         parts: dict[str, dict[str, Tensor]] = {}
         for part, records in index.parts.items():
             parts[part] = {}
             for name, record in records.items():
-                if record.key not in storages:
-                    storages[record.key] = archive.storage(record)
-                parts[part][name] = compact(view_of(storages[record.key], record))
+                place = (record.key, record.dtype)
+                if place not in storages:
+                    storages[place] = archive.storage(record)
+                parts[part][name] = compact(view_of(storages[place], record))
     for part, tensors in parts.items():
         # a mask in the buffers may well hold infinities
         names = [name for name in tensors if name not in index.buffers[part]]
-        broken = [name for name in names if not tensors[name].isfinite().all()]
+        broken = [name for name in names if not is_finite(tensors[name])]
         if broken:
             raise CheckpointError(f"{path}: {part} holds NaN or infinity in {', '.join(broken)}; use an earlier epoch")
     return PickledCheckpoint(index.epoch, parts, index.classes)
@@ -160,13 +167,23 @@ def _index(archive: TorchArchive, path: Path) -> PickledIndex:
 
 def _records(path: Path, key: str, module: object) -> list[tuple[str, TensorRecord, bool]]:
     if isinstance(module, dict) and module and all(isinstance(value, TensorRecord) for value in module.values()):
-        return [(str(name), record, False) for name, record in module.items()]
+        names = [str(name) for name in module]
+        while prefix := next((w for w in WRAPPERS if all(name.startswith(w) for name in names)), None):
+            names = [name.removeprefix(prefix) for name in names]
+        return [(name, record, False) for name, record in zip(names, module.values(), strict=True)]
     if "_modules" not in _stored(module):
         raise CheckpointError(
             f"{path}: {key} should be a pickled torch module or a state dict, found {_kind(module)}"
             + (f" with {', '.join(map(str, list(module)[:8]))}" if isinstance(module, dict) else "")
         )
     return list(_tensors(module))
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether no entry is NaN or infinite; by its extremes, which takes no memory and little time."""
+    if not tensor.is_floating_point() or not tensor.numel():
+        return not tensor.is_complex() or bool(tensor.isfinite().all())
+    return bool(torch.stack(tensor.aminmax()).isfinite().all())
 
 
 def _stored(holder: object) -> Mapping[str, Any]:
@@ -176,6 +193,8 @@ def _stored(holder: object) -> Mapping[str, Any]:
 def _kind(holder: object) -> str:
     if isinstance(holder, TensorRecord):
         return "Tensor"
+    if isinstance(holder, dict):
+        return PLAIN
     return holder.global_name if isinstance(holder, Inert) else type(holder).__name__
 
 
@@ -192,9 +211,12 @@ def _unwrapped(holder: object) -> object:
     return holder
 
 
-def _tensors(holder: object, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, TensorRecord, bool]]:
+def _tensors(
+    holder: object, prefix: str = "", depth: int = 0, seen: Iterator[int] | None = None
+) -> Iterator[tuple[str, TensorRecord, bool]]:
     """Parameters and persistent buffers below ``holder`` under their state-dict names, and whether it is a buffer."""
-    if depth > MAX_DEPTH:
+    seen = itertools.count() if seen is None else seen
+    if depth > MAX_DEPTH or next(seen) > MAX_MODULES:
         raise ValueError("its modules contain each other")
     stored = _stored(holder)
     hidden = stored.get("_non_persistent_buffers_set", set())
@@ -204,4 +226,4 @@ def _tensors(holder: object, prefix: str = "", depth: int = 0) -> Iterator[tuple
                 yield prefix + name, value, kind == "_buffers"
     for name, child in stored.get("_modules", {}).items():
         if child is not None:
-            yield from _tensors(_unwrapped(child), f"{prefix}{name}.", depth + 1)
+            yield from _tensors(_unwrapped(child), f"{prefix}{name}.", depth + 1, seen)

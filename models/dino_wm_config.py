@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
+from math import isqrt
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ Parts = Mapping[str, Mapping[str, Any]]
 
 ENV_ACTION_DIM = 2  # of all environments that DINO-WM checkpoints are published for
 PATCH = 16  # pixels of the image per token
+DIM_HEAD = 64  # the original's default, which the released configs leave out
 ARCHITECTURE = {
     "num_hist": int,
     "num_pred": int,
@@ -78,7 +80,7 @@ def translate_config(
         ValueError: If a key is missing and the tensors do not settle it, has the wrong type, or contradicts them.
     """
     parts = parts or {}
-    shown = _shown_by_tensors(config, parts)
+    shown = shown_by_tensors(config, parts, source)
     found = {key: _settle(config, key, kind, shown, source) for key, kind in ARCHITECTURE.items()}
     encoder = {key.partition(".")[2]: found.pop(key) for key in list(found) if key.startswith("encoder.")}
     found["env"] = found.pop("env.name")
@@ -126,42 +128,86 @@ def _settle(config: Mapping[str, Any], key: str, kind: type, shown: Mapping[str,
         if kind is bool:  # what the file holds is a fact, whatever the config intended
             log.warning("%s says %s: %s, the checkpoint beside it says %s", source, key, value, shown[key])
             return shown[key]
-        if key == "num_hist" and value < shown[key]:  # finetuned with fewer frames than it has positions for
+        if key == "num_hist" and value < shown[key]:
+            log.warning(
+                "%s says num_hist: %s, the checkpoint beside it has positions for %s frames: the first are used",
+                *(source, value, shown[key]),
+            )
             return value
         raise ValueError(f"{source} says {key}: {value}, but the checkpoint beside it was built with {shown[key]}")
     return value
 
 
-def _shown_by_tensors(config: Mapping[str, Any], parts: Parts) -> dict[str, Any]:
-    """Architecture values that follow from the tensors' shapes."""
+def shown_by_tensors(config: Mapping[str, Any], parts: Parts, source: str | Path = "hydra.yaml") -> dict[str, Any]:
+    """Architecture values, by their keys in ``config``, that follow from the tensors' shapes.
+
+    Raises:
+        ValueError: If what the config says of the image size or the heads cannot be true of these tensors.
+    """
     if not parts:
         return {}
-    shown: dict[str, Any] = {"has_predictor": "predictor" in parts, "has_decoder": "decoder" in parts}
-    action = _shape(parts, "action_encoder", "patch_embed.weight")
-    proprio = _shape(parts, "proprio_encoder", "patch_embed.weight")
-    if action:
-        shown["action_emb_dim"] = action[0]
-        shown["frameskip"] = action[1] // ENV_ACTION_DIM
-    if proprio:
-        shown["proprio_emb_dim"] = proprio[0]
-    positions = _shape(parts, "predictor", "pos_embedding")
-    qkv = _shape(parts, "predictor", "transformer.layers.0.0.to_qkv.weight")
-    hidden = _shape(parts, "predictor", "transformer.layers.0.1.net.1.weight")
-    if not (positions and qkv and hidden):
-        return shown
-    img_size, concat_dim = _lookup(config, "img_size"), _lookup(config, "concat_dim")
-    if isinstance(img_size, int) and img_size >= PATCH and concat_dim in (0, 1):
-        shown["num_hist"] = positions[1] // ((img_size // PATCH) ** 2 + 2 * (concat_dim == 0))
-    layers = {name.split(".")[2] for name in parts["predictor"] if name.startswith("transformer.layers.")}
-    heads, dim_head = _lookup(config, "predictor.heads"), _lookup(config, "predictor.dim_head")
-    inner = qkv[0] // 3
-    shown["predictor.depth"] = len(layers)
-    shown["predictor.mlp_dim"] = hidden[0]
-    shown["predictor.dim_head"] = inner // heads if isinstance(heads, int) and heads > 0 else dim_head or 64
-    shown["predictor.heads"] = inner // shown["predictor.dim_head"]
+    shown = {"has_predictor": "predictor" in parts, "has_decoder": "decoder" in parts} | shown_by_embeddings(parts)
+    positions = _shape(parts, "predictor", "pos_embedding", 3)
+    if positions and "action_emb_dim" in shown and "proprio_emb_dim" in shown:
+        # tokens of their own are as wide as the visual ones; else these widths add up
+        shown["concat_dim"] = 0 if shown["action_emb_dim"] == shown["proprio_emb_dim"] == positions[2] else 1
+    if positions:
+        shown |= _frames(config, positions[1], shown, source)
+    qkv = _shape(parts, "predictor", "transformer.layers.0.0.to_qkv.weight", 2)
+    hidden = _shape(parts, "predictor", "transformer.layers.0.1.net.1.weight", 2)
+    if qkv and hidden:
+        layers = {name.split(".")[2] for name in parts["predictor"] if name.startswith("transformer.layers.")}
+        shown |= {"predictor.depth": len(layers), "predictor.mlp_dim": hidden[0]}
+        shown |= _heads(config, qkv[0] // 3, source)
     return shown
 
 
-def _shape(parts: Parts, part: str, name: str) -> tuple[int, ...] | None:
+def shown_by_embeddings(parts: Parts) -> dict[str, Any]:
+    """What the action and proprio encoders show."""
+    action = _shape(parts, "action_encoder", "patch_embed.weight", 3)
+    proprio = _shape(parts, "proprio_encoder", "patch_embed.weight", 3)
+    shown = {"action_emb_dim": action[0], "frameskip": action[1] // ENV_ACTION_DIM} if action else {}
+    return shown | ({"proprio_emb_dim": proprio[0]} if proprio else {})
+
+
+def _frames(config: Mapping[str, Any], positions: int, shown: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
+    """History and image size, of which the tensors show only the product: (img_size / 16)^2 tokens for each frame."""
+    img_size, num_hist = _lookup(config, "img_size"), _lookup(config, "num_hist")
+    extra = 2 * (shown.get("concat_dim", _lookup(config, "concat_dim")) == 0)
+    if type(num_hist) is int and num_hist > 0:
+        side = isqrt(max(0, positions // num_hist - extra))
+        if (side**2 + extra) * num_hist == positions and side > 0:
+            if type(img_size) is int and img_size // PATCH != side:
+                raise ValueError(
+                    f"{source} says img_size: {img_size}, but the checkpoint beside it was built with {side * PATCH} "
+                    f"({positions} positions for num_hist: {num_hist})"
+                )
+            return {"num_hist": num_hist} if type(img_size) is int else {"num_hist": num_hist, "img_size": side * PATCH}
+    if type(img_size) is not int or img_size < PATCH:
+        return {}
+    tokens = (img_size // PATCH) ** 2 + extra
+    if positions % tokens:
+        raise ValueError(
+            f"{source} says img_size: {img_size}, which makes {tokens} tokens a frame, but the checkpoint beside it "
+            f"has {positions} positions"
+        )
+    return {"num_hist": positions // tokens}
+
+
+def _heads(config: Mapping[str, Any], inner: int, source: str | Path) -> dict[str, int]:
+    """Heads and their width, of which the tensors show only the product."""
+    heads, dim_head = _lookup(config, "predictor.heads"), _lookup(config, "predictor.dim_head")
+    said = [value for value in (heads, dim_head) if type(value) is int and value > 0]
+    width = dim_head if type(dim_head) is int and dim_head > 0 else DIM_HEAD
+    if len(said) == 2 and heads * dim_head != inner:
+        raise ValueError(
+            f"{source} says predictor.heads: {heads} and predictor.dim_head: {dim_head}, {heads * dim_head} in all, "
+            f"but the checkpoint beside it was built with {inner}"
+        )
+    return {"predictor.heads": inner // width, "predictor.dim_head": width}
+
+
+def _shape(parts: Parts, part: str, name: str, num_dims: int) -> tuple[int, ...] | None:
+    """The shape of a tensor; None if there is no such tensor or it has another number of dimensions."""
     value = parts.get(part, {}).get(name)
-    return tuple(value.shape) if value is not None else None
+    return tuple(value.shape) if value is not None and len(value.shape) == num_dims else None

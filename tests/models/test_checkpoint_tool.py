@@ -1,5 +1,6 @@
 """``python -m models.checkpoint inspect|convert``."""
 
+import errno
 import json
 import shutil
 import subprocess
@@ -158,6 +159,36 @@ def test_converting_again_changes_nothing(original, tmp_path, out):
     assert files_below(tmp_path) == before
 
 
+def test_the_same_file_under_another_path_is_the_same(original, tmp_path, monkeypatch):
+    convert(weights_of(original), tmp_path / "ours")
+    monkeypatch.chdir(tmp_path)
+    done = convert(Path("wall_single/../wall_single/checkpoints/model_latest.pth"), Path("ours"))
+    assert done.count("with the same content") == 2
+
+
+def test_others_may_read_what_was_converted(original, tmp_path):
+    convert(weights_of(original), tmp_path / "ours")
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "ours").rglob("*") if path.is_file()}
+    (tmp_path / "ordinary").touch()
+    assert modes == {(tmp_path / "ordinary").stat().st_mode & 0o777}
+
+
+def test_a_failing_conversion_leaves_nothing(original, tmp_path, monkeypatch):
+    monkeypatch.setattr("models.checkpoint.save_file", lambda *_, **__: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        convert(weights_of(original), tmp_path / "ours")
+    assert not files_below(tmp_path / "ours")
+
+
+def test_without_hard_links_nothing_is_overwritten_either(original, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr("os.link", refuse)
+    convert(weights_of(original), tmp_path / "ours.safetensors")
+    assert read_weights_file(tmp_path / "ours.safetensors").epoch == 7
+
+
 def test_what_is_converted_already_is_copied_byte_for_byte(original, tmp_path):
     convert(weights_of(original), tmp_path / "first")
     convert(weights_of(tmp_path / "first", "safetensors"), tmp_path / "second")
@@ -197,8 +228,9 @@ def test_a_plain_state_dict_takes_the_place_of_the_original(original, tmp_path):
 @pytest.mark.parametrize(
     ("out", "options", "words"),
     [
-        ("folder", {"to": "state-dict"}, r"needs a name that ends in \.pth"),
-        ("a.safetensors", {"to": "dino-wm"}, r"needs a name that ends in \.pth"),
+        ("folder", {"to": "state-dict"}, r"needs a file whose name ends in \.pth"),
+        ("a.safetensors", {"to": "dino-wm"}, r"needs a file whose name ends in \.pth, or a folder"),
+        ("a.pt", {}, r"needs a file whose name ends in \.safetensors"),
         ("a.pth", {"like": Path("b.pth")}, "--like b.pth has no effect"),
     ],
 )

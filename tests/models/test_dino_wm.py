@@ -273,6 +273,24 @@ def test_parameters_with_attributes_are_read(content, read):
     assert_same(read(content).parts["predictor"], content["predictor"])
 
 
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])
+def test_a_state_dict_stands_for_its_module(content, read, prefix):
+    module = content["predictor"]
+    state = type(module.state_dict())((prefix + name, tensor) for name, tensor in module.state_dict().items())
+    checkpoint = read({**content, "predictor": state})
+    assert checkpoint.classes["predictor"] == "dict"
+    assert_same(checkpoint.parts["predictor"], module)
+
+
+def test_modules_that_share_their_branches_end(content, read):
+    """Each holds the next one twice: 2^40 paths through 40 modules."""
+    tree = nn.Linear(1, 1)
+    for _ in range(40):
+        tree = nn.Sequential(tree, tree)
+    with pytest.raises(CheckpointError, match="contain each other"):
+        read({**content, "decoder": tree})
+
+
 def test_a_mask_in_the_buffers_may_hold_infinities(content, read):
     mask = torch.full((1, 1, 4, 4), -torch.inf)
     content["predictor"].transformer.layers[0][0].register_buffer("bias", mask)
@@ -358,9 +376,10 @@ def test_a_full_size_file_is_read_in_seconds_and_in_less_than_twice_its_size(tmp
     small = {"action_encoder": ProprioceptiveEmbedding(10, 10), "proprio_encoder": ProprioceptiveEmbedding(4, 10)}
     torch.save({"epoch": 1, "predictor": predictor, "decoder": VQVAE(384), **small}, path)
     program = (
-        "import sys, time, resource\n"
+        "import re, sys, time\n"
         "from models.dino_wm import read_pickled_checkpoint\n"
-        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
+        "status = lambda: open('/proc/self/status').read()\n"
+        "peak = lambda: 1024 * int(re.search(r'VmHWM:\\s+(\\d+)', status())[1])\n"  # getrusage shows the parent's too
         "before, begin = peak(), time.perf_counter()\n"
         "read_pickled_checkpoint(sys.argv[1])\n"
         "print(time.perf_counter() - begin, peak() - before)\n"

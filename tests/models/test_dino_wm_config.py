@@ -108,9 +108,7 @@ def test_a_value_of_the_wrong_type_is_an_error(config, value):
         translate_config({**config, "img_size": value}, source="some/hydra.yaml")
 
 
-@pytest.mark.parametrize(
-    "key", ["num_pred", "img_size", "concat_dim", "normalize_action", "num_action_repeat", "env.name", "encoder.name"]
-)
+@pytest.mark.parametrize("key", ["num_pred", "normalize_action", "num_action_repeat", "env.name", "encoder.name"])
 def test_a_missing_key_is_named_with_its_file(config, key):
     with pytest.raises(ValueError, match=rf"some/hydra\.yaml lacks {key}"):
         translate_config(without(config, key), tensors(), "some/hydra.yaml")
@@ -120,6 +118,8 @@ def test_a_missing_key_is_named_with_its_file(config, key):
     "key",
     [
         "num_hist",
+        "img_size",
+        "concat_dim",
         "frameskip",
         "action_emb_dim",
         "proprio_emb_dim",
@@ -137,7 +137,8 @@ def test_what_the_tensors_tell_may_be_missing(config, key):
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "real"), [("num_hist", 4, 3), ("action_emb_dim", 20, 10), ("frameskip", 1, 5)]
+    ("key", "value", "real"),
+    [("num_hist", 4, 3), ("action_emb_dim", 20, 10), ("frameskip", 1, 5), ("concat_dim", 0, 1)],
 )
 def test_a_contradiction_with_the_tensors_names_both_values(config, key, value, real):
     with pytest.raises(ValueError, match=rf"{key}: {value}.* {real}$"):
@@ -168,3 +169,23 @@ def test_a_file_that_is_no_config_is_named(tmp_path, text):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"hydra\.yaml"):
         read_model_config(tmp_path / "hydra.yaml")
+
+
+@pytest.mark.parametrize("img_size", [32, 128, 1000000])
+def test_another_image_size_is_not_taken_for_another_history(config, img_size):
+    with pytest.raises(ValueError, match=rf"img_size: {img_size}, .*built with 64"):
+        translate_config({**config, "img_size": img_size}, tensors())
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"heads": 1000}, "predictor.heads: 1000"),
+        ({"heads": 8}, "predictor.heads: 8"),
+        ({"heads": "many"}, "predictor.heads must be of type int"),
+        ({"dim_head": "a"}, "predictor.dim_head must be of type int"),
+    ],
+)
+def test_heads_that_do_not_fit_the_tensors_are_named(config, changes, words):
+    with pytest.raises(ValueError, match=words):
+        translate_config({**config, "predictor": {**config["predictor"], **changes}}, tensors())
