@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
+import torch
 from hydra.utils import get_class, instantiate
 
 from models.tokens import TOKEN_LAYOUTS
@@ -31,13 +33,19 @@ SCALARS = (
 
 
 def build_world_model(
-    architecture: Mapping[str, Any], env_action_dim: int, proprio_dim: int, state_dim: int
+    architecture: Mapping[str, Any],
+    env_action_dim: int,
+    proprio_dim: int,
+    state_dim: int,
+    without_weights: Collection[str] = (),
 ) -> WorldModel:
     """Build the networks with fresh weights.
 
     Args:
         architecture: ``SCALARS`` by name, and per entry of ``PARTS`` a dict with ``_target_`` and arguments.
         env_action_dim, proprio_dim, state_dim: lengths of one raw action, of the proprio and of the simulator's state.
+        without_weights: those among "predictor" and "decoder" whose weights are about to be loaded: they get none,
+            which saves the time and the memory of drawing them.
 
     Raises:
         ValueError: If a value is not supported; the message names the key.
@@ -57,6 +65,11 @@ def build_world_model(
     shared = {"num_patches": layout.tokens_per_frame, "num_frames": num_hist, "dim": layout.token_dim}
     action_dim = env_action_dim * architecture["frameskip"]
     drawing = {"emb_dim": encoder.emb_dim, "num_patches": encoder.num_patches, "img_size": architecture["img_size"]}
+
+    def built(part: str, sizes: Mapping[str, Any]) -> Any:
+        with torch.device("meta") if part in without_weights else contextlib.nullcontext():
+            return _part(architecture[part], sizes)
+
     return WorldModel(
         encoder=encoder,
         proprio_encoder=_part(
@@ -65,8 +78,8 @@ def build_world_model(
         action_encoder=_part(
             architecture["action_encoder"], {"in_dim": action_dim, "emb_dim": architecture["action_emb_dim"]}
         ),
-        predictor=_part(architecture["predictor"], shared) if architecture["has_predictor"] else None,
-        decoder=_part(architecture["decoder"], drawing) if architecture["has_decoder"] else None,
+        predictor=built("predictor", shared) if architecture["has_predictor"] else None,
+        decoder=built("decoder", drawing) if architecture["has_decoder"] else None,
         layout=layout,
         num_hist=num_hist,
     )

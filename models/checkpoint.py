@@ -213,8 +213,12 @@ def _differences(part: str, wanted: Mapping[str, Tensor], found: Mapping[str, Te
 
 def _fill(part: str, module: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
     """Load what is there, and say what does not fit; a module may adapt a state, as the ViT does to longer ones."""
+    # a module without weights of its own takes the tensors themselves
+    fitting = (
+        {n: t.float() for n, t in state.items()} if (bare := any(p.is_meta for p in module.parameters())) else state
+    )
     try:
-        module.load_state_dict(state, strict=False)
+        module.load_state_dict(fitting, strict=False, assign=bare)
     except RuntimeError as error:
         return [_misfit(part, line) for line in str(error).splitlines()[1:]]
     return []

@@ -66,7 +66,8 @@ def load_for_planning(
     said = dict(encoder or {})
     place_weights(architecture["encoder"], said.pop("weights", None))
     _place_sizes(architecture["encoder"], said, checkpoint.path)
-    model = build_world_model(architecture, env["env_action_dim"], env["proprio_dim"], env["state_dim"])
+    brought = {name.partition(".")[0] for name in checkpoint.tensors} & {"predictor", "decoder"}
+    model = build_world_model(architecture, env["env_action_dim"], env["proprio_dim"], env["state_dim"], brought)
     absent = load_weights(model, checkpoint)
     needed = [part for part in absent if part in ("predictor", "action_encoder", "proprio_encoder")]
     if needed or model.predictor is None:
