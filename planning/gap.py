@@ -83,7 +83,7 @@ def one_step_error(env: VectorEnv, observer: Observer, visits: Visits, frameskip
 def dataset_visits(trajectories: Trajectories, numbers: Sequence[int], count: int, num_steps: int, seed: int) -> Visits:
     """``count`` random segments of ``num_steps`` raw steps of recorded trajectories ``numbers``."""
     draw = np.random.default_rng(seed)
-    chosen = draw.choice(np.asarray(numbers), count)
+    chosen = draw.choice(np.asarray([i for i in numbers if int(trajectories.lengths[i]) >= num_steps]), count)
     begins = [int(draw.integers(int(trajectories.lengths[i]) - num_steps + 1)) for i in chosen]
     layouts = [trajectories.layout(int(i)) for i in chosen]
     return Visits(

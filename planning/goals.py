@@ -25,7 +25,7 @@ class Problem:
     """Independent episodes to solve.
 
     Attributes:
-        seeds: B environment seeds. states: (B, S) starts. goal_states: (B, S).
+        seeds: B environment seeds. states: (B, S) starts, as a reset is given them. goal_states: (B, S).
         layouts: name -> (B, ...), what differs between episodes besides their state.
         actions: (B, K, env_action_dim) raw actions known to lead from start to goal; None where there are none.
     """
@@ -188,4 +188,5 @@ def make_problem(source: str, request: GoalRequest) -> Problem:
 def _played(request: GoalRequest, starts: Tensor, actions: Tensor, layouts: dict[str, Tensor]) -> Problem:
     """The goal is where the simulator itself ends, not where a file says it should."""
     visited = simulate(request.env, request.seeds, starts, actions, layouts).states
-    return Problem(request.seeds, visited[:, 0], visited[:, -1], layouts, actions)
+    # what the reset was given, not what it made of it: PushT's takes a step, and planning will reset once more
+    return Problem(request.seeds, starts, visited[:, -1], layouts, actions)
