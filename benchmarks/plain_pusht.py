@@ -7,11 +7,11 @@ from typing import Any
 
 import cv2
 import numpy as np
-import pygame
 import pymunk
 from numpy.typing import NDArray
 
 from envs.pusht import SHAPES, PushTSimulator
+from envs.pusht_render import pygame  # without its greeting
 from envs.pusht_shapes import BLOCKS
 
 WINDOW = 512
@@ -31,10 +31,11 @@ def debug_drawing(simulator: PushTSimulator, shape: int) -> tuple[NDArray[np.uin
     goal.position, goal.angle = (256, 256), math.pi / 4
     for corners in BLOCKS[SHAPES[shape]].polygons:
         pygame.draw.polygon(surface, "LightGreen", [_pixel(goal.local_to_world(corner)) for corner in corners])
+    assert simulator._world is not None, "reset comes first"
     space = simulator._world._space
     for part in space.shapes:
         kind = {pymunk.Circle: "RoyalBlue", pymunk.Poly: "LightSlateGray", pymunk.Segment: "LightGray"}[type(part)]
-        part.color = pygame.Color(kind)  # type: ignore[attr-defined]
+        part.color = pygame.Color(kind)
     drawing = _DebugDrawing(surface)
     space.debug_draw(drawing)
     return pygame.surfarray.array3d(surface).transpose(1, 0, 2).copy(), drawing.contacts

@@ -28,6 +28,8 @@ class ConvDecoder(Decoder):
         ValueError: If ``num_patches`` is not a square number.
     """
 
+    calibrates = True
+
     def __init__(self, emb_dim: int, num_patches: int, img_size: int, width: int = 64) -> None:
         super().__init__()
         self.img_size = img_size
@@ -41,8 +43,12 @@ class ConvDecoder(Decoder):
             channel, side, out = out, 2 * side, max(out // 2, 8)
         last = nn.Conv2d(channel, 3, 3, padding=1)
         self.layers = nn.Sequential(*layers, last)
-        # start from a white page, which most pictures here are
         self.background = nn.Parameter(torch.ones(3, img_size, img_size))
+
+    @torch.no_grad()
+    def calibrate(self, frames: Tensor) -> None:
+        """Begin with the mean of ``frames`` (n, 3, S, S), 0..255, as background."""
+        self.background.copy_(frames.float().mean(0) / 127.5 - 1)
 
     def forward(self, visual: Tensor) -> Tensor:
         """Patch features (..., P, D) -> images (..., 3, img_size, img_size) in [-1, 1] scale."""

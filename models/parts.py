@@ -41,7 +41,11 @@ class Decoder(nn.Module):
     """From patch features (..., P, D) to images (..., 3, S, S) in [-1, 1].
 
     Attributes:
-        img_size: S.
+        img_size: S. calibrates: whether ``calibrate`` does anything.
     """
 
     img_size: int
+    calibrates = False
+
+    def calibrate(self, frames: Tensor) -> None:
+        """Look at frames (n, 3, S, S) of the training data once, before a training from scratch."""

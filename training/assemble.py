@@ -15,6 +15,7 @@ from datasets.trajectories import Trajectories
 from datasets.windows import WindowDataset
 from models.checkpoint import parentage, read_checkpoint, read_model_config, weights_file, write_model_config
 from models.loading import stored_normalizer
+from models.parts import Decoder, Encoder
 from models.world_model import WorldModel
 from planning.observer import Observer
 from training.latent_cache import LatentFrames
@@ -50,8 +51,7 @@ def build_trainer(config: Mapping[str, Any], explicit: Set[str], device: torch.d
     trajectories: Trajectories = instantiate(config["env"]["dataset"])
     _check_data(config, start, method, trajectories)
     split = split_trajectories(trajectories, start.checkpoint, config, explicit)
-    if "encoder" in start.fresh and model.encoder.observes == "visual" and model.encoder.saved_with_model:
-        model.encoder.calibrate(_spread_frames(trajectories, split["train"]).to(device))
+    _calibrate(start, trajectories, split["train"], device)
     normalizer = stored_normalizer(start.checkpoint, config["env"]) or trajectories.normalizer
     windows = _windows(config, start, trajectories, split, normalizer)
     observer = Observer(model, normalizer)
@@ -159,6 +159,17 @@ def _rates(training: Mapping[str, Any], start: StartingModel) -> LearningRates:
 
 def _trained_parts(settings: TrainSettings) -> dict[str, bool]:
     return {name: getattr(settings, name) for name in ("train_encoder", "train_predictor", "train_decoder")}
+
+
+def _calibrate(start: StartingModel, trajectories: Trajectories, numbers: Sequence[int], device: torch.device) -> None:
+    """Let the fresh parts that want to measure something on the data do so."""
+    encoder, decoder = start.model.encoder, start.model.decoder
+    wanting: list[Encoder | Decoder] = [encoder] if "encoder" in start.fresh and encoder.saved_with_model else []
+    wanting += [decoder] if "decoder" in start.fresh and decoder is not None and decoder.calibrates else []
+    if wanting and encoder.observes == "visual":
+        frames = _spread_frames(trajectories, numbers).to(device)
+        for part in wanting:
+            part.calibrate(frames)
 
 
 def _spread_frames(trajectories: Trajectories, numbers: Sequence[int]) -> torch.Tensor:

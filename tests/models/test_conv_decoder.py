@@ -68,3 +68,11 @@ def test_a_patch_is_drawn_where_it_lies():
 def test_tokens_without_a_square_grid_are_refused():
     with pytest.raises(ValueError, match="square"):
         ConvDecoder(32, 15, SIDE)
+
+
+def test_it_begins_with_the_mean_image_of_the_data():
+    decoder = ConvDecoder(8, 16, 32)
+    frames = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    decoder.calibrate(frames)
+    assert torch.allclose(decoder.background, frames.float().mean(0) / 127.5 - 1)
+    assert decoder.background.requires_grad

@@ -156,7 +156,7 @@ def test_frames_are_read_to_calibrate_only_where_something_is_measured(tmp_path,
     finetuned = finetune(tmp_path, base)
     assert torch.equal(finetuned.model.encoder.mean, read_checkpoint(base).tensors["encoder.mean"])
     sizes = ("encoder.weights=random", "+encoder.embed_dim=24", "+encoder.depth=1", "+encoder.num_heads=2")
-    build(tmp_path / "dino", "encoder=dino", *sizes)
+    build(tmp_path / "dino", "encoder=dino", "decoder=vqvae", *sizes)
     assert not counted.frames  # a pretrained encoder has nothing to measure, a finetuned one has measured
 
 
