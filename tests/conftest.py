@@ -1,11 +1,35 @@
 """Fixtures shared by all tests."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from envs.opengl import OpenGLError
+from envs.point_maze import PointMazeSimulator
+
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what draws with OpenGL where there is none, before any of its fixtures draws."""
+    if item.get_closest_marker("render") and (reason := _why_no_opengl()):
+        pytest.skip(reason)
+
+
+@functools.cache
+def _why_no_opengl() -> str | None:
+    simulator = PointMazeSimulator(32)
+    simulator.reset(np.array([0.5, 0.5, 0.0, 0.0]), {})
+    try:
+        simulator.render()
+    except OpenGLError as error:
+        return str(error)
+    finally:
+        simulator.close()
+    return None
 
 
 @pytest.fixture
