@@ -14,8 +14,8 @@ from torch import Tensor
 
 from models.build import PARTS, SCALARS
 from models.checkpoint import Checkpoint
-from models.dino_wm import PLAIN, CheckpointError, translate_config
-from models.dino_wm_config import shown_by_embeddings
+from models.dino_wm import PLAIN, CheckpointError
+from models.dino_wm_config import shown_by_embeddings, translate_config
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from models.build import PARTS
-from models.dino_wm import WITHOUT_EFFECT, CheckpointError, is_finite, read_model_config, read_pickled_checkpoint
+from models.config_file import read_model_config
+from models.dino_wm import WITHOUT_EFFECT, CheckpointError, is_finite, read_pickled_checkpoint
 from models.world_model import WorldModel
 from utils.files import atomic_path, sha256
 

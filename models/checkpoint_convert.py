@@ -16,7 +16,8 @@ from omegaconf import OmegaConf
 
 from models.architecture import stored_architecture
 from models.checkpoint import Checkpoint, read_weights_file, write_tensors
-from models.dino_wm import WITHOUT_EFFECT, CheckpointError, read_model_config
+from models.config_file import read_model_config
+from models.dino_wm import WITHOUT_EFFECT, CheckpointError
 from models.graft import graft
 from utils.files import sha256
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from models.checkpoint import open_safetensors
-from models.dino_wm import NotDinoWM, read_model_config, read_pickled_index, read_state_dict_index, translate_config
+from models.config_file import read_model_config
+from models.dino_wm import NotDinoWM, read_pickled_index, read_state_dict_index
+from models.dino_wm_config import translate_config
 from models.dinov2_weights import resemblance
 from models.torch_archive import TensorRecord
 from utils.files import sha256

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.dino_wm_config import read_model_config, translate_config
-from models.inert_pickle import UNREADABLE, CheckpointError, Inert, UnsafeCheckpointError, load_inert, unreadable
-from models.torch_archive import TensorRecord, TorchArchive, compact, view_of
+from models.inert_pickle import CheckpointError, UnsafeCheckpointError, load_inert
+from models.pickle_names import Inert
+from models.torch_archive import UNREADABLE, TensorReader, TensorRecord, TorchArchive, unreadable
 
 __all__ = [
     "CheckpointError",
@@ -23,11 +23,9 @@ __all__ = [
     "PickledCheckpoint",
     "PickledIndex",
     "UnsafeCheckpointError",
-    "read_model_config",
     "read_pickled_checkpoint",
     "read_pickled_index",
     "read_state_dict_index",
-    "translate_config",
 ]
 
 PARTS = ("encoder", "predictor", "decoder", "action_encoder", "proprio_encoder", "initnet")
@@ -90,15 +88,11 @@ def read_pickled_checkpoint(path: str | Path) -> PickledCheckpoint:
     """
     path = Path(path)
     with open_pickled(path) as (archive, index):
-        storages: dict[tuple[str, torch.dtype], Tensor] = {}  # tensors may share one
-        parts: dict[str, dict[str, Tensor]] = {}
-        for part, records in index.parts.items():
-            parts[part] = {}
-            for name, record in records.items():
-                place = (record.key, record.dtype)
-                if place not in storages:
-                    storages[place] = archive.storage(record)
-                parts[part][name] = compact(view_of(storages[place], record))
+        reader = TensorReader(archive)  # tensors may share a storage
+        parts = {
+            part: {name: reader.read(record) for name, record in records.items()}
+            for part, records in index.parts.items()
+        }
     for part, tensors in parts.items():
         # a mask in the buffers may well hold infinities
         names = [name for name in tensors if name not in index.buffers[part]]
@@ -222,6 +216,8 @@ def _tensors(
     hidden = stored.get("_non_persistent_buffers_set", set())
     for kind in ("_parameters", "_buffers"):
         for name, value in stored.get(kind, {}).items():
+            if kind == "_parameters" and isinstance(value, Inert):
+                raise ValueError(f"the parameter {prefix}{name} is a {value.global_name}, no plain tensor")
             if isinstance(value, TensorRecord) and name not in hidden:
                 yield prefix + name, value, kind == "_buffers"
     for name, child in stored.get("_modules", {}).items():

@@ -9,10 +9,6 @@ from math import isqrt
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-
 log = logging.getLogger(__name__)
 
 Parts = Mapping[str, Mapping[str, Any]]
@@ -40,24 +36,6 @@ ARCHITECTURE = {
 }
 PREDICTOR = {"depth": int, "heads": int, "mlp_dim": int}
 PREDICTOR_OPTIONAL = {"dim_head": int, "dropout": float, "emb_dropout": float, "pool": str}
-
-
-def read_model_config(path: str | Path) -> dict[str, Any]:
-    """The content of a model's ``hydra.yaml`` as plain dicts, lists, numbers and strings.
-
-    Nothing in it is resolved or imported: ``${...}`` and ``_target_`` stay the strings they are.
-
-    Raises:
-        ValueError: If the file is missing or is not a YAML mapping.
-    """
-    path = Path(path)
-    try:
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
-        raise ValueError(f"{path} is not a readable model config: {error}") from error
-    if not isinstance(content, dict) or not content:
-        raise ValueError(f"{path} is not a model config: expected keys like num_hist, found {type(content).__name__}")
-    return {str(key): value for key, value in content.items()}
 
 
 def translate_config(
@@ -128,7 +106,7 @@ def _settle(config: Mapping[str, Any], key: str, kind: type, shown: Mapping[str,
         if kind is bool:  # what the file holds is a fact, whatever the config intended
             log.warning("%s says %s: %s, the checkpoint beside it says %s", source, key, value, shown[key])
             return shown[key]
-        if key == "num_hist" and value < shown[key]:
+        if key == "num_hist" and isinstance(value, int) and 0 < value < shown[key]:
             log.warning(
                 "%s says num_hist: %s, the checkpoint beside it has positions for %s frames: the first are used",
                 *(source, value, shown[key]),

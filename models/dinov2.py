@@ -83,7 +83,7 @@ class DinoV2Encoder(Encoder):
         self.weights_sha256: str | None = None
         with torch.device("meta"):  # no memory and no initialisation for weights that are about to be replaced
             self.base_model = DinoVisionTransformer(
-                self.emb_dim, depth or sizes.depth, num_heads or sizes.num_heads, patch_size, mlp_ratio
+                self.emb_dim, depth or sizes.depth, _heads(name, self.emb_dim, num_heads), patch_size, mlp_ratio
             )
         if weights == RANDOM:
             self._draw_weights(seed)
@@ -139,3 +139,14 @@ class DinoV2Encoder(Encoder):
 def _require(key: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise ValueError(f"encoder.{key} must be one of {', '.join(allowed)}; got {value!r}")
+
+
+def _heads(name: str, embed_dim: int, num_heads: int | None) -> int:
+    """Number of attention heads; weights fit any number that divides the width, but compute something else with it."""
+    official = ARCHITECTURES[name]
+    heads = official.num_heads if num_heads is None else num_heads
+    if embed_dim < 1 or heads < 1 or embed_dim % heads:
+        raise ValueError(f"encoder.num_heads must divide encoder.embed_dim={embed_dim}; got {heads}")
+    if embed_dim == official.embed_dim and heads != official.num_heads:
+        raise ValueError(f"encoder.num_heads of {name} is {official.num_heads}; got {heads}, leave it out")
+    return heads

@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from models.pickle_scan import failure_reason
+from models.inert_pickle import UnsafeCheckpointError, load_inert
+from models.torch_archive import (
+    UNREADABLE,
+    TensorReader,
+    TensorRecord,
+    TorchArchive,
+    failure_reason,
+    is_legacy,
+    printable,
+)
 from utils.files import atomic_path
 
 log = logging.getLogger(__name__)
 
 BASE_URL = "https://dl.fbaipublicfiles.com/dinov2"
 TIMEOUT = 30.0  # seconds without a byte
-UNREADABLE = (OSError, RuntimeError, EOFError, ValueError, LookupError, UnpicklingError, safetensors.SafetensorError)
 MOST_NAMES = 8  # tensors listed per kind of mismatch
+FLOATS = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
+"""Number types that weights may have; as safetensors and as torch call them."""
 
 
 @dataclass(frozen=True)
@@ -98,63 +108,124 @@ def fetch(url: str, destination: Path) -> None:
             raise OSError(f"{url}: got {file.tell()} of {total} bytes")
 
 
+@dataclass(frozen=True)
+class _Stored:
+    """A tensor in a file: what is known of it before it is read, and how to read it."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    read: Callable[[], Tensor]
+
+
 def read_weights(path: Path, name: str, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Read a state dict and check it against the names and shapes of ``expected`` (tensors without data do).
+
+    Only tensors that have the right name, shape and type are read.
 
     Raises:
         WeightsError: One error that lists every kind of mismatch, or says why the file cannot be read.
     """
-    found = _read_tensors(path)
     shapes = {key: tuple(value.shape) for key, value in expected.items()}
-    problems = {
-        "missing": [key for key in shapes if key not in found],
-        "unexpected": [key for key in found if key not in shapes],
-        "wrong shape": [
-            f"{key} {tuple(found[key].shape)} instead of {shape}"
-            for key, shape in shapes.items()
-            if key in found and tuple(found[key].shape) != shape
-        ],
-        "not finite": [key for key, value in found.items() if not value.isfinite().all()],
-    }
-    listed = [f"{kind}: {_abridged(entries)}" for kind, entries in problems.items() if entries]
-    if listed:
-        raise WeightsError(f"{path} does not hold the weights of {name}{_likeness(found, name)}; " + "; ".join(listed))
-    return {key: found[key].float() for key in shapes}
+    with _opened(path) as found:
+        problems = {
+            "missing": [key for key in shapes if key not in found],
+            "unexpected": [key for key in found if key not in shapes],
+            "wrong shape": [
+                f"{key} {found[key].shape} instead of {shape}"
+                for key, shape in shapes.items()
+                if key in found and found[key].shape != shape
+            ],
+            "wrong type": [f"{key} {each.dtype}" for key, each in found.items() if each.dtype not in FLOATS.values()],
+        }
+        good = [k for k, each in found.items() if each.shape == shapes.get(k) and each.dtype in FLOATS.values()]
+        tensors = {key: found[key].read().float() for key in good}
+        problems["not finite"] = [key for key, tensor in tensors.items() if not tensor.isfinite().all()]
+        listed = [f"{kind}: {_abridged(entries)}" for kind, entries in problems.items() if entries]
+        if listed:
+            likeness = _likeness(found, name)
+            raise WeightsError(f"{path} does not hold the weights of {name}{likeness}; " + "; ".join(listed))
+    return {key: tensors[key] for key in shapes}
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[dict[str, _Stored]]:
+    """The tensors of a file, which stays open; damage that shows in the meantime becomes a ``WeightsError``."""
     try:
         if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
-        raise WeightsError(_unreadable(path, failure_reason(error))) from error
-    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise WeightsError(_unreadable(path, "it holds something else than named tensors"))
-    return dict(found)
+            yield _in_safetensors(path)
+        elif is_legacy(path):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            yield _named(content, lambda tensor: tensor)
+        else:
+            with TorchArchive(path) as archive:
+                yield _named(load_inert(archive, path), TensorReader(archive).read)
+    except WeightsError:
+        raise
+    except UnsafeCheckpointError as error:
+        raise WeightsError(str(error)) from error
+    except (*UNREADABLE, safetensors.SafetensorError) as error:
+        raise WeightsError(
+            f"{path} cannot be read as a DINOv2 state dict ({failure_reason(error)}); delete it and get it again"
+        ) from error
 
 
-def _unreadable(path: Path, reason: str) -> str:
-    return f"{path} cannot be read as a DINOv2 state dict ({reason}); delete it and get it again"
+def _in_safetensors(path: Path) -> dict[str, _Stored]:
+    if not path.is_file():
+        raise FileNotFoundError("it does not exist or is not a file")
+    file = safetensors.safe_open(path, "pt")
+    found = {}
+    for key in file.keys():  # noqa: SIM118  (not a dict)
+        view = file.get_slice(key)
+        dtype = view.get_dtype()
+        found[key] = _Stored(tuple(view.get_shape()), FLOATS.get(dtype, dtype), partial(file.get_tensor, key))
+    return found
 
 
-def _abridged(entries: list[str]) -> str:
-    shown = ", ".join(entries[:MOST_NAMES])
+def _named(content: object, read: Callable[[Any], Tensor]) -> dict[str, _Stored]:
+    """The tensors in the content of a .pth file."""
+    if not isinstance(content, Mapping):
+        raise ValueError("it holds something else than named tensors")
+    nested = [key for key, value in content.items() if isinstance(value, Mapping) and value]
+    if nested:
+        raise ValueError(
+            f"it holds something else than named tensors; save what is under {_abridged(nested)} by itself"
+        )
+    odd = [key for key, value in content.items() if not isinstance(key, str) or not _is_plain(value)]
+    if odd:
+        raise ValueError(f"it holds something else than named tensors, as {_abridged(odd)}")
+    return {
+        key: _Stored(tuple(value.shape), str(value.dtype).removeprefix("torch."), partial(read, value))
+        for key, value in content.items()
+    }
+
+
+def _is_plain(value: object) -> bool:
+    """Whether this is a tensor in a file, or one that has its numbers in memory, one after the other."""
+    if not isinstance(value, Tensor):
+        return isinstance(value, TensorRecord)
+    return value.layout == torch.strided and not value.is_meta and not value.is_quantized
+
+
+def _abridged(entries: Sequence[object]) -> str:
+    shown = ", ".join(printable(str(entry)) for entry in entries[:MOST_NAMES])
     return shown if len(entries) <= MOST_NAMES else f"{shown} and {len(entries) - MOST_NAMES} more"
 
 
 def resemblance(found: Mapping[str, Any]) -> str | None:
     """Which known model a state dict (of tensors, or of anything with a shape) seems to be of, e.g. "dinov2_vits14"."""
-    token = found.get("cls_token")
-    if token is None or token.shape[-1] not in WIDTHS:
+    shape = getattr(found.get("cls_token"), "shape", ())
+    if not shape or shape[-1] not in WIDTHS:
         return None
-    return WIDTHS[token.shape[-1]] + ("_reg" if "register_tokens" in found else "")
+    return WIDTHS[shape[-1]] + ("_reg" if "register_tokens" in found else "")
 
 
-def _likeness(found: Mapping[str, Tensor], name: str) -> str:
+def _likeness(found: Mapping[str, _Stored], name: str) -> str:
     """ ", it looks like ..." if the tensors are those of another known model."""
     if "embeddings.cls_token" in found:
         return ", it looks like a Hugging Face transformers checkpoint; the official file is needed"
+    prefix = next((key.removesuffix("cls_token") for key in found if key.endswith(".cls_token")), None)
+    if prefix:
+        return f", whose names do not begin with {printable(prefix)}: save the tensors without that prefix"
     looks_like = resemblance(found)
     if looks_like in (None, name):
         return ""

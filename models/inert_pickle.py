@@ -5,91 +5,17 @@ from __future__ import annotations
 import io
 import pickle
 import struct
-import zipfile
-import zlib
-from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
+from models.pickle_names import Inert, is_key, make, make_set, python3_name, stand_in
+from models.torch_archive import UNREADABLE, TensorRecord, TorchArchive, printable
 
-from models.pickle_scan import failure_reason, globals_in, python3_name
-from models.torch_archive import TensorRecord, TorchArchive
-
-INERT_PACKAGES = (
-    # the modules themselves
-    "models.",
-    "dinov2.",
-    "torch.nn.modules.",
-    "torch.nn.parallel.",
-    # optimisers and, if a checkpoint was written in the middle of an epoch, the data they hang on to; all ignored
-    "accelerate.",
-    "apex.",
-    "bitsandbytes.",
-    "datasets.",
-    "numpy.",
-    "omegaconf.",
-    "timm.",
-    "torch._dynamo.",
-    "torch.amp.",
-    "torch.cuda.amp.",
-    "torch.distributed.",
-    "torch.optim.",
-    "torch.utils.data.",
-    "torch.utils.hooks.",
-    "torchvision.transforms.",
-    "wandb.",
-)
-DTYPES = {name: getattr(torch, name) for name in dir(torch) if isinstance(getattr(torch, name), torch.dtype)}
-INERT_NAMES = {
-    "_codecs.encode",
-    *(f"builtins.{name}" for name in ("bool", "bytes", "float", "int", "object", "slice", "str")),
-    "collections.Counter",
-    "contextlib.nullcontext",
-    "functools.partial",
-    "pathlib.PosixPath",
-    "torch.Tensor",
-    "torch.device",
-    "torch._C.Generator",
-    "torch._TorchCompileInductorWrapper",
-    "torch._TorchCompileWrapper",
-    "torch.nn.parameter.Parameter",
-    "torch.serialization._get_layout",
-    "typing.Any",
-    *(f"torch.{name}" for name in DTYPES),
-}
-STORAGES = {
-    "BFloat16Storage": torch.bfloat16,
-    "BoolStorage": torch.bool,
-    "ByteStorage": torch.uint8,
-    "CharStorage": torch.int8,
-    "ComplexDoubleStorage": torch.complex128,
-    "ComplexFloatStorage": torch.complex64,
-    "DoubleStorage": torch.float64,
-    "FloatStorage": torch.float32,
-    "HalfStorage": torch.float16,
-    "IntStorage": torch.int32,
-    "LongStorage": torch.int64,
-    "ShortStorage": torch.int16,
-    "UntypedStorage": torch.uint8,
-}
-UNREADABLE = (  # what damaged bytes make of the readers of zip, pickle and tensors
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    NotImplementedError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    pickle.UnpicklingError,
-    struct.error,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+MAX_OPCODES = 2_000_000  # a checkpoint with optimisers has 20,000; this many take seconds and some 100 MB
+MAX_NAMES = 10_000  # different classes and functions; a checkpoint has 40
+MAX_SHOWN = 8  # refused names in a message
+MAX_NUMBER = 64  # bytes of an integer; each that is longer only costs time and memory
 
 
 class CheckpointError(ValueError):
@@ -100,140 +26,141 @@ class UnsafeCheckpointError(CheckpointError):
     """A file asks for code that no DINO-WM checkpoint needs."""
 
 
-class Inert:
-    """Stands in for an object of a foreign class: keeps what was stored of it and does nothing.
+class InertUnpickler(pickle._Unpickler):
+    """Builds containers, numbers, texts, ``TensorRecord`` and ``Inert``, and calls nothing else.
+
+    Python's own unpickler rather than the one in C, which trusts the file with the size of its memo and with what it
+    puts into dicts.
 
     Attributes:
-        global_name: dotted name of the class in the file.
-        arguments: what its constructor was given.
-        stored: its attributes.
+        refused: names in the file that no checkpoint needs; a stand-in took their place.
     """
 
-    global_name = ""
-    arguments: tuple[object, ...]
-    stored: dict[str, Any]
+    stack: list[Any]  # of the base class, like the next three
+    append: Callable[[Any], None]
+    read: Callable[[int], bytes]
+    pop_mark: Callable[[], list[Any]]
 
-    def __new__(cls, *arguments: object, **_: object) -> Inert:
-        """Pickles make objects with or without ``__init__``, so the attributes begin here."""
-        holder = super().__new__(cls)
-        holder.arguments = arguments
-        holder.stored = {}
-        return holder
-
-    def __init__(self, *_: object, **__: object) -> None:
-        """Everything was kept when the object was made."""
-
-    def __setstate__(self, state: object) -> None:
-        if isinstance(state, tuple) and len(state) == 2 and isinstance(state[1], dict):  # an object with __slots__
-            state = {**(state[0] if isinstance(state[0], dict) else {}), **state[1]}
-        if isinstance(state, dict):
-            self.stored = state
-
-    def __setitem__(self, key: object, value: object) -> None:
-        """Foreign containers stay empty."""
-
-    def append(self, item: object) -> None:
-        """Foreign containers stay empty."""
-
-    def extend(self, items: object) -> None:
-        """Foreign containers stay empty."""
-
-    def add(self, item: object) -> None:
-        """Foreign containers stay empty."""
-
-
-class _Rebuild:
-    """A function that the pickle may call; without a ``__dict__``, so that it cannot set anything on it."""
-
-    __slots__ = ()
-
-
-class _Tensor(_Rebuild):
-    __slots__ = ()
-
-    def __call__(self, storage: TensorRecord, offset: int, shape: Any, stride: Any, *_: object) -> TensorRecord:
-        """``torch._utils._rebuild_tensor_v2``: a part of a storage."""
-        sizes = (tuple(map(int, shape)), tuple(map(int, stride)))
-        return TensorRecord(storage.key, storage.dtype, storage.numel, int(offset), *sizes)
-
-
-class _First(_Rebuild):
-    __slots__ = ()
-
-    def __call__(self, data: Any, *_: object) -> Any:
-        """``torch._utils._rebuild_parameter``: the tensor inside; ``torch.Size``: the numbers."""
-        return data
-
-
-class _Typed(_Rebuild):
-    __slots__ = ()
-
-    def __call__(self, function: Any, kind: object, arguments: Any, *_: object) -> Any:
-        """``torch._tensor._rebuild_from_type_v2``: a tensor that attributes were set on."""
-        if not (isinstance(function, _Rebuild) and callable(function)):
-            raise pickle.UnpicklingError(f"a tensor is to be rebuilt by {function!r}")
-        return function(*arguments)
-
-
-class _Empty(_Rebuild):
-    __slots__ = ()
-
-    def __call__(self, *_: object) -> dict[Any, Any]:
-        """``collections.defaultdict``: its factory is left out."""
-        return {}
-
-
-PLAIN = {
-    "builtins.complex": complex,
-    "builtins.dict": dict,
-    "builtins.frozenset": frozenset,
-    "builtins.list": list,
-    "builtins.set": set,
-    "builtins.tuple": tuple,
-    "collections.OrderedDict": OrderedDict,
-    "collections.defaultdict": _Empty(),
-    "torch.Size": _First(),
-    "torch._tensor._rebuild_from_type_v2": _Typed(),
-    "torch._utils._rebuild_parameter": _First(),
-    "torch._utils._rebuild_parameter_with_state": _First(),
-    "torch._utils._rebuild_tensor": _Tensor(),
-    "torch._utils._rebuild_tensor_v2": _Tensor(),
-}
-"""What the names in a pickle become, if not an ``Inert`` class."""
-
-
-class InertUnpickler(pickle.Unpickler):
-    """Builds containers, numbers, texts, ``TensorRecord`` and ``Inert``, and calls nothing else."""
+    def __init__(self, pickled: bytes) -> None:
+        super().__init__(io.BytesIO(pickled))
+        self.dispatch = _Handlers()  # type: ignore[misc]  # counts for this file
+        self.refused: set[str] = set()
+        self._known: dict[tuple[str, str], Any] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        """The stand-in for a name of the allow-list.
-
-        Raises:
-            UnsafeCheckpointError: For every other name, whatever exists under it on this machine.
-        """
-        module, name = python3_name(module, name)
-        wanted = f"{module}.{name}"
-        if wanted in PLAIN:
-            return PLAIN[wanted]
-        if module in ("torch", "torch.storage") and name in STORAGES:
-            return STORAGES[name]
-        if not is_allowed(wanted):
-            raise UnsafeCheckpointError(wanted)
-        return type("Inert", (Inert,), {"global_name": wanted})
+        """The stand-in for a name, whatever exists under it on this machine."""
+        if (module, name) not in self._known:
+            if len(self._known) == MAX_NAMES:
+                raise pickle.UnpicklingError(f"it names more than {MAX_NAMES} classes")
+            found = stand_in(*python3_name(module, name))
+            if found is None:
+                self.refused.add(printable(".".join(part[:80] for part in python3_name(module, name))))
+            self._known[module, name] = found or Inert
+        return self._known[module, name]
 
     def persistent_load(self, pid: Any) -> TensorRecord:
         """A whole storage, flat: ``("storage", type, key, location, number of elements)``; the location is ignored."""
-        kind, dtype, key, _, numel = pid
-        if kind != "storage" or not isinstance(dtype, torch.dtype) or not isinstance(key, str):
-            raise pickle.UnpicklingError(f"{pid!r} is no storage")
-        return TensorRecord(key, dtype, int(numel), 0, (int(numel),), (1,))
+        if not isinstance(pid, tuple) or len(pid) != 5 or not isinstance(pid[0], str) or pid[0] != "storage":
+            raise pickle.UnpicklingError(f"something else takes the place of a storage ({type(pid).__name__})")
+        _, dtype, key, _, numel = pid
+        return TensorRecord(key, dtype, numel, 0, (numel,), (1,))
+
+    def get_extension(self, code: int) -> None:
+        """A name by its number in a registry of the program that wrote the file."""
+        self.append(self.find_class("copyreg", f"extension_{code}"))
+
+    def _instantiate(self, function: Any, arguments: list[Any]) -> None:
+        self.append(make(function, tuple(arguments)))
+
+    def _reduce(self) -> None:
+        arguments = self.stack.pop()
+        self.append(make(self.stack.pop(), arguments))
+
+    def _reduce_with_names(self) -> None:
+        self.stack.pop()
+        self._reduce()
+
+    def _build(self) -> None:
+        state = self.stack.pop()
+        if isinstance(self.stack[-1], Inert):
+            self.stack[-1].restore(state)
+        elif not isinstance(self.stack[-1], dict):  # a state dict's metadata are left out
+            raise pickle.UnpicklingError(
+                f"it sets attributes of something else than an object ({type(self.stack[-1]).__name__})"
+            )
+
+    def _fill(self, kind: type, items: list[Any]) -> None:
+        """Put items into the container on the stack; those that stand in for one stay empty."""
+        container = self.stack[-1]
+        if isinstance(container, dict) and kind is dict:
+            container.update((k, v) for k, v in zip(items[::2], items[1::2], strict=True) if is_key(k))
+        elif isinstance(container, list) and kind is list:
+            container.extend(items)
+        elif isinstance(container, set) and kind is set:
+            container.update(filter(is_key, items))
+        elif not isinstance(container, Inert):
+            raise pickle.UnpicklingError(
+                f"it adds items of a {kind.__name__} to something else ({type(container).__name__})"
+            )
+
+    def _set_item(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self._fill(dict, [key, value])
+
+    def _append(self) -> None:
+        value = self.stack.pop()
+        self._fill(list, [value])
+
+    def _dict(self) -> None:
+        items = self.pop_mark()
+        self.append({})
+        self._fill(dict, items)
+
+    def _frozenset(self) -> None:
+        items = self.pop_mark()  # which changes where ``append`` leads
+        self.append(make_set(items))
+
+    def _long4(self) -> None:
+        (size,) = struct.unpack("<i", self.read(4))
+        if not 0 <= size <= MAX_NUMBER:
+            raise pickle.UnpicklingError(f"it has a number of {size} bytes")
+        self.append(pickle.decode_long(self.read(size)))
+
+    def _bytearray8(self) -> None:
+        (size,) = struct.unpack("<Q", self.read(8))
+        self.append(bytearray(self.read(size)))  # no more than there is
 
 
-def is_allowed(wanted: str) -> bool:
-    """Whether a dotted name may stand in a checkpoint."""
-    module, _, name = wanted.rpartition(".")
-    known = wanted in PLAIN or wanted in INERT_NAMES or (module in ("torch", "torch.storage") and name in STORAGES)
-    return known or f"{module}.".startswith(INERT_PACKAGES)
+class _Handlers(dict[int, Callable[[Any], None]]):
+    """What each opcode does, until there were too many."""
+
+    def __init__(self) -> None:
+        own = {
+            pickle.APPEND: InertUnpickler._append,
+            pickle.APPENDS: lambda self: self._fill(list, self.pop_mark()),
+            pickle.ADDITEMS: lambda self: self._fill(set, self.pop_mark()),
+            pickle.BUILD: InertUnpickler._build,
+            pickle.BYTEARRAY8: InertUnpickler._bytearray8,
+            pickle.DICT: InertUnpickler._dict,
+            pickle.FROZENSET: InertUnpickler._frozenset,
+            pickle.LONG4: InertUnpickler._long4,
+            pickle.NEWOBJ: InertUnpickler._reduce,
+            pickle.NEWOBJ_EX: InertUnpickler._reduce_with_names,
+            pickle.REDUCE: InertUnpickler._reduce,
+            pickle.SETITEM: InertUnpickler._set_item,
+            pickle.SETITEMS: lambda self: self._fill(dict, self.pop_mark()),
+        }
+        super().__init__({**InertUnpickler.dispatch, **{opcode[0]: handler for opcode, handler in own.items()}})
+        self.left = MAX_OPCODES
+
+    def __getitem__(self, opcode: int) -> Callable[[Any], None]:
+        self.left -= 1
+        if self.left < 0:
+            raise pickle.UnpicklingError(f"it has more than {MAX_OPCODES} operations")
+        return super().__getitem__(opcode)
+
+    def __missing__(self, opcode: int) -> Callable[[Any], None]:
+        raise pickle.UnpicklingError(f"{opcode:#x} is no operation of a pickle")
 
 
 def load_inert(archive: TorchArchive, path: Path) -> Any:
@@ -245,25 +172,18 @@ def load_inert(archive: TorchArchive, path: Path) -> Any:
         UnsafeCheckpointError: If the pickle names anything that a DINO-WM checkpoint does not need. Nothing was run.
         One of ``UNREADABLE``: If it is damaged.
     """
-    refused = sorted(name for name in globals_in(archive.pickled) if not is_allowed(name))
-    if not refused:  # the scan follows the pickle roughly, to name all at once; this decides
-        try:
-            return InertUnpickler(io.BytesIO(archive.pickled)).load()
-        except UnsafeCheckpointError as error:
-            refused = [str(error)]
-    raise UnsafeCheckpointError(
-        f"{path} asks for {', '.join(refused)}, which no DINO-WM checkpoint needs; it was not loaded and nothing "
-        "in it was run. Do not load it with another tool; get the checkpoint again from where it was published"
-    )
-
-
-def unreadable(path: Path, error: Exception) -> str:
-    """The message for a file that turned out to be damaged."""
-    if not path.is_file():
-        return f"{path} does not exist or is not a file"
-    size = path.stat().st_size
-    reason = failure_reason(error) if size else "it is empty"
-    return (
-        f"{path} ({size} bytes) is not a readable PyTorch checkpoint: {reason}. "
-        "It may be incomplete; copy or download it again"
-    )
+    unpickler = InertUnpickler(archive.pickled)
+    try:
+        content = unpickler.load()
+    except UNREADABLE:
+        if not unpickler.refused:
+            raise
+    if unpickler.refused:
+        names = sorted(unpickler.refused)
+        more = f" and {len(names) - MAX_SHOWN} more" if len(names) > MAX_SHOWN else ""
+        raise UnsafeCheckpointError(
+            f"{path} asks for {', '.join(names[:MAX_SHOWN])}{more}, which no DINO-WM checkpoint needs; it was not "
+            "loaded and nothing in it was run. Do not load it with another tool; get the checkpoint again from where "
+            "it was published"
+        )
+    return content

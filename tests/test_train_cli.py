@@ -17,7 +17,8 @@ from hydra.core.global_hydra import GlobalHydra
 
 import plan
 import train
-from models.checkpoint import read_checkpoint, read_model_config
+from models.checkpoint import read_checkpoint
+from models.config_file import read_model_config
 from tests.training.tiny import BRIEF_PLANS, REPOSITORY, SMALL, STATE, header, make_wall, without_times
 from training.state import FILENAME
 from utils.cli import expand_resume

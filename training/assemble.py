@@ -13,7 +13,8 @@ from datasets.frames import FrameSource, ImageFrames, NoFrames
 from datasets.normalizer import Normalizer
 from datasets.trajectories import Trajectories
 from datasets.windows import WindowDataset
-from models.checkpoint import parentage, read_checkpoint, read_model_config, weights_file, write_model_config
+from models.checkpoint import parentage, read_checkpoint, weights_file, write_model_config
+from models.config_file import read_model_config
 from models.loading import stored_normalizer
 from models.parts import Decoder, Encoder
 from models.world_model import WorldModel

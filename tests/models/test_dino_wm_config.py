@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 import torch
 
+from models.config_file import read_model_config
 from models.dino_wm import read_pickled_checkpoint
-from models.dino_wm_config import read_model_config, translate_config
+from models.dino_wm_config import translate_config
 
 YAML = """
 num_hist: 3

@@ -100,6 +100,10 @@ def test_the_hash_of_the_file_is_recorded(encoder):
         ({"feature_key": "x_norm_clstoken"}, ["encoder.feature_key", "x_norm_patchtokens", "x_norm_clstoken"]),
         ({"name": "dinov2_vits14_reg"}, ["encoder.name", "dinov2_vits14"]),
         ({"img_size": 8}, ["img_size"]),
+        ({"num_heads": 7}, ["encoder.num_heads", "384", "7"]),
+        ({"num_heads": 8}, ["encoder.num_heads", "dinov2_vits14 is 6", "8"]),
+        ({"num_heads": 0}, ["encoder.num_heads", "0"]),
+        ({"embed_dim": 50}, ["encoder.num_heads", "embed_dim=50", "6"]),
     ],
 )
 def test_an_unsupported_argument_is_refused_by_name(arguments, words):

@@ -1,4 +1,5 @@
 import io
+import zipfile
 
 import pytest
 import torch
@@ -75,6 +76,70 @@ def test_something_else_than_tensors_is_refused(tmp_path, state):
     torch.save({"epoch": 1, "state": state}, tmp_path / "w.pth")
     with pytest.raises(WeightsError, match="something else than named tensors"):
         read_weights(tmp_path / "w.pth", "dinov2_vits14", state)
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.int32])
+def test_weights_are_floating_point_numbers(tmp_path, state, name, dtype):
+    broken = {**state, "norm.weight": state["norm.weight"].to(dtype)}
+    save_file(broken, tmp_path / name) if name.endswith("safetensors") else torch.save(broken, tmp_path / name)
+    with pytest.raises(WeightsError, match=f"wrong type: norm.weight {str(dtype)[6:]}|wrong type: norm.weight [CI]"):
+        read_weights(tmp_path / name, "dinov2_vits14", state)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"norm.weight": torch.eye(4).to_sparse()},
+        {"norm.weight": torch.ones(16, device="meta")},
+        {"norm.weight": torch.ones(16).to(torch.float8_e4m3fn)},
+        {3: torch.ones(1)},
+        {"cls_token": {}},
+    ],
+    ids=["sparse", "meta", "float8", "int key", "dict"],
+)
+@pytest.mark.parametrize("legacy", [False, True])
+def test_odd_content_is_refused(tmp_path, state, odd, legacy):
+    torch.save({**state, **odd}, tmp_path / "w.pth", _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(
+        WeightsError, match=f"something else than named tensors, as {next(iter(odd))}|wrong type: norm.w|has no"
+    ):
+        read_weights(tmp_path / "w.pth", "dinov2_vits14", state)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_tensor_that_is_not_wanted_is_not_read(tmp_path, state, legacy):
+    large = {"x": torch.ones(1).expand(3 * 10**9), "cls_token": torch.tensor(1.0)}
+    torch.save({**state, **large}, tmp_path / "w.pth", _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(WeightsError, match=r"unexpected: x; wrong shape: cls_token \(\) instead of"):
+        read_weights(tmp_path / "w.pth", "dinov2_vits14", state)
+
+
+def test_a_compressed_file_is_refused(tmp_path, state):
+    torch.save(state, tmp_path / "plain.pth")
+    with zipfile.ZipFile(tmp_path / "plain.pth") as plain, zipfile.ZipFile(tmp_path / "w.pth", "w") as packed:
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name), zipfile.ZIP_DEFLATED)
+    with pytest.raises(WeightsError, match="is compressed"):
+        read_weights(tmp_path / "w.pth", "dinov2_vits14", state)
+
+
+def test_wrapped_weights_are_explained(tmp_path, state):
+    wrapped = {f"teacher.backbone.{key}": tensor for key, tensor in state.items()}
+    torch.save(wrapped, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"begin with teacher\.backbone\.: save the tensors without that prefix"):
+        read_weights(tmp_path / "w.pth", "dinov2_vits14", state)
+    torch.save({"teacher": state}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match="save what is under teacher by itself"):
+        read_weights(tmp_path / "w.pth", "dinov2_vits14", state)
+
+
+def test_files_of_old_torch_and_of_half_precision_are_read(tmp_path, state):
+    torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    torch.save({key: tensor.half() for key, tensor in state.items()}, tmp_path / "half.pth")
+    old, half = (read_weights(tmp_path / f"{name}.pth", "dinov2_vits14", state) for name in ("old", "half"))
+    assert all(torch.equal(old[key], tensor) for key, tensor in state.items())
+    assert all(torch.equal(half[key], tensor.half().float()) for key, tensor in state.items())
 
 
 def test_code_in_a_weights_file_is_not_run(golden, state):

@@ -9,7 +9,8 @@ import training.start
 from datasets.collection import Collection
 from datasets.wall_policy import WallRandomWalk
 from models.architecture import settle_architecture
-from models.checkpoint import read_checkpoint, read_model_config
+from models.checkpoint import read_checkpoint
+from models.config_file import read_model_config
 from tests.training.tiny import SMALL, build, changed, composed, header, run, weights, without_times
 from training.assemble import build_trainer
 from utils.cli import overridden_keys
