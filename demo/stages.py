@@ -21,6 +21,7 @@ from models.checkpoint import read_checkpoint
 from models.loading import load_for_planning, stored_normalizer
 from planning.gap import Visits, dataset_visits, one_step_error, planner_visits
 from planning.goals import GoalRequest, make_problem
+from planning.mpc import MPCController
 from planning.observer import Observer
 from utils.cli import overridden_keys, plain
 
@@ -79,7 +80,7 @@ def measure_gap(
         observers[name] = Observer(model, normalizer)
         frameskip, size = architecture["frameskip"], architecture["img_size"]
     env = instantiate(config["env"]["simulator"], image_size=size)
-    planner = instantiate(config["planner"]).planner
+    planner = MPCController.of(instantiate(config["planner"])).planner
     trajectories = instantiate(config["env"]["dataset"])
     validation = read_checkpoint(Path(models[planned_by])).about["validation"]
     request = GoalRequest(

@@ -24,10 +24,12 @@ def demo_jobs(name, folder):
 @pytest.mark.parametrize("name", DEMOS)
 def test_every_stage_is_an_ordinary_command(name, tmp_path):
     jobs = demo_jobs(name, tmp_path)
-    entries = {"collect": "collect", "train": "train", "evaluate": "plan_wall"}
+    planning = name.replace("demo_", "plan_")
+    entries = {"collect": "collect", "train": "train", "evaluate": planning, "measure_gap": planning}
     for job in jobs:
         if job.run.__name__ in entries:
-            composed(entries[job.run.__name__], job.arguments["overrides"])  # Hydra knows every key and option
+            config = composed(entries[job.run.__name__], job.arguments["overrides"])  # Hydra knows every key and option
+            assert f"demo_{config['env']['name']}" == name
     assert len(commands(jobs)) == len(jobs) - 1, "all but the gap have a command line"
 
 
