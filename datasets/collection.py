@@ -74,6 +74,7 @@ class Collection:
         self.seed = seed
         for name in ("n_rollout", "num_steps", "image_size", "seed"):
             _check_whole(name, getattr(self, name), 0 if name == "seed" else 1)
+        self.store.check_size(image_size)
         self.num_frames = self.num_steps + behaviour.frames_after_last
         self.frame_bytes = (self.num_steps + 1) * 3 * image_size**2 * self.store.dtype.itemsize  # in memory
         fitting = min(_MAX_CHUNK, max(1, _CHUNK_BYTES // self.frame_bytes))

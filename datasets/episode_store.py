@@ -35,6 +35,13 @@ class EpisodeStore(ABC):
     def write(self, path: Path, frames: Tensor) -> None:
         """Write images (F, 3, S, S) of ``dtype``, 0..255, whole or not at all."""
 
+    def check_size(self, size: int) -> None:
+        """Refuse images of a side that cannot be stored.
+
+        Raises:
+            ValueError: Naming the side.
+        """
+
     def is_whole(self, path: Path, num_frames: int, size: int) -> bool:
         """Whether the file is there; files are written whole or not at all."""
         return path.exists() and path.stat().st_size > 0
@@ -86,6 +93,11 @@ class VideoStore(EpisodeStore):
     def bytes_needed(self, num_frames: int, size: int) -> int:
         """See the base class."""
         return num_frames * 3 * size**2 // _VIDEO_RATIO + _FILE_OVERHEAD
+
+    def check_size(self, size: int) -> None:
+        """Videos store colours for squares of four pixels."""
+        if size % 2:
+            raise ValueError(f"image_size must be even for videos, got {size}")
 
     def write(self, path: Path, frames: Tensor) -> None:
         """See the base class."""

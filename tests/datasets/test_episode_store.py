@@ -46,3 +46,10 @@ def test_an_interrupted_video_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         VideoStore().write(tmp_path / "a.mp4", drawing(3, 32))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_video_of_odd_sides_is_refused_before_anything_is_simulated():
+    TensorStore(torch.uint8).check_size(65)
+    VideoStore().check_size(64)
+    with pytest.raises(ValueError, match="image_size must be even for videos, got 65"):
+        VideoStore().check_size(65)
