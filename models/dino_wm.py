@@ -139,7 +139,9 @@ def read_state_dict_index(path: str | Path) -> dict[str, TensorRecord] | None:
 def _index(archive: TorchArchive, path: Path) -> PickledIndex:
     content = load_inert(archive, path)
     epoch = content.get("epoch") if isinstance(content, dict) else None
-    if not isinstance(epoch, int):
+    if epoch is not None and not (type(epoch) is int and epoch >= 0):
+        raise CheckpointError(f"{path}: epoch must be a whole number from 0, found a {_kind(epoch)}")
+    if epoch is None:
         keys = ", ".join(map(str, list(content)[:8])) if isinstance(content, Mapping) else _kind(content)
         raise NotDinoWM(
             f"{path} is not a DINO-WM checkpoint: expected a dict with epoch, predictor, action_encoder and "

@@ -227,6 +227,8 @@ def test_a_missing_file_is_named(tmp_path):
     ("change", "words"),
     [
         ({"epoch": None}, "not a DINO-WM checkpoint"),
+        ({"epoch": True}, "epoch must be a whole number from 0, found a bool"),
+        ({"epoch": -5}, "epoch must be a whole number from 0"),
         ({"action_encoder": None, "proprio_encoder": None}, "no action_encoder and no proprio_encoder"),
         ({"predictor": {"pos_embedding": 1.0}}, "predictor should be .* module or a state dict, found dict with pos_"),
         ({"decoder": torch.ones(1)}, "decoder should be .* module or a state dict, found Tensor"),
