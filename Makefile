@@ -1,4 +1,4 @@
-# make demo    sets up and runs the whole story on the Wall (about ten minutes on two cores)
+# make demo    sets up and runs the whole story on the Wall (about ten minutes on two cores); ENV=pusht, ENV=point_maze
 # make test    sets up and passes the tests
 PYTHON ?= python3
 VENV := .venv
