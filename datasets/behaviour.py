@@ -36,6 +36,24 @@ class Episodes(Protocol):
 
 
 @dataclass(frozen=True)
+class DrawnActions:
+    """``Episodes`` whose actions were drawn beforehand: ``actions`` (B, K, env_action_dim)."""
+
+    states: Tensor
+    layouts: Mapping[str, Tensor]
+    actions: Tensor
+
+    @property
+    def lengths(self) -> Tensor:
+        """All are as long as what was drawn."""
+        return torch.full(self.actions.shape[:1], self.actions.shape[1])
+
+    def act(self, step: int, states: Tensor) -> Tensor:
+        """The drawn actions (B, env_action_dim) of this step, wherever the episodes are."""
+        return self.actions[:, step]
+
+
+@dataclass(frozen=True)
 class Recording:
     """What happened in B episodes of K steps.
 

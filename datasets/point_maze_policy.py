@@ -10,33 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.behaviour import Behaviour, Recording
+from datasets.behaviour import Behaviour, DrawnActions, Recording
 from datasets.episode_store import EpisodeStore, TensorStore
 from envs.base import VectorEnv
 from envs.point_maze import PointMazeSimulator
 from envs.process_vector import ProcessVectorEnv
-
-
-@dataclass(frozen=True)
-class RandomForces:
-    """Episodes whose actions were drawn beforehand: ``actions`` (B, K, 2); see ``behaviour.Episodes``."""
-
-    states: Tensor
-    actions: Tensor
-
-    @property
-    def layouts(self) -> dict[str, Tensor]:
-        """None: the maze is the same everywhere."""
-        return {}
-
-    @property
-    def lengths(self) -> Tensor:
-        """All are as long as what was drawn."""
-        return torch.full(self.actions.shape[:1], self.actions.shape[1])
-
-    def act(self, step: int, states: Tensor) -> Tensor:
-        """The drawn actions (B, 2) of this step, wherever the balls are."""
-        return self.actions[:, step]
 
 
 @dataclass(frozen=True)
@@ -73,13 +51,13 @@ class PointMazeRandomForces(Behaviour):
         """One tensor per episode, colours last."""
         return TensorStore(getattr(torch, image_type), channels_last=True)
 
-    def begin(self, rngs: Sequence[np.random.Generator], num_steps: int) -> RandomForces:
+    def begin(self, rngs: Sequence[np.random.Generator], num_steps: int) -> DrawnActions:
         """Draw start and actions of one episode per generator."""
         starts, actions = [], []
         for rng in rngs:
             starts.append(PointMazeSimulator.sample_start_goal(int(rng.integers(2**32)))[0])
             actions.append(rng.uniform(-self.max_force, self.max_force, (num_steps, 2)).astype(np.float32))
-        return RandomForces(torch.from_numpy(np.stack(starts)), torch.from_numpy(np.stack(actions)))
+        return DrawnActions(torch.from_numpy(np.stack(starts)), {}, torch.from_numpy(np.stack(actions)))
 
     def tables(self, recording: Recording) -> dict[str, Tensor]:
         """Rows of the three ``point_maze`` tables; the state after the last action is left out."""

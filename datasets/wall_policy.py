@@ -11,31 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.behaviour import Behaviour, Recording
+from datasets.behaviour import Behaviour, DrawnActions, Recording
 from datasets.episode_store import EpisodeStore, TensorStore
 from envs.base import VectorEnv
 from envs.wall import WallVectorEnv
 from envs.wall_dynamics import BORDER_HIGH, BORDER_LOW, WALL_HALF_WIDTH
 
 _DISTRIBUTIONS = ("von_mises", "normal")
-
-
-@dataclass(frozen=True)
-class Walk:
-    """Episodes whose actions were drawn beforehand: ``actions`` (B, K, 2); see ``behaviour.Episodes``."""
-
-    states: Tensor
-    layouts: dict[str, Tensor]
-    actions: Tensor
-
-    @property
-    def lengths(self) -> Tensor:
-        """All are as long as what was drawn."""
-        return torch.full(self.actions.shape[:1], self.actions.shape[1])
-
-    def act(self, step: int, states: Tensor) -> Tensor:
-        """The drawn actions (B, 2) of this step, wherever the dots are."""
-        return self.actions[:, step]
 
 
 @dataclass(frozen=True)
@@ -107,10 +89,10 @@ class WallRandomWalk(Behaviour):
         """One tensor per episode, colours first."""
         return TensorStore(getattr(torch, image_type))
 
-    def begin(self, rngs: Sequence[np.random.Generator], num_steps: int) -> Walk:
+    def begin(self, rngs: Sequence[np.random.Generator], num_steps: int) -> DrawnActions:
         """Draw layout, start and all actions of one walk per generator."""
         doors, walls, starts, actions = zip(*(self._walk(rng, num_steps) for rng in rngs), strict=True)
-        return Walk(
+        return DrawnActions(
             # rounded to float32, as the file holds it: replaying the file gives the same episode
             states=torch.from_numpy(np.stack(starts).astype(np.float32)).double(),
             layouts={
