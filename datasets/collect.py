@@ -18,6 +18,7 @@ from datasets.behaviour import Behaviour
 from datasets.collection import Collection
 from datasets.files import dataset_root
 from datasets.workers import WorkerError
+from envs.process_vector import EnvWorkerError
 from utils.cli import check_types, plain
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ TYPES = {
     "chunk_size": int,
     "data_path": str,
     "image_dtype": str,
+    "env.collector.shape": object,
 }
 """Types of the settings whose default, null, does not show it."""
 _AGAIN = "finished trajectories are kept; the same command goes on from there"
@@ -44,7 +46,7 @@ def main(cfg: DictConfig) -> None:
             collection.run(num_workers=cfg.num_workers)
     except InstantiationException as error:
         sys.exit(f"collect: {error.__cause__ or error}")
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, EnvWorkerError) as error:
         sys.exit(f"collect: {error}")
     except WorkerError as error:
         sys.exit(f"collect: {error}\n{_AGAIN}")

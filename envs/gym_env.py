@@ -92,7 +92,10 @@ class SingleEpisodeEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
 
     def step(self, action: NDArray[np.float32]) -> tuple[Observation, SupportsFloat, bool, bool, dict[str, Any]]:
         """Execute one raw action (env_action_dim,); reward 1.0 and terminated inside the success region, else 0.0."""
-        state = self.vector_env.step(torch.as_tensor(action, dtype=torch.float32)[None, None])[:, -1]
+        # float64 is kept: it is what recorded actions may be in
+        values = torch.as_tensor(np.asarray(action))
+        values = values if values.dtype == torch.float64 else values.float()
+        state = self.vector_env.step(values[None, None])[:, -1]
         info = self._info(state)
         return self._observation(state), float(info["success"]), info["success"], False, info
 

@@ -108,7 +108,7 @@ class ProcessVectorEnv(VectorEnv):
         """Step and draw in one go, so that no episode waits for the others before each frame.
 
         Args:
-            actions: (B, K, env_action_dim) raw, computed with in float32.
+            actions: (B, K, env_action_dim) raw, float32 or float64.
             frame_every: raw steps between two frames, the first of the state before the first step; None: no frames.
 
         Returns:
@@ -126,7 +126,7 @@ class ProcessVectorEnv(VectorEnv):
         block = max(num_steps, 1) if frame_every is None else frame_every
         if block < 1 or num_steps % block:
             raise ValueError(f"env {self.name}: {num_steps} actions are not a multiple of {frame_every=}")
-        raw = actions.detach().to("cpu", torch.float32).numpy()
+        raw = actions.detach().to("cpu", torch.float64).numpy()
         if frame_every is None:
             return torch.from_numpy(self._play(range(num_episodes), raw, block, 0)["visited"].copy()), None
         visited = np.empty((num_episodes, num_steps, self.state_dim))
@@ -155,7 +155,7 @@ class ProcessVectorEnv(VectorEnv):
         chosen: list[int] = wanted.tolist()
         if outside := [row for row in chosen if not 0 <= row < num_episodes]:
             raise ValueError(f"env {self.name}: there are {num_episodes} episodes, none of them {outside[:NUM_NAMED]}")
-        nothing = np.empty((len(chosen), 0, self.env_action_dim), np.float32)
+        nothing = np.empty((len(chosen), 0, self.env_action_dim))
         return torch.from_numpy(self._play(chosen, nothing, 1, 1)["frames"][:, 0].copy())
 
     def proprio(self, states: Tensor) -> Tensor:
@@ -188,11 +188,11 @@ class ProcessVectorEnv(VectorEnv):
             raise RuntimeError(f"env {self.name}: call reset before step and render, and again after an error")
         return self._seeds
 
-    def _play(self, rows: Sequence[int], actions: NDArray[np.float32], block: int, num_frames: int) -> Arrays:
+    def _play(self, rows: Sequence[int], actions: NDArray[np.float64], block: int, num_frames: int) -> Arrays:
         """Step and draw episodes ``rows`` (n,) as ``PlayTask`` says; the arrays are those of the pool."""
         leading = actions.shape[:2]
         shapes: Shapes = {
-            "actions": (actions.shape, "f4"),
+            "actions": (actions.shape, "f8"),
             "visited": ((*leading, self.state_dim), "f8"),
             "frames": ((len(rows), num_frames, *self._frame_shape), "u1"),
         }

@@ -64,7 +64,7 @@ class Simulator(ABC):
 
     @abstractmethod
     def step(self, actions: Array) -> Array:
-        """Execute raw actions (K, env_action_dim) float32; returns the visited states (K, S) float64."""
+        """Execute raw actions (K, env_action_dim), float32 or float64; returns the visited states (K, S) float64."""
 
     @abstractmethod
     def render(self) -> Array:

@@ -392,3 +392,13 @@ def test_workers_import_no_torch(module):
         pytest.skip(f"envs.{module} does not exist")
     source = f"import sys, envs.{module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", source], cwd=REPOSITORY).returncode == 0
+
+
+def test_recorded_point_maze_trajectories_in_float64_through_the_batch(golden):
+    """Actions rounded to float32 would end 1e-4 away."""
+    with np.load(golden("point_maze.npz")) as data:
+        init, actions, expected = (torch.from_numpy(data[name]) for name in ("init", "actions", "qstate"))
+    env = ProcessVectorEnv("envs.point_maze:PointMazeSimulator", 64, num_workers=0)
+    env.reset(range(len(init)), init)
+    assert (env.step(actions) - expected[:, 1:]).abs().max() < 1e-8
+    env.close()
