@@ -1,4 +1,4 @@
-"""A method is two hooks on the one training loop: what to train on besides the data set, and which loss."""
+"""A method is hooks on the one training loop: what to train on besides the data set, and which loss."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ class TrainingContext:
 
 
 class Method:
-    """Plain teacher forcing on the data set; finetuning methods override one hook or the other.
+    """Plain teacher forcing on the data set; finetuning methods override ``windows`` or ``loss``, or both.
+
+    A method whose loss does not come from teacher-forcing windows overrides ``losses`` instead.
 
     Attributes:
         name: as in ``method=<name>``. needs_env: whether ``TrainingContext.env`` must be there.
@@ -59,6 +61,18 @@ class Method:
     def setup(self, context: TrainingContext) -> None:
         """Called once before training."""
         self.context = context
+
+    def losses(self, batch: Batch, features: Tensor, position: int) -> dict[str, Tensor]:
+        """Losses of a step, scalars by the name in the log: "loss" is minimised, the others are parts of it.
+
+        Args:
+            batch: of the data set; features: (B, F, P, D) its encoded frames.
+            position: number of the batch in its epoch, from 0.
+        """
+        model = self._context.model
+        expert = model.windows(model.embed(features, batch.proprio), batch.actions)
+        loss = self.loss(self.windows(expert, batch, features, position))
+        return {"loss": loss.total, "visual_loss": loss.visual, "proprio_loss": loss.proprio}
 
     def windows(self, expert: Windows, batch: Batch, features: Tensor, position: int) -> Windows:
         """What to train on at this step.

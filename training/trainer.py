@@ -125,20 +125,16 @@ class Trainer:
         return itertools.islice(iter(loader), self.epoch_batches - self.position)
 
     def _train_step(self, batch: Batch) -> dict[str, float]:
-        model, device = self.model, self.observer.device
+        device = self.observer.device
         with autocast(self.settings.precision, device):
             features = self.features(batch)
-            losses: dict[str, Tensor] = {}
-            total = torch.zeros((), device=device)
+            losses = {"loss": torch.zeros((), device=device)}
             if self.settings.train_predictor or self.settings.train_encoder:
-                expert = model.windows(model.embed(features, batch.proprio), batch.actions)
-                loss = self.method.loss(self.method.windows(expert, batch, features, self.position))
-                losses |= {"visual_loss": loss.visual, "proprio_loss": loss.proprio}
-                total = total + loss.total
+                losses = self.method.losses(batch, features, self.position)
+            objective = losses["loss"]
             if self.settings.train_decoder:
                 losses["decoder_loss"] = self._decoder_loss(batch, features.detach())
-        losses = {"loss": total, **losses}
-        objective = total + losses["decoder_loss"] if "decoder_loss" in losses else total
+                objective = objective + losses["decoder_loss"]
         self._stop_if_not_finite(objective, batch)
         self.optimizers.zero_grad()
         objective.backward()
