@@ -36,6 +36,8 @@ TYPES = {
     "encoder.num_heads": int,
     "method.frame_stride": int,
     "method.objective.base": float,
+    "method.planner.budget_ms": float,
+    "method.planner.budget_evals": int,
     "logger.entity": str,
     "logger.name": str,
 }

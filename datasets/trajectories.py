@@ -35,6 +35,11 @@ class Trajectories(ABC):
     def __len__(self) -> int:
         return len(self.lengths)
 
+    def action_range(self) -> Tensor:
+        """Lowest and highest raw actions (2, env_action_dim)."""
+        used = [rows[:length] for rows, length in zip(self.actions, self.lengths.tolist(), strict=True)]
+        return torch.stack(torch.cat(used).aminmax(dim=0))
+
     @property
     def state_dim(self) -> int:
         """S."""

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from planning.noise import EpisodeNoise
-from planning.planner import CostFn, Plan, Planner
+from planning.noise import EpisodeNoise, coloured
+from planning.planner import Planner
+from planning.search import ActionSpace, Search
 
 
 class CEMPlanner(Planner):
     """Sample, keep the best, refit a normal distribution; all episodes and samples in one batch.
 
     Args:
-        horizon, opt_steps, rollout_type, eval_every: see ``Planner``. The first mean is zero in z-scored units.
+        horizon, opt_steps, and the ``common`` ones: see ``Planner``. The first mean is zero in z-scored units.
         num_samples: candidates per iteration; the first is the mean itself.
         topk: elites, 2 <= topk < num_samples.
         var_scale: initial standard deviation in z-scored action units, > 0.
+        momentum: share of the old mean and deviation in the new ones, in [0, 1).
+        keep_elites: of an iteration's elites, how many compete again in the next one, 0 <= keep_elites <= topk. Their
+            cost is known: they take no rollouts.
+        noise_beta: exponent of the noise's power spectrum 1 / f ** beta over raw steps, >= 0; 0 is white.
 
-    Source: DINO-WM, appendix; the standard deviation of the elites is the unbiased one.
+    Source: DINO-WM, appendix; the standard deviation of the elites is the unbiased one. ``momentum``, ``keep_elites``
+    and ``noise_beta`` are those of iCEM, Pinneri et al. 2020, arXiv 2008.06389, section 3.
     """
 
     def __init__(
@@ -28,36 +36,74 @@ class CEMPlanner(Planner):
         num_samples: int = 300,
         topk: int = 30,
         var_scale: float = 1.0,
-        rollout_type: str = "regular",
-        eval_every: int = 1,
+        momentum: float = 0.0,
+        keep_elites: int = 0,
+        noise_beta: float = 0.0,
+        **common: Any,
     ) -> None:
-        super().__init__(horizon, opt_steps, "zero", rollout_type, eval_every)
-        if not 2 <= topk < num_samples:
-            raise ValueError(
-                f"planner.topk must be at least 2 and below planner.num_samples={num_samples} (elites are chosen from "
-                f"the samples), got {topk}"
-            )
+        check_elites(num_samples, topk)
         if var_scale <= 0:
             raise ValueError(f"planner.var_scale must be > 0, got {var_scale}")
+        if not 0 <= momentum < 1:
+            raise ValueError(f"planner.momentum must be in [0, 1), got {momentum}")
+        if not 0 <= keep_elites <= topk:
+            raise ValueError(f"planner.keep_elites must be in [0, {topk}], planner.topk, got {keep_elites}")
+        if noise_beta < 0:
+            raise ValueError(f"planner.noise_beta must be >= 0, got {noise_beta}")
+        super().__init__(horizon, opt_steps, **{"shortest": num_samples + 1, **common})
+        self.step_evaluations = num_samples
         self.num_samples, self.topk, self.var_scale = num_samples, topk, var_scale
+        self.momentum, self.keep_elites, self.noise_beta = momentum, keep_elites, noise_beta
+
+    def _search(self, search: Search, start: Tensor, noise: EpisodeNoise) -> None:
+        search.values(self.refit(search, start, noise, reserve=1)[:, None])
 
     @torch.no_grad()
-    def optimize(self, cost: CostFn, actions_init: Tensor, noise: EpisodeNoise) -> Plan:
-        """See ``Planner.optimize``."""
-        mean, std = actions_init.detach(), torch.full_like(actions_init, self.var_scale)
-        trace: list[tuple[int, Tensor]] = []
-        for step in range(self.opt_steps):
-            samples = mean[:, None] + std[:, None] * noise.randn(self.num_samples, *mean.shape[1:])
-            samples[:, 0] = mean
-            costs = cost(samples)  # (B, N)
-            best = costs.topk(self.topk, dim=1, largest=False).indices
-            elites = samples.gather(1, best[:, :, None, None].expand(-1, -1, *mean.shape[1:]))
-            if step % self.eval_every == 0:
-                trace.append((step, costs[:, 0]))
-            mean, std = elites.mean(1), elites.std(1)
-        final = cost(mean[:, None]).squeeze(1)
-        trace.append((self.opt_steps, final))
-        return Plan(mean, final, trace, self.opt_steps * self.num_samples + 1, 0)
+    def refit(self, search: Search, start: Tensor, noise: EpisodeNoise, reserve: int, until: float = 1.0) -> Tensor:
+        """Iterate from the mean ``start`` (B, T, A); returns the last mean.
 
-    def _fresh_actions(self, steps: int, noise: EpisodeNoise, zero_action: Tensor) -> Tensor:
-        return torch.zeros(len(noise), steps, zero_action.numel(), device=zero_action.device)
+        Args:
+            reserve, until: see ``Search.steps``.
+        """
+        mean, std = start, torch.full_like(start, self.var_scale)
+        elites, elite_costs = start[:, None][:, :0], start[:, :0, 0]
+        for _ in search.steps(self.opt_steps, self.step_evaluations, reserve, until):
+            samples, costs = self._judge(search, self._draw(search, mean, std, noise), noise)
+            kept = slice(self.keep_elites)
+            candidates = torch.cat([samples, elites[:, kept]], 1)
+            elite_costs, best = torch.cat([costs, elite_costs[:, kept]], 1).topk(self.topk, dim=1, largest=False)
+            elites = candidates.gather(1, best[:, :, None, None].expand(-1, -1, *mean.shape[1:]))
+            mean = self.momentum * mean + (1 - self.momentum) * elites.mean(1)
+            std = self.momentum * std + (1 - self.momentum) * elites.std(1)
+        return search.clip(mean)  # an average of clipped actions may round to just outside
+
+    def _draw(self, search: Search, mean: Tensor, std: Tensor, noise: EpisodeNoise) -> Tensor:
+        """Candidates (B, N, T, A) around ``mean`` (B, T, A), which is the first of them."""
+        drawn = noise.randn(self.num_samples, *mean.shape[1:])
+        if self.noise_beta:
+            drawn = coloured(drawn, self.noise_beta, search.space.env_action_dim)
+        samples = mean[:, None] + std[:, None] * drawn
+        samples[:, 0] = mean
+        return search.clip(samples)
+
+    def _judge(self, search: Search, samples: Tensor, noise: EpisodeNoise) -> tuple[Tensor, Tensor]:
+        """The candidates (B, N, T, A) that elites are chosen from, and their costs (B, N)."""
+        costs = search.values(samples)
+        search.record(costs[:, 0])
+        return samples, costs
+
+    def _fresh_actions(self, steps: int, noise: EpisodeNoise, space: ActionSpace) -> Tensor:
+        return space.zero.new_zeros(len(noise), steps, space.zero.numel())
+
+
+def check_elites(num_samples: int, topk: int) -> None:
+    """Elites are chosen from the samples.
+
+    Raises:
+        ValueError: If that is no choice, or no deviation can be had from them.
+    """
+    if not 2 <= topk < num_samples:
+        raise ValueError(
+            f"planner.topk must be at least 2 and below planner.num_samples={num_samples} (elites are chosen from "
+            f"the samples), got {topk}"
+        )

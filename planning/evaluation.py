@@ -71,7 +71,7 @@ class Evaluation:
         check_environment(checkpoint, config["env"]["name"])
         model, architecture = load_for_planning(checkpoint, config["env"], config["encoder"], device)
         data = _Data(config["env"], checkpoint)
-        observer = Observer(model, data.normalizer())
+        observer = Observer(model, data.normalizer(), action_range=data.action_range(controller.planner.clip_actions))
         env = instantiate(config["env"]["simulator"], image_size=architecture["img_size"])
         folder = Path(config["run_dir"])
         request = GoalRequest(
@@ -221,6 +221,13 @@ class _Data:
         """The units the model was trained in: stored in our checkpoints, the data set's for DINO-WM's."""
         stored = stored_normalizer(self.checkpoint, self.env)
         return self._open().normalizer if stored is None else stored
+
+    def action_range(self, wanted: bool) -> Tensor | None:
+        """Raw range of the actions the model was trained on, if that is ``wanted``."""
+        if not wanted:
+            return None
+        stored = self.checkpoint.about.get("action_range")
+        return self._open().action_range() if stored is None else torch.tensor(stored)
 
     def validation(self) -> tuple[Trajectories, list[int]]:
         """Trajectories, and which of them the model was not trained on."""

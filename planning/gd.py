@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from planning.noise import EpisodeNoise
-from planning.planner import CostFn, Plan, Planner
+from planning.planner import Planner
+from planning.search import Search
 
 OPTIMIZERS: dict[str, Callable[[Iterable[Tensor], float], torch.optim.Optimizer]] = {
     "sgd": lambda actions, lr: torch.optim.SGD(actions, lr=lr),
@@ -18,14 +20,61 @@ OPTIMIZERS: dict[str, Callable[[Iterable[Tensor], float], torch.optim.Optimizer]
 }
 
 
-class GDPlanner(Planner):
-    """Gradient descent through the world model, all episodes in one batch.
+class Descent:
+    """Gradient steps on many action sequences at once; GD and the hybrids share it.
 
     Args:
-        horizon, opt_steps, sample_type, rollout_type, eval_every: see ``Planner``.
         lr: step size in z-scored action units, > 0.
         action_noise: standard deviation of the normal noise added after every step, >= 0.
         optimizer_type: "sgd", "momentum" (0.9), "adam" or "adamw".
+
+    Raises:
+        ValueError: Naming the key, its value and what is allowed.
+    """
+
+    def __init__(self, lr: float, action_noise: float, optimizer_type: str) -> None:
+        if lr <= 0 or action_noise < 0:
+            raise ValueError(f"planner.lr must be > 0 and planner.action_noise >= 0, got {lr} and {action_noise}")
+        if optimizer_type not in OPTIMIZERS:
+            raise ValueError(f"planner.optimizer_type must be one of {', '.join(OPTIMIZERS)}, got {optimizer_type!r}")
+        self.lr, self.action_noise, self.optimizer_type = lr, action_noise, optimizer_type
+        # a process's first optimiser imports for seconds: not on the clock of the first plan
+        OPTIMIZERS[optimizer_type]([torch.zeros(1, requires_grad=True)], lr)
+
+    def run(
+        self,
+        search: Search,
+        start: Tensor,
+        noise: EpisodeNoise,
+        steps: Iterable[int],
+        traced: Callable[[Tensor], Tensor] = lambda values: values.amin(1),
+    ) -> Tensor:
+        """Take ``steps`` from ``start`` (B, N, T, A), each sequence on its own; returns where they lead.
+
+        Args:
+            traced: which cost (B,) goes into the trace, of those (B, N) before a step.
+        """
+        actions = start.detach().clone().requires_grad_()
+        optimizer = OPTIMIZERS[self.optimizer_type]([actions], self.lr)
+        for _ in steps:
+            values, actions.grad = search.gradients(actions)
+            search.record(traced(values))
+            optimizer.step()
+            with torch.no_grad():
+                if self.action_noise:
+                    actions += self.action_noise * noise.randn(*actions.shape[1:])
+                actions.copy_(search.clip(actions))
+        return actions.detach()
+
+
+class GDPlanner(Planner):
+    """Gradient descent through the world model, all episodes and starts in one batch.
+
+    Args:
+        horizon, opt_steps, sample_type, and the ``common`` ones: see ``Planner``.
+        lr, action_noise, optimizer_type: see ``Descent``.
+        num_starts: initial sequences per episode, >= 1. The first is that of ``sample_type`` or the warm start, the
+            others are standard normal; the best of all is kept. A step takes ``num_starts`` rollouts.
 
     Source: Parthasarathy et al., arXiv 2512.09929, section 3; open loop 300 steps at lr 0.3, MPC 100 at 0.2.
     """
@@ -38,35 +87,18 @@ class GDPlanner(Planner):
         action_noise: float = 0.003,
         sample_type: str = "randn",
         optimizer_type: str = "adam",
-        rollout_type: str = "regular",
-        eval_every: int = 10,
+        num_starts: int = 1,
+        **common: Any,
     ) -> None:
-        super().__init__(horizon, opt_steps, sample_type, rollout_type, eval_every)
-        if lr <= 0 or action_noise < 0:
-            raise ValueError(f"planner.lr must be > 0 and planner.action_noise >= 0, got {lr} and {action_noise}")
-        if optimizer_type not in OPTIMIZERS:
-            raise ValueError(f"planner.optimizer_type must be one of {', '.join(OPTIMIZERS)}, got {optimizer_type!r}")
-        self.lr, self.action_noise, self.optimizer_type = lr, action_noise, optimizer_type
-        # a process's first optimiser imports for seconds: not on the clock of the first plan
-        OPTIMIZERS[optimizer_type]([torch.zeros(1, requires_grad=True)], lr)
+        if num_starts < 1:
+            raise ValueError(f"planner.num_starts must be at least 1, got {num_starts}")
+        super().__init__(horizon, opt_steps, **common, sample_type=sample_type, shortest=2 * num_starts)
+        self.num_starts, self.descent = num_starts, Descent(lr, action_noise, optimizer_type)
 
-    def optimize(self, cost: CostFn, actions_init: Tensor, noise: EpisodeNoise) -> Plan:
-        """See ``Planner.optimize``."""
-        actions = actions_init.detach().clone().requires_grad_()
-        optimizer = OPTIMIZERS[self.optimizer_type]([actions], self.lr)
-        trace: list[tuple[int, Tensor]] = []
-        for step in range(self.opt_steps):
-            with torch.enable_grad():
-                value = cost(actions[:, None]).squeeze(1)  # (B,)
-                # sum, not mean: a problem's gradient must not depend on how many are batched with it
-                actions.grad = torch.autograd.grad(value.sum(), actions)[0]
-            if step % self.eval_every == 0:
-                trace.append((step, value.detach()))
-            optimizer.step()
-            if self.action_noise:
-                with torch.no_grad():
-                    actions += self.action_noise * noise.randn(*actions.shape[1:])
-        with torch.no_grad():
-            final = cost(actions[:, None]).squeeze(1)
-        trace.append((self.opt_steps, final))
-        return Plan(actions.detach(), final, trace, self.opt_steps + 1, self.opt_steps)
+    def _search(self, search: Search, start: Tensor, noise: EpisodeNoise) -> None:
+        starts = start[:, None]
+        if self.num_starts > 1:
+            others = noise.randn(self.num_starts - 1, *start.shape[1:])
+            starts = torch.cat([starts, search.clip(others)], 1)
+        steps = search.steps(self.opt_steps, self.num_starts, self.num_starts)
+        search.values(self.descent.run(search, starts, noise, steps))

@@ -19,7 +19,8 @@ from planning.goals import Problem
 from planning.noise import EpisodeNoise
 from planning.objectives import GoalDistance
 from planning.observer import Observer
-from planning.planner import Plan, Planner
+from planning.planner import Planner
+from planning.search import Plan
 
 log = logging.getLogger(__name__)
 
@@ -168,12 +169,13 @@ class MPCController:
         """The plan of the rows, and the latents (b, n + 1) imagined for the part of it that will be executed."""
         device = task.observer.device
         context, past = episodes.context(rows.to(device), self.planner.rollout.num_context)
+        goal = task.goal[rows.to(device)]
         cost = LatentGoalCost(
             task.observer.model,
             task.objective,
             context,
             past,
-            task.goal[rows.to(device)],
+            goal,
             self.planner.rollout,
             task.memory_budget_gb,
             task.progress,
@@ -181,13 +183,13 @@ class MPCController:
         seeds = [task.problem.seeds[row] for row in rows.tolist()]
         noise = EpisodeNoise.derive(task.seed, seeds, episodes.iteration, device)
         warm_start = episodes.warm_start[rows.to(device)] if episodes.iteration else task.initial_actions
-        zero_action = task.observer.normalizer.zero_block(task.frameskip).to(device)
-        plan = self.planner.optimize(cost, self.planner.initial_actions(noise, zero_action, warm_start), noise)
+        space = task.observer.action_space(task.frameskip, self.planner.sample_type, context[:, -1:], goal)
+        plan = self.planner.plan(cost, noise, space, warm_start)
         diverged = ~plan.actions.isfinite().flatten(1).all(1)
         if diverged.any():
             # one episode must not take the others down with it: it waits, and plans anew from the start
             log.warning("the plans of %d episodes diverged; try a lower planner learning rate", int(diverged.sum()))
-            plan.actions[diverged] = zero_action
+            plan.actions[diverged] = space.zero
         imagined = cost.imagine(plan.actions[:, : self.n_taken_actions])
         if device.type == "cuda":
             torch.cuda.synchronize(device)  # or the clock stops before the work does

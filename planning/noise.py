@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -38,3 +39,27 @@ class EpisodeNoise:
         for row, generator in zip(drawn, self._generators, strict=True):
             torch.randn(shape, generator=generator, out=row)
         return drawn.to(self.device)
+
+
+def coloured(white: Tensor, beta: float, env_action_dim: int) -> Tensor:
+    """Noise whose power falls with frequency as 1 / f ** beta over raw steps, of unit variance.
+
+    Args:
+        white: (..., T, A) standard normal action blocks. beta: >= 0; 0 gives ``white`` back, 2 is a random walk's.
+        env_action_dim: length of one raw action; a block is A / env_action_dim of them, in time order.
+
+    Source: Timmer and Koenig 1995 (spectrum), as iCEM uses it, Pinneri et al. 2020, section 3.1; the lowest frequency
+    stands in for the constant part, whose power would be infinite.
+    """
+    steps = white.unflatten(-1, (-1, env_action_dim)).flatten(-3, -2)  # (..., K, env_action_dim)
+    length = steps.shape[-2]
+    frequency = torch.fft.rfftfreq(length, device=white.device).clamp_min(1 / length)
+    scale = frequency ** (-beta / 2)
+    # a real signal's frequencies count twice, but for the constant part and, at even length, the highest
+    twice = torch.full_like(scale, 2.0)
+    twice[0] = 1.0
+    if length % 2 == 0:
+        twice[-1] = 1.0
+    scale = scale * math.sqrt(length) / (twice * scale.square()).sum().sqrt()
+    shaped = torch.fft.irfft(torch.fft.rfft(steps, dim=-2) * scale[:, None], n=length, dim=-2)
+    return shaped.reshape(white.shape)

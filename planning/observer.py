@@ -9,6 +9,7 @@ from datasets.normalizer import Normalizer
 from envs.base import VectorEnv
 from models.latent import Latent, cat_latents
 from models.world_model import WorldModel
+from planning.search import ActionSpace
 
 
 class Observer:
@@ -18,10 +19,18 @@ class Observer:
         model: its encoder says what it wants to see: ``observes`` "visual" or "state".
         normalizer: raw <-> z-scored units of the training data.
         frames_per_chunk: images drawn and encoded at a time, which bounds memory.
+        action_range: (2, env_action_dim) lowest and highest raw actions of the training data; None if not known.
     """
 
-    def __init__(self, model: WorldModel, normalizer: Normalizer, frames_per_chunk: int = 256) -> None:
+    def __init__(
+        self,
+        model: WorldModel,
+        normalizer: Normalizer,
+        frames_per_chunk: int = 256,
+        action_range: Tensor | None = None,
+    ) -> None:
         self.model, self.normalizer, self.frames_per_chunk = model, normalizer, frames_per_chunk
+        self.action_range = action_range
 
     @property
     def wants_frames(self) -> bool:
@@ -57,3 +66,20 @@ class Observer:
             seen = states[chunk][:, None]
             latents.append(self.model.embed(self.features(seen, frames), self.proprio(env, seen)))
         return cat_latents(latents, 0)
+
+    def action_space(self, frameskip: int, sample_type: str, start: Latent, goal: Latent) -> ActionSpace:
+        """What a planner may know of the actions from ``start`` (B, 1) to ``goal`` (B, 1).
+
+        Args:
+            frameskip: raw actions of a block.
+            sample_type: of the planner; the initialisation network is only asked for "initnet".
+
+        Raises:
+            ValueError: If the model has no such network.
+        """
+        proposal = self.model.propose(start, goal) if sample_type == "initnet" else None
+        low = high = None
+        if self.action_range is not None:
+            low, high = self.normalizer.actions_to_z(self.action_range.repeat(1, frameskip)).to(self.device)
+        zero = self.normalizer.zero_block(frameskip).to(self.device)
+        return ActionSpace(zero, self.normalizer.env_action_dim, low, high, proposal)

@@ -3,90 +3,123 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from models.rollout_type import ROLLOUT_TYPES
 from planning.noise import EpisodeNoise
-
-CostFn = Callable[[Tensor], Tensor]
-"""z-scored actions (B, N, T, A) -> cost (B, N), differentiable."""
+from planning.search import ActionSpace, Budget, CostFn, Plan, Search
 
 SAMPLE_TYPES = ("randn", "zero", "initnet")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a planner returns.
-
-    Attributes:
-        actions: (B, T, A) z-scored action blocks.
-        cost: (B,) their cost under the model.
-        trace: (step, (B,) cost) pairs, every ``eval_every`` optimisation steps.
-        evaluations: rollouts imagined per episode.
-        gradient_evaluations: how many of them were differentiated as well.
-    """
-
-    actions: Tensor
-    cost: Tensor
-    trace: list[tuple[int, Tensor]] = field(default_factory=list)
-    evaluations: int = 0
-    gradient_evaluations: int = 0
 
 
 class Planner(ABC):
     """Base of all planners.
 
+    A plan is the best of all action sequences that were evaluated, judged by the model. Deviation: the sources return
+    the last iterate (GD) or the last mean (CEM, MPPI, GradCEM), which are among them.
+
     Args:
         horizon: T, blocks planned ahead, >= 1.
-        opt_steps: optimisation steps (gradient steps, or CEM iterations), >= 1.
-        sample_type: initial actions: "randn" (standard normal), "zero" (zero raw action), "initnet" (a network's).
+        opt_steps: optimisation steps (gradient steps, or iterations of sampling), >= 1.
         rollout_type: "regular": the model sees up to ``num_hist`` frames, as in training; "custom": the last one only;
             "custom_as_released": see ``models/rollout_type.py``.
         eval_every: a cost is recorded for the trace every that many steps, >= 1.
+        clip_actions: keep actions within the data set's range.
+        budget_ms, budget_evals: what one plan may cost, see ``Budget``; None sets no limit.
+        sample_type: initial actions: "randn" (standard normal), "zero" (zero raw action), "initnet" (a network's).
+        shortest: rollouts per episode of the shortest possible plan.
 
     Raises:
         ValueError: Naming the key, its value and what is allowed.
     """
 
-    def __init__(self, horizon: int, opt_steps: int, sample_type: str, rollout_type: str, eval_every: int) -> None:
+    def __init__(
+        self,
+        horizon: int,
+        opt_steps: int,
+        rollout_type: str = "regular",
+        eval_every: int = 1,
+        clip_actions: bool = False,
+        budget_ms: float | None = None,
+        budget_evals: int | None = None,
+        *,
+        sample_type: str = "zero",
+        shortest: int = 2,
+    ) -> None:
         for key, value in (("horizon", horizon), ("opt_steps", opt_steps), ("eval_every", eval_every)):
             if value < 1:
                 raise ValueError(f"planner.{key} must be at least 1, got {value}")
         if sample_type not in SAMPLE_TYPES:
             raise ValueError(f"planner.sample_type must be one of {', '.join(SAMPLE_TYPES)}, got {sample_type!r}")
-        if sample_type == "initnet":
-            raise ValueError(
-                "planner.sample_type=initnet needs a model with an initialisation network, and none can be trained by "
-                "this version yet; use planner.sample_type=randn or zero"
-            )
         if rollout_type not in ROLLOUT_TYPES:
             raise ValueError(f"planner.rollout_type must be one of {', '.join(ROLLOUT_TYPES)}, got {rollout_type!r}")
+        if budget_ms is not None and not budget_ms > 0:
+            raise ValueError(f"planner.budget_ms must be > 0 or null, got {budget_ms}")
+        if budget_evals is not None and budget_evals < shortest:
+            raise ValueError(
+                f"planner.budget_evals={budget_evals} does not allow one step, which takes {shortest} rollouts with "
+                "what is evaluated at the end: raise it, or let a step take fewer (planner.num_samples, num_starts)"
+            )
         self.horizon, self.opt_steps, self.eval_every = horizon, opt_steps, eval_every
-        self.sample_type = sample_type
+        self.sample_type, self.clip_actions = sample_type, clip_actions
+        self.budget = Budget(budget_ms, budget_evals)
         self.rollout = ROLLOUT_TYPES[rollout_type]
 
-    @abstractmethod
-    def optimize(self, cost: CostFn, actions_init: Tensor, noise: EpisodeNoise) -> Plan:
-        """Lower the cost of each of B independent problems, starting from ``actions_init`` (B, T, A)."""
+    def plan(self, cost: CostFn, noise: EpisodeNoise, space: ActionSpace, warm_start: Tensor | None = None) -> Plan:
+        """Initial actions, then ``optimize``.
 
-    def initial_actions(self, noise: EpisodeNoise, zero_action: Tensor, warm_start: Tensor | None = None) -> Tensor:
+        Args:
+            cost: of B independent problems. noise: one stream for each.
+            space: see there; needs ``proposal`` for ``sample_type: initnet`` and a range for ``clip_actions``.
+            warm_start: (B, t, A) what is left of the previous plan.
+        """
+        return self.optimize(cost, self.initial_actions(noise, space, warm_start), noise, space)
+
+    def optimize(
+        self, cost: CostFn, actions_init: Tensor, noise: EpisodeNoise, space: ActionSpace | None = None
+    ) -> Plan:
+        """Lower the cost of each of B independent problems, starting from ``actions_init`` (B, T, A).
+
+        Raises:
+            ValueError: If actions shall be clipped to a range that ``space`` does not have.
+        """
+        known = ActionSpace.plain(actions_init) if space is None else space
+        if self.clip_actions and known.low is None:
+            raise ValueError(
+                "planner.clip_actions=true needs the range of the data set's actions, which this model was saved "
+                "without and no data set gives: set planner.clip_actions=false"
+            )
+        search = Search(cost, self.budget, self.eval_every, known, self.clip_actions)
+        self._search(search, search.clip(actions_init.detach()), noise)
+        return search.finish()
+
+    @abstractmethod
+    def _search(self, search: Search, start: Tensor, noise: EpisodeNoise) -> None:
+        """Evaluate candidates through ``search``, from ``start`` (B, T, A), and end with evaluating the outcome."""
+
+    def initial_actions(self, noise: EpisodeNoise, space: ActionSpace, warm_start: Tensor | None = None) -> Tensor:
         """Where ``optimize`` starts: (B, horizon, A) z-scored.
 
         Args:
-            noise: one stream per problem.
-            zero_action: (A,) z-scored block that does nothing in raw units.
+            noise: one stream per problem. space: gives the zero action and the proposal.
             warm_start: (B, t, A) what is left of the previous plan; it is completed by new blocks.
         """
         kept = 0 if warm_start is None else min(warm_start.shape[1], self.horizon)
-        missing = self.horizon - kept
-        fresh = self._fresh_actions(missing, noise, zero_action)
+        fresh = self._fresh_actions(self.horizon - kept, noise, space)
         return fresh if warm_start is None else torch.cat([warm_start[:, :kept], fresh], 1)
 
-    def _fresh_actions(self, steps: int, noise: EpisodeNoise, zero_action: Tensor) -> Tensor:
+    def _fresh_actions(self, steps: int, noise: EpisodeNoise, space: ActionSpace) -> Tensor:
+        """The last ``steps`` blocks (B, steps, A) of a plan about which nothing is known yet."""
         if self.sample_type == "randn":
-            return noise.randn(steps, zero_action.numel())
-        return zero_action.expand(len(noise), steps, -1).clone()
+            return noise.randn(steps, space.zero.numel())
+        if self.sample_type == "zero":
+            return space.zero.expand(len(noise), steps, -1).clone()
+        assert space.proposal is not None, "whoever plans asks the model, which refuses if it has no such network"
+        if space.proposal.shape[1] != self.horizon:
+            raise ValueError(
+                f"planner.horizon={self.horizon}: the model's initialisation network proposes {space.proposal.shape[1]}"
+                " blocks; set planner.horizon to that, or planner.sample_type=randn"
+            )
+        return space.proposal[:, self.horizon - steps :]

@@ -55,13 +55,15 @@ def build_trainer(config: Mapping[str, Any], explicit: Set[str], device: torch.d
     _calibrate(start, trajectories, split["train"], device)
     normalizer = stored_normalizer(start.checkpoint, config["env"]) or trajectories.normalizer
     windows = _windows(config, start, trajectories, split, normalizer)
-    observer = Observer(model, normalizer)
+    action_range = trajectories.action_range()
+    observer = Observer(model, normalizer, action_range=action_range)
     size, skip = start.architecture["img_size"], start.architecture["frameskip"]
     simulator = instantiate(config["env"]["simulator"], image_size=size) if method.needs_env else None
     method.setup(TrainingContext(model, observer, simulator, skip, settings.seed, folder))
     about = parentage(start.checkpoint) | {
         "normalizer": normalizer.to_dict(),
         "validation": split["val"],
+        "action_range": action_range.tolist(),
         "encoder_sha256": model.encoder.weights_sha256,
     }
     _check_parent(folder, about)

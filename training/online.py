@@ -124,8 +124,8 @@ class Online(Method):
                 model, self.objective, start, nothing_before, goal, planner.rollout, self.memory_budget_gb
             )  # fmt: skip
             noise = EpisodeNoise.derive(context.seed, range(len(batch)), self._refreshes, features.device)
-            zero_action = context.observer.normalizer.zero_block(context.frameskip).to(features.device)
-            plan = planner.optimize(cost, planner.initial_actions(noise, zero_action), noise)
+            space = context.observer.action_space(context.frameskip, planner.sample_type, start, goal)
+            plan = planner.plan(cost, noise, space)
             return self._execute(batch, states, plan.actions)
 
     def _own_tasks(self, batch: Batch, features: Tensor) -> tuple[Tensor, Latent, Latent]:

@@ -19,7 +19,7 @@ from planning.mpc import MPCController, PlanningTask
 from planning.noise import EpisodeNoise
 from planning.objectives import GoalDistance
 from planning.observer import Observer
-from planning.planner import Plan
+from planning.search import Plan
 from tests.builders import (
     POINT_NORMALIZER,
     WALL_NORMALIZER,
@@ -46,7 +46,7 @@ class Scripted(GDPlanner):
         self.given: list[tuple] = []
         self.plans: list[torch.Tensor] = []
 
-    def optimize(self, cost, actions_init: torch.Tensor, noise: EpisodeNoise) -> Plan:
+    def optimize(self, cost, actions_init: torch.Tensor, noise: EpisodeNoise, space=None) -> Plan:
         self.given.append((cost, actions_init, noise))
         self.plans.append(self.script.pop(0) if self.script else actions_init + 1)
         return Plan(self.plans[-1], torch.zeros(len(actions_init)), [], 1, 0)

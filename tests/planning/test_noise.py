@@ -1,6 +1,7 @@
+import pytest
 import torch
 
-from planning.noise import EpisodeNoise
+from planning.noise import EpisodeNoise, coloured
 
 
 def test_an_episode_draws_the_same_whatever_stands_beside_it():
@@ -55,3 +56,29 @@ def test_no_global_random_state_is_used_or_changed():
 
 def test_nothing_can_be_drawn_too():
     assert EpisodeNoise([1, 2]).randn(0, 10).shape == (2, 0, 10)
+
+
+@pytest.mark.parametrize("beta", [0.0, 1.0, 2.0, 4.0])
+def test_coloured_noise_has_unit_variance_and_the_asked_for_spectrum(beta):
+    white = EpisodeNoise(range(4)).randn(2000, 5, 10)
+    noise = coloured(white, beta, 2)
+    assert noise.shape == white.shape
+    assert abs(noise.var() - 1) < 0.03
+    raw = noise.unflatten(-1, (5, 2)).flatten(2, 3)  # 25 raw steps of two entries
+    power = torch.fft.rfft(raw, dim=2).abs().square().mean((0, 1, 3))[1:]
+    frequency = torch.fft.rfftfreq(25)[1:]
+    slope = torch.linalg.lstsq(torch.stack([frequency.log(), torch.ones(12)], 1), power.log()[:, None]).solution[0]
+    assert abs(slope + beta) < 0.1
+
+
+def test_white_noise_stays_what_it_was():
+    white = EpisodeNoise(range(2)).randn(3, 5, 10)
+    torch.testing.assert_close(coloured(white, 0.0, 2), white, atol=1e-5, rtol=0)
+
+
+def test_the_entries_of_an_action_are_coloured_apart():
+    white = torch.zeros(1, 1, 4, 6)
+    white[..., ::3] = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
+    noise = coloured(white, 2.0, 3)
+    assert noise[..., ::3].abs().min() > 0
+    assert noise[..., 1::3].abs().max() == noise[..., 2::3].abs().max() == 0

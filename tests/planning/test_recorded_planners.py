@@ -8,7 +8,10 @@ from models.rollout_type import ROLLOUT_TYPES
 from planning.cem import CEMPlanner
 from planning.cost import LatentGoalCost
 from planning.gd import GDPlanner
+from planning.gradcem import GradCEMPlanner
+from planning.mppi import MPPIPlanner
 from planning.objectives import GoalDistance
+from planning.search import ActionSpace
 from tests.builders import RecordedNoise, golden_arrays, golden_model, near
 
 OBJECTIVES = {
@@ -66,18 +69,21 @@ def test_objectives_and_their_action_gradients(recording, rollout, objective):
 )
 def test_gradient_descent_takes_the_recorded_path(recording, optimizer, rollout, objective):
     arrays, name = recording.planner, f"gd_{optimizer}_{rollout}_{objective}"
-    cost, visited = recording.cost(arrays, objective, rollout), []
+    cost, visited, seen = recording.cost(arrays, objective, rollout), [], []
 
     def witnessed(actions):
         visited.append(actions[:, 0].detach().clone())
-        return cost(actions)
+        value = cost(actions)
+        seen.append(value[:, 0].detach())
+        return value
 
     planner = GDPlanner(
         5, 10, LEARNING_RATES[optimizer], 0.0, optimizer_type=optimizer, rollout_type=rollout, eval_every=1
     )
     plan = planner.optimize(witnessed, arrays["in/actions_init"], RecordedNoise([torch.empty(2, 0)]))
     torch.testing.assert_close(torch.stack(visited), arrays[f"{name}/actions"], atol=1e-3, rtol=0)
-    torch.testing.assert_close(plan.actions, arrays[f"{name}/actions"][-1], atol=1e-3, rtol=0)
+    best = torch.stack(seen).argmin(0)  # a plan is the best that was visited, not always the last
+    torch.testing.assert_close(plan.actions, torch.stack(visited)[best, [0, 1]])
     losses = torch.stack([value.sum() for _, value in plan.trace[:-1]])
     near(losses, arrays[f"{name}/loss"], 1e-4)
 
@@ -96,7 +102,7 @@ def test_initial_actions(recording, sample_type, memory):
     warm_start = arrays["in/actions_init"][:, 1:] if memory else None
     zero_action = normalizer(arrays).actions_to_z(torch.zeros(10))
     noise = RecordedNoise([expected[:, kept:]])
-    found = GDPlanner(sample_type=sample_type).initial_actions(noise, zero_action, warm_start)
+    found = GDPlanner(sample_type=sample_type).initial_actions(noise, ActionSpace(zero_action, 2), warm_start)
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
 
 
@@ -124,3 +130,49 @@ def test_the_cross_entropy_method_refits_as_recorded(recording):
         torch.testing.assert_close(seen[iteration + 1][:, 0], mean, atol=1e-4, rtol=0)
         expected = mean[:, None] + std[:, None] * draws[iteration + 1]
         torch.testing.assert_close(seen[iteration + 1][:, 1:], expected[:, 1:], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("rollout", "optimizer"), [("regular", "sgd"), ("custom", "adam")])
+def test_the_samples_of_gradcem_descend_and_are_chosen_as_recorded(recording, rollout, optimizer):
+    arrays, name, seen, costs = recording.planner, f"gradcem_{rollout}", [], []
+    cost = recording.cost(arrays, "last_a1", rollout)
+
+    def witnessed(actions):
+        seen.append(actions.detach().clone())
+        costs.append(cost(actions))
+        return costs[-1]
+
+    draws = []
+    for drawn, noise in zip(arrays[f"{name}/randn"], arrays[f"{name}/noise"], strict=True):
+        draws += [drawn, *noise[..., 0, :].unbind(1)]
+    draws += [torch.ones(2, 8, 5, 10)] + [torch.zeros(2, 8, 5, 10)] * 2  # one more iteration shows the last deviation
+    lr = {"sgd": 0.1 / 8, "adam": 0.1}[optimizer]  # the mean over samples was descended: to SGD an eighth of the rate
+    planner = GradCEMPlanner(5, 3, 8, 4, grad_steps=2, lr=lr, optimizer_type=optimizer, rollout_type=rollout)
+    planner.optimize(witnessed, torch.zeros(2, 5, 10), RecordedNoise(draws))
+    for iteration in range(2):
+        losses = torch.stack([value.detach() for value in costs[3 * iteration : 3 * iteration + 3]], 1)
+        near(losses, arrays[f"{name}/losses"][iteration], 1e-4)
+        mean, std = arrays[f"{name}/mu"][iteration], arrays[f"{name}/sigma"][iteration]
+        after = seen[3 * (iteration + 1)]
+        torch.testing.assert_close(after[:, 0], mean, atol=1e-4, rtol=0)
+        drawn = draws[3 * (iteration + 1)]
+        torch.testing.assert_close(after[:, 1:], (mean[:, None] + std[:, None] * drawn)[:, 1:], atol=1e-4, rtol=0)
+
+
+def test_mppi_averages_as_recorded(recording):
+    arrays, costs, seen = recording.planner, [], []
+    cost = recording.cost(arrays, "all_a1_b05", "custom")
+
+    def witnessed(actions):
+        seen.append(actions.clone())
+        costs.append(cost(actions))
+        return costs[-1]
+
+    planner = MPPIPlanner(5, 1, 8, temperature=1.0, relative_temperature=False, noise_decay=1.0)
+    start = arrays["mppi/initial_draw"]
+    for draw, result in (("mppi/noise", "mppi/actions"), ("mppi/second_noise", "mppi/second_actions")):
+        planner.optimize(witnessed, start, RecordedNoise([arrays[draw]]))
+        torch.testing.assert_close(seen[-1][:, 0], arrays[result], atol=1e-4, rtol=0)
+        start = torch.cat([arrays[result][:, 1:], arrays["mppi/second_tail_draw"]], 1)
+    recorded = arrays["mppi/rollout_costs"]  # of both episodes, then of both again
+    near(torch.cat([costs[0][:, 1:], costs[2][:, 1:]]), recorded, 1e-5)

@@ -8,7 +8,8 @@ import torch
 
 from envs.base import simulate
 from planning.gd import GDPlanner
-from planning.planner import Plan, Planner
+from planning.planner import Planner
+from planning.search import Plan
 from tests.training.tiny import STATE, build, changed, weights
 from training.adversarial import Adversarial
 from training.method import Method, TrainingContext
@@ -41,15 +42,18 @@ class Given(Planner):
     """Returns the actions it was given, and remembers what it was asked."""
 
     def __init__(self, actions=None, horizon=5, look=None):
-        super().__init__(horizon, 1, "zero", "regular", 1)
+        super().__init__(horizon, 1)
         self.actions, self.look, self.asked = actions, look, []
 
-    def optimize(self, cost, actions_init, noise):
+    def optimize(self, cost, actions_init, noise, space=None):
         self.asked.append(cost)
         if self.look is not None:
             self.look(cost, actions_init)
         actions = actions_init if self.actions is None else self.actions
         return Plan(actions, torch.zeros(len(actions)))
+
+    def _search(self, search, start, noise):
+        raise AssertionError("optimize is overridden")
 
 
 @pytest.mark.parametrize("images", [False, True])
@@ -413,12 +417,12 @@ def test_the_plan_is_better_than_its_start_under_the_model(online):
     planner = training.method.planner
 
     class Noting(GDPlanner):
-        def optimize(self, cost, actions_init, noise):
-            plan = super().optimize(cost, actions_init, noise)
+        def optimize(self, cost, actions_init, noise, space=None):
+            plan = super().optimize(cost, actions_init, noise, space)
             plans.append((cost(actions_init[:, None]), plan.cost))
             return plan
 
-    training.method.planner = Noting(opt_steps=20, lr=planner.lr, action_noise=planner.action_noise)
+    training.method.planner = Noting(opt_steps=20, lr=planner.descent.lr, action_noise=planner.descent.action_noise)
     batch, features, expert = step_of(training)
     training.method.windows(expert, batch, features, 0)
     before, after = plans[0]

@@ -1,0 +1,53 @@
+"""Planning by the cross-entropy method whose samples descend before they are judged."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from planning.cem import CEMPlanner
+from planning.gd import Descent
+from planning.noise import EpisodeNoise
+from planning.search import Search
+
+
+class GradCEMPlanner(CEMPlanner):
+    """CEM over samples that each take some gradient steps first; the elites are what these steps led to.
+
+    An iteration takes ``num_samples * (grad_steps + 1)`` rollouts.
+
+    Args:
+        horizon, opt_steps, and the ``common`` ones: see ``Planner``.
+        num_samples, topk, var_scale, momentum, keep_elites, noise_beta: see ``CEMPlanner``, among the ``common`` ones.
+        grad_steps: of every sample in every iteration, >= 1.
+        lr, action_noise, optimizer_type: see ``Descent``.
+
+    Source: Bharadhwaj et al. 2020, arXiv 2003.08747 (interleaved CEM and gradient descent). Deviation: every sample
+    descends its own cost. The earlier release descended the mean over samples, so that its rate of SGD depends on
+    ``num_samples``: divide it by that number here.
+    """
+
+    def __init__(
+        self,
+        horizon: int = 5,
+        opt_steps: int = 10,
+        num_samples: int = 32,
+        topk: int = 8,
+        grad_steps: int = 4,
+        lr: float = 0.1,
+        action_noise: float = 0.003,
+        optimizer_type: str = "adam",
+        **common: Any,
+    ) -> None:
+        if grad_steps < 1:
+            raise ValueError(f"planner.grad_steps must be at least 1, got {grad_steps}")
+        shortest = num_samples * (grad_steps + 1) + 1
+        super().__init__(horizon, opt_steps, num_samples, topk, **common, shortest=shortest)
+        self.grad_steps, self.descent = grad_steps, Descent(lr, action_noise, optimizer_type)
+        self.step_evaluations = num_samples * (grad_steps + 1)
+
+    def _judge(self, search: Search, samples: Tensor, noise: EpisodeNoise) -> tuple[Tensor, Tensor]:
+        steps = range(self.grad_steps)
+        descended = self.descent.run(search, samples, noise, steps, traced=lambda values: values[:, 0])
+        return descended, search.values(descended)

@@ -1,0 +1,160 @@
+"""One run of a planner: what it has evaluated, what was best, and what it may still spend."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+CostFn = Callable[[Tensor], Tensor]
+"""z-scored actions (B, N, T, A) -> cost (B, N), differentiable."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a planner returns.
+
+    Attributes:
+        actions: (B, T, A) z-scored action blocks, of all that were evaluated those of lowest cost.
+        cost: (B,) their cost under the model.
+        trace: (step, (B,) cost) pairs, every ``eval_every`` optimisation steps; the last one is ``cost``.
+        evaluations: rollouts imagined per episode.
+        gradient_evaluations: how many of them were differentiated as well.
+    """
+
+    actions: Tensor
+    cost: Tensor
+    trace: list[tuple[int, Tensor]] = field(default_factory=list)
+    evaluations: int = 0
+    gradient_evaluations: int = 0
+
+
+@dataclass(frozen=True)
+class ActionSpace:
+    """What a planner may know of actions besides their cost.
+
+    Attributes:
+        zero: (A,) z-scored block that does nothing in raw units.
+        env_action_dim: length of one raw action; a block is A / env_action_dim of them, in time order.
+        low, high: (A,) z-scored range of the data set's actions; None where it is not known.
+        proposal: (B, T, A) blocks that an initialisation network proposes; None without one.
+    """
+
+    zero: Tensor
+    env_action_dim: int
+    low: Tensor | None = None
+    high: Tensor | None = None
+    proposal: Tensor | None = None
+
+    @classmethod
+    def plain(cls, like: Tensor) -> ActionSpace:
+        """Nothing is known but the shape of ``like`` (..., A): zero does nothing, a block is one raw action."""
+        return cls(like.new_zeros(like.shape[-1]), like.shape[-1])
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What one plan may cost; None sets no limit.
+
+    Attributes:
+        milliseconds: wall clock of a planning call, however many episodes it plans for. No step begins that would, at
+            the pace so far, end later; the first one always runs.
+        evaluations: rollouts imagined per episode; one that is differentiated counts once.
+    """
+
+    milliseconds: float | None = None
+    evaluations: int | None = None
+
+
+class Search:
+    """Evaluates candidates for a planner and keeps the account.
+
+    Args:
+        cost: to be minimised. budget: see there. eval_every: steps between two entries of the trace.
+        space: its range is what ``clip`` clips to. clips: whether ``clip`` does anything.
+    """
+
+    def __init__(self, cost: CostFn, budget: Budget, eval_every: int, space: ActionSpace, clips: bool) -> None:
+        self._cost, self._budget, self._eval_every = cost, budget, eval_every
+        self.space, self._clips = space, clips
+        self.evaluations = self.gradient_evaluations = self.steps_done = 0
+        self.trace: list[tuple[int, Tensor]] = []
+        self._best: tuple[Tensor, Tensor] | None = None  # actions (B, T, A), cost (B,)
+        self._begin = time.perf_counter()
+
+    def values(self, actions: Tensor) -> Tensor:
+        """Cost (B, N) of candidates (B, N, T, A)."""
+        with torch.no_grad():
+            values = self._cost(actions.detach())
+        self._account(actions, values)
+        return values
+
+    def gradients(self, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cost (B, N) of candidates (B, N, T, A), and each one's gradient (B, N, T, A)."""
+        with torch.enable_grad():
+            leaf = actions.detach().requires_grad_()
+            values = self._cost(leaf)
+            # sum, not mean: a problem's gradient must not depend on how many are batched with it
+            gradients = torch.autograd.grad(values.sum(), leaf)[0]
+        self.gradient_evaluations += actions.shape[1]
+        self._account(actions, values.detach())
+        return values.detach(), gradients
+
+    def clip(self, actions: Tensor) -> Tensor:
+        """``actions`` (..., A) within the data set's range, if that was asked for."""
+        return actions.clamp(self.space.low, self.space.high) if self._clips else actions
+
+    def steps(self, most: int, evaluations: int, reserve: int, until: float = 1.0) -> Iterator[int]:
+        """Count optimisation steps while the budget lasts.
+
+        Args:
+            most: steps at most. evaluations: that a step takes. reserve: evaluations to be left for afterwards.
+            until: share of the budget after which no step begins.
+        """
+        longest = 0.0
+        for step in range(most):
+            if not self._affords(evaluations, reserve, until, longest) and (step or self._budget.evaluations):
+                return
+            begin = time.perf_counter()
+            yield step
+            self.steps_done += 1
+            if self._budget.milliseconds is not None:
+                if self._best is not None and self._best[1].is_cuda:
+                    torch.cuda.synchronize(self._best[1].device)  # or the clock sees only the launches
+                longest = max(longest, time.perf_counter() - begin)
+
+    def record(self, values: Tensor) -> None:
+        """Note the cost (B,) of where the current step starts from, once, if this step is to be traced."""
+        noted = bool(self.trace) and self.trace[-1][0] == self.steps_done
+        if self.steps_done % self._eval_every == 0 and not noted:
+            self.trace.append((self.steps_done, values))
+
+    def finish(self) -> Plan:
+        """The best of everything that was evaluated."""
+        assert self._best is not None, "a planner evaluates something"
+        actions, cost = self._best
+        trace = [*self.trace, (self.steps_done, cost)]
+        return Plan(actions, cost, trace, self.evaluations, self.gradient_evaluations)
+
+    def _affords(self, evaluations: int, reserve: int, until: float, longest: float) -> bool:
+        limit = self._budget.evaluations
+        if limit is not None and self.evaluations + evaluations > until * limit - reserve:
+            return False
+        if self._budget.milliseconds is None:
+            return True
+        ends = time.perf_counter() - self._begin + longest * (1 + reserve / evaluations)
+        return ends <= until * self._budget.milliseconds / 1000
+
+    def _account(self, actions: Tensor, values: Tensor) -> None:
+        """Count, and keep the best; a cost that is not a number is no better than anything."""
+        self.evaluations += actions.shape[1]
+        lowest, at = values.masked_fill(values.isnan(), torch.inf).min(1)
+        chosen = actions.detach()[torch.arange(len(actions), device=actions.device), at]
+        if self._best is None:
+            self._best = chosen.clone(), lowest
+            return
+        better = lowest < self._best[1]
+        self._best = torch.where(better[:, None, None], chosen, self._best[0]), torch.minimum(lowest, self._best[1])
