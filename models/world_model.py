@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -30,8 +31,7 @@ class Windows:
     target: Latent
 
 
-@dataclass(frozen=True)
-class PredictionLoss:
+class PredictionLoss(NamedTuple):
     """Mean squared errors of a prediction, scalars: over all entries, and over each part."""
 
     total: Tensor

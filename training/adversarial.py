@@ -12,13 +12,15 @@ from training.method import Method
 
 RADII_METHODS = ("fixed", "adaptive")
 PERTURBATIONS = ("embedding", "action")
-STEP_FACTOR = 1.25  # ascent step in units of the radius
+STEP_FACTOR = 1.25  # the one ascent step of FGSM, in units of the radius
+PGD_REACH = 2.5  # what several ascent steps cover together, in units of the radius
 
 
 class Adversarial(Method):
     """FGSM on the latents and actions, then teacher forcing towards the clean targets.
 
-    Source: Parthasarathy et al., arXiv 2512.09929, section 4.2; the step size of Wong et al. 2020 (fast FGSM).
+    Source: Parthasarathy et al., arXiv 2512.09929, section 4.2; the step size of Wong et al. 2020 (fast FGSM), with
+    several steps that of Madry et al. 2018 (2.5 radii over the number of steps).
 
     Args:
         radii_method: "fixed" measures the radii on the first batch, "adaptive" on every batch.
@@ -27,6 +29,7 @@ class Adversarial(Method):
         perturbation: "embedding" perturbs the action entries of every token, independently per patch (as released);
             "action" perturbs the z-scored action block itself (the paper's formula).
         pgd_steps: ascent steps, >= 1; 1 is FGSM.
+        clean_weight: share of the loss at the clean inputs in what is minimised, in [0, 1); 0 as released.
 
     Raises:
         ValueError: Naming the key, its value and what is allowed.
@@ -42,6 +45,7 @@ class Adversarial(Method):
         action_eps_factor: float = 0.02,
         perturbation: str = "embedding",
         pgd_steps: int = 1,
+        clean_weight: float = 0.0,
         **hooks: Any,
     ) -> None:
         super().__init__(**hooks)
@@ -55,7 +59,10 @@ class Adversarial(Method):
         if pgd_steps < 1:
             raise ValueError(f"method.pgd_steps must be at least 1, got {pgd_steps}")
         self.radii_method, self.factors = radii_method, factors
-        self.perturbation, self.pgd_steps = perturbation, pgd_steps
+        if not 0 <= clean_weight < 1:
+            raise ValueError(f"method.clean_weight must be in [0, 1), got {clean_weight}; method=offline is all clean")
+        self.perturbation, self.pgd_steps, self.clean_weight = perturbation, pgd_steps, clean_weight
+        self.step_factor = STEP_FACTOR if pgd_steps == 1 else PGD_REACH / pgd_steps
         self.radii: Tensor | None = None  # (3,) of visual, proprio and action entries
         self._generator = torch.Generator()
 
@@ -79,11 +86,15 @@ class Adversarial(Method):
             )
             gradients = torch.autograd.grad(ascent.total, deltas)  # for the deltas only: the weights keep no .grad
             deltas = [
-                (delta.detach() + STEP_FACTOR * eps * gradient.sign()).clamp(-eps, eps)
+                (delta.detach() + self.step_factor * eps * gradient.sign()).clamp(-eps, eps)
                 for eps, delta, gradient in zip(radii, deltas, gradients, strict=True)
             ]
         perturbed = self._perturbed(tokens, actions, deltas)
-        return model.prediction_loss(model.predict_tokens(perturbed), windows.target)
+        loss = model.prediction_loss(model.predict_tokens(perturbed), windows.target)
+        if not self.clean_weight:
+            return loss
+        clean = model.prediction_loss(model.predict_tokens(tokens), windows.target)
+        return PredictionLoss(*(torch.lerp(p, c, self.clean_weight) for p, c in zip(loss, clean, strict=True)))
 
     def _action_part(self, tokens: Tensor, actions: Tensor) -> Tensor:
         return actions if self.perturbation == "action" else self._context.model.layout.parts(tokens)[2]

@@ -121,6 +121,11 @@ def _check_data(config: Mapping[str, Any], start: StartingModel, method: Method,
             f"that method={method.name} needs (its goal lies the planner's horizon ahead); set N to at least "
             f"{method.min_sample_frames - start.architecture['num_hist']}"
         )
+    if config["N"] < method.min_windows:
+        raise ValueError(
+            f"N={config['N']}: method={method.name} looks {method.min_windows} steps ahead (method.rollout_steps); set "
+            f"N to at least {method.min_windows}"
+        )
     size = start.architecture["img_size"]
     if start.model.encoder.observes == "visual" and data.frame_size != size:
         raise ValueError(

@@ -58,6 +58,11 @@ class Method:
         """A window and its target need num_hist + 1 frames, which every sample has."""
         return 2
 
+    @property
+    def min_windows(self) -> int:
+        """Consecutive windows (N) that a training sample must have at least."""
+        return 1
+
     def setup(self, context: TrainingContext) -> None:
         """Called once before training."""
         self.context = context

@@ -12,6 +12,8 @@ from envs.base import VectorEnv, simulate
 from models.latent import Latent
 from models.world_model import Windows, planning_mode
 from planning.cost import LatentGoalCost
+from planning.goals import Problem
+from planning.mpc import MPCController, PlanningTask
 from planning.noise import EpisodeNoise
 from planning.objectives import GoalDistance
 from planning.planner import Planner
@@ -28,13 +30,14 @@ class Online(Method):
     The plan starts at the batch's first frame and aims at the frame ``horizon`` blocks later. The simulator executes
     it from the batch's own first state, and its frames, the last one included, become training windows of their own.
     With ``tasks: random_state`` starts and goals are drawn as in an evaluation instead, in the batch's layouts.
+    A closed-loop planner replans as in an evaluation, and what it did in all becomes one corrected trajectory.
     A window never mixes data set frames with simulated ones; the block-causal mask trains the short histories at
     the start of a plan, just as a rollout meets them.
 
     Source: Parthasarathy et al., arXiv 2512.09929, section 4.1 (a DAgger-like procedure).
 
     Args:
-        planner: proposes the actions; any planner.
+        planner: proposes the actions; any planner, open loop or in MPC.
         objective: what it minimises.
         tasks: "batch" (the paper's: from and to frames of the batch) or "random_state" (the environment's own start and
             goal sampling, as PointMaze and Wall are evaluated; its goals are farther than any data set sample shows).
@@ -52,7 +55,7 @@ class Online(Method):
 
     def __init__(
         self,
-        planner: Planner,
+        planner: Planner | MPCController,
         objective: GoalDistance,
         tasks: str = "batch",
         replay_buffer_frequency: int = 10,
@@ -63,18 +66,15 @@ class Online(Method):
         **hooks: Any,
     ) -> None:
         super().__init__(**hooks)
-        if not isinstance(planner, Planner):
-            raise ValueError(
-                f"method.planner must be an open-loop planner, such as gd or cem; a {type(planner).__name__} replans, "
-                "and a corrected trajectory is one plan carried out"
-            )
         if replay_buffer_frequency < 1:
             raise ValueError(f"replay_buffer_frequency must be at least 1, got {replay_buffer_frequency}")
         if tasks not in TASKS:
             raise ValueError(f"method.tasks must be one of {', '.join(TASKS)}, got {tasks!r}")
         if replay_sampling not in SAMPLINGS:
             raise ValueError(f"method.replay_sampling must be one of {', '.join(SAMPLINGS)}, got {replay_sampling!r}")
-        self.planner, self.objective, self.tasks = planner, objective, tasks
+        self.loop = planner if isinstance(planner, MPCController) else None
+        self.planner = planner.planner if isinstance(planner, MPCController) else planner
+        self.objective, self.tasks = objective, tasks
         self.frequency, self.capacity, self.sampling = replay_buffer_frequency, replay_capacity, replay_sampling
         self.frame_stride, self.memory_budget_gb = frame_stride, memory_budget_gb
         self._draws = torch.Generator()  # of random tasks, and of the windows that join a batch
@@ -114,35 +114,57 @@ class Online(Method):
 
     def correct(self, batch: Batch, features: Tensor) -> Corrected:
         """Plan for one task per sample of the batch, execute in the simulator, encode what it shows."""
-        context, planner = self._context, self.planner
-        with planning_mode(context.model) as model, torch.no_grad():
-            states, start, goal = (
+        with planning_mode(self._context.model), torch.no_grad():
+            ends, start, goal = (
                 self._drawn_tasks(batch) if self.tasks == "random_state" else self._own_tasks(batch, features)
             )
-            nothing_before = batch.actions[:, :0]
-            cost = LatentGoalCost(
-                model, self.objective, start, nothing_before, goal, planner.rollout, self.memory_budget_gb
-            )  # fmt: skip
-            noise = EpisodeNoise.derive(context.seed, range(len(batch)), self._refreshes, features.device)
-            space = context.observer.action_space(context.frameskip, planner.sample_type, start, goal)
-            plan = planner.plan(cost, noise, space)
-            return self._execute(batch, states, plan.actions)
+            carried_out = self._plan_once(start, goal) if self.loop is None else self._replan(batch, ends, goal)
+            return self._execute(batch, ends[0], carried_out)
 
-    def _own_tasks(self, batch: Batch, features: Tensor) -> tuple[Tensor, Latent, Latent]:
-        """From each sample's first frame to the one ``horizon`` blocks later: raw starts (B, S), two (B, 1) latents."""
+    def _plan_once(self, start: Latent, goal: Latent) -> Tensor:
+        """z-scored raw actions (B, K, env_action_dim) of one plan from ``start`` (B, 1) to ``goal`` (B, 1)."""
+        context, planner = self._context, self.planner
+        space = context.observer.action_space(context.frameskip, planner.sample_type, start, goal)
+        nothing_before = space.zero.new_empty(start.batch_size, 0, len(space.zero))
+        cost = LatentGoalCost(
+            context.model, self.objective, start, nothing_before, goal, planner.rollout, self.memory_budget_gb
+        )
+        noise = EpisodeNoise.derive(
+            context.seed, range(start.batch_size), self._refreshes, context.observer.device
+        )  # fmt: skip
+        plan = planner.plan(cost, noise, space)
+        return plan.actions.cpu().reshape(start.batch_size, -1, self._simulator.env_action_dim)
+
+    def _replan(self, batch: Batch, ends: tuple[Tensor, Tensor], goal: Latent) -> Tensor:
+        """The same of a closed loop from raw states ``ends[0]`` to ``ends[1]`` (B, S); solved episodes do nothing."""
+        context, env = self._context, self._simulator
+        assert self.loop is not None
+        # each refresh, and each row of it, has a random stream of its own
+        seeds = [self._refreshes * len(batch) + row for row in range(len(batch))]
+        problem = Problem(seeds, *ends, _layouts(batch))
+        task = PlanningTask(
+            env, context.observer, problem, goal, self.objective, context.seed, context.frameskip, self.memory_budget_gb
+        )
+        episodes = self.loop.start(task)
+        self.loop.run(task, episodes, lambda _: None)
+        return context.observer.normalizer.actions_to_z(episodes.played)
+
+    def _own_tasks(self, batch: Batch, features: Tensor) -> tuple[tuple[Tensor, Tensor], Latent, Latent]:
+        """From each sample's first frame to the one ``horizon`` blocks later: raw states (B, S), two (B, 1) latents."""
         ends = [0, self.planner.horizon]
         latent = self._context.model.embed(features[:, ends].detach(), batch.proprio[:, ends])
-        return batch.states[:, 0].cpu(), latent[:, :1], latent[:, 1:]
+        states = batch.states[:, ends].cpu()
+        return (states[:, 0], states[:, 1]), latent[:, :1], latent[:, 1:]
 
-    def _drawn_tasks(self, batch: Batch) -> tuple[Tensor, Latent, Latent]:
+    def _drawn_tasks(self, batch: Batch) -> tuple[tuple[Tensor, Tensor], Latent, Latent]:
         """Starts and goals as an evaluation draws them, never the same ones twice."""
         env, observer = self._simulator, self._context.observer
         seeds = [int(s) for s in torch.randint(2**31 - 1, (len(batch),), generator=self._draws)]
-        layouts = {name: value.cpu() for name, value in batch.layouts.items()}
+        layouts = _layouts(batch)
         everyone = torch.arange(len(batch))
         states = env.sample_start_goal(seeds, layouts)
         start, goal = (observer.present(env, env.reset(seeds, part, layouts), everyone) for part in states)
-        return states[0], start, goal
+        return states, start, goal
 
     @property
     def _simulator(self) -> VectorEnv:
@@ -150,14 +172,12 @@ class Online(Method):
         assert env is not None, "needs_env is set, so there is one"
         return env
 
-    def _execute(self, batch: Batch, states: Tensor, blocks: Tensor) -> Corrected:
-        """Run z-scored ``blocks`` (B, T, A) from raw ``states`` (B, S), under the batch's layouts."""
+    def _execute(self, batch: Batch, states: Tensor, z_actions: Tensor) -> Corrected:
+        """Run z-scored raw actions (B, K, env_action_dim) from raw ``states`` (B, S), under the batch's layouts."""
         env, observer = self._simulator, self._context.observer
-        z_actions = blocks.cpu().reshape(len(blocks), -1, env.env_action_dim)
         raw = observer.normalizer.actions_to_raw(z_actions)
-        layouts = {name: value.cpu() for name, value in batch.layouts.items()}
         every = self.stride if observer.wants_frames else None
-        happened = simulate(env, batch.trajectory.tolist(), states, raw, layouts, every)
+        happened = simulate(env, batch.trajectory.tolist(), states, raw, _layouts(batch), every)
         visited = happened.states[:, :: self.stride]
         features = observer.features(visited, happened.frames)
         return Corrected(features.cpu(), observer.proprio(env, visited).cpu(), z_actions, self.stride)
@@ -206,3 +226,7 @@ class Online(Method):
         """See ``Method.committed``."""
         super().committed()
         self.memory.committed()
+
+
+def _layouts(batch: Batch) -> dict[str, Tensor]:
+    return {name: value.cpu() for name, value in batch.layouts.items()}

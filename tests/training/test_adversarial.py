@@ -6,7 +6,7 @@ import torch
 from models.latent import Latent
 from models.world_model import Windows
 from tests.training.tiny import build, changed, weights
-from training.adversarial import STEP_FACTOR, Adversarial
+from training.adversarial import Adversarial
 from training.method import Method, TrainingContext
 
 
@@ -72,7 +72,7 @@ def test_the_perturbation_ascends_within_the_radii(trainer, perturbation, layout
     for radius, delta, part in zip(method.radii.tolist(), last, method_parts(training, tokens, windows), strict=True):
         assert delta.shape == part.shape
         assert delta.abs().max() <= radius * (1 + 1e-6)
-        assert (delta.abs() > 0.99 * radius).float().mean() > 0.5  # a step of 1.25 radii ends at the border
+        assert (delta.abs() > 0.99 * radius).float().mean() > 0.5  # steps of 1.25 or 2.5 radii in all end at the border
     with torch.no_grad():
         start = training.model.prediction_loss(training.model.predict_tokens(spy.calls[0][3]), windows.target)
         clean = Method.loss(method, windows)
@@ -82,7 +82,9 @@ def test_the_perturbation_ascends_within_the_radii(trainer, perturbation, layout
     for radius, before, after in zip(method.radii.tolist(), first, second, strict=True):
         moved = (after - before).abs()
         free = after.abs() < 0.99 * radius  # elements that the border did not stop
-        torch.testing.assert_close(moved[free], torch.full_like(moved[free], STEP_FACTOR * radius), rtol=1e-4, atol=0)
+        torch.testing.assert_close(
+            moved[free], torch.full_like(moved[free], {1: 1.25, 3: 2.5 / 3}[steps] * radius), rtol=1e-4, atol=0
+        )
     assert torch.isfinite(perturbed).all()
 
 
@@ -200,6 +202,8 @@ def test_the_ascent_draws_from_its_own_generator(trainer):
         ("radii_method=sometimes", "radii_method must be one of fixed, adaptive, got 'sometimes'"),
         ("method.perturbation=image", "method.perturbation must be one of embedding, action, got 'image'"),
         ("method.pgd_steps=0", "method.pgd_steps must be at least 1, got 0"),
+        ("adversarial.pgd_steps=0", "method.pgd_steps must be at least 1, got 0"),
+        ("adversarial.clean_weight=1", "method.clean_weight must be in [0, 1), got 1"),
         ("action_eps_factor=-0.1", "action_eps_factor must be >= 0"),
     ],
 )
@@ -207,3 +211,24 @@ def test_settings_that_mean_nothing_are_refused(tmp_path, override, message):
     with pytest.raises(Exception) as caught:  # Hydra wraps the ValueError; the entry unwraps it again
         build(tmp_path / "run", "method=adversarial", override)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("weight", [0.25, 0.75])
+def test_the_clean_loss_can_be_mixed_in(trainer, weight):
+    training, alone = trainer(f"adversarial.clean_weight={weight}"), trainer()
+    windows = windows_of(training)
+    mixed, perturbed, clean = (
+        training.method.loss(windows),
+        alone.method.loss(windows),
+        Method.loss(alone.method, windows),
+    )
+    for part in ("total", "visual", "proprio"):
+        expected = (1 - weight) * getattr(perturbed, part) + weight * getattr(clean, part)
+        torch.testing.assert_close(getattr(mixed, part), expected)
+    assert perturbed.total > clean.total  # or the mixture shows nothing
+    gradients = []
+    for loss in (mixed.total, (1 - weight) * perturbed.total + weight * clean.total):
+        model = training.model if loss is mixed.total else alone.model
+        gradients.append(torch.autograd.grad(loss, [p for p in model.predictor.parameters() if p.requires_grad]))
+    for found, wanted in zip(*gradients, strict=True):
+        torch.testing.assert_close(found, wanted)

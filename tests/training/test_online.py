@@ -16,7 +16,7 @@ from training.method import Method, TrainingContext
 from training.online import Online
 from training.replay import Corrected
 
-ONLINE = ("method=online", "replay_buffer_frequency=2", "method.planner.opt_steps=2")
+ONLINE = ("method=online", "replay_buffer_frequency=2", "gd_opt_steps=2")
 WITH_HISTORY = ("predictor=residual", "num_hist=3")
 
 
@@ -234,7 +234,12 @@ def test_a_diverging_plan_stops_training_before_the_update(online):
 @pytest.mark.parametrize(
     "choice",
     [
-        ("planner@method.planner=cem", "method.planner.num_samples=8", "method.planner.topk=2"),
+        (
+            "planner@method.planner=cem",
+            "method.planner.opt_steps=2",
+            "method.planner.num_samples=8",
+            "method.planner.topk=2",
+        ),
         ("planner@method.planner=gd", "method.planner.optimizer_type=sgd", "method.planner.rollout_type=custom"),
     ],
 )
@@ -245,9 +250,43 @@ def test_any_planner_proposes_the_actions(online, choice):
     assert training.step == 10 and len(training.method.memory) == 2 * 3 * 4
 
 
-def test_a_controller_is_no_planner_for_training(online):
-    with pytest.raises(Exception, match=r"method.planner must be an open-loop planner"):
-        online("planner@method.planner=mpc_gd", "~method.planner.opt_steps")
+CLOSED = ("planner@method.planner=mpc_gd", "method.planner.sub_planner.opt_steps=3", "method.planner.max_iter=3")
+
+
+@pytest.mark.parametrize("tasks", ["batch", "random_state"])
+@pytest.mark.parametrize("images", [False, True])
+def test_a_closed_loop_is_carried_out_as_in_an_evaluation(online, images, tasks):
+    """What is kept is what the simulator did in all iterations, from the task's own start."""
+    options = [o for o in CLOSED if images or "opt_steps" not in o]
+    training = online(*options, "method.planner.n_taken_actions=2", f"method.tasks={tasks}", images=images)
+    method, env = training.method, training.method.context.env
+    batch, features, _ = step_of(training)
+    ran, run = [], method.loop.run
+    method.loop.run = lambda task, episodes, after: (run(task, episodes, after), ran.append((task, episodes)))
+    corrected = method.correct(batch, features)
+    task, episodes = ran[0]
+    normalizer = training.observer.normalizer
+    played = normalizer.actions_to_raw(corrected.actions)
+    torch.testing.assert_close(played, episodes.played, atol=1e-5, rtol=1e-5)
+    assert played.shape[1] == 10 * episodes.iteration <= 30
+    assert corrected.features.shape[1] == 2 * episodes.iteration + 1
+    env.reset(task.problem.seeds, task.problem.states, task.problem.layouts)
+    visited = env.step(episodes.played)
+    torch.testing.assert_close(
+        corrected.proprio[:, -1], normalizer.proprio_to_z(env.proprio(visited[:, -1])), atol=1e-4, rtol=0
+    )
+    if tasks == "batch":
+        assert torch.equal(task.problem.states, batch.states[:, 0])
+        assert torch.equal(task.problem.goal_states, batch.states[:, 5])
+
+
+def test_a_closed_loop_replans_with_its_own_noise_at_every_refresh(online):
+    training = online(*CLOSED[:1], "method.planner.max_iter=1", "method.planner.sub_planner.opt_steps=1")
+    batch, features, expert = step_of(training)
+    training.method.windows(expert, batch, features, 0)
+    training.method.windows(expert, batch, features, 0)
+    first, second = training.method.memory.entries(0)
+    assert not torch.equal(first.actions, second.actions)
 
 
 def test_frame_stride_1_gives_a_window_at_every_offset(online):

@@ -47,6 +47,7 @@ BRIEF_PLANS = {
     "offline": [],
     "online": ["method=online", "replay_buffer_frequency=2", "method.planner.opt_steps=2"],
     "adversarial": ["method=adversarial"],
+    "online_adversarial": ["method=online_adversarial", "replay_buffer_frequency=2", "method.planner.opt_steps=2"],
 }
 """Overrides that choose a method and keep it short."""
 
