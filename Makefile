@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ENV ?= wall
 
-.PHONY: help setup demo test test-quick lint bench clean
+.PHONY: help setup demo results test test-quick lint bench clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -24,6 +24,9 @@ setup: $(VENV)/installed
 
 demo: setup
 	$(BIN)/python -m demo --config-name demo_$(ENV)
+
+results: setup
+	$(BIN)/python -m results
 
 test: setup
 	$(BIN)/python -m pytest

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from datasets.workers import available_cores
 from demo import stages
-from demo.jobs import Job, run_jobs
+from utils.jobs import Job, run_jobs
 from demo.report import Report
 from utils.cli import one_line_errors, plain
 

@@ -24,7 +24,8 @@ def final_metrics(env: VectorEnv, observer: Observer, problem: Problem, episodes
         ``success_rate`` with its 95 % Wilson interval, ``mean_state_dist`` (the environment's units),
         ``mean_visual_dist`` (root mean square pixel difference, 0..255), ``mean_proprio_dist`` (raw units),
         ``mean_div_visual_emb`` / ``mean_div_proprio_emb`` (imagined against true latent after the last execution),
-        planning seconds, simulation seconds (rendering and encoding included), model evaluations, and ``solved_at``.
+        planning seconds, simulation seconds (rendering and encoding included), model evaluations, how many of them were
+        differentiated, and ``solved_at``.
     """
     solved = episodes.solved
     low, high = wilson_interval(int(solved.sum()), len(solved))
@@ -46,6 +47,10 @@ def final_metrics(env: VectorEnv, observer: Observer, problem: Problem, episodes
         "planning_seconds_per_iteration": planning / max(1, len(episodes.records)),
         "simulation_seconds": sum(record["simulation_seconds"] for record in episodes.records),
         "model_evaluations_per_episode": episodes.evaluations.double().mean().item(),
+        "gradient_evaluations_per_episode": sum(
+            record["gradient_evaluations"] * record["planned_episodes"] for record in episodes.records
+        )
+        / len(solved),
         "iterations": episodes.iteration,
         "solved_at": episodes.solved_at.tolist(),
     }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 Z95 = 1.959963984540054  # two-sided 95 % of the normal distribution
 
 
@@ -41,3 +43,33 @@ def paired_difference(first: list[bool], second: list[bool], z: float = Z95) -> 
     up, down = (gained + 0.5) / total, (lost + 0.5) / total
     half = z * math.sqrt((up + down - (up - down) ** 2) / total)
     return (gained - lost) / n, max(-1.0, up - down - half), min(1.0, up - down + half)
+
+
+def crossed_interval(values: np.ndarray, draws: int = 10_000, seed: int = 0) -> tuple[float, float, float]:
+    """Mean of a (rows, columns) table with a 95 % interval: (mean, low, high).
+
+    Rows are for instance trained models and columns episodes that all of them met: neither the values of a row nor
+    those of a column are independent. The pigeonhole bootstrap draws rows and columns anew, each with replacement. It
+    covers the choice of both; with three rows, their part of the spread is a rough guess and rather too small (a
+    factor of (rows - 1) / rows in the variance), so look at the rows themselves too. A table without any spread gets
+    the Wilson interval of its columns, where it is all 0 or 1.
+
+    Source: Owen 2007, "The pigeonhole bootstrap", Annals of Applied Statistics 1.
+
+    Raises:
+        ValueError: If the table is empty or has another number of dimensions.
+    """
+    if values.ndim != 2 or not values.size:
+        raise ValueError(f"crossed_interval needs a table with rows and columns, got the shape {values.shape}")
+    rows, columns = values.shape
+    mean = float(values.mean())
+    if values.min() == values.max():
+        if mean in (0.0, 1.0):
+            return mean, *wilson_interval(round(mean * columns), columns)
+        return mean, mean, mean
+    generator = np.random.default_rng(seed)
+    of_rows = generator.multinomial(rows, np.full(rows, 1 / rows), draws) / rows
+    of_columns = generator.multinomial(columns, np.full(columns, 1 / columns), draws) / columns
+    means = ((of_rows @ values) * of_columns).sum(1)
+    low, high = np.quantile(means, (0.025, 0.975))
+    return mean, float(low), float(high)

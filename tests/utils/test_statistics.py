@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from utils.statistics import paired_difference, wilson_interval
+from utils.statistics import crossed_interval, paired_difference, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -80,3 +80,36 @@ def test_the_paired_interval_holds_the_true_difference():
 def test_lists_that_are_no_pairs_are_refused(first, second):
     with pytest.raises(ValueError, match=f"got {len(first)} and {len(second)}"):
         paired_difference(first, second)
+
+
+def test_crossed_intervals_cover_rows_and_columns():
+    """Simulated models and episodes that both differ: the interval holds the true mean about as often as it says."""
+    generator = np.random.default_rng(0)
+    covered = 0
+    for _ in range(200):
+        values = 0.3 * generator.standard_normal((12, 1)) + generator.standard_normal((1, 60))
+        values = values + generator.standard_normal((12, 60))
+        mean, low, high = crossed_interval(values, draws=1000)
+        assert low <= mean <= high
+        covered += low <= 0 <= high
+    assert 180 <= covered <= 200  # of 190 expected
+
+
+def test_crossed_intervals_are_wider_than_those_that_call_everything_independent():
+    generator = np.random.default_rng(0)
+    hard = generator.random(100) < 0.5  # every model fails on the same episodes
+    values = np.repeat(hard[None], 3, 0).astype(float)
+    _, low, high = crossed_interval(values)
+    assert high - low > 0.9 * np.subtract(*wilson_interval(int(hard.sum()), 100)[::-1])
+    assert high - low > 1.5 * np.subtract(*wilson_interval(3 * int(hard.sum()), 300)[::-1])
+
+
+def test_a_table_without_spread_is_not_certain():
+    assert crossed_interval(np.ones((3, 100))) == (1.0, *wilson_interval(100, 100))
+    assert crossed_interval(np.full((3, 4), 0.25)) == (0.25, 0.25, 0.25)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (3,)])
+def test_an_empty_table_is_refused(shape):
+    with pytest.raises(ValueError, match="needs a table"):
+        crossed_interval(np.zeros(shape))

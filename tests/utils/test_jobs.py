@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from demo.jobs import Job, run_jobs
+from utils.jobs import Job, run_jobs
 
 
 def append(path: str, text: str) -> str:
@@ -54,7 +54,7 @@ def test_a_failing_job_is_named_and_the_others_are_kept(tmp_path):
 SLEEPER = """
 import sys, time
 from pathlib import Path
-from demo.jobs import Job, run_jobs
+from utils.jobs import Job, run_jobs
 
 def sleep(path):
     Path(path).write_text(str(__import__("os").getpid()))

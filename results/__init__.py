@@ -1,0 +1,1 @@
+"""The study behind docs/results.md."""

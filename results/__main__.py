@@ -1,0 +1,48 @@
+"""``python -m results``: the study behind docs/results.md. Run again after an interruption, it goes on."""
+
+from __future__ import annotations
+
+import utils.runtime as runtime  # first: it sets the thread environment before torch is loaded
+
+# isort: split
+import logging
+import time
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from datasets.workers import available_cores
+from results.jobs import Study
+from results.report import Report
+from utils.cli import one_line_errors, plain
+from utils.jobs import run_jobs
+
+log = logging.getLogger("results")
+
+MOST_WORKERS = 3  # if nothing is said: each takes 1.2 GB, and all should fit into 4
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="results_wall")
+@one_line_errors
+def main(cfg: DictConfig) -> None:
+    """Run all stages and write the report."""
+    config = plain(cfg)
+    folder = Path(config["folder"])
+    study = Study(config, folder)
+    jobs = study.jobs()
+    workers = config["num_workers"] or min(available_cores(), MOST_WORKERS)
+    log.info("%d stages, %d at a time, in %s", len(jobs), workers, folder)
+    begin = time.perf_counter()
+    results = run_jobs(jobs, folder / "stages", workers)
+    log.info("all stages are done; this call took %.0f minutes", (time.perf_counter() - begin) / 60)
+    report = Report(study, results, runtime.describe_environment())
+    report.write()
+    if config["publish"]:
+        report.publish(DOCS)
+    log.info("\n%s\n\ntables: %s", "\n".join(report.findings()), folder / "results.md")
+
+
+if __name__ == "__main__":
+    main()
