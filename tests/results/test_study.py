@@ -38,10 +38,10 @@ def choice(text: str) -> str:
     return value if key == "planner" else ""
 
 
-def test_hydra_knows_every_override_of_every_stage(jobs):
-    for job in jobs:
+def test_hydra_knows_every_override_of_every_stage():
+    for job in study(Path("x"), "seeds=[0]").jobs():
         name = {"collect": "collect", "train": "train"}.get(job.run.__name__, "plan_wall")
-        if job.run.__name__ != "evaluate" or job.name.startswith("base_s0"):  # the others differ in their folders only
+        if name != "plan_wall" or job.name.startswith("base"):  # for other models only the folders differ
             composed(name, job.arguments["overrides"])
 
 
@@ -69,7 +69,7 @@ def test_models_are_trained_once_per_seed_and_finetuned_alike(jobs):
     trainings = [job for job in jobs if job.run.__name__ == "train"]
     assert len(trainings) == 5 * 3
     steps = set()
-    for job in trainings:
+    for job in trainings[:5]:
         training = composed("train", job.arguments["overrides"])["training"]
         if not job.name.startswith("base"):
             assert job.after == [f"base_s{training['seed']}"]
