@@ -108,7 +108,7 @@ class Search:
         return actions.clamp(self.space.low, self.space.high) if self._clips else actions
 
     def steps(self, most: int, evaluations: int, reserve: int, until: float = 1.0) -> Iterator[int]:
-        """Count optimisation steps while the budget lasts.
+        """Count optimisation steps while the budget lasts; the very first one is taken however small it is.
 
         Args:
             most: steps at most. evaluations: that a step takes. reserve: evaluations to be left for afterwards.
@@ -116,7 +116,7 @@ class Search:
         """
         longest = 0.0
         for step in range(most):
-            if not self._affords(evaluations, reserve, until, longest) and (step or self._budget.evaluations):
+            if self.steps_done and not self._affords(evaluations, reserve, until, longest):
                 return
             begin = time.perf_counter()
             yield step
