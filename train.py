@@ -38,6 +38,9 @@ TYPES = {
     "method.objective.base": float,
     "method.planner.budget_ms": float,
     "method.planner.budget_evals": int,
+    "method.planner.sub_planner.budget_ms": float,
+    "method.planner.sub_planner.budget_evals": int,
+    "method.planner.time_limit_minutes": float,
     "logger.entity": str,
     "logger.name": str,
 }

@@ -15,9 +15,9 @@ from omegaconf import DictConfig
 
 from datasets.workers import available_cores
 from demo import stages
-from utils.jobs import Job, run_jobs
 from demo.report import Report
 from utils.cli import one_line_errors, plain
+from utils.jobs import Job, run_jobs
 
 log = logging.getLogger("demo")
 

@@ -12,7 +12,7 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from models.build import PARTS, SCALARS
+from models.build import OPTIONAL, PARTS, SCALARS
 from models.checkpoint import Checkpoint
 from models.dino_wm import PLAIN, CheckpointError
 from models.dino_wm_config import shown_by_embeddings, translate_config
@@ -35,7 +35,7 @@ FOREIGN_PARTS = {"predictor": "vit", "decoder": "vqvae", "action_encoder": "prop
 
 
 def settle_architecture(config: Mapping[str, Any], explicit: Set[str], checkpoint: Checkpoint | None) -> dict[str, Any]:
-    """The architecture to build: ``SCALARS`` and ``PARTS`` as plain data.
+    """The architecture to build: ``SCALARS``, ``PARTS``, and those of ``OPTIONAL`` that there are, as plain data.
 
     Args:
         config: the composed config, resolved to plain data.
@@ -45,7 +45,7 @@ def settle_architecture(config: Mapping[str, Any], explicit: Set[str], checkpoin
     Raises:
         ValueError: If an explicit value contradicts the checkpoint; the message names the key and both values.
     """
-    wanted = {key: config[key] for key in (*SCALARS, *PARTS) if key in config}
+    wanted = {key: config[key] for key in (*SCALARS, *PARTS, *OPTIONAL) if key in config}
     if checkpoint is None:
         return wanted
     stored = stored_architecture(checkpoint)
@@ -56,14 +56,15 @@ def settle_architecture(config: Mapping[str, Any], explicit: Set[str], checkpoin
                 conflicts.append(f"{key}={wanted[key]} was asked for, the checkpoint has {key}={stored[key]}")
             else:
                 log.info("%s=%s is taken from the checkpoint", key, stored[key])
-    for part in PARTS:
+    added = {part: wanted[part] for part in OPTIONAL if part in wanted and part not in stored}
+    for part in (*PARTS, *(part for part in OPTIONAL if part in stored)):
         conflicts += _part_conflicts(part, wanted.get(part), stored[part], explicit)
         _take_changeable(part, wanted.get(part), stored[part], explicit)
     if conflicts:
         raise ValueError(
             f"{checkpoint.path}: {'; '.join(conflicts)}. Leave the override out, or train from scratch elsewhere"
         )
-    return stored
+    return stored | added
 
 
 def stored_architecture(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -90,7 +91,8 @@ def stored_architecture(checkpoint: Checkpoint) -> dict[str, Any]:
             raise CheckpointError(
                 f"{source} says {key}: {stored[key]}, but the weights beside it were built with {value}"
             )
-    return stored | {part: _known(part, checkpoint.config[part], source) for part in PARTS}
+    present = (*PARTS, *checkpoint.optional_parts)
+    return stored | {part: _known(part, checkpoint.config[part], source) for part in present}
 
 
 def _by_part(checkpoint: Checkpoint) -> dict[str, dict[str, Tensor]]:

@@ -16,6 +16,9 @@ from models.world_model import WorldModel
 PARTS = ("encoder", "proprio_encoder", "action_encoder", "predictor", "decoder")
 """Attributes of ``WorldModel`` that are networks; each is also a config group."""
 
+OPTIONAL = ("initnet",)
+"""The same, of networks that most models do not have; their architectures lack the key."""
+
 SCALARS = (
     "num_hist",
     "num_pred",
@@ -42,7 +45,8 @@ def build_world_model(
     """Build the networks with fresh weights.
 
     Args:
-        architecture: ``SCALARS`` by name, and per entry of ``PARTS`` a dict with ``_target_`` and arguments.
+        architecture: ``SCALARS`` by name, and per entry of ``PARTS`` a dict with ``_target_`` and arguments;
+            of ``OPTIONAL`` those that the model shall have.
         env_action_dim, proprio_dim, state_dim: lengths of one raw action, of the proprio and of the simulator's state.
         without_weights: those among "predictor" and "decoder" whose weights are about to be loaded: they get none,
             which saves the time and the memory of drawing them.
@@ -66,6 +70,13 @@ def build_world_model(
     action_dim = env_action_dim * architecture["frameskip"]
     drawing = {"emb_dim": encoder.emb_dim, "num_patches": encoder.num_patches, "img_size": architecture["img_size"]}
 
+    proposing = {
+        "num_patches": encoder.num_patches,
+        "visual_dim": encoder.emb_dim,
+        "proprio_dim": architecture["proprio_emb_dim"],
+        "action_dim": action_dim,
+    }
+
     def built(part: str, sizes: Mapping[str, Any]) -> Any:
         with torch.device("meta") if part in without_weights else contextlib.nullcontext():
             return _part(architecture[part], sizes)
@@ -82,6 +93,7 @@ def build_world_model(
         decoder=built("decoder", drawing) if architecture["has_decoder"] else None,
         layout=layout,
         num_hist=num_hist,
+        initnet=built("initnet", proposing) if "initnet" in architecture else None,
     )
 
 

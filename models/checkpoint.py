@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from models.build import PARTS
+from models.build import OPTIONAL, PARTS
 from models.config_file import read_model_config
 from models.dino_wm import WITHOUT_EFFECT, CheckpointError, is_finite, read_pickled_checkpoint
 from models.world_model import WorldModel
@@ -45,6 +45,15 @@ class Checkpoint:
     config: dict[str, Any]
     epoch: int
     about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def optional_parts(self) -> list[str]:
+        """Those of ``models.build.OPTIONAL`` that it has: weights of ours, and what they are in ``config``.
+
+        A file of DINO-WM may bring an ``initnet`` of another kind, which has no counterpart here.
+        """
+        brought = {name.partition(".")[0] for name in self.tensors} if self.path.suffix == ".safetensors" else set()
+        return [part for part in OPTIONAL if part in brought and self.config.get(part) is not None]
 
 
 def weights_file(folder: Path, epoch: int | str = LATEST) -> Path | None:
@@ -167,9 +176,10 @@ def load_weights(model: WorldModel, checkpoint: Checkpoint) -> list[str]:
     Raises:
         CheckpointError: Listing every missing, unknown or misshapen tensor of the parts that it does bring.
     """
-    brought = {name.split(".", 1)[0] for name in checkpoint.tensors}
+    brought = {name.split(".", 1)[0] for name in checkpoint.tensors}.difference(OPTIONAL)
+    brought.update(checkpoint.optional_parts)
     absent, problems = [], []
-    for part in PARTS:
+    for part in (*PARTS, *OPTIONAL):
         module = getattr(model, part)
         if module is None:
             continue

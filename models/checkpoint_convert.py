@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import filecmp
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,11 +16,14 @@ import torch
 from omegaconf import OmegaConf
 
 from models.architecture import stored_architecture
+from models.build import OPTIONAL
 from models.checkpoint import Checkpoint, read_weights_file, write_tensors
 from models.config_file import read_model_config
 from models.dino_wm import WITHOUT_EFFECT, CheckpointError
 from models.graft import graft
 from utils.files import sha256
+
+log = logging.getLogger(__name__)
 
 SAFETENSORS, STATE_DICT, DINO_WM = LAYOUTS = ("safetensors", "state-dict", "dino-wm")
 MAX_GENERATIONS = 32  # finetuned from finetuned from ...
@@ -65,8 +69,16 @@ def convert(path: Path, out: Path, to: str | None = None, like: Path | None = No
         elif to == STATE_DICT:
             _write_state_dict(temporary, checkpoint)
         else:
-            graft(original, checkpoint.tensors, temporary)
+            graft(original, _known_there(checkpoint), temporary)
     return "\n".join(done)
+
+
+def _known_there(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint without those of networks that the earlier release does not have."""
+    kept = {n: t for n, t in checkpoint.tensors.items() if n.partition(".")[0] not in OPTIONAL}
+    if left_out := sorted({name.partition(".")[0] for name in checkpoint.tensors.keys() - kept.keys()}):
+        log.warning("%s: %s is left out, an original has no place for it", checkpoint.path, ", ".join(left_out))
+    return kept
 
 
 def _adopted(path: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.initnet import InitNet
 from models.latent import Latent
 from models.parts import Decoder, Encoder, Predictor
 from models.tokens import TokenLayout
@@ -50,6 +51,7 @@ class WorldModel(nn.Module):
         predictor: block-causal map of tokens to the tokens one model step later; None if built without.
         decoder: visual features -> images in [-1, 1]; None if built without. It never influences the dynamics.
         num_hist: H, frames the predictor was trained to see.
+        initnet: start and goal latents -> proposed action blocks; None in most models. Only planners ask for it.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class WorldModel(nn.Module):
         decoder: Decoder | None,
         layout: TokenLayout,
         num_hist: int,
+        initnet: InitNet | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -70,6 +73,7 @@ class WorldModel(nn.Module):
         self.decoder = decoder
         self.layout = layout
         self.num_hist = num_hist
+        self.initnet = initnet
 
     def embed(self, features: Tensor, proprio: Tensor) -> Latent:
         """Latent of frames whose visual features (B, T, P, D) are known; ``proprio`` (B, T, E_in) is z-scored."""
@@ -174,6 +178,27 @@ class WorldModel(nn.Module):
             F.mse_loss(visual.detach(), wanted_visual),
             F.mse_loss(proprio.detach(), wanted_proprio),
         )
+
+    def propose(self, start: Latent, goal: Latent) -> Tensor:
+        """z-scored action blocks (B, T, A), float32, that may lead from ``start`` (B, 1) to ``goal`` (B, 1).
+
+        Raises:
+            ValueError: If the model has no initialisation network.
+        """
+        return self.require_initnet()(start, goal).float()  # planners go on from it, in small steps
+
+    def require_initnet(self) -> InitNet:
+        """The initialisation network.
+
+        Raises:
+            ValueError: If the model has none.
+        """
+        if self.initnet is None:
+            raise ValueError(
+                "planner.sample_type=initnet needs a model with an initialisation network; this one has none: train "
+                "one with python train.py method=initnet ckpt_path=..., or use planner.sample_type=randn or zero"
+            )
+        return self.initnet
 
     def decode(self, latent: Latent) -> Tensor:
         """Images (B, T, 3, S, S) in [-1, 1] of latents (B, T).

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from planning.noise import EpisodeNoise, coloured
+from planning.noise import EpisodeNoise, check_colour, coloured
 from planning.planner import Planner
-from planning.search import ActionSpace, Search
+from planning.search import ActionSpace, Search, no_nan
 
 
 class CEMPlanner(Planner):
@@ -17,7 +18,7 @@ class CEMPlanner(Planner):
 
     Args:
         horizon, opt_steps, and the ``common`` ones: see ``Planner``. The first mean is zero in z-scored units.
-        num_samples: candidates per iteration; the first is the mean itself.
+        num_samples: candidates per iteration; the first is the mean itself. So many rollouts take a step.
         topk: elites, 2 <= topk < num_samples.
         var_scale: initial standard deviation in z-scored action units, > 0.
         momentum: share of the old mean and deviation in the new ones, in [0, 1).
@@ -42,18 +43,24 @@ class CEMPlanner(Planner):
         **common: Any,
     ) -> None:
         check_elites(num_samples, topk)
-        if var_scale <= 0:
+        if not 0 < var_scale < math.inf:
             raise ValueError(f"planner.var_scale must be > 0, got {var_scale}")
         if not 0 <= momentum < 1:
             raise ValueError(f"planner.momentum must be in [0, 1), got {momentum}")
         if not 0 <= keep_elites <= topk:
             raise ValueError(f"planner.keep_elites must be in [0, {topk}], planner.topk, got {keep_elites}")
-        if noise_beta < 0:
-            raise ValueError(f"planner.noise_beta must be >= 0, got {noise_beta}")
-        super().__init__(horizon, opt_steps, **{"shortest": num_samples + 1, **common})
-        self.step_evaluations = num_samples
+        check_colour(noise_beta)
         self.num_samples, self.topk, self.var_scale = num_samples, topk, var_scale
         self.momentum, self.keep_elites, self.noise_beta = momentum, keep_elites, noise_beta
+        self.step_evaluations = self._evaluations_of_a_step()
+        self.shortest = self.step_evaluations + self._evaluations_at_the_end()
+        super().__init__(horizon, opt_steps, **common)
+
+    def _evaluations_of_a_step(self) -> int:
+        return self.num_samples
+
+    def _evaluations_at_the_end(self) -> int:
+        return 1
 
     def _search(self, search: Search, start: Tensor, noise: EpisodeNoise) -> None:
         search.values(self.refit(search, start, noise, reserve=1)[:, None])
@@ -71,7 +78,8 @@ class CEMPlanner(Planner):
             samples, costs = self._judge(search, self._draw(search, mean, std, noise), noise)
             kept = slice(self.keep_elites)
             candidates = torch.cat([samples, elites[:, kept]], 1)
-            elite_costs, best = torch.cat([costs, elite_costs[:, kept]], 1).topk(self.topk, dim=1, largest=False)
+            all_costs = no_nan(torch.cat([costs, elite_costs[:, kept]], 1))
+            elite_costs, best = all_costs.topk(self.topk, dim=1, largest=False)
             elites = candidates.gather(1, best[:, :, None, None].expand(-1, -1, *mean.shape[1:]))
             mean = self.momentum * mean + (1 - self.momentum) * elites.mean(1)
             std = self.momentum * std + (1 - self.momentum) * elites.std(1)

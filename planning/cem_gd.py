@@ -42,10 +42,13 @@ class CEMGDPlanner(CEMPlanner):
             raise ValueError(f"planner.grad_steps must be at least 1, got {grad_steps}")
         if not 0 < cem_share < 1:
             raise ValueError(f"planner.cem_share must be in (0, 1), got {cem_share}")
-        super().__init__(horizon, opt_steps, num_samples, topk, **common, shortest=num_samples + 2)
         self.grad_steps, self.descent, self.cem_share = grad_steps, Descent(lr, action_noise, optimizer_type), cem_share
+        super().__init__(horizon, opt_steps, num_samples, topk, **common)
+
+    def _evaluations_at_the_end(self) -> int:
+        return 2  # a gradient step, and where it leads
 
     def _search(self, search: Search, start: Tensor, noise: EpisodeNoise) -> None:
-        mean = self.refit(search, start, noise, reserve=2, until=self.cem_share)
+        mean = self.refit(search, start, noise, reserve=self._evaluations_at_the_end(), until=self.cem_share)
         steps = search.steps(self.grad_steps, 1, 1)
         search.values(self.descent.run(search, mean[:, None], noise, steps))

@@ -70,6 +70,8 @@ class Evaluation:
         checkpoint = read_checkpoint(Path(config["ckpt_path"]), config["model_epoch"])
         check_environment(checkpoint, config["env"]["name"])
         model, architecture = load_for_planning(checkpoint, config["env"], config["encoder"], device)
+        if controller.planner.sample_type == "initnet":
+            model.require_initnet()
         data = _Data(config["env"], checkpoint)
         observer = Observer(model, data.normalizer(), action_range=data.action_range(controller.planner.clip_actions))
         env = instantiate(config["env"]["simulator"], image_size=architecture["img_size"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -9,8 +10,8 @@ import torch
 from torch import Tensor
 
 from planning.noise import EpisodeNoise
-from planning.planner import Planner
-from planning.search import Search
+from planning.planner import SAMPLE_TYPES, Planner
+from planning.search import Search, no_nan
 
 OPTIMIZERS: dict[str, Callable[[Iterable[Tensor], float], torch.optim.Optimizer]] = {
     "sgd": lambda actions, lr: torch.optim.SGD(actions, lr=lr),
@@ -33,7 +34,7 @@ class Descent:
     """
 
     def __init__(self, lr: float, action_noise: float, optimizer_type: str) -> None:
-        if lr <= 0 or action_noise < 0:
+        if not 0 < lr < math.inf or not 0 <= action_noise < math.inf:
             raise ValueError(f"planner.lr must be > 0 and planner.action_noise >= 0, got {lr} and {action_noise}")
         if optimizer_type not in OPTIMIZERS:
             raise ValueError(f"planner.optimizer_type must be one of {', '.join(OPTIMIZERS)}, got {optimizer_type!r}")
@@ -47,7 +48,7 @@ class Descent:
         start: Tensor,
         noise: EpisodeNoise,
         steps: Iterable[int],
-        traced: Callable[[Tensor], Tensor] = lambda values: values.amin(1),
+        traced: Callable[[Tensor], Tensor] = lambda values: no_nan(values).amin(1),
     ) -> Tensor:
         """Take ``steps`` from ``start`` (B, N, T, A), each sequence on its own; returns where they lead.
 
@@ -92,8 +93,12 @@ class GDPlanner(Planner):
     ) -> None:
         if num_starts < 1:
             raise ValueError(f"planner.num_starts must be at least 1, got {num_starts}")
-        super().__init__(horizon, opt_steps, **common, sample_type=sample_type, shortest=2 * num_starts)
-        self.num_starts, self.descent = num_starts, Descent(lr, action_noise, optimizer_type)
+        if sample_type not in SAMPLE_TYPES:
+            raise ValueError(f"planner.sample_type must be one of {', '.join(SAMPLE_TYPES)}, got {sample_type!r}")
+        self.sample_type, self.num_starts = sample_type, num_starts
+        self.step_evaluations, self.shortest = num_starts, 2 * num_starts
+        self.descent = Descent(lr, action_noise, optimizer_type)
+        super().__init__(horizon, opt_steps, **common)
 
     def _search(self, search: Search, start: Tensor, noise: EpisodeNoise) -> None:
         starts = start[:, None]

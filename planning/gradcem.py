@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from planning.cem import CEMPlanner
 from planning.gd import Descent
 from planning.noise import EpisodeNoise
-from planning.search import Search
+from planning.search import Search, no_nan
 
 
 class GradCEMPlanner(CEMPlanner):
@@ -42,12 +43,15 @@ class GradCEMPlanner(CEMPlanner):
     ) -> None:
         if grad_steps < 1:
             raise ValueError(f"planner.grad_steps must be at least 1, got {grad_steps}")
-        shortest = num_samples * (grad_steps + 1) + 1
-        super().__init__(horizon, opt_steps, num_samples, topk, **common, shortest=shortest)
         self.grad_steps, self.descent = grad_steps, Descent(lr, action_noise, optimizer_type)
-        self.step_evaluations = num_samples * (grad_steps + 1)
+        super().__init__(horizon, opt_steps, num_samples, topk, **common)
+
+    def _evaluations_of_a_step(self) -> int:
+        return self.num_samples * (self.grad_steps + 1)
 
     def _judge(self, search: Search, samples: Tensor, noise: EpisodeNoise) -> tuple[Tensor, Tensor]:
         steps = range(self.grad_steps)
-        descended = self.descent.run(search, samples, noise, steps, traced=lambda values: values[:, 0])
-        return descended, search.values(descended)
+        descended = self.descent.run(search, samples, noise, steps, traced=lambda values: no_nan(values)[:, 0])
+        costs = no_nan(search.values(descended))
+        # where the descent left everything finite behind, the sample stays what it was, and is no elite of choice
+        return torch.where(costs.isfinite()[:, :, None, None], descended, samples), costs

@@ -156,8 +156,8 @@ class MPCController:
                 "mean_state_dist": outcome.state_dist.double().mean().item(),
                 "mean_div_visual_emb": episodes.divergence[rows, 0].mean().item(),
                 "mean_div_proprio_emb": episodes.divergence[rows, 1].mean().item(),
-                "planned_cost": plan.cost.mean().item(),
-                "cost_trace": [[step, cost.mean().item()] for step, cost in plan.trace],
+                "planned_cost": _finite_mean(plan.cost),
+                "cost_trace": [[step, _finite_mean(cost)] for step, cost in plan.trace],
                 "planning_seconds": planned - begin,
                 "simulation_seconds": executed - planned,
                 "model_evaluations": plan.evaluations,
@@ -185,7 +185,7 @@ class MPCController:
         warm_start = episodes.warm_start[rows.to(device)] if episodes.iteration else task.initial_actions
         space = task.observer.action_space(task.frameskip, self.planner.sample_type, context[:, -1:], goal)
         plan = self.planner.plan(cost, noise, space, warm_start)
-        diverged = ~plan.actions.isfinite().flatten(1).all(1)
+        diverged = ~(plan.cost.isfinite() & plan.actions.isfinite().flatten(1).all(1))
         if diverged.any():
             # one episode must not take the others down with it: it waits, and plans anew from the start
             log.warning("the plans of %d episodes diverged; try a lower planner learning rate", int(diverged.sum()))
@@ -215,6 +215,11 @@ class MPCController:
         episodes.observe(rows.to(taken.device), taken, latent, limit)
         episodes.remember_plan(rows.to(taken.device), plan.actions[:, self.n_taken_actions :])
         return latent
+
+
+def _finite_mean(costs: Tensor) -> float:
+    """Mean of what is finite in (B,): one diverged episode must not hide the others."""
+    return costs[costs.isfinite()].mean().item()
 
 
 def _distance(a: Latent, b: Latent) -> Tensor:

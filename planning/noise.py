@@ -41,11 +41,25 @@ class EpisodeNoise:
         return drawn.to(self.device)
 
 
+MOST_COLOURED = 10.0  # beyond, float32 has no room for the spectrum; 4 is nearly a constant and a ramp
+
+
+def check_colour(beta: float) -> None:
+    """Refuse an exponent that ``coloured`` cannot do.
+
+    Raises:
+        ValueError: Naming the key, its value and what is allowed.
+    """
+    if not 0 <= beta <= MOST_COLOURED:
+        raise ValueError(f"planner.noise_beta must be in [0, {MOST_COLOURED:g}], got {beta}")
+
+
 def coloured(white: Tensor, beta: float, env_action_dim: int) -> Tensor:
     """Noise whose power falls with frequency as 1 / f ** beta over raw steps, of unit variance.
 
     Args:
-        white: (..., T, A) standard normal action blocks. beta: >= 0; 0 gives ``white`` back, 2 is a random walk's.
+        white: (..., T, A) standard normal action blocks.
+        beta: see ``check_colour``; 0 gives ``white`` back, 2 is the colour of a random walk.
         env_action_dim: length of one raw action; a block is A / env_action_dim of them, in time order.
 
     Source: Timmer and Koenig 1995 (spectrum), as iCEM uses it, Pinneri et al. 2020, section 3.1; the lowest frequency

@@ -27,13 +27,22 @@ class Planner(ABC):
             "custom_as_released": see ``models/rollout_type.py``.
         eval_every: a cost is recorded for the trace every that many steps, >= 1.
         clip_actions: keep actions within the data set's range.
-        budget_ms, budget_evals: what one plan may cost, see ``Budget``; None sets no limit.
+        budget_ms, budget_evals: what one plan may cost, see ``Budget``; None sets no limit. With a time limit, a
+            planner's first plan is preceded by two rollouts off the clock, so that it is not charged for what a
+            process does once (kernels to load, caches to fill), and knows how long a single one takes.
+
+    Attributes:
         sample_type: initial actions: "randn" (standard normal), "zero" (zero raw action), "initnet" (a network's).
-        shortest: rollouts per episode of the shortest possible plan.
+        step_evaluations: rollouts per episode of one step. shortest: of the shortest possible plan. Both are there
+            before this constructor runs.
 
     Raises:
         ValueError: Naming the key, its value and what is allowed.
     """
+
+    sample_type = "zero"
+    step_evaluations: int
+    shortest: int
 
     def __init__(
         self,
@@ -44,27 +53,22 @@ class Planner(ABC):
         clip_actions: bool = False,
         budget_ms: float | None = None,
         budget_evals: int | None = None,
-        *,
-        sample_type: str = "zero",
-        shortest: int = 2,
     ) -> None:
         for key, value in (("horizon", horizon), ("opt_steps", opt_steps), ("eval_every", eval_every)):
             if value < 1:
                 raise ValueError(f"planner.{key} must be at least 1, got {value}")
-        if sample_type not in SAMPLE_TYPES:
-            raise ValueError(f"planner.sample_type must be one of {', '.join(SAMPLE_TYPES)}, got {sample_type!r}")
         if rollout_type not in ROLLOUT_TYPES:
             raise ValueError(f"planner.rollout_type must be one of {', '.join(ROLLOUT_TYPES)}, got {rollout_type!r}")
         if budget_ms is not None and not budget_ms > 0:
             raise ValueError(f"planner.budget_ms must be > 0 or null, got {budget_ms}")
-        if budget_evals is not None and budget_evals < shortest:
+        if budget_evals is not None and budget_evals < self.shortest:
             raise ValueError(
-                f"planner.budget_evals={budget_evals} does not allow one step, which takes {shortest} rollouts with "
-                "what is evaluated at the end: raise it, or let a step take fewer (planner.num_samples, num_starts)"
+                f"planner.budget_evals={budget_evals} does not allow one step, which takes {self.shortest} rollouts "
+                "with what is evaluated at the end: raise it, or let a step take fewer (num_samples, num_starts)"
             )
         self.horizon, self.opt_steps, self.eval_every = horizon, opt_steps, eval_every
-        self.sample_type, self.clip_actions = sample_type, clip_actions
-        self.budget = Budget(budget_ms, budget_evals)
+        self.clip_actions, self.budget = clip_actions, Budget(budget_ms, budget_evals)
+        self._rollout_seconds = None if budget_ms else 0.0
         self.rollout = ROLLOUT_TYPES[rollout_type]
 
     def plan(self, cost: CostFn, noise: EpisodeNoise, space: ActionSpace, warm_start: Tensor | None = None) -> Plan:
@@ -91,7 +95,9 @@ class Planner(ABC):
                 "planner.clip_actions=true needs the range of the data set's actions, which this model was saved "
                 "without and no data set gives: set planner.clip_actions=false"
             )
-        search = Search(cost, self.budget, self.eval_every, known, self.clip_actions)
+        if self._rollout_seconds is None:
+            self._rollout_seconds = Search(cost, self.budget, 1, known, False).seconds_of_one(actions_init[:, None])
+        search = Search(cost, self.budget, self.eval_every, known, self.clip_actions, self._rollout_seconds)
         self._search(search, search.clip(actions_init.detach()), noise)
         return search.finish()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -11,6 +13,9 @@ from torch import Tensor
 
 CostFn = Callable[[Tensor], Tensor]
 """z-scored actions (B, N, T, A) -> cost (B, N), differentiable."""
+
+
+PACE_STEPS = 5  # that a step's length is judged by
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ class Budget:
 
     Attributes:
         milliseconds: wall clock of a planning call, however many episodes it plans for. No step begins that would, at
-            the pace so far, end later; the first one always runs.
+            the pace of the last few, end later; the first one always runs.
         evaluations: rollouts imagined per episode; one that is differentiated counts once.
     """
 
@@ -75,15 +80,25 @@ class Search:
     Args:
         cost: to be minimised. budget: see there. eval_every: steps between two entries of the trace.
         space: its range is what ``clip`` clips to. clips: whether ``clip`` does anything.
+        rollout_seconds: at least so long takes what is evaluated at the end; only read under a time budget.
     """
 
-    def __init__(self, cost: CostFn, budget: Budget, eval_every: int, space: ActionSpace, clips: bool) -> None:
+    def __init__(
+        self,
+        cost: CostFn,
+        budget: Budget,
+        eval_every: int,
+        space: ActionSpace,
+        clips: bool,
+        rollout_seconds: float = 0.0,
+    ) -> None:
         self._cost, self._budget, self._eval_every = cost, budget, eval_every
-        self.space, self._clips = space, clips
+        self.space, self._clips, self._rollout_seconds = space, clips, rollout_seconds
         self.evaluations = self.gradient_evaluations = self.steps_done = 0
         self.trace: list[tuple[int, Tensor]] = []
         self._best: tuple[Tensor, Tensor] | None = None  # actions (B, T, A), cost (B,)
-        self._begin = time.perf_counter()
+        self._pace: deque[float] = deque(maxlen=PACE_STEPS)  # seconds per evaluation of the last steps
+        self._begin = self._now()
 
     def values(self, actions: Tensor) -> Tensor:
         """Cost (B, N) of candidates (B, N, T, A)."""
@@ -103,6 +118,13 @@ class Search:
         self._account(actions, values.detach())
         return values.detach(), gradients
 
+    def seconds_of_one(self, actions: Tensor) -> float:
+        """How long candidates (B, N, T, A) take without gradients, once they were evaluated with them before."""
+        self.gradients(actions)
+        begin = self._now()
+        self.values(actions)
+        return self._now() - begin
+
     def clip(self, actions: Tensor) -> Tensor:
         """``actions`` (..., A) within the data set's range, if that was asked for."""
         return actions.clamp(self.space.low, self.space.high) if self._clips else actions
@@ -114,17 +136,13 @@ class Search:
             most: steps at most. evaluations: that a step takes. reserve: evaluations to be left for afterwards.
             until: share of the budget after which no step begins.
         """
-        longest = 0.0
         for step in range(most):
-            if self.steps_done and not self._affords(evaluations, reserve, until, longest):
+            if self.steps_done and not self._affords(evaluations, reserve, until):
                 return
-            begin = time.perf_counter()
+            begin = self._now()
             yield step
             self.steps_done += 1
-            if self._budget.milliseconds is not None:
-                if self._best is not None and self._best[1].is_cuda:
-                    torch.cuda.synchronize(self._best[1].device)  # or the clock sees only the launches
-                longest = max(longest, time.perf_counter() - begin)
+            self._pace.append((self._now() - begin) / evaluations)
 
     def record(self, values: Tensor) -> None:
         """Note the cost (B,) of where the current step starts from, once, if this step is to be traced."""
@@ -139,22 +157,37 @@ class Search:
         trace = [*self.trace, (self.steps_done, cost)]
         return Plan(actions, cost, trace, self.evaluations, self.gradient_evaluations)
 
-    def _affords(self, evaluations: int, reserve: int, until: float, longest: float) -> bool:
+    def _affords(self, evaluations: int, reserve: int, until: float) -> bool:
         limit = self._budget.evaluations
         if limit is not None and self.evaluations + evaluations > until * limit - reserve:
             return False
         if self._budget.milliseconds is None:
             return True
-        ends = time.perf_counter() - self._begin + longest * (1 + reserve / evaluations)
+        pace = statistics.median(self._pace)  # one hiccup must not end the search
+        at_the_end = max(pace * reserve, self._rollout_seconds) if until == 1 else 0.0
+        ends = self._now() - self._begin + pace * evaluations + at_the_end
         return ends <= until * self._budget.milliseconds / 1000
+
+    def _now(self) -> float:
+        """Seconds on the clock, with everything done that was asked for; the clock is only read under a time budget."""
+        if self._budget.milliseconds is None:
+            return 0.0
+        if self.space.zero.is_cuda:
+            torch.cuda.synchronize(self.space.zero.device)  # or the clock sees only the launches
+        return time.perf_counter()
 
     def _account(self, actions: Tensor, values: Tensor) -> None:
         """Count, and keep the best; a cost that is not a number is no better than anything."""
         self.evaluations += actions.shape[1]
-        lowest, at = values.masked_fill(values.isnan(), torch.inf).min(1)
+        lowest, at = no_nan(values).min(1)
         chosen = actions.detach()[torch.arange(len(actions), device=actions.device), at]
         if self._best is None:
             self._best = chosen.clone(), lowest
             return
         better = lowest < self._best[1]
         self._best = torch.where(better[:, None, None], chosen, self._best[0]), torch.minimum(lowest, self._best[1])
+
+
+def no_nan(values: Tensor) -> Tensor:
+    """``values`` with infinity in the place of what is no number: worse than anything."""
+    return values.masked_fill(values.isnan(), torch.inf)

@@ -78,6 +78,16 @@ def check_part(group, option, tmp_path):
     assert model.decoder is not None or group != "decoder"
 
 
+def check_initnet(group, option, tmp_path):
+    """A world model with this network proposes blocks."""
+    config = composed("method=initnet", f"initnet={option}", *SMALL_PARTS, run_dir=str(tmp_path))
+    model = build_world_model(config, 2, 2, 2).eval()
+    with torch.no_grad():
+        seen = torch.randint(0, 256, (2, 1, 3, 65, 65), dtype=torch.uint8)
+        latent = model.encode(seen, torch.randn(2, 1, 2))
+        assert model.propose(latent, latent).shape == (2, config["initnet"]["horizon"], 10)
+
+
 def check_env(group, option, tmp_path):
     """Simulator and data set exist and have the sizes that the file says."""
     config = composed(f"env={option}", run_dir=str(tmp_path))["env"]
@@ -158,6 +168,7 @@ CHECKS = {
     "decoder": check_part,
     "action_encoder": check_part,
     "proprio_encoder": check_part,
+    "initnet": check_initnet,
     "method": check_method,
     "planner": check_planner,
     "objective": check_objective,

@@ -250,7 +250,7 @@ def base(tmp_path_factory, wall_root):
         return run(tmp_path_factory.mktemp("base") / "wall_small", "training.epochs=1").folder
 
 
-@pytest.mark.parametrize("method", ["online", "adversarial", "offline"])
+@pytest.mark.parametrize("method", ["online", "adversarial", "offline", "initnet"])
 def test_the_documented_commands(call, tmp_path, base, method):
     folder = tmp_path / "outputs" / "wall_single"
     shutil.copytree(base, folder)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+import logging
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.utils import instantiate
+from torch import nn
 
 from datasets.frames import FrameSource, ImageFrames, NoFrames
 from datasets.normalizer import Normalizer
@@ -23,13 +25,17 @@ from training.latent_cache import LatentFrames
 from training.method import Method, TrainingContext
 from training.offline import Offline
 from training.optimizers import LearningRates, Optimizers
+from training.regularizer import Regularizer
 from training.settings import TrainSettings
 from training.start import StartingModel, split_trajectories, starting_model
 from training.state import FILENAME
 from training.trainer import Trainer
 from utils.cli import same_settings
 
+log = logging.getLogger(__name__)
+
 CALIBRATION_FRAMES = 2048
+TRAINED = ("train_encoder", "train_predictor", "train_decoder", "train_initnet")
 LATENT_CACHES = ("none", "memory")
 FREE_ON_RESUME = ("run_dir", "device", "num_threads", "logger", "env.num_workers", "ckpt_path", "memory_budget_gb",
                   "method.memory_budget_gb")  # fmt: skip
@@ -46,9 +52,12 @@ def build_trainer(config: Mapping[str, Any], explicit: Set[str], device: torch.d
     folder, written = Path(config["run_dir"]), {**config, **start.architecture}
     _check_resumable(folder, written)
     method: Method = instantiate(config["method"])
-    model, settings = start.model, _settings(config, start)
+    method.attach(start.model)
+    model, settings = start.model, _settings(config, start, method)
     optimizers = Optimizers(model, _rates(config["training"], start), **_trained_parts(settings))
     _check_method(method, settings)
+    regularizer = _regularizer(config, start, settings)
+    _warn_of_moving_latents(model, settings)
     trajectories: Trajectories = instantiate(config["env"]["dataset"])
     _check_data(config, start, method, trajectories)
     split = split_trajectories(trajectories, start.checkpoint, config, explicit)
@@ -71,7 +80,8 @@ def build_trainer(config: Mapping[str, Any], explicit: Set[str], device: torch.d
     # a frozen encoder comes back from its own weights file, unless the base was trained with one of its own
     save_encoder = settings.train_encoder or model.encoder.saved_with_model or "encoder" not in start.fresh
     data = (windows["train"], windows["val"], ImageFrames(trajectories))
-    trainer = Trainer(model, method, optimizers, *data, observer, folder, logger, settings, about, save_encoder)
+    parts = (model, method, optimizers, *data, observer, folder, logger, settings, about, save_encoder, regularizer)
+    trainer = Trainer(*parts)
     write_model_config(folder, written)
     return trainer
 
@@ -101,6 +111,14 @@ def _windows(
 
 
 def _check_method(method: Method, settings: TrainSettings) -> None:
+    if not method.trains_dynamics:
+        for key in ("train_encoder", "train_predictor"):
+            if getattr(settings, key):
+                raise ValueError(
+                    f"model.{key}=true excludes method={method.name}, which trains the initialisation network and "
+                    "leaves the dynamics as they are; leave it out"
+                )
+        return
     dynamics = settings.train_predictor or settings.train_encoder
     if not dynamics and type(method) is not Offline:
         raise ValueError(
@@ -111,6 +129,44 @@ def _check_method(method: Method, settings: TrainSettings) -> None:
         raise ValueError(
             f"method={method.name} keeps latents of a frozen encoder; it excludes model.train_encoder=true"
         )
+
+
+def _regularizer(config: Mapping[str, Any], start: StartingModel, settings: TrainSettings) -> Regularizer:
+    """What acts on the features; warns of an encoder that stays random, or that nothing keeps from collapsing."""
+    regularizer: Regularizer = instantiate(config["regularizer"])
+    if regularizer.acts and not settings.train_encoder:
+        raise ValueError(
+            f"regularizer={regularizer.name} has no effect on an encoder that is not trained; set "
+            "model.train_encoder=true, or regularizer=none"
+        )
+    encoder = start.model.encoder
+    if "encoder" not in start.fresh or encoder.weights_sha256 is not None or not list(encoder.parameters()):
+        return regularizer
+    if not settings.train_encoder:
+        log.warning("the encoder has random weights and model.train_encoder=false: it will stay random")
+    elif not regularizer.acts:  # not an error: a short run without it is how one sees what it does
+        log.warning(
+            "model.train_encoder=true with random weights and regularizer=none: features that are the same for every "
+            "frame are the easiest to predict, so the encoder will COLLAPSE (val_feature_std in the log falls to 0); "
+            "set regularizer=vicreg"
+        )
+    return regularizer
+
+
+def _warn_of_moving_latents(model: WorldModel, settings: TrainSettings) -> None:
+    """The initialisation network is kept by every method, but it knows only the latents that it was trained on."""
+    moving = [part for part in ("encoder", "proprio_encoder") if any(_trained(getattr(model, part)))]
+    if model.initnet is not None and not settings.train_initnet and moving:
+        log.warning(
+            "the initialisation network stays as it is while %s changes under it; train it again afterwards with "
+            "method=initnet",
+            " and ".join(moving),
+        )
+
+
+def _trained(module: nn.Module) -> Iterator[bool]:
+    """Which of its parameters take gradients."""
+    return (parameter.requires_grad for parameter in module.parameters())
 
 
 def _check_data(config: Mapping[str, Any], start: StartingModel, method: Method, data: Trajectories) -> None:
@@ -134,7 +190,7 @@ def _check_data(config: Mapping[str, Any], start: StartingModel, method: Method,
         )
 
 
-def _settings(config: Mapping[str, Any], start: StartingModel) -> TrainSettings:
+def _settings(config: Mapping[str, Any], start: StartingModel, method: Method) -> TrainSettings:
     given, parts = config["training"], config["model"]
     names = ("epochs", "batch_size", "max_batches", "val_batches", "save_every_x_batch", "save_every_x_epoch",
              "num_reconstruct_samples", "decoder_frames", "seed")  # fmt: skip
@@ -150,6 +206,7 @@ def _settings(config: Mapping[str, Any], start: StartingModel) -> TrainSettings:
         train_encoder=parts["train_encoder"],
         train_predictor=parts["train_predictor"] and start.model.predictor is not None,
         train_decoder=decoder and "decoder" in start.fresh if wanted is None else wanted,
+        train_initnet=not method.trains_dynamics,
     )
 
 
@@ -162,11 +219,12 @@ def _rates(training: Mapping[str, Any], start: StartingModel) -> LearningRates:
         decoder=training["decoder_lr"],
         weight_decay=training["weight_decay"],
         schedule=training["schedule"],
+        initnet=training.get("initnet_lr", LearningRates.initnet),
     )
 
 
 def _trained_parts(settings: TrainSettings) -> dict[str, bool]:
-    return {name: getattr(settings, name) for name in ("train_encoder", "train_predictor", "train_decoder")}
+    return {name: getattr(settings, name) for name in TRAINED}
 
 
 def _calibrate(start: StartingModel, trajectories: Trajectories, numbers: Sequence[int], device: torch.device) -> None:

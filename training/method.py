@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,11 +45,13 @@ class Method:
 
     Attributes:
         name: as in ``method=<name>``. needs_env: whether ``TrainingContext.env`` must be there.
+        trains_dynamics: whether it trains predictor and encoders; else it trains the initialisation network only.
         min_sample_frames: model frames that a training sample must span at least.
     """
 
     name = "offline"
     needs_env = False
+    trains_dynamics = True
 
     def __init__(self) -> None:
         self.context: TrainingContext | None = None
@@ -62,6 +65,9 @@ class Method:
     def min_windows(self) -> int:
         """Consecutive windows (N) that a training sample must have at least."""
         return 1
+
+    def attach(self, model: WorldModel) -> None:
+        """Called once the model is known, before the data are looked at."""
 
     def setup(self, context: TrainingContext) -> None:
         """Called once before training."""
@@ -95,6 +101,14 @@ class Method:
         return model.prediction_loss(
             model.predict_tokens(model.tokens(windows.source, windows.actions)), windows.target
         )
+
+    def validate(self, batches: Iterable[Batch], features: Callable[[Batch], Tensor]) -> dict[str, float]:
+        """Losses of an epoch's end, by the name in the log, besides those of the dynamics.
+
+        Args:
+            batches: of the validation data. features: gives the encoded frames (B, F, P, D) of a batch.
+        """
+        return {}
 
     def close(self) -> None:
         """Called once after training, however it ended."""

@@ -74,11 +74,22 @@ class Online(Method):
             raise ValueError(f"method.replay_sampling must be one of {', '.join(SAMPLINGS)}, got {replay_sampling!r}")
         self.loop = planner if isinstance(planner, MPCController) else None
         self.planner = planner.planner if isinstance(planner, MPCController) else planner
+        self._check_repeatable()
         self.objective, self.tasks = objective, tasks
         self.frequency, self.capacity, self.sampling = replay_buffer_frequency, replay_capacity, replay_sampling
         self.frame_stride, self.memory_budget_gb = frame_stride, memory_budget_gb
         self._draws = torch.Generator()  # of random tasks, and of the windows that join a batch
         self._refreshes = 0
+
+    def _check_repeatable(self) -> None:
+        limits = {"budget_ms": self.planner.budget.milliseconds}
+        limits |= {"time_limit_minutes": self.loop.time_limit_minutes if self.loop else None}
+        for key, limit in limits.items():
+            if limit is not None:
+                raise ValueError(
+                    f"method.planner: {key}={limit} makes plans depend on the machine's speed, and a resumed training "
+                    "must repeat them; use budget_evals, opt_steps or max_iter"
+                )
 
     @property
     def min_sample_frames(self) -> int:
@@ -97,6 +108,14 @@ class Online(Method):
                 f"method.planner.horizon must be at least num_hist={context.model.num_hist}, or a corrected trajectory "
                 f"holds no window to train on; got {self.planner.horizon}"
             )
+        at_most = self.planner.horizon if self.loop is None else (self.loop.max_iter or 0) * self.loop.n_taken_actions
+        if at_most < context.model.num_hist:
+            raise ValueError(
+                f"method.planner: max_iter * n_taken_actions must be at least num_hist={context.model.num_hist}, or a "
+                f"corrected trajectory holds no window to train on; got {at_most}"
+            )
+        if self.planner.sample_type == "initnet":
+            context.model.require_initnet()  # or it would say so only at the first step
         self.stride = context.frameskip if self.frame_stride is None else self.frame_stride
         if self.stride < 1 or context.frameskip % self.stride:
             raise ValueError(f"method.frame_stride must divide frameskip={context.frameskip}, got {self.frame_stride}")
@@ -107,19 +126,27 @@ class Online(Method):
         """The expert windows and as many corrected ones, where the memory has them."""
         slot = position // self.frequency
         if position % self.frequency == 0:
-            self.memory.add(slot, f"{self._refreshes:08d}", self.correct(batch, features))
+            for number, corrected in enumerate(self.correct(batch, features)):
+                self.memory.add(slot, f"{self._refreshes:08d}" + (f"_{number}" if number else ""), corrected)
             self._refreshes += 1
         corrected = self._draw(slot if self.sampling == "slot" else None, len(expert.actions))
         return expert if corrected is None else cat_windows(expert, corrected)
 
-    def correct(self, batch: Batch, features: Tensor) -> Corrected:
-        """Plan for one task per sample of the batch, execute in the simulator, encode what it shows."""
+    def correct(self, batch: Batch, features: Tensor) -> list[Corrected]:
+        """Plan for one task per sample of the batch, execute in the simulator, encode what it shows.
+
+        Returns:
+            Trajectories of one length each: a closed loop's end where the episode was solved.
+        """
         with planning_mode(self._context.model), torch.no_grad():
             ends, start, goal = (
                 self._drawn_tasks(batch) if self.tasks == "random_state" else self._own_tasks(batch, features)
             )
-            carried_out = self._plan_once(start, goal) if self.loop is None else self._replan(batch, ends, goal)
-            return self._execute(batch, ends[0], carried_out)
+            if self.loop is None:
+                return [self._execute(batch, ends[0], self._plan_once(start, goal))]
+            actions, lengths = self._replan(batch, ends, goal)
+            happened = self._execute(batch, ends[0], actions)
+            return [happened.part(lengths == length, length) for length in lengths.unique().tolist()]
 
     def _plan_once(self, start: Latent, goal: Latent) -> Tensor:
         """z-scored raw actions (B, K, env_action_dim) of one plan from ``start`` (B, 1) to ``goal`` (B, 1)."""
@@ -135,8 +162,12 @@ class Online(Method):
         plan = planner.plan(cost, noise, space)
         return plan.actions.cpu().reshape(start.batch_size, -1, self._simulator.env_action_dim)
 
-    def _replan(self, batch: Batch, ends: tuple[Tensor, Tensor], goal: Latent) -> Tensor:
-        """The same of a closed loop from raw states ``ends[0]`` to ``ends[1]`` (B, S); solved episodes do nothing."""
+    def _replan(self, batch: Batch, ends: tuple[Tensor, Tensor], goal: Latent) -> tuple[Tensor, Tensor]:
+        """The same of a closed loop from raw states ``ends[0]`` to ``ends[1]`` (B, S).
+
+        Returns:
+            The actions, and how many (B,) of them were meant: solved episodes do nothing from then on.
+        """
         context, env = self._context, self._simulator
         assert self.loop is not None
         # each refresh, and each row of it, has a random stream of its own
@@ -147,7 +178,9 @@ class Online(Method):
         )
         episodes = self.loop.start(task)
         self.loop.run(task, episodes, lambda _: None)
-        return context.observer.normalizer.actions_to_z(episodes.played)
+        iterations = torch.where(episodes.solved, episodes.solved_at, episodes.iteration)
+        lengths = iterations * self.loop.n_taken_actions * context.frameskip
+        return context.observer.normalizer.actions_to_z(episodes.played), lengths
 
     def _own_tasks(self, batch: Batch, features: Tensor) -> tuple[tuple[Tensor, Tensor], Latent, Latent]:
         """From each sample's first frame to the one ``horizon`` blocks later: raw states (B, S), two (B, 1) latents."""

@@ -40,7 +40,7 @@ class LearningRates:
     """Peak rates per part, and what the optimisers share.
 
     Attributes:
-        encoder, predictor, action_encoder, decoder: > 0; ``action_encoder`` holds for the proprio encoder too.
+        encoder, predictor, action_encoder, decoder, initnet: > 0; ``action_encoder`` holds for the proprio encoder too.
         weight_decay: of AdamW. schedule: see ``SCHEDULES``.
     """
 
@@ -50,10 +50,11 @@ class LearningRates:
     decoder: float
     weight_decay: float = 0.01
     schedule: str = "constant"
+    initnet: float = 1e-3
 
     def __post_init__(self) -> None:
         """Refuse rates that cannot train."""
-        for part in ("encoder", "predictor", "action_encoder", "decoder"):
+        for part in ("encoder", "predictor", "action_encoder", "decoder", "initnet"):
             if not getattr(self, part) > 0:
                 raise ValueError(f"training.{part}_lr must be > 0, got {getattr(self, part)}")
         if self.schedule not in SCHEDULES:
@@ -61,7 +62,7 @@ class LearningRates:
 
 
 class Optimizers:
-    """One optimiser per part that is trained: AdamW for the dynamics, Adam for encoder and decoder.
+    """One optimiser per part that is trained: AdamW for dynamics and initialisation network, Adam for the others.
 
     Source: DINO-WM's training setup. The decoder only ever sees detached latents, so it has no say in the dynamics.
 
@@ -69,13 +70,20 @@ class Optimizers:
         model: what it trains. rates: see ``LearningRates``.
         train_encoder, train_predictor, train_decoder: which parts change; the others take no gradients. The action and
             proprio encoders are trained with the predictor.
+        train_initnet: whether the initialisation network changes.
 
     Raises:
         ValueError: If nothing is left to train, or a part that should be trained does not exist.
     """
 
     def __init__(
-        self, model: WorldModel, rates: LearningRates, train_encoder: bool, train_predictor: bool, train_decoder: bool
+        self,
+        model: WorldModel,
+        rates: LearningRates,
+        train_encoder: bool,
+        train_predictor: bool,
+        train_decoder: bool,
+        train_initnet: bool = False,
     ) -> None:
         wanted = {"encoder": train_encoder, "predictor": train_predictor, "decoder": train_decoder}
         for part, is_wanted in wanted.items():
@@ -87,13 +95,15 @@ class Optimizers:
         self._optimizers: dict[str, torch.optim.Optimizer] = {}
         if train_encoder:
             self._add("encoder", [model.encoder], torch.optim.Adam, rates.encoder)
+        decay = {"weight_decay": rates.weight_decay}
         if train_predictor:
-            decay = {"weight_decay": rates.weight_decay}
             self._add("predictor", [model.predictor], torch.optim.AdamW, rates.predictor, **decay)
             small = [model.action_encoder, model.proprio_encoder]
             self._add("action_encoder", small, torch.optim.AdamW, rates.action_encoder, **decay)
         if train_decoder:
             self._add("decoder", [model.decoder], torch.optim.Adam, rates.decoder)
+        if train_initnet:
+            self._add("initnet", [model.initnet], torch.optim.AdamW, rates.initnet, **decay)
         if not self._optimizers:
             raise ValueError("nothing to train: model.train_encoder, train_predictor and train_decoder are all false")
 

@@ -37,6 +37,13 @@ class Corrected:
         """Windows of ``num_frames`` model frames that fit into one trajectory; never one that leaves it."""
         return max(0, self.features.shape[1] - (num_frames - 1) * frameskip // self.stride)
 
+    def part(self, rows: Tensor, length: int) -> Corrected:
+        """The first ``length`` actions, and the frames they lead to, of some trajectories; ``rows``: (B,) bool."""
+        frames = length // self.stride + 1
+        return Corrected(
+            self.features[rows, :frames], self.proprio[rows, :frames], self.actions[rows, :length], self.stride
+        )
+
     def gather(
         self, trajectory: Tensor, start: Tensor, num_frames: int, frameskip: int
     ) -> tuple[Tensor, Tensor, Tensor]:

@@ -16,7 +16,7 @@ class TrainSettings:
         num_reconstruct_samples: rows of the open-loop picture. decoder_frames: of each batch that train the decoder;
             None means all.
         num_workers: processes that read images. seed: of sample order, dropout and methods.
-        train_encoder, train_predictor, train_decoder: what changes.
+        train_encoder, train_predictor, train_decoder, train_initnet: what changes.
         precision: see ``utils.runtime.autocast``.
     """
 
@@ -34,6 +34,7 @@ class TrainSettings:
     train_predictor: bool = True
     train_decoder: bool = True
     precision: str = "auto"
+    train_initnet: bool = False
 
     def __post_init__(self) -> None:
         """Refuse sizes that mean nothing."""

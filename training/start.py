@@ -12,7 +12,7 @@ import torch
 
 from datasets.trajectories import Trajectories
 from models.architecture import settle_architecture
-from models.build import PARTS, build_world_model
+from models.build import OPTIONAL, PARTS, build_world_model
 from models.checkpoint import Checkpoint, load_weights, read_checkpoint, weights_file
 from models.loading import check_environment, place_weights
 from models.world_model import WorldModel
@@ -44,6 +44,7 @@ def starting_model(config: Mapping[str, Any], explicit: Set[str], device: torch.
     base, env = Path(config["ckpt_path"]), config["env"]
     checkpoint = read_checkpoint(base) if weights_file(base) and not _is_own(base, config["run_dir"]) else None
     if checkpoint is None:
+        _check_from_scratch(base, config)
         log.warning("%s holds no checkpoint to start from: TRAINING FROM SCRATCH", base)
     else:
         check_environment(checkpoint, env["name"])
@@ -54,6 +55,15 @@ def starting_model(config: Mapping[str, Any], explicit: Set[str], device: torch.
     model = build_world_model(architecture, env["env_action_dim"], env["proprio_dim"], env["state_dim"])
     fresh = list(PARTS) if checkpoint is None else load_weights(model, checkpoint)
     return StartingModel(model.to(device), architecture, checkpoint, fresh)
+
+
+def _check_from_scratch(base: Path, config: Mapping[str, Any]) -> None:
+    """Refuse to train a network that is only of use beside a trained model."""
+    if any(part in config for part in OPTIONAL):
+        raise ValueError(
+            f"method=initnet proposes actions for a trained model, and ckpt_path={base} holds none: train one first "
+            "(method=offline), or name its folder"
+        )
 
 
 def _is_own(base: Path, run_dir: str) -> bool:

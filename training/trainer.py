@@ -26,6 +26,7 @@ from models.world_model import WorldModel
 from planning.observer import Observer
 from training.method import Method
 from training.optimizers import Optimizers
+from training.regularizer import Regularizer
 from training.settings import TrainSettings
 from training.state import broken_state, read_state, write_state
 from training.validation import draw_open_loop, validation_losses
@@ -49,6 +50,7 @@ class Trainer:
         folder: of the run; ``checkpoints/`` in it. logger: gets numbers. settings: see there.
         about: facts that every checkpoint of the run carries, see ``models.checkpoint.Checkpoint``.
         save_encoder: False for a frozen encoder that its own weights file brings back.
+        regularizer: of the features, where the encoder trains; None adds nothing to the loss.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Trainer:
         settings: TrainSettings,
         about: dict[str, Any],
         save_encoder: bool = True,
+        regularizer: Regularizer | None = None,
     ) -> None:
         self.model, self.method, self.optimizers, self.observer = model, method, optimizers, observer
         self.train_data, self.val_data, self.settings = train_data, val_data, settings
@@ -74,6 +77,7 @@ class Trainer:
         self.epoch_batches = min(available, settings.max_batches or available)
         self.step = self.epoch = self.position = 0
         self.images = images
+        self.regularizer = regularizer or Regularizer()
 
     def fit(self) -> None:
         """Train to the end, from the saved state if the folder holds one.
@@ -129,9 +133,12 @@ class Trainer:
         with autocast(self.settings.precision, device):
             features = self.features(batch)
             losses = {"loss": torch.zeros((), device=device)}
-            if self.settings.train_predictor or self.settings.train_encoder:
+            if self.settings.train_predictor or self.settings.train_encoder or self.settings.train_initnet:
                 losses = self.method.losses(batch, features, self.position)
             objective = losses["loss"]
+            if self.settings.train_encoder and self.regularizer.acts:
+                losses = {**losses, **self.regularizer.losses(features)}
+                objective = objective + losses["regularizer_loss"]
             if self.settings.train_decoder:
                 losses["decoder_loss"] = self._decoder_loss(batch, features.detach())
                 objective = objective + losses["decoder_loss"]
@@ -194,7 +201,10 @@ class Trainer:
         values: dict[str, float] = {}
         if self.model.predictor is not None:
             with autocast(self.settings.precision, self.observer.device):
-                values = validation_losses(self.model, self._val_batches(), self.features)
+                values = validation_losses(
+                    self.model, self._val_batches(), self.features, spread=self.settings.train_encoder
+                )
+                values |= self.method.validate(self._val_batches(), self.features)
                 if self.settings.num_reconstruct_samples:
                     self._draw()
         self.logger.log({"step": self.step, "epoch": self.epoch, **values})

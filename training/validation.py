@@ -12,6 +12,7 @@ from torch import Tensor
 from datasets.batch import Batch
 from models.latent import Latent
 from models.world_model import WorldModel, planning_mode
+from training.regularizer import feature_spread
 from utils.files import atomic_path
 from utils.pictures import tile, to_uint8, write_png
 
@@ -22,9 +23,15 @@ Features = Callable[[Batch], Tensor]
 
 
 @torch.no_grad()
-def validation_losses(model: WorldModel, batches: Iterable[Batch], features: Features) -> dict[str, float]:
-    """Teacher-forcing losses, and the open-loop error at the last step next to that of assuming that nothing moves."""
+def validation_losses(
+    model: WorldModel, batches: Iterable[Batch], features: Features, spread: bool = False
+) -> dict[str, float]:
+    """Teacher-forcing losses, and the open-loop error at the last step next to that of assuming that nothing moves.
+
+    With ``spread`` also how far the encoder is from collapsed, see ``training.regularizer.feature_spread``.
+    """
     sums: dict[str, float] = {}
+    first_frames: list[Tensor] = []
     weight = 0
     with planning_mode(model):
         for batch in batches:
@@ -39,7 +46,11 @@ def validation_losses(model: WorldModel, batches: Iterable[Batch], features: Fea
             for name, value in values.items():
                 sums[f"val_{name}"] = sums.get(f"val_{name}", 0.0) + value.item() * len(batch)
             weight += len(batch)
-    return {name: value / weight for name, value in sums.items()}
+            if spread:
+                first_frames.append(latent.visual[:, 0].cpu())
+    means = {name: value / weight for name, value in sums.items()}
+    used = feature_spread(torch.cat(first_frames)) if spread else {}
+    return means | {f"val_{name}": value for name, value in used.items()}
 
 
 def open_loop_errors(model: WorldModel, latent: Latent, actions: Tensor) -> tuple[Tensor, Tensor]:

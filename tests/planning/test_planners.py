@@ -233,7 +233,11 @@ WRONG = [
     ("cem_share", {"cem_share": 1}, r"planner\.cem_share must be in \(0, 1\), got 1"),
     ("temperature", {"temperature": 0}, r"planner\.temperature.* must be > 0, got 0"),
     ("noise_decay", {"noise_decay": 0}, r"planner\.noise_decay must be in \(0, 1\], got 0"),
-    ("cross_term", {"cross_term": 2}, r"planner\.cross_term in \[0, 1\], got .* 2"),
+    ("noise_beta", {"noise_beta": 11}, r"planner\.noise_beta must be in \[0, 10\], got 11"),
+    ("noise_beta", {"noise_beta": float("nan")}, r"planner\.noise_beta must be in \[0, 10\], got nan"),
+    ("lr", {"lr": float("inf")}, r"planner\.lr must be > 0.* got inf"),
+    ("var_scale", {"var_scale": float("nan")}, r"planner\.var_scale must be > 0"),
+    ("cross_term", {"cross_term": 2}, r"planner\.cross_term must be in \[0, 1\], got 2"),
     ("lr", {"lr": 0}, r"planner\.lr must be > 0.* got 0"),
     ("action_noise", {"action_noise": -1}, r"planner\.action_noise.* >= 0, got .*-1"),
     ("optimizer_type", {"optimizer_type": "lion"}, r"planner\.optimizer_type must be one of .*adamw, got 'lion'"),
@@ -427,8 +431,10 @@ def test_a_budget_of_time_is_kept_and_used(open_loop, budget, monkeypatch):
         return bowl(TARGET)(actions)
 
     planner = build(open_loop, budget_ms=budget, opt_steps=10000)
+    planner.optimize(slow, torch.zeros_like(TARGET), EpisodeNoise(seeds(3)))  # the first plan warms up
+    now = 0.0
     plan = planner.optimize(slow, torch.zeros_like(TARGET), EpisodeNoise(seeds(3)))
-    assert 0.7 * budget < 1000 * now <= budget + 1e-6
+    assert (0.4 if open_loop == "cem_gd" else 0.7) * budget < 1000 * now <= budget + 1e-6
     assert plan.trace[-1][0] > 1
     assert plan.cost.max() < bowl(TARGET)(torch.zeros_like(TARGET)[:, None]).max()
 
@@ -513,3 +519,58 @@ def test_a_relative_temperature_does_not_feel_the_scale_of_the_cost():
         for scale in (1.0, 1000.0)
     ]
     torch.testing.assert_close(*plans, atol=1e-4, rtol=0)
+
+
+def test_a_slow_first_rollout_or_a_hiccup_does_not_end_the_search(open_loop, monkeypatch):
+    """What a process does once is off the clock, and one slow step among quick ones says nothing of the next."""
+    now, calls = 0.0, 0
+    monkeypatch.setattr("planning.search.time", SimpleNamespace(perf_counter=lambda: now))
+
+    def cost(actions):
+        nonlocal now, calls
+        calls += 1
+        now += {1: 0.16, 21: 0.06}.get(calls, 0.001)
+        return bowl(TARGET)(actions)
+
+    further = {"grad_steps": 10000} if open_loop == "cem_gd" else {}
+    planner = build(open_loop, budget_ms=300, opt_steps=10000, **further)
+    planner.optimize(cost, torch.zeros_like(TARGET), EpisodeNoise(seeds(3)))
+    assert 0.16 + 0.25 < now <= 0.16 + 0.3 + 0.06
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_samples_without_a_finite_cost_do_not_spoil_the_others(open_loop, bad):
+    """Some candidates of the first episode fail in every step; it still gets near its optimum, and so do the others."""
+
+    def broken(actions):
+        cost = bowl(TARGET)(actions)
+        fails = actions[:, :, 0, 0].detach() > 0.9
+        fails[1:] = False
+        return torch.where(fails, cost * 0 + bad, cost)
+
+    plan = build(open_loop).optimize(broken, torch.zeros_like(TARGET), EpisodeNoise(seeds(3)))
+    torch.testing.assert_close(plan.actions, TARGET, atol=0.05, rtol=0)
+    assert all(value[1:].isfinite().all() for _, value in plan.trace)
+
+
+def test_where_nothing_makes_a_difference_the_plan_stays_finite(open_loop):
+    seen = []
+
+    def flat(actions):
+        seen.append(actions.detach())
+        return 0 * actions.sum((2, 3)) + 0.5
+
+    build(open_loop, opt_steps=4).optimize(flat, torch.zeros_like(TARGET), EpisodeNoise(seeds(3)))
+    assert all(actions.isfinite().all() for actions in seen)
+
+
+def test_one_start_that_fails_does_not_hide_the_others_in_the_trace():
+    def broken(actions):
+        cost = bowl(TARGET)(actions)
+        failing = torch.zeros_like(cost, dtype=torch.bool)
+        failing[:, 1:2] = cost.shape[1] > 1
+        return torch.where(failing, cost * 0 + torch.nan, cost)  # cost * nan would spoil all gradients
+
+    planner = build("gd", num_starts=4, opt_steps=5, eval_every=1)
+    plan = planner.optimize(broken, torch.zeros_like(TARGET), EpisodeNoise(seeds(3)))
+    assert all(value.isfinite().all() for _, value in plan.trace)

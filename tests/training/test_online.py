@@ -63,7 +63,7 @@ def test_a_plan_that_repeats_the_data_set_gives_the_data_set_back(online, images
     batch, features, _ = step_of(training)
     assert batch.layouts["fix_door_location"].unique().numel() > 1 or len(batch.trajectory.unique()) == 1
     training.method.planner = Given(batch.actions[:, :5])
-    corrected = training.method.correct(batch, features)
+    [corrected] = training.method.correct(batch, features)
     assert corrected.features.shape == features.shape
     torch.testing.assert_close(corrected.features, features, rtol=0, atol=2e-3)
     torch.testing.assert_close(corrected.proprio, batch.proprio, rtol=0, atol=1e-4)
@@ -83,7 +83,7 @@ def test_the_layouts_of_the_batch_reach_the_simulator(online):
 
     training.method._simulator.reset = noting
     training.method.planner = Given(batch.actions[:, :5])
-    corrected = training.method.correct(batch, training.features(batch))
+    [corrected] = training.method.correct(batch, training.features(batch))
     assert len(told) == 1
     for name in ("fix_door_location", "fix_wall_location"):
         assert torch.equal(told[0][name], batch.layouts[name])
@@ -263,21 +263,54 @@ def test_a_closed_loop_is_carried_out_as_in_an_evaluation(online, images, tasks)
     batch, features, _ = step_of(training)
     ran, run = [], method.loop.run
     method.loop.run = lambda task, episodes, after: (run(task, episodes, after), ran.append((task, episodes)))
-    corrected = method.correct(batch, features)
+    parts = method.correct(batch, features)
     task, episodes = ran[0]
     normalizer = training.observer.normalizer
-    played = normalizer.actions_to_raw(corrected.actions)
-    torch.testing.assert_close(played, episodes.played, atol=1e-5, rtol=1e-5)
-    assert played.shape[1] == 10 * episodes.iteration <= 30
-    assert corrected.features.shape[1] == 2 * episodes.iteration + 1
     env.reset(task.problem.seeds, task.problem.states, task.problem.layouts)
     visited = env.step(episodes.played)
-    torch.testing.assert_close(
-        corrected.proprio[:, -1], normalizer.proprio_to_z(env.proprio(visited[:, -1])), atol=1e-4, rtol=0
-    )
+    ended = torch.where(episodes.solved, episodes.solved_at, episodes.iteration)
+    assert sum(len(part.actions) for part in parts) == len(batch)
+    for part, iterations in zip(parts, ended.unique().tolist(), strict=True):
+        rows, steps = ended == iterations, 10 * iterations
+        assert part.actions.shape[1] == steps and part.features.shape[1] == 2 * iterations + 1
+        torch.testing.assert_close(
+            normalizer.actions_to_raw(part.actions), episodes.played[rows, :steps], atol=1e-5, rtol=1e-5
+        )
+        last = normalizer.proprio_to_z(env.proprio(visited[rows, steps - 1]))
+        torch.testing.assert_close(part.proprio[:, -1], last, atol=1e-4, rtol=0)
     if tasks == "batch":
         assert torch.equal(task.problem.states, batch.states[:, 0])
         assert torch.equal(task.problem.goal_states, batch.states[:, 5])
+
+
+def test_what_a_solved_episode_does_no_more_is_not_trained_on(online):
+    training = online(*CLOSED[:1], "method.planner.max_iter=3", "method.planner.sub_planner.opt_steps=1")
+    method, run = training.method, training.method.loop.run
+    batch, features, _ = step_of(training)
+
+    def solve_some(task, episodes, after):
+        run(task, episodes, after)
+        episodes.solved_at[:] = torch.tensor([0, 1, 1, 2])
+
+    method.loop.run = solve_some
+    assert [part.actions.shape[:2] for part in method.correct(batch, features)] == [(2, 5), (1, 10), (1, 15)]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("method.planner.budget_ms=15",), "budget_ms=15 makes plans depend on the machine"),
+        ((CLOSED[0], "method.planner.time_limit_minutes=1"), "time_limit_minutes=1 makes plans depend on the machine"),
+        (
+            (CLOSED[0], "method.planner.max_iter=1", *WITH_HISTORY),
+            "max_iter \\* n_taken_actions must be at least num_hist=3",
+        ),
+        (("method.planner.sample_type=initnet",), "planner.sample_type=initnet needs a model with an initialisation"),
+    ],
+)
+def test_planners_that_cannot_be_repeated_or_teach_nothing_are_refused(online, overrides, message):
+    with pytest.raises(Exception, match=message):
+        online(*overrides)
 
 
 def test_a_closed_loop_replans_with_its_own_noise_at_every_refresh(online):
@@ -353,7 +386,7 @@ def test_random_tasks_are_those_of_an_evaluation_in_the_layouts_of_the_batch(onl
     costs = []
     for _ in range(2):
         method.planner = Given()
-        corrected = method.correct(batch, features)
+        [corrected] = method.correct(batch, features)
         costs.append(method.planner.asked[0])
         seeds, layouts = asked[-1]
         assert all(torch.equal(layouts[name], batch.layouts[name]) for name in batch.layouts)
