@@ -12,9 +12,9 @@ from training.method import Method
 class Offline(Method):
     """Teacher forcing, plain or followed by imagined steps.
 
-    With ``rollout_steps`` K > 1 every window is rolled out for K steps, from the second on over what the model itself
-    predicted, and all K errors count: ``(l_1 + d l_2 + ... + d^(K-1) l_K) / (1 + d + ... + d^(K-1))``. Gradients
-    pass through all steps.
+    With ``rollout_steps`` K > 1 every window that has K targets is rolled out for K steps over what the model itself
+    predicts, and the errors of all steps count: ``(l_1 + d l_2 + ... + d^(K-1) l_K) / (1 + d + ... + d^(K-1))``, where
+    l_1 is that of teacher forcing, over all windows and frames of context. Gradients pass through all steps.
 
     Source: the multi-step loss of latent dynamics models (latent overshooting, Hafner et al. 2019, arXiv 1811.04551,
     section 4, without its latent sampling).

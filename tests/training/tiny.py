@@ -47,7 +47,20 @@ BRIEF_PLANS = {
     "offline": [],
     "online": ["method=online", "replay_buffer_frequency=2", "method.planner.opt_steps=2"],
     "adversarial": ["method=adversarial"],
-    "online_adversarial": ["method=online_adversarial", "replay_buffer_frequency=2", "method.planner.opt_steps=2"],
+    "online_adversarial": [
+        "method=online_adversarial",
+        "replay_buffer_frequency=2",
+        "planner@method.planner=mpc_gd",
+        "method.planner.max_iter=2",
+        "method.planner.sub_planner.opt_steps=2",
+        "method.planner.sub_planner.num_starts=2",
+        "method.tasks=random_state",
+        "method.replay_sampling=all",
+        "radii_method=adaptive",
+        "adversarial.pgd_steps=2",
+        "adversarial.clean_weight=0.5",
+        "adversarial.perturbation=action",
+    ],
 }
 """Overrides that choose a method and keep it short."""
 
