@@ -1,4 +1,5 @@
 # make demo    sets up and runs the whole story on the Wall (about ten minutes on two cores); ENV=pusht, ENV=point_maze
+# make results every planner on every finetuned model of the Wall, over training seeds (under ninety minutes on two cores)
 # make test    sets up and passes the tests
 PYTHON ?= python3
 VENV := .venv

@@ -19,7 +19,7 @@ Work = Callable[[int], Iterator[int]]
 
 
 class WorkerError(RuntimeError):
-    """A worker process failed; the message holds its traceback or its exit code."""
+    """A worker process failed; the message is its error's, or holds its traceback or its exit code."""
 
 
 def available_cores() -> int:
@@ -101,6 +101,8 @@ def _serve(connection: Connection, work: Work) -> None:
             connection.send(None)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the parent is gone
+    except (ValueError, OSError) as error:  # of the user's making: one line says it all
+        connection.send(f"{error}")
     except Exception:  # whatever it was, it is reported where the user looks
         connection.send(traceback.format_exc())
 

@@ -18,6 +18,17 @@ def test_a_failure_in_a_worker_is_reported_with_its_traceback():
         list(run_in_processes(abs, [1], 2))
 
 
+def refuse(item):
+    raise ValueError(f"item {item} cannot be done: use another")
+    yield
+
+
+def test_an_error_of_the_users_making_is_one_line():
+    with pytest.raises(WorkerError) as caught:
+        list(run_in_processes(refuse, [1], 2))
+    assert str(caught.value) == "item 1 cannot be done: use another"
+
+
 def test_a_worker_that_dies_is_noticed():
     with pytest.raises(WorkerError, match="exit code 3"):
         list(run_in_processes(os._exit, [3], 2))

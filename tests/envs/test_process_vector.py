@@ -249,7 +249,7 @@ def test_arguments_that_do_not_fit_are_refused_and_change_nothing(call, message)
 def test_settings_that_make_no_sense_are_refused():
     for arguments, message in [
         ((TOY, 0), "env.image_size must be at least 1"),
-        ((TOY, 8, -1), "env.num_workers must be at least 0"),
+        ((TOY, 8, -1), "env.simulator.num_workers must be at least 0"),
         (("tests.envs.toy_simulator",), "named as module:Class"),
         (("tests.envs.toy_simulator:os",), "no subclass of Simulator named 'os'"),
     ]:
