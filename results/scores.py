@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -60,10 +61,12 @@ class Scores:
     def __init__(self, study: Study, results: Mapping[str, Any]) -> None:
         self.study, self._results = study, results
 
+    @functools.cache  # noqa: B019  (a report is made once)
     def success(self, model: str, planner: str, budget: int | None = None) -> Estimate:
         """In [0, 1]."""
         return Estimate.of(self._solved(model, planner, budget))
 
+    @functools.cache  # noqa: B019
     def difference(self, model: str, to: str, planner: str) -> Estimate:
         """Success of ``model`` minus that of ``to``, the same seeds and episodes compared, in [-1, 1]."""
         return Estimate.of(self._solved(model, planner) - self._solved(to, planner))

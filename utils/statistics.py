@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -67,9 +68,15 @@ def crossed_interval(values: np.ndarray, draws: int = 10_000, seed: int = 0) -> 
         if mean in (0.0, 1.0):
             return mean, *wilson_interval(round(mean * columns), columns)
         return mean, mean, mean
-    generator = np.random.default_rng(seed)
-    of_rows = generator.multinomial(rows, np.full(rows, 1 / rows), draws) / rows
-    of_columns = generator.multinomial(columns, np.full(columns, 1 / columns), draws) / columns
+    of_rows, of_columns = _drawn_weights(rows, columns, draws, seed)
     means = ((of_rows @ values) * of_columns).sum(1)
     low, high = np.quantile(means, (0.025, 0.975))
     return mean, float(low), float(high)
+
+
+@functools.lru_cache(maxsize=4)
+def _drawn_weights(rows: int, columns: int, draws: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """How often each row (draws, rows) and column (draws, columns) was drawn, as shares of a draw."""
+    generator = np.random.default_rng(seed)
+    of_rows = generator.multinomial(rows, np.full(rows, 1 / rows), draws) / rows
+    return of_rows, generator.multinomial(columns, np.full(columns, 1 / columns), draws) / columns

@@ -115,9 +115,9 @@ def made_up(of: Study, rates: dict[str, float]) -> dict:
 RATES = {"base": 0.5, "control": 0.5, "online": 0.8, "adversarial": 0.3, "online_adversarial": 0.51}
 
 
-@pytest.fixture
-def report(tmp_path):
-    of = study(tmp_path)
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    of = study(tmp_path_factory.mktemp("study"))
     return Report(of, made_up(of, RATES), {"torch": "9.9"})
 
 
