@@ -52,7 +52,9 @@ class ProcessVectorEnv(VectorEnv):
         if num_workers is None:
             num_workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         if num_workers < 0:
-            raise ValueError(f"env.simulator.num_workers must be at least 0, or null for one per core, got {num_workers}")
+            raise ValueError(
+                f"env.simulator.num_workers must be at least 0, or null for one per core, got {num_workers}"
+            )
         self._class = load_simulator(simulator)
         self.name, self.state_dim = self._class.name, self._class.state_dim
         self.env_action_dim, self.proprio_dim = self._class.env_action_dim, len(self._class.proprio_indices)

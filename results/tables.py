@@ -63,7 +63,8 @@ def _percent(of: Estimate) -> str:
 
 
 def _change(of: Estimate) -> str:
-    text = f"{100 * of.mean:+.0f} [{100 * of.low:+.0f}, {100 * of.high:+.0f}]"
+    mean, low, high = (f"{100 * value:+.0f}".replace("-0", "+0") for value in (of.mean, of.low, of.high))
+    text = f"{mean} [{low}, {high}]"
     return f"**{text}**" if of.is_clear else text
 
 

@@ -19,6 +19,7 @@ from planning.objectives import GoalDistance
 from planning.planner import Planner
 from tests.training.tiny import REPOSITORY, composed, config_folder, make_wall
 from training.method import Method
+from training.regularizer import Regularizer
 from utils.loggers import read_json_lines
 
 CONF = REPOSITORY / "conf"
@@ -115,6 +116,14 @@ def check_method(group, option, tmp_path):
     assert method.name == option
 
 
+def check_regularizer(group, option, tmp_path):
+    """It gives terms exactly if it says that it acts."""
+    regularizer = instantiate(composed(f"regularizer={option}", run_dir=str(tmp_path))["regularizer"])
+    assert isinstance(regularizer, Regularizer)
+    assert regularizer.name == option
+    assert bool(regularizer.losses(torch.randn(2, 3, 4, 5))) == regularizer.acts
+
+
 def check_planner(group, option, tmp_path):
     planner = instantiate(composed(f"planner={option}", name="plan_wall", run_dir="r", ckpt_path="c")["planner"])
     assert isinstance(planner, MPCController if option.startswith("mpc_") else Planner)
@@ -170,6 +179,7 @@ CHECKS = {
     "proprio_encoder": check_part,
     "initnet": check_initnet,
     "method": check_method,
+    "regularizer": check_regularizer,
     "planner": check_planner,
     "objective": check_objective,
     "logger": check_logger,

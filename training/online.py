@@ -126,8 +126,8 @@ class Online(Method):
         """The expert windows and as many corrected ones, where the memory has them."""
         slot = position // self.frequency
         if position % self.frequency == 0:
-            for number, corrected in enumerate(self.correct(batch, features)):
-                self.memory.add(slot, f"{self._refreshes:08d}" + (f"_{number}" if number else ""), corrected)
+            for number, part in enumerate(self.correct(batch, features)):
+                self.memory.add(slot, f"{self._refreshes:08d}" + (f"_{number}" if number else ""), part)
             self._refreshes += 1
         corrected = self._draw(slot if self.sampling == "slot" else None, len(expert.actions))
         return expert if corrected is None else cat_windows(expert, corrected)
