@@ -295,6 +295,7 @@ def test_every_setting_that_is_null_has_its_type_written_down():
     for method in ("offline", "online", "adversarial"):
         for logger in ("jsonl", "wandb"):
             found |= set(null_keys(composed(f"method={method}", f"logger={logger}", run_dir="r")))
+    found |= set(null_keys(composed("method=online", "planner@method.planner=mpc_gd", run_dir="r")))
     assert found == set(train.TYPES)
 
 
