@@ -1,6 +1,7 @@
 """Fixtures shared by all tests."""
 
 import functools
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,11 @@ from envs.opengl import OpenGLError
 from envs.point_maze import PointMazeSimulator
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def pytest_configure() -> None:
+    """Hear Ctrl-C, which a shell tells its background jobs to ignore: tests send it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
