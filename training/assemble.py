@@ -3,42 +3,36 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.utils import instantiate
-from torch import nn
 
 from datasets.frames import FrameSource, ImageFrames, NoFrames
 from datasets.normalizer import Normalizer
 from datasets.trajectories import Trajectories
 from datasets.windows import WindowDataset
-from models.checkpoint import parentage, read_checkpoint, weights_file, write_model_config
-from models.config_file import read_model_config
+from models.checkpoint import parentage, write_model_config
 from models.loading import stored_normalizer
 from models.parts import Decoder, Encoder
 from models.world_model import WorldModel
 from planning.observer import Observer
+from training.checks import check_data, check_method, check_parent, check_resumable, warn_of_moving_latents
 from training.latent_cache import LatentFrames
 from training.method import Method, TrainingContext
-from training.offline import Offline
 from training.optimizers import LearningRates, Optimizers
 from training.regularizer import Regularizer
 from training.settings import TrainSettings
 from training.start import StartingModel, split_trajectories, starting_model
-from training.state import FILENAME
 from training.trainer import Trainer
-from utils.cli import same_settings
 
 log = logging.getLogger(__name__)
 
 CALIBRATION_FRAMES = 2048
 TRAINED = ("train_encoder", "train_predictor", "train_decoder", "train_initnet")
 LATENT_CACHES = ("none", "memory")
-FREE_ON_RESUME = ("run_dir", "device", "num_threads", "logger", "env.num_workers", "ckpt_path", "memory_budget_gb",
-                  "method.memory_budget_gb")  # fmt: skip
 FINETUNING_LR, FROM_SCRATCH_LR = 1e-5, 5e-4  # of the predictor; Source: DINO-WM's and the paper's settings
 
 
@@ -50,16 +44,16 @@ def build_trainer(config: Mapping[str, Any], explicit: Set[str], device: torch.d
     """
     start = starting_model(config, explicit, device)
     folder, written = Path(config["run_dir"]), {**config, **start.architecture}
-    _check_resumable(folder, written)
+    check_resumable(folder, written)
     method: Method = instantiate(config["method"])
     method.attach(start.model)
     model, settings = start.model, _settings(config, start, method)
     optimizers = Optimizers(model, _rates(config["training"], start), **_trained_parts(settings))
-    _check_method(method, settings)
+    check_method(method, settings)
     regularizer = _regularizer(config, start, settings)
-    _warn_of_moving_latents(model, settings)
+    warn_of_moving_latents(model, settings)
     trajectories: Trajectories = instantiate(config["env"]["dataset"])
-    _check_data(config, start, method, trajectories)
+    check_data(config, start, method, trajectories)
     split = split_trajectories(trajectories, start.checkpoint, config, explicit)
     _calibrate(start, trajectories, split["train"], device)
     normalizer = stored_normalizer(start.checkpoint, config["env"]) or trajectories.normalizer
@@ -75,7 +69,7 @@ def build_trainer(config: Mapping[str, Any], explicit: Set[str], device: torch.d
         "action_range": action_range.tolist(),
         "encoder_sha256": model.encoder.weights_sha256,
     }
-    _check_parent(folder, about)
+    check_parent(folder, about)
     logger = instantiate(config["logger"], folder=folder)
     # a frozen encoder comes back from its own weights file, unless the base was trained with one of its own
     save_encoder = settings.train_encoder or model.encoder.saved_with_model or "encoder" not in start.fresh
@@ -110,27 +104,6 @@ def _windows(
     }
 
 
-def _check_method(method: Method, settings: TrainSettings) -> None:
-    if not method.trains_dynamics:
-        for key in ("train_encoder", "train_predictor"):
-            if getattr(settings, key):
-                raise ValueError(
-                    f"model.{key}=true excludes method={method.name}, which trains the initialisation network and "
-                    "leaves the dynamics as they are; leave it out"
-                )
-        return
-    dynamics = settings.train_predictor or settings.train_encoder
-    if not dynamics and type(method) is not Offline:
-        raise ValueError(
-            f"method={method.name} has no effect where the predictor is not trained (model.train_predictor, "
-            "has_predictor); use method=offline"
-        )
-    if settings.train_encoder and method.needs_env:
-        raise ValueError(
-            f"method={method.name} keeps latents of a frozen encoder; it excludes model.train_encoder=true"
-        )
-
-
 def _regularizer(config: Mapping[str, Any], start: StartingModel, settings: TrainSettings) -> Regularizer:
     """What acts on the features; warns of an encoder that stays random, or that nothing keeps from collapsing."""
     regularizer: Regularizer = instantiate(config["regularizer"])
@@ -151,43 +124,6 @@ def _regularizer(config: Mapping[str, Any], start: StartingModel, settings: Trai
             "set regularizer=vicreg"
         )
     return regularizer
-
-
-def _warn_of_moving_latents(model: WorldModel, settings: TrainSettings) -> None:
-    """The initialisation network is kept by every method, but it knows only the latents that it was trained on."""
-    moving = [part for part in ("encoder", "proprio_encoder") if any(_trained(getattr(model, part)))]
-    if model.initnet is not None and not settings.train_initnet and moving:
-        log.warning(
-            "the initialisation network stays as it is while %s changes under it; train it again afterwards with "
-            "method=initnet",
-            " and ".join(moving),
-        )
-
-
-def _trained(module: nn.Module) -> Iterator[bool]:
-    """Which of its parameters take gradients."""
-    return (parameter.requires_grad for parameter in module.parameters())
-
-
-def _check_data(config: Mapping[str, Any], start: StartingModel, method: Method, data: Trajectories) -> None:
-    span = config["N"] + start.architecture["num_hist"]
-    if span < method.min_sample_frames:
-        raise ValueError(
-            f"N={config['N']}: a sample of N + num_hist = {span} frames is shorter than the {method.min_sample_frames} "
-            f"that method={method.name} needs (its goal lies the planner's horizon ahead); set N to at least "
-            f"{method.min_sample_frames - start.architecture['num_hist']}"
-        )
-    if config["N"] < method.min_windows:
-        raise ValueError(
-            f"N={config['N']}: method={method.name} looks {method.min_windows} steps ahead (method.rollout_steps); set "
-            f"N to at least {method.min_windows}"
-        )
-    size = start.architecture["img_size"]
-    if start.model.encoder.observes == "visual" and data.frame_size != size:
-        raise ValueError(
-            f"the data set's frames are {data.frame_size} x {data.frame_size}, the model's img_size is {size}; collect "
-            f"data with image_size={size}, or train from scratch with img_size={data.frame_size}"
-        )
 
 
 def _settings(config: Mapping[str, Any], start: StartingModel, method: Method) -> TrainSettings:
@@ -261,28 +197,3 @@ def _frame_source(
     if model.encoder.observes == "state":
         return NoFrames()
     return LatentFrames(model, trajectories, numbers) if cache == "memory" else ImageFrames(trajectories)
-
-
-def _check_resumable(folder: Path, config: Mapping[str, Any]) -> None:
-    """A run is continued with the settings it began with, or not at all."""
-    if not (folder / "checkpoints" / FILENAME).exists():
-        return
-    differences = same_settings(read_model_config(folder / "hydra.yaml"), config, FREE_ON_RESUME)
-    if differences:
-        raise ValueError(
-            f"{folder} holds a run with other settings ({'; '.join(differences)}); resume it with the settings it has, "
-            "or start a new run in another folder"
-        )
-
-
-def _check_parent(folder: Path, about: Mapping[str, Any]) -> None:
-    """A run is continued on the base it began with: learning rates, units and the split follow from it."""
-    if not (folder / "checkpoints" / FILENAME).exists() or weights_file(folder) is None:
-        return
-    before = read_checkpoint(folder).about
-    if before.get("parent_sha256") != about["parent_sha256"]:
-        raise ValueError(
-            f"{folder} was started from {before.get('parent') or 'scratch'}, now ckpt_path leads to "
-            f"{about['parent'] or 'no checkpoint'}, or that file has changed; resume from the folder that the run was "
-            "started in, with the base in its place"
-        )

@@ -1,0 +1,111 @@
+"""What a training refuses, or warns of, before its first step."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from datasets.trajectories import Trajectories
+from models.checkpoint import read_checkpoint, weights_file
+from models.config_file import read_model_config
+from models.world_model import WorldModel
+from training.method import Method
+from training.offline import Offline
+from training.settings import TrainSettings
+from training.start import StartingModel
+from training.state import FILENAME
+from utils.cli import same_settings
+
+log = logging.getLogger(__name__)
+
+FREE_ON_RESUME = ("run_dir", "device", "num_threads", "logger", "env.num_workers", "ckpt_path", "memory_budget_gb",
+                  "method.memory_budget_gb")  # fmt: skip
+
+
+def check_method(method: Method, settings: TrainSettings) -> None:
+    """A method and the parts that are trained must go together."""
+    if not method.trains_dynamics:
+        for key in ("train_encoder", "train_predictor"):
+            if getattr(settings, key):
+                raise ValueError(
+                    f"model.{key}=true excludes method={method.name}, which trains the initialisation network and "
+                    "leaves the dynamics as they are; leave it out"
+                )
+        return
+    dynamics = settings.train_predictor or settings.train_encoder
+    if not dynamics and type(method) is not Offline:
+        raise ValueError(
+            f"method={method.name} has no effect where the predictor is not trained (model.train_predictor, "
+            "has_predictor); use method=offline"
+        )
+    if settings.train_encoder and method.needs_env:
+        raise ValueError(
+            f"method={method.name} keeps latents of a frozen encoder; it excludes model.train_encoder=true"
+        )
+
+
+def check_data(config: Mapping[str, Any], start: StartingModel, method: Method, data: Trajectories) -> None:
+    """Samples must be as long as the method needs, and frames as large as the model's."""
+    span = config["N"] + start.architecture["num_hist"]
+    if span < method.min_sample_frames:
+        raise ValueError(
+            f"N={config['N']}: a sample of N + num_hist = {span} frames is shorter than the {method.min_sample_frames} "
+            f"that method={method.name} needs (its goal lies the planner's horizon ahead); set N to at least "
+            f"{method.min_sample_frames - start.architecture['num_hist']}"
+        )
+    if config["N"] < method.min_windows:
+        raise ValueError(
+            f"N={config['N']}: method={method.name} looks {method.min_windows} steps ahead (method.rollout_steps); set "
+            f"N to at least {method.min_windows}"
+        )
+    size = start.architecture["img_size"]
+    if start.model.encoder.observes == "visual" and data.frame_size != size:
+        raise ValueError(
+            f"the data set's frames are {data.frame_size} x {data.frame_size}, the model's img_size is {size}; collect "
+            f"data with image_size={size}, or train from scratch with img_size={data.frame_size}"
+        )
+
+
+def warn_of_moving_latents(model: WorldModel, settings: TrainSettings) -> None:
+    """The initialisation network is kept by every method, but it knows only the latents that it was trained on."""
+    moving = [part for part in ("encoder", "proprio_encoder") if any(_trained(getattr(model, part)))]
+    if model.initnet is not None and not settings.train_initnet and moving:
+        log.warning(
+            "the initialisation network stays as it is while %s changes under it; train it again afterwards with "
+            "method=initnet",
+            " and ".join(moving),
+        )
+
+
+def _trained(module: nn.Module) -> Iterator[bool]:
+    """Which of its parameters take gradients."""
+    return (parameter.requires_grad for parameter in module.parameters())
+
+
+def check_resumable(folder: Path, config: Mapping[str, Any]) -> None:
+    """A run is continued with the settings it began with, or not at all."""
+    if not (folder / "checkpoints" / FILENAME).exists():
+        return
+    differences = same_settings(read_model_config(folder / "hydra.yaml"), config, FREE_ON_RESUME)
+    if differences:
+        raise ValueError(
+            f"{folder} holds a run with other settings ({'; '.join(differences)}); resume it with the settings it has, "
+            "or start a new run in another folder"
+        )
+
+
+def check_parent(folder: Path, about: Mapping[str, Any]) -> None:
+    """A run is continued on the base it began with: learning rates, units and the split follow from it."""
+    if not (folder / "checkpoints" / FILENAME).exists() or weights_file(folder) is None:
+        return
+    before = read_checkpoint(folder).about
+    if before.get("parent_sha256") != about["parent_sha256"]:
+        raise ValueError(
+            f"{folder} was started from {before.get('parent') or 'scratch'}, now ckpt_path leads to "
+            f"{about['parent'] or 'no checkpoint'}, or that file has changed; resume from the folder that the run was "
+            "started in, with the base in its place"
+        )
