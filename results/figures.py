@@ -18,7 +18,7 @@ COLOURS = {
     "adversarial": "#d62728",
     "online_adversarial": "#9467bd",
 }
-LINES = {"GD": ("o", "-"), "CEM": ("s", "--")}
+LINES = {"GD": ("o", "-"), "L-BFGS": ("^", "-."), "CEM": ("s", "--")}
 
 
 def draw_all(scores: Scores, folder: Path) -> list[Path]:
@@ -77,7 +77,7 @@ def _budgets(scores: Scores) -> Figure:
 def _curve(axes: Any, scores: Scores, spent: Callable[[Cost], float]) -> None:
     budgets = scores.study.config["budgets"]
     for planner, setting in budgets["planners"].items():
-        marker, line = LINES.get(planner, ("^", ":"))
+        marker, line = LINES.get(planner, ("D", ":"))
         for model in budgets["models"]:
             found = [scores.success(model, planner, budget) for budget in setting["evals"]]
             at = [spent(scores.cost(planner, [model], budget)) for budget in setting["evals"]]

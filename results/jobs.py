@@ -99,9 +99,7 @@ class Study:
             return [*common, *chosen, *own]
         own = [*self.config["budgets"]["planners"][run.planner]["overrides"]]
         own.append(f"planner.sub_planner.budget_evals={run.budget}")
-        if run.planner == "CEM":
-            own += _population(run.budget)
-        return [*common, *own]
+        return [*common, *own, *self.config["budgets"]["planners"][run.planner]["evals"][run.budget]]
 
     def _gap(self, seed: int) -> Job:
         planner = Run("base", seed, next(name for name in self.planners if name.startswith("mpc_gd")))
@@ -111,15 +109,9 @@ class Study:
             "config_name": f"plan_{self.config['env']}",
             "overrides": [*self._settings(planner), "ckpt_path=unused", "run_dir=unused"],
             "num_tasks": self.config["n_evals"],
-            "seed": seed,
+            "seed": GOALS_SEED,  # the same windows for every training seed
         }
         return Job(f"gap_s{seed}", stages.measure_gap, arguments, [self.training(m, seed) for m in self.models])
-
-
-def _population(budget: int) -> list[str]:
-    """CEM's samples and elites for a small budget: about five iterations, but no fewer than 8 samples in one."""
-    samples = max(8, (budget - 1) // 5)
-    return [f"planner.sub_planner.num_samples={samples}", f"planner.sub_planner.topk={max(2, samples // 8)}"]
 
 
 def _flat(overrides: Any) -> list[str]:

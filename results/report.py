@@ -54,7 +54,7 @@ class Report:
         study, seeds, episodes = self.study, len(self.study.seeds), self.study.config["n_evals"]
         prefix = images if images.endswith("_") else f"{images}/"
         where = ", ".join(f"{key} {value}" for key, value in self.environment.items())
-        comparisons = len(study.planners) * (2 * len(study.finetuned) - 1)
+        comparisons = len(study.planners) * 2 * len(study.finetuned)
         return "\n\n".join(
             [
                 f"{seeds} training seeds; {episodes} episodes, alike for all models and planners (SHA-256 of starts, "
@@ -65,7 +65,8 @@ class Report:
                 f"![Success of every planner on every model]({prefix}success.png)",
                 "### What finetuning adds, percentage points",
                 "The same seeds and episodes compared, [95 % interval]; bold where it leaves out 0. Of these "
-                f"{comparisons} comparisons about {0.05 * comparisons:.0f} would be bold by chance.",
+                f"{comparisons} comparisons up to {0.05 * comparisons:.0f} may be bold by chance (fewer, as intervals are "
+                "rather too wide); they are not independent of each other.",
                 tables.difference_table(self.scores),
                 "### What planning takes",
                 "Per episode, all models together; seconds are wall clock with other stages beside.",
@@ -98,7 +99,7 @@ class Report:
         mean = 100 * sum(change.mean for change in found.values()) / len(found)
         return (
             f"{model} against the control: {mean:+.1f} points on average over {len(found)} planners; better with "
-            f"{', '.join(better) or 'none'}, worse with {', '.join(worse) or 'none'}, the others cannot be told apart."
+            f"{'; '.join(better) or 'none'}; worse with {'; '.join(worse) or 'none'}; the others cannot be told apart."
         )
 
     def _hours(self) -> float:

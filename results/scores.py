@@ -27,9 +27,9 @@ class Estimate:
     each: tuple[float, ...]
 
     @classmethod
-    def of(cls, table: np.ndarray) -> Estimate:
-        """From a (seeds, episodes) table, see ``crossed_interval``."""
-        return cls(*crossed_interval(table), tuple(table.mean(1).tolist()))
+    def of(cls, table: np.ndarray, is_rate: bool = True) -> Estimate:
+        """From a (seeds, episodes) table of outcomes, or of their differences; see ``crossed_interval``."""
+        return cls(*crossed_interval(table, is_rate), tuple(table.mean(1).tolist()))
 
     @property
     def is_clear(self) -> bool:
@@ -69,7 +69,7 @@ class Scores:
     @functools.cache  # noqa: B019
     def difference(self, model: str, to: str, planner: str) -> Estimate:
         """Success of ``model`` minus that of ``to``, the same seeds and episodes compared, in [-1, 1]."""
-        return Estimate.of(self._solved(model, planner) - self._solved(to, planner))
+        return Estimate.of(self._solved(model, planner) - self._solved(to, planner), is_rate=False)
 
     def cost(self, planner: str, models: Sequence[str], budget: int | None = None) -> Cost:
         """Of a planner on some models."""

@@ -19,6 +19,7 @@ def difference_table(scores: Scores) -> str:
     """What each finetuning adds, against the control (as many steps of plain training) and against the base."""
     study = scores.study
     pairs = [(model, "control") for model in study.finetuned if model != "control"]
+    pairs += [("online_adversarial", "online")] if "online_adversarial" in study.finetuned else []
     pairs += [(model, "base") for model in study.finetuned]
     head = ["planner", *(f"{model} - {to}" for model, to in pairs)]
     rows = [[name, *(_change(scores.difference(*pair, name)) for pair in pairs)] for name in study.planners]
@@ -31,7 +32,8 @@ def cost_table(scores: Scores) -> str:
     for name in scores.study.planners:
         cost = scores.cost(name, scores.study.models)
         rows.append([name, f"{cost.seconds:.3f}", f"{cost.evaluations:.0f}", f"{cost.gradients:.0f}"])
-    return _markdown(["planner", "planning s / episode", "rollouts / episode", "of these differentiated"], rows)
+    head = ["planner", "planning s / episode, median", "rollouts / episode, mean", "of these differentiated"]
+    return _markdown(head, rows)
 
 
 def budget_table(scores: Scores) -> str:
@@ -63,8 +65,8 @@ def _percent(of: Estimate) -> str:
 
 
 def _change(of: Estimate) -> str:
-    mean, low, high = (f"{100 * value:+.0f}".replace("-0", "+0") for value in (of.mean, of.low, of.high))
-    text = f"{mean} [{low}, {high}]"
+    shown = [f"{100 * value:+.1f}" if abs(value) < 0.005 else f"{100 * value:+.0f}" for value in (of.low, of.high)]
+    text = f"{100 * of.mean:+.0f} [{shown[0]}, {shown[1]}]"
     return f"**{text}**" if of.is_clear else text
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -55,12 +57,12 @@ class VICReg(Regularizer):
     acts = True
 
     def __init__(self, variance_weight: float, covariance_weight: float, slowness_weight: float) -> None:
-        if not variance_weight > 0:
+        if not 0 < variance_weight < math.inf:
             raise ValueError(
                 f"regularizer.variance_weight must be > 0 (it is what prevents collapse), got {variance_weight}"
             )
         for key, value in (("covariance_weight", covariance_weight), ("slowness_weight", slowness_weight)):
-            if not value >= 0:
+            if not 0 <= value < math.inf:
                 raise ValueError(f"regularizer.{key} must be >= 0, got {value}")
         self.weights = (variance_weight, covariance_weight, slowness_weight)
 

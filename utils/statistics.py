@@ -21,6 +21,9 @@ def wilson_interval(successes: int, trials: int, z: float = Z95) -> tuple[float,
     if trials < 1 or not 0 <= successes <= trials:
         raise ValueError(f"wilson_interval needs 0 <= successes <= trials >= 1, got {successes} of {trials}")
     rate, square = successes / trials, z * z / trials
+    if successes in (0, trials):  # exactly, where rounding would leave a trace
+        bound = square / (1 + square)
+        return (0.0, bound) if successes == 0 else (1 - bound, 1.0)
     centre = (rate + square / 2) / (1 + square)
     half = z / (1 + square) * math.sqrt(rate * (1 - rate) / trials + square / (4 * trials))
     return max(0.0, centre - half), min(1.0, centre + half)
@@ -46,14 +49,19 @@ def paired_difference(first: list[bool], second: list[bool], z: float = Z95) -> 
     return (gained - lost) / n, max(-1.0, up - down - half), min(1.0, up - down + half)
 
 
-def crossed_interval(values: np.ndarray, draws: int = 10_000, seed: int = 0) -> tuple[float, float, float]:
+def crossed_interval(
+    values: np.ndarray, is_rate: bool = True, draws: int = 10_000, seed: int = 0
+) -> tuple[float, float, float]:
     """Mean of a (rows, columns) table with a 95 % interval: (mean, low, high).
 
     Rows are for instance trained models and columns episodes that all of them met: neither the values of a row nor
-    those of a column are independent. The pigeonhole bootstrap draws rows and columns anew, each with replacement. It
-    covers the choice of both; with three rows, their part of the spread is a rough guess and rather too small (a
-    factor of (rows - 1) / rows in the variance), so look at the rows themselves too. A table without any spread gets
-    the Wilson interval of its columns, where it is all 0 or 1.
+    those of a column are independent. The pigeonhole bootstrap draws rows and columns anew, each with replacement, and
+    covers the choice of both. With three rows, their part of the spread is a rough guess and too small (a factor of
+    (rows - 1) / rows in the variance), while what belongs to neither rows nor columns counts up to three times; in
+    tables of 0 and 1, where that is most of the spread, intervals are rather too wide.
+
+    A table without any spread gets the interval of as many columns: Wilson's where it is all 1, or all 0 and
+    ``is_rate``, else the one by ``paired_difference`` of equal outcomes.
 
     Source: Owen 2007, "The pigeonhole bootstrap", Annals of Applied Statistics 1.
 
@@ -65,9 +73,10 @@ def crossed_interval(values: np.ndarray, draws: int = 10_000, seed: int = 0) -> 
     rows, columns = values.shape
     mean = float(values.mean())
     if values.min() == values.max():
-        if mean in (0.0, 1.0):
+        if is_rate and mean in (0.0, 1.0):
             return mean, *wilson_interval(round(mean * columns), columns)
-        return mean, mean, mean
+        same = [False] * columns
+        return (mean, *paired_difference(same, same)[1:]) if mean == 0 else (mean, mean, mean)
     of_rows, of_columns = _drawn_weights(rows, columns, draws, seed)
     means = ((of_rows @ values) * of_columns).sum(1)
     low, high = np.quantile(means, (0.025, 0.975))

@@ -78,7 +78,7 @@ def test_models_are_trained_once_per_seed_and_finetuned_alike(jobs):
 
 
 def test_the_curve_has_six_budgets_for_each_planner_and_names_them(jobs):
-    for planner in ("GD", "CEM"):
+    for planner in ("GD", "L-BFGS", "CEM"):
         runs = [run for run in study().curve if run.planner == planner and run.model == "base" and run.seed == 0]
         assert len({run.budget for run in runs}) == 6
         by_name = {job.name: job for job in jobs}

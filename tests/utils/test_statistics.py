@@ -106,7 +106,14 @@ def test_crossed_intervals_are_wider_than_those_that_call_everything_independent
 
 def test_a_table_without_spread_is_not_certain():
     assert crossed_interval(np.ones((3, 100))) == (1.0, *wilson_interval(100, 100))
-    assert crossed_interval(np.full((3, 4), 0.25)) == (0.25, 0.25, 0.25)
+    assert crossed_interval(np.full((3, 4), 0.25), is_rate=False) == (0.25, 0.25, 0.25)
+
+
+@pytest.mark.parametrize("columns", [20, 50, 100, 200])
+def test_equal_outcomes_are_no_difference(columns):
+    mean, low, high = crossed_interval(np.zeros((3, columns)), is_rate=False)
+    assert mean == 0 and low == -high < 0
+    assert crossed_interval(np.zeros((3, columns)))[1] == 0.0
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0), (3,)])
