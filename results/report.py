@@ -65,8 +65,8 @@ class Report:
                 f"![Success of every planner on every model]({prefix}success.png)",
                 "### What finetuning adds, percentage points",
                 "The same seeds and episodes compared, [95 % interval]; bold where it leaves out 0. Of these "
-                f"{comparisons} comparisons up to {0.05 * comparisons:.0f} may be bold by chance (fewer, as intervals are "
-                "rather too wide); they are not independent of each other.",
+                f"{comparisons} comparisons up to {0.05 * comparisons:.0f} may be bold by chance (fewer, as intervals "
+                "are rather too wide); they are not independent of each other.",
                 tables.difference_table(self.scores),
                 "### What planning takes",
                 "Per episode, all models together; seconds are wall clock with other stages beside.",
