@@ -65,8 +65,10 @@ def _percent(of: Estimate) -> str:
 
 
 def _change(of: Estimate) -> str:
-    shown = [f"{100 * value:+.1f}" if abs(value) < 0.005 else f"{100 * value:+.0f}" for value in (of.low, of.high)]
-    text = f"{100 * of.mean:+.0f} [{shown[0]}, {shown[1]}]"
+    # a digit more where a whole number would hide the sign
+    values = (of.mean, of.low, of.high)
+    mean, low, high = (f"{100 * v:+.1f}" if 0 < abs(v) < 0.005 else f"{100 * v:+.0f}" for v in values)
+    text = f"{mean} [{low}, {high}]"
     return f"**{text}**" if of.is_clear else text
 
 
