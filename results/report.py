@@ -73,6 +73,7 @@ class Report:
                 tables.cost_table(self.scores),
                 "### Success at equal budgets",
                 f"![Success against planning time and rollouts]({prefix}budgets.png)",
+                "Rollouts and seconds of the table are of these models together; the figure has each model's own.",
                 tables.budget_table(self.scores),
                 "### The train-test gap of the model",
                 "One-step visual error, [95 % interval].",
