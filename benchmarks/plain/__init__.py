@@ -1,0 +1,1 @@
+"""The loops of an earlier release, written anew in the plainest way: what the fast ones are compared with."""
