@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from planning.evaluation import STATE, Evaluation
 from utils.cli import check_types, expand_resume, one_line_errors, plain, protect_record
+from utils.files import sync_files
 from utils.interrupts import StopRequested
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,7 @@ def plan(config: Mapping[str, Any]) -> dict[str, Any]:
     runtime.set_threads(config["num_threads"])
     with runtime.autocast(config["precision"], device):
         evaluation = Evaluation.prepare(config, device)
+        sync_files(evaluation.folder / ".hydra")  # resume= reads the command there, after a power loss too
         try:
             return evaluation.run()
         except StopRequested:

@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from training.assemble import build_trainer
 from training.state import FILENAME
 from utils.cli import check_types, expand_resume, one_line_errors, overridden_keys, plain, protect_record
+from utils.files import sync_files
 from utils.interrupts import StopRequested
 
 log = logging.getLogger(__name__)
@@ -73,11 +74,15 @@ def train(config: Mapping[str, Any], explicit: Set[str]) -> Path:
     runtime.set_threads(config["num_threads"])
     runtime.autocast(config["precision"], device)  # refuses what it does not know
     trainer = build_trainer(config, explicit, device)
+    sync_files(Path(config["run_dir"]) / ".hydra")  # resume= reads the command there, after a power loss too
     log.info("run folder: %s (continue it with: python train.py resume=%s)", config["run_dir"], config["run_dir"])
     try:
         trainer.fit()
     except StopRequested:
         log.warning("saved after step %d; continue with: python train.py resume=%s", trainer.step, config["run_dir"])
+        raise
+    except KeyboardInterrupt:
+        log.warning("the last complete save stands; continue with: python train.py resume=%s", config["run_dir"])
         raise
     finally:
         trainer.method.close()

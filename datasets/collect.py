@@ -20,6 +20,7 @@ from datasets.files import dataset_root
 from datasets.workers import WorkerError
 from envs.process_vector import EnvWorkerError
 from utils.cli import check_types, plain
+from utils.patience import DiskError
 
 logger = logging.getLogger(__name__)
 TYPES = {
@@ -46,10 +47,10 @@ def main(cfg: DictConfig) -> None:
             collection.run(num_workers=cfg.num_workers)
     except InstantiationException as error:
         sys.exit(f"collect: {error.__cause__ or error}")
+    except (WorkerError, DiskError) as error:
+        sys.exit(f"collect: {error}; {_AGAIN}")
     except (ValueError, OSError, EnvWorkerError) as error:
         sys.exit(f"collect: {error}")
-    except WorkerError as error:
-        sys.exit(f"collect: {error}\n{_AGAIN}")
     except KeyboardInterrupt:
         logger.warning("interrupted; %s", _AGAIN)
         sys.exit(128 + signal.SIGINT)
@@ -63,7 +64,8 @@ def collections(config: Mapping[str, Any]) -> list[Collection]:
     """
     behaviour: Behaviour = instantiate(config["env"]["collector"])
     root = Path(config["data_path"]) if config["data_path"] else dataset_root() / behaviour.folder
-    common = {name: config[name] for name in ("num_steps", "image_size", "image_dtype", "seed", "chunk_size")}
+    names = ("num_steps", "image_size", "image_dtype", "seed", "chunk_size", "disk_patience_minutes")
+    common = {name: config[name] for name in names}
     if not behaviour.subsets:
         if config["n_val"] is not None:
             raise ValueError(f"n_val={config['n_val']} has no effect: {behaviour.folder} has no validation folder")

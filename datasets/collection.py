@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import shutil
@@ -14,11 +15,13 @@ import torch
 from tqdm import tqdm
 
 from datasets.behaviour import Behaviour, record
-from datasets.claim import claimed
+from datasets.claim import SETTINGS_FILE, claimed
 from datasets.episode_files import episode_name
 from datasets.episode_store import save_tensors
 from datasets.files import dataset_error, load_tensor, remove_unfinished
 from datasets.workers import available_cores, run_in_processes
+from utils.patience import Patience
+from utils.tensor_files import tensor_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +48,7 @@ class Collection:
         image_dtype: how images are stored, one of ``behaviour.image_types``; None is as released.
         seed: of the data set.
         chunk_size: trajectories simulated together; None fits their frames into 256 MiB.
+        disk_patience_minutes: how long a disk that is full or away is waited for.
 
     Raises:
         ValueError: If a number is not positive or the type is unknown.
@@ -60,6 +64,7 @@ class Collection:
         image_dtype: str | None = None,
         seed: int = 0,
         chunk_size: int | None = None,
+        disk_patience_minutes: float = 0.0,
     ) -> None:
         chosen = behaviour.image_types[0] if image_dtype is None else image_dtype
         if chosen not in behaviour.image_types:
@@ -75,6 +80,7 @@ class Collection:
         for name in ("n_rollout", "num_steps", "image_size", "seed"):
             _check_whole(name, getattr(self, name), 0 if name == "seed" else 1)
         self.store.check_size(image_size)
+        self.patience = Patience(disk_patience_minutes, self.folder / SETTINGS_FILE)
         self.num_frames = self.num_steps + behaviour.frames_after_last
         self.frame_bytes = (self.num_steps + 1) * 3 * image_size**2 * self.store.dtype.itemsize  # in memory
         fitting = min(_MAX_CHUNK, max(1, _CHUNK_BYTES // self.frame_bytes))
@@ -160,17 +166,20 @@ class Collection:
         shown = (recording.lengths + self.behaviour.frames_after_last).tolist()
         for number, frames, count in zip(numbers, recording.frames, shown, strict=True):
             if not self._is_finished(number):
-                self.store.write(self._episode(number), frames[:count])
+                write = functools.partial(self.store.write, self._episode(number), frames[:count])
+                self.patience.write("a trajectory", write, self.store.bytes_needed(count, self.image_size))
                 yield 1
         rows = {name: table.contiguous().clone() for name, table in self.behaviour.tables(recording).items()}
-        save_tensors(self._part(chunk), rows)
+        self.patience.write("the rows of the tables", functools.partial(save_tensors, self._part(chunk), rows))
 
     def _write_tables(self) -> None:
         """Join the parts; ``states.pth`` comes last, so that a data set that has it is complete."""
         if not self._tables_done:
             parts = [torch.load(self._part(chunk), weights_only=True) for chunk in range(self._num_chunks)]
             for name in sorted(parts[0], key=lambda name: name == "states"):
-                self.behaviour.write_table(self.folder, name, torch.cat([part[name] for part in parts]))
+                table = torch.cat([part[name] for part in parts])
+                write = functools.partial(self.behaviour.write_table, self.folder, name, table)
+                self.patience.write(f"the table of {name}", write, tensor_bytes(table))
         shutil.rmtree(self.folder / _PARTS, ignore_errors=True)
 
     def _remove_temporaries(self) -> None:

@@ -11,6 +11,8 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from utils.files import atomic_path
+
 ROOT_VARIABLE = "DATASET_DIR"
 
 
@@ -71,15 +73,9 @@ def _first_line(error: Exception) -> str:
 
 
 def write_whole(path: Path, fill: Callable[[BinaryIO], object]) -> None:
-    """Write a file whole or not at all: under another name, of this process alone, and then renamed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            fill(file)
-        temporary.replace(path)
-    except BaseException:  # also when interrupted
-        temporary.unlink(missing_ok=True)
-        raise
+    """Write a file whole or not at all, see ``atomic_path``."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        fill(file)
 
 
 def remove_unfinished(folder: Path) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from models.build import OPTIONAL, PARTS
@@ -21,6 +20,7 @@ from models.config_file import read_model_config
 from models.dino_wm import WITHOUT_EFFECT, CheckpointError, is_finite, read_pickled_checkpoint
 from models.world_model import WorldModel
 from utils.files import atomic_path, sha256
+from utils.tensor_files import write_safetensors
 
 LATEST = "latest"
 FORMAT = "1"
@@ -156,18 +156,7 @@ def write_checkpoint(path: Path, model: WorldModel, epoch: int, about: Mapping[s
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], epoch: int, about: Mapping[str, Any]) -> None:
     """Write our layout: safetensors whose header has ``epoch`` and ``about`` as JSON. Not atomic by itself."""
     header = json.dumps({"format": FORMAT, "epoch": epoch, **about}, sort_keys=True)
-    try:
-        save_file(dict(tensors), path, metadata={"world_model": header})
-    except SafetensorError as error:  # what it makes of a full disk or a folder that may not be written to
-        raise OSError(f"{path.parent}: {error}") from error
-    path.chmod(0o666 & ~_umask())  # safetensors would keep it from everybody else
-
-
-def _umask() -> int:
-    """Of this process; it can only be read by setting it."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
+    write_safetensors(path, tensors, {"world_model": header})
 
 
 def load_weights(model: WorldModel, checkpoint: Checkpoint) -> list[str]:

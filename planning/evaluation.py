@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import pickle
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from planning.observer import Observer
 from utils.files import atomic_path, write_json
 from utils.interrupts import StopSignals
 from utils.loggers import JsonLinesLogger
+from utils.patience import Patience
+from utils.tensor_files import tensor_bytes, write_torch
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +49,7 @@ class Evaluation:
     Attributes:
         controller: runs the planner. task: what it is about. folder: of the results. logger: gets numbers.
         identity: what must be equal for a saved state to be continued.
+        patience: with a disk that is full or away.
     """
 
     controller: MPCController
@@ -53,6 +57,7 @@ class Evaluation:
     folder: Path
     logger: JsonLinesLogger
     identity: dict[str, Any]
+    patience: Patience = field(default_factory=Patience)
 
     @classmethod
     def prepare(cls, config: Mapping[str, Any], device: torch.device) -> Evaluation:
@@ -105,7 +110,9 @@ class Evaluation:
         same = {key: config[key] for key in IDENTITY}
         trained = {"model": [str(checkpoint.path), checkpoint.epoch, checkpoint.about.get("step")]}
         logger = instantiate(config["logger"], folder=folder)
-        return cls(controller, task, folder, logger, same | trained)
+        advice = f"Finished iterations are saved; continue with: python plan.py resume={folder}"
+        patience = Patience(config["disk_patience_minutes"], folder / TARGETS, advice)
+        return cls(controller, task, folder, logger, same | trained, patience)
 
     def run(self) -> dict[str, Any]:
         """Plan to the end, from the saved state if the folder holds one; returns the final metrics.
@@ -140,7 +147,8 @@ class Evaluation:
                 )
                 self.logger.log(record)
                 if task.film is not None:
-                    task.film.write_grid(self.folder / f"iteration_{now.iteration}.png")
+                    grid = functools.partial(task.film.write_grid, self.folder / f"iteration_{now.iteration}.png")
+                    self.patience.write("the picture of the iteration", grid)
                 self._save(now)
                 stop.raise_if_received()
 
@@ -154,13 +162,18 @@ class Evaluation:
         task = self.task
         metrics = final_metrics(task.env, task.observer, task.problem, episodes)
         self.logger.log({f"final_eval/{name}": value for name, value in metrics.items()})
+        self.patience.write("the log", self.logger.position)
         self.logger.close()
-        if task.film is not None:
-            task.film.write_videos(self.folder, episodes.solved)
+        self.patience.write("the results", functools.partial(self._write_results, metrics, episodes))
+        return metrics
+
+    def _write_results(self, metrics: dict[str, Any], episodes: Episodes) -> None:
+        """What a finished evaluation leaves; its state goes last, so that until then it can be finished again."""
+        if self.task.film is not None:
+            self.task.film.write_videos(self.folder, episodes.solved)
         write_json(self.folder / "results.json", metrics)
         write_json(self.folder / FINISHED, {"identity": self.identity, "metrics": metrics})
         (self.folder / STATE).unlink(missing_ok=True)
-        return metrics
 
     def _finished(self) -> dict[str, Any] | None:
         """The metrics of an evaluation with the same settings that ended in this folder."""
@@ -174,9 +187,13 @@ class Evaluation:
 
     def _save(self, episodes: Episodes) -> None:
         film = self.task.film.state_dict() if self.task.film is not None else None
-        state = {"episodes": episodes.as_dict(), "film": film, "log": self.logger.position(), "identity": self.identity}
+        position = self.patience.write("the log", self.logger.position)
+        state = {"episodes": episodes.as_dict(), "film": film, "log": position, "identity": self.identity}
+        self.patience.write("the planning state", functools.partial(self._write_state, state), tensor_bytes(state))
+
+    def _write_state(self, state: dict[str, Any]) -> None:
         with atomic_path(self.folder / STATE) as temporary:
-            torch.save(state, temporary)
+            write_torch(temporary, state)
 
     def _saved(self) -> Episodes | None:
         path = self.folder / STATE

@@ -27,6 +27,7 @@ from training.regularizer import Regularizer
 from training.settings import TrainSettings
 from training.start import StartingModel, split_trajectories, starting_model
 from training.trainer import Trainer
+from utils.patience import Patience
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,9 @@ def build_trainer(config: Mapping[str, Any], explicit: Set[str], device: torch.d
     observer = Observer(model, normalizer, action_range=action_range)
     size, skip = start.architecture["img_size"], start.architecture["frameskip"]
     simulator = instantiate(config["env"]["simulator"], image_size=size) if method.needs_env else None
-    method.setup(TrainingContext(model, observer, simulator, skip, settings.seed, folder))
+    advice = f"What was saved before is whole; continue with: python train.py resume={folder}"
+    patience = Patience(config["disk_patience_minutes"], folder / "hydra.yaml", advice)
+    method.setup(TrainingContext(model, observer, simulator, skip, settings.seed, folder, patience))
     about = parentage(start.checkpoint) | {
         "normalizer": normalizer.to_dict(),
         "validation": split["val"],
@@ -75,7 +78,7 @@ def build_trainer(config: Mapping[str, Any], explicit: Set[str], device: torch.d
     save_encoder = settings.train_encoder or model.encoder.saved_with_model or "encoder" not in start.fresh
     data = (windows["train"], windows["val"], ImageFrames(trajectories))
     parts = (model, method, optimizers, *data, observer, folder, logger, settings, about, save_encoder, regularizer)
-    trainer = Trainer(*parts)
+    trainer = Trainer(*parts, patience=patience)
     write_model_config(folder, written)
     return trainer
 

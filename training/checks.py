@@ -23,7 +23,7 @@ from utils.cli import same_settings
 log = logging.getLogger(__name__)
 
 FREE_ON_RESUME = ("run_dir", "device", "num_threads", "logger", "env.num_workers", "ckpt_path", "memory_budget_gb",
-                  "method.memory_budget_gb")  # fmt: skip
+                  "disk_patience_minutes", "method.memory_budget_gb")  # fmt: skip
 
 
 def check_method(method: Method, settings: TrainSettings) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from envs.base import VectorEnv
 from models.latent import cat_latents
 from models.world_model import PredictionLoss, Windows, WorldModel
 from planning.observer import Observer
+from utils.patience import Patience
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class TrainingContext:
         env: a simulator of the data's environment, or None for methods that do not ask for one.
         frameskip: raw steps of an action block.
         seed: of the method's own random generators.
-        folder: where it may keep files of this run.
+        folder: where it may keep files of this run. patience: with a disk that does not take them.
     """
 
     model: WorldModel
@@ -36,6 +37,7 @@ class TrainingContext:
     frameskip: int
     seed: int
     folder: Path
+    patience: Patience = field(default_factory=Patience)
 
 
 class Method:

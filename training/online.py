@@ -120,7 +120,7 @@ class Online(Method):
         if self.stride < 1 or context.frameskip % self.stride:
             raise ValueError(f"method.frame_stride must divide frameskip={context.frameskip}, got {self.frame_stride}")
         self._draws.manual_seed(context.seed)
-        self.memory = ReplayMemory(context.folder / "replay", self.capacity)
+        self.memory = ReplayMemory(context.folder / "replay", self.capacity, context.patience)
 
     def windows(self, expert: Windows, batch: Batch, features: Tensor, position: int) -> Windows:
         """The expert windows and as many corrected ones, where the memory has them."""

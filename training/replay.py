@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from datasets.files import remove_unfinished
 from utils.files import atomic_path
+from utils.patience import Patience
+from utils.tensor_files import tensor_bytes, write_safetensors
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +36,11 @@ class Corrected:
     proprio: Tensor
     actions: Tensor
     stride: int
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of the tensors, and about the size of their file."""
+        return tensor_bytes([self.features, self.proprio, self.actions])
 
     def num_starts(self, num_frames: int, frameskip: int) -> int:
         """Windows of ``num_frames`` model frames that fit into one trajectory; never one that leaves it."""
@@ -68,12 +77,13 @@ class ReplayMemory:
     Args:
         folder: of the entries' files.
         capacity: most trajectories kept, >= 1. One takes about 4 * R * P * D bytes in memory and on disk.
+        patience: with a disk that is full or away; None gives up at once.
     """
 
-    def __init__(self, folder: Path, capacity: int) -> None:
+    def __init__(self, folder: Path, capacity: int, patience: Patience | None = None) -> None:
         if capacity < 1:
             raise ValueError(f"method.replay_capacity must be at least 1, got {capacity}")
-        self.folder, self.capacity = folder, capacity
+        self.folder, self.capacity, self.patience = folder, capacity, patience or Patience()
         self._entries: dict[str, Corrected] = {}  # file name -> entry, oldest first
         self._slots: dict[str, int] = {}  # file name -> slot
         self._garbage: list[str] = []
@@ -85,8 +95,7 @@ class ReplayMemory:
     @property
     def num_bytes(self) -> int:
         """Memory of all entries."""
-        tensors = (t for e in self._entries.values() for t in (e.features, e.proprio, e.actions))
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        return sum(entry.num_bytes for entry in self._entries.values())
 
     def add(self, slot: int, name: str, entry: Corrected) -> None:
         """Keep ``entry`` under a slot and a unique ``name``, beside the earlier entries of the slot.
@@ -101,9 +110,8 @@ class ReplayMemory:
         self._entries[name], self._slots[name] = entry, slot
         while len(self) > self.capacity:
             self._drop(next(iter(self._entries)))
-        tensors = {"features": entry.features, "proprio": entry.proprio, "actions": entry.actions}
-        with atomic_path(self._path(name)) as temporary:
-            save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, {"stride": str(entry.stride)})
+        write = functools.partial(self._write, name, entry)
+        self.patience.write("a replay entry", write, entry.num_bytes)
 
     def entries(self, slot: int | None) -> list[Corrected]:
         """The entries of a slot, oldest first, or all of them."""
@@ -112,7 +120,8 @@ class ReplayMemory:
     def committed(self) -> None:
         """Delete the files that no saved training state needs any more."""
         for name in self._garbage:
-            self._path(name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it only takes room; a resumed run removes it
+                self._path(name).unlink(missing_ok=True)
         self._garbage.clear()
 
     def state_dict(self) -> dict[str, Any]:
@@ -141,6 +150,12 @@ class ReplayMemory:
         for path in self.folder.glob("*.safetensors"):
             if path.stem not in self._entries:
                 path.unlink()
+
+    def _write(self, name: str, entry: Corrected) -> None:
+        tensors = {"features": entry.features, "proprio": entry.proprio, "actions": entry.actions}
+        tensors = {key: value.contiguous() for key, value in tensors.items()}
+        with atomic_path(self._path(name)) as temporary:
+            write_safetensors(temporary, tensors, {"stride": str(entry.stride)})
 
     def _drop(self, name: str) -> None:
         del self._entries[name], self._slots[name]

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from utils.files import atomic_path
+from utils.tensor_files import write_torch
 
 FILENAME = "training_state.pt"
 
@@ -16,7 +17,7 @@ def write_state(folder: Path, state: dict[str, Any]) -> None:
     """Write ``checkpoints/training_state.pt`` atomically; plain containers and tensors only."""
     complete = state | {"rng": _rng_state()}
     with atomic_path(folder / "checkpoints" / FILENAME) as temporary:
-        torch.save(complete, temporary)
+        write_torch(temporary, complete)
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:

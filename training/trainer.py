@@ -19,6 +19,7 @@ from tqdm import tqdm
 from datasets.batch import Batch
 from datasets.files import remove_unfinished
 from datasets.frames import ImageFrames
+from datasets.readers import PatientSamples, leave_signals_to_the_parent, one_line_if_a_reader_dies
 from datasets.sampler import ResumableSampler
 from datasets.windows import WindowDataset, as_is
 from models.checkpoint import LATEST, write_checkpoint
@@ -32,7 +33,9 @@ from training.state import broken_state, read_state, write_state
 from training.validation import draw_open_loop, validation_losses
 from utils.interrupts import StopSignals
 from utils.loggers import JsonLinesLogger
+from utils.patience import Patience
 from utils.runtime import autocast
+from utils.tensor_files import tensor_bytes
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +54,7 @@ class Trainer:
         about: facts that every checkpoint of the run carries, see ``models.checkpoint.Checkpoint``.
         save_encoder: False for a frozen encoder that its own weights file brings back.
         regularizer: of the features, where the encoder trains; None adds nothing to the loss.
+        patience: with disks that are full or away; None gives up at once.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class Trainer:
         about: dict[str, Any],
         save_encoder: bool = True,
         regularizer: Regularizer | None = None,
+        patience: Patience | None = None,
     ) -> None:
         self.model, self.method, self.optimizers, self.observer = model, method, optimizers, observer
         self.train_data, self.val_data, self.settings = train_data, val_data, settings
@@ -78,6 +83,7 @@ class Trainer:
         self.step = self.epoch = self.position = 0
         self.images = images
         self.regularizer = regularizer or Regularizer()
+        self.patience = patience or Patience()
 
     def fit(self) -> None:
         """Train to the end, from the saved state if the folder holds one.
@@ -85,9 +91,10 @@ class Trainer:
         Raises:
             NonFiniteLossError: Before an update with a loss that is not finite.
             StopRequested: After a signal, once everything is saved.
+            DiskError: If a disk stays full or away. ReaderError: If a process that reads samples died.
         """
         self._resume()
-        with StopSignals() as stop:
+        with StopSignals() as stop, one_line_if_a_reader_dies(self.folder):
             while self.epoch < self.settings.epochs:
                 self._train_epoch(stop)
                 self._finish_epoch()
@@ -118,10 +125,11 @@ class Trainer:
         self.sampler.set_epoch(self.epoch, self.position)
         workers = self.settings.num_workers
         loader = DataLoader(
-            self.train_data,
+            PatientSamples(self.train_data, self.patience),
             batch_sampler=self.sampler,
             collate_fn=as_is,  # type: ignore[arg-type]  # __getitems__ collates
             num_workers=workers,
+            worker_init_fn=leave_signals_to_the_parent,
             pin_memory=self.observer.device.type == "cuda",
             # the loader draws a number when it starts: from the global generator, a resumed run would draw once more
             generator=torch.Generator().manual_seed(self.settings.seed),
@@ -216,14 +224,20 @@ class Trainer:
         wanted = min(len(self.val_data), self.settings.val_batches * self.settings.batch_size)
         picks = torch.linspace(0, len(self.val_data) - 1, wanted).long()
         for chunk in picks.split(self.settings.batch_size):
-            yield self.val_data.__getitems__(chunk).to(self.observer.device)
+            yield self._val_samples(chunk).to(self.observer.device)
+
+    def _val_samples(self, picks: Tensor) -> Batch:
+        return self.patience.read("samples", lambda: self.val_data.__getitems__(picks))
 
     def _draw(self) -> None:
         rows = min(self.settings.num_reconstruct_samples, len(self.val_data))
-        batch = self.val_data.__getitems__(torch.linspace(0, len(self.val_data) - 1, rows).long())
+        batch = self._val_samples(torch.linspace(0, len(self.val_data) - 1, rows).long())
         images = self._all_images(batch) if self.model.decoder is not None else None
         path = self.folder / "open_loop" / f"epoch_{self.epoch}.png"
-        draw_open_loop(self.model, batch.to(self.observer.device), self.features, images, path)
+        batch = batch.to(self.observer.device)
+        self.patience.write(
+            "the open-loop picture", lambda: draw_open_loop(self.model, batch, self.features, images, path)
+        )
 
     def _all_images(self, batch: Batch) -> Tensor:
         """Images (B, F, 3, S, S) of a batch."""
@@ -243,16 +257,21 @@ class Trainer:
             "step": self.step,
             "epoch": self.epoch,
             "position": self.position,
-            "log": self.logger.position(),
+            "log": self.patience.write("the log", self.logger.position),
         }
         state |= {"model": self.model.state_dict(), "optimizers": self.optimizers.state_dict()}
-        write_state(self.folder, state | {"method": self.method.state_dict()})
+        state |= {"method": self.method.state_dict()}
+        self.patience.write("the training state", lambda: write_state(self.folder, state), tensor_bytes(state))
         self._write_weights(LATEST)
         self.method.committed()
 
     def _write_weights(self, epoch: int | str) -> None:
-        about = self.about | {"step": self.step}
-        write_checkpoint(self._weights_path(epoch), self.model, self.epoch, about, self.save_encoder)
+        path, about = self._weights_path(epoch), self.about | {"step": self.step}
+        self.patience.write(
+            "the weights",
+            lambda: write_checkpoint(path, self.model, self.epoch, about, self.save_encoder),
+            tensor_bytes(self.model.state_dict()),
+        )
 
     def _resume(self) -> None:
         for folder in (self.folder, self.folder / "checkpoints", self.folder / "open_loop"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 log = logging.getLogger(__name__)
@@ -96,13 +97,20 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 def one_line_errors(main: Callable[..., Any]) -> Callable[..., Any]:
     """Turn errors of the user's making (ValueError, OSError, our own) into one line and exit code 1, without traceback.
 
-    In a sweep the error is passed on, so that the launcher can report which member failed.
+    A Ctrl-C that nothing has dealt with ends the process at once, with the shell's exit code for it. In a sweep the
+    error is passed on, so that the launcher can report which member failed.
     """
 
     @functools.wraps(main)
     def wrapped(cfg: DictConfig) -> Any:
+        logging.raiseExceptions = False  # a log file on a full disk would add a traceback to every message
         try:
             return main(cfg)
+        except KeyboardInterrupt:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise
+            log.warning("stopped at once")
+            sys.exit(128 + signal.SIGINT)
         except (ValueError, OSError, RuntimeError, InstantiationException) as error:
             message = _message(error)
             if message is None or HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -139,6 +147,8 @@ def expand_resume(argv: Sequence[str]) -> list[str]:
     try:
         recorded = OmegaConf.load(folder / ".hydra" / "overrides.yaml")
         name = OmegaConf.load(folder / ".hydra" / "hydra.yaml").hydra.job.config_name
+        if not isinstance(recorded, ListConfig):  # killed while it was written: nothing had been trained
+            raise FileNotFoundError(f"{folder}/.hydra/overrides.yaml is empty")
     except (OSError, OmegaConfBaseException) as error:
         sys.exit(f"error: {chosen[-1]}: there is no run to resume ({error})")
     texts = [str(override) for override in recorded]

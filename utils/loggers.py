@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import math
 import os
 import uuid
 from pathlib import Path
 from typing import Any
 
+log = logging.getLogger(__name__)
+
 
 class JsonLinesLogger:
     """One JSON object a line; a resumed run continues the file without gap or repetition.
+
+    A disk that takes no line does not stop the work: the lines wait in memory until ``position`` is asked for.
 
     Args:
         folder: of the run. filename: within it.
@@ -20,23 +26,67 @@ class JsonLinesLogger:
     def __init__(self, folder: str | Path, filename: str = "logs.json") -> None:
         self.path = Path(folder) / filename
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._synced = self._size()  # bytes that are on the disk for good
+        self._since = bytearray()  # all lines after these; in the file, too, unless it failed
+        self._behind = False
 
     def log(self, values: dict[str, Any]) -> None:
         """Append one object and hand it to the operating system at once. NaN and infinity become null."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(_finite(values)) + "\n")
+        line = (json.dumps(_finite(values)) + "\n").encode()
+        expected = self._synced + len(self._since)
+        self._since += line
+        try:
+            if self._behind or self._size() != expected:
+                self._write_since()
+            else:
+                with self.path.open("ab") as file:
+                    file.write(line)
+        except OSError as error:
+            if not self._behind:
+                log.warning("%s takes no lines for now (%s); they wait in memory", self.path, error.strerror)
+            self._behind = True
 
     def position(self) -> int:
-        """Bytes written so far; a saved state remembers it."""
-        return self.path.stat().st_size if self.path.exists() else 0
+        """Bytes written so far, which are on the disk then; a saved state remembers it.
+
+        Raises:
+            OSError: If the disk does not take them.
+        """
+        if self._behind or self._size() != self._synced + len(self._since):
+            self._write_since()
+        if self._since:
+            self._behind = True  # what a failing fsync has lost, a second one does not report
+            with self.path.open("rb") as file:
+                os.fsync(file.fileno())
+            self._behind = False
+        self._synced += len(self._since)
+        self._since.clear()
+        return self._synced
 
     def rewind(self, position: int) -> None:
         """Forget what was written after a saved state; a file that is shorter than that is left alone."""
-        if self.position() > position:
+        if self._size() > position:
             os.truncate(self.path, position)
+        elif self._size() < position:
+            log.warning("%s is shorter than it was: lines before the saved state are lost", self.path)
+        self._synced, self._behind = self._size(), False
+        self._since.clear()
 
     def close(self) -> None:
         """Nothing is held open."""
+
+    def _size(self) -> int:
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def _write_since(self) -> None:
+        """Write all lines since the last ``position`` again, over whatever became of them."""
+        if self._size() < self._synced:
+            raise OSError(errno.ESTALE, "it lost lines that were written before", str(self.path))
+        with self.path.open("r+b" if self._synced else "wb") as file:
+            file.truncate(self._synced)
+            file.seek(self._synced)
+            file.write(self._since)
+        self._behind = False
 
 
 class WandbLogger(JsonLinesLogger):

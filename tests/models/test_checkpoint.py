@@ -84,7 +84,7 @@ def test_without_its_encoder_a_checkpoint_leaves_the_encoder_alone(tmp_path):
 
 def test_a_failing_write_leaves_the_old_file(folder, monkeypatch):
     before = weights(folder).read_bytes()
-    monkeypatch.setattr("models.checkpoint.save_file", lambda *_, **__: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr("utils.tensor_files.save_file", lambda *_, **__: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         write_checkpoint(weights(folder), wall_model(seed=1), 4, {}, with_encoder=True)
     assert weights(folder).read_bytes() == before

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
-import models.checkpoint
+import utils.tensor_files
 from models.checkpoint import read_checkpoint
 from tests.training.tiny import BRIEF_PLANS, STATE, build, header, run, without_times
 from training.state import FILENAME, read_state, write_state
 from utils.interrupts import StopRequested
+from utils.patience import DiskError
 
 SAVING = ("training.save_every_x_batch=2", "training.max_batches=3", "training.num_reconstruct_samples=0")
 
@@ -334,16 +336,17 @@ def test_a_missing_replay_entry_is_named(tmp_path):
 
 def test_an_error_while_saving_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     trainer = build(tmp_path / "run", *states("training.save_every_x_batch=1"))
-    original, calls = models.checkpoint.save_file, []
+    original, calls = utils.tensor_files.save_file, []
 
     def full(tensors, path, **options):
         original(tensors, path, **options)
         calls.append(path)
         if len(calls) == 3:
-            raise OSError(28, "No space left on device")
+            raise SafetensorError("I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(models.checkpoint, "save_file", full)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr(utils.tensor_files, "save_file", full)
+    trainer.patience.minutes = 0
+    with pytest.raises(DiskError, match=r"^the weights could not be written: .*No space left on device .*resume="):
         trainer.fit()
     assert read_checkpoint(tmp_path / "run").about["step"] == 2
     assert not list((tmp_path / "run").rglob("*.tmp"))

@@ -1,5 +1,11 @@
+import errno
 import json
+import logging
 import math
+import os
+from pathlib import Path
+
+import pytest
 
 from utils.loggers import JsonLinesLogger, read_json_lines
 
@@ -62,3 +68,65 @@ def test_a_last_line_that_was_cut_off_is_left_out(tmp_path):
     path = tmp_path / "logs.json"
     path.write_text('{"step": 1}\n{"step": 2}\n{"st')
     assert read_json_lines(path) == [{"step": 1}, {"step": 2}]
+
+
+def steps(logger):
+    return [line["step"] for line in read_json_lines(logger.path)]
+
+
+def test_lines_that_a_disk_refuses_wait_and_come_in_order(tmp_path, monkeypatch, caplog):
+    logger = JsonLinesLogger(tmp_path)
+    logger.log({"step": 1})
+    logger.position()
+    original, refusing = Path.open, [True]
+
+    def full(self, mode="r", *rest, **options):
+        if "b" in mode and mode != "rb" and refusing[0]:
+            with original(self, "ab") as file:
+                file.write(b'{"st')  # what still fits
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return original(self, mode, *rest, **options)
+
+    monkeypatch.setattr(Path, "open", full)
+    with caplog.at_level(logging.WARNING):
+        logger.log({"step": 2})
+        logger.log({"step": 3})
+    assert len([record for record in caplog.records if "wait in memory" in record.message]) == 1
+    with pytest.raises(OSError, match="No space left"):
+        logger.position()
+    refusing[0] = False
+    logger.log({"step": 4})
+    assert steps(logger) == [1, 2, 3, 4]
+    assert logger.position() == logger.path.stat().st_size
+
+
+def test_lines_written_while_the_folder_was_another_one_are_not_lost(tmp_path):
+    """A mount that goes leaves its mount point, an empty folder that takes lines."""
+    folder = tmp_path / "run"
+    logger = JsonLinesLogger(folder)
+    logger.log({"step": 1})
+    logger.position()
+    logger.log({"step": 2})
+    folder.rename(tmp_path / "mounted")
+    folder.mkdir()
+    logger.log({"step": 3})
+    with pytest.raises(OSError, match="lost lines"):
+        logger.position()
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+    (tmp_path / "mounted").rename(folder)
+    logger.log({"step": 4})
+    assert steps(logger) == [1, 2, 3, 4]
+
+
+def test_lines_that_a_failing_sync_may_have_lost_are_written_again(tmp_path, monkeypatch):
+    logger = JsonLinesLogger(tmp_path)
+    logger.log({"step": 1})
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", lambda handle: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
+        with pytest.raises(OSError, match="Input/output"):
+            logger.position()
+    logger.path.write_bytes(b"\0" * logger.path.stat().st_size)  # as file systems leave it
+    assert logger.position() == logger.path.stat().st_size
+    assert steps(logger) == [1]

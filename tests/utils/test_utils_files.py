@@ -1,6 +1,8 @@
+import errno
 import hashlib
 import json
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -41,13 +43,30 @@ def test_a_block_that_writes_nothing_is_an_error_and_changes_nothing(tmp_path):
     assert path.read_text() == "old"
 
 
-def test_the_data_are_on_the_disk_before_the_name_is(tmp_path, monkeypatch):
+def test_the_data_are_on_the_disk_before_the_name_is_and_then_the_name(tmp_path, monkeypatch):
+    """After a power loss there is the old file or the new one, whole; and the new one once the writer says so."""
     order = []
     fsync, replace = os.fsync, Path.replace
-    monkeypatch.setattr(os, "fsync", lambda handle: (order.append("sync"), fsync(handle)))
+
+    def sync(handle):
+        order.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else os.fstat(handle).st_size)
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", sync)
     monkeypatch.setattr(Path, "replace", lambda self, target: (order.append("rename"), replace(self, target)))
     write_text(tmp_path / "file", "text")
-    assert order == ["sync", "rename"]
+    assert order == [4, "rename", "folder"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_a_failing_write_names_the_file_that_was_to_be(tmp_path, number):
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(OSError) as caught, atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise OSError(number, os.strerror(number))
+    assert (caught.value.errno, caught.value.filename) == (number, str(path))
+    assert path.read_text() == "old" and names(tmp_path) == ["file"]
 
 
 def test_json_and_text(tmp_path):

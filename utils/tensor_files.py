@@ -1,0 +1,82 @@
+"""Writing tensors so that a disk that does not take them is what the error says, whatever the library makes of it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+_SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")  # as Rust writes it
+
+
+class _Witness:
+    """A file that remembers what went wrong: torch turns every failing write into a RuntimeError about its archive."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.error: BaseException | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return self.file.write(data)
+        except BaseException as error:  # Ctrl-C, too
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def write_torch(path: Path, value: object) -> None:
+    """``torch.save``; the bytes do not depend on the file's name. Not atomic by itself.
+
+    Raises:
+        OSError: If the disk does not take it.
+    """
+    with path.open("wb") as file:
+        witness = _Witness(file)
+        try:
+            torch.save(value, witness)  # type: ignore[arg-type]  # it asks for write and flush only
+        except RuntimeError:
+            if witness.error is None:
+                raise
+            raise witness.error from None
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """``safetensors.torch.save_file``, with the permissions that other files have. Not atomic by itself.
+
+    Raises:
+        OSError: If the disk does not take it.
+    """
+    try:
+        save_file(dict(tensors), path, metadata=dict(metadata))
+    except SafetensorError as error:
+        number = _SYSTEM_ERROR.search(str(error))
+        if number is None:
+            raise OSError(f"{path.parent}: {error}") from error
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+    path.chmod(0o666 & ~_umask())  # safetensors would keep it from everybody else
+
+
+def tensor_bytes(value: object) -> int:
+    """Bytes of all tensors in nested containers: about the size of their file."""
+    if isinstance(value, Tensor):
+        return value.numel() * value.element_size()
+    if isinstance(value, Mapping):
+        return sum(tensor_bytes(item) for item in value.values())
+    return sum(tensor_bytes(item) for item in value) if isinstance(value, list | tuple) else 0
+
+
+def _umask() -> int:
+    """Of this process; it can only be read by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
