@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.dropout import Dropout
 from models.parts import Predictor
 
 
@@ -18,26 +19,37 @@ class Attention(nn.Module):
     def __init__(self, dim: int, heads: int, dim_head: int, dropout: float, tokens_per_frame: int) -> None:
         super().__init__()
         self.heads = heads
-        self.dropout = dropout
+        self.dropout = Dropout(dropout)
         self.tokens_per_frame = tokens_per_frame
         self.norm = nn.LayerNorm(dim)
         self.to_qkv = nn.Linear(dim, 3 * heads * dim_head, bias=False)
-        self.to_out = nn.Sequential(nn.Linear(heads * dim_head, dim), nn.Dropout(dropout))
+        self.to_out = nn.Sequential(nn.Linear(heads * dim_head, dim), Dropout(dropout))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, F * P, dim) -> (B, F * P, dim)."""
         query, key, value = self.to_qkv(self.norm(tokens)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        dropout = self.dropout if self.training else 0.0
+        if self._writes_attention_out(query):
+            query, key, value = (part.contiguous() for part in (query, key, value))  # once, not for every frame
         # One call per frame instead of one masked call: nothing hidden is computed, and kernels that know no masks fit.
         seen = range(self.tokens_per_frame, tokens.shape[1] + 1, self.tokens_per_frame)
         attended = [
-            F.scaled_dot_product_attention(
-                query[:, :, end - self.tokens_per_frame : end], key[:, :, :end], value[:, :, :end], dropout_p=dropout
-            )
+            self._attend(query[:, :, end - self.tokens_per_frame : end], key[:, :, :end], value[:, :, :end])
             for end in seen
         ]
         joined = attended[0] if len(attended) == 1 else torch.cat(attended, dim=2)
         return self.to_out(joined.transpose(1, 2).flatten(2))
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attention of some queries to all keys, (B, heads, n, dim_head) each, with dropout on its weights."""
+        if self._writes_attention_out(query):
+            weights = torch.softmax((query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1), -1)
+            return self.dropout(weights) @ value
+        dropout = self.dropout.p if self.dropout.acts() else 0.0
+        return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+
+    def _writes_attention_out(self, query: Tensor) -> bool:
+        """Torch has no fused kernel with dropout for a CPU, and its other one draws slowly."""
+        return self.dropout.acts() and self.dropout.is_fast_on(query)
 
     def _load_from_state_dict(self, state_dict: MutableMapping[str, Any], prefix: str, *args: Any) -> None:
         """Drop the causal mask that released checkpoints carry as a (1, 1, n, n) buffer named ``bias``."""
@@ -53,7 +65,7 @@ class FeedForward(nn.Module):
     def __init__(self, dim: int, hidden: int, dropout: float) -> None:
         super().__init__()
         widen, narrow = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
-        self.net = nn.Sequential(nn.LayerNorm(dim), widen, nn.GELU(), nn.Dropout(dropout), narrow, nn.Dropout(dropout))
+        self.net = nn.Sequential(nn.LayerNorm(dim), widen, nn.GELU(), Dropout(dropout), narrow, Dropout(dropout))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, n, dim) -> (B, n, dim)."""
@@ -119,7 +131,7 @@ class ViTPredictor(Predictor):
         self.num_patches = num_patches
         self.num_frames = num_frames
         self.pos_embedding = nn.Parameter(torch.randn(1, num_frames * num_patches, dim))
-        self.dropout = nn.Dropout(emb_dropout)
+        self.dropout = Dropout(emb_dropout)
         self.transformer = Transformer(
             depth, dim, mlp_dim, heads=heads, dim_head=dim_head, dropout=dropout, tokens_per_frame=num_patches
         )

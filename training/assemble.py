@@ -15,6 +15,7 @@ from datasets.normalizer import Normalizer
 from datasets.trajectories import Trajectories
 from datasets.windows import WindowDataset
 from models.checkpoint import parentage, write_model_config
+from models.dropout import choose_dropout
 from models.loading import stored_normalizer
 from models.parts import Decoder, Encoder
 from models.world_model import WorldModel
@@ -49,6 +50,7 @@ def build_trainer(config: Mapping[str, Any], explicit: Set[str], device: torch.d
     method: Method = instantiate(config["method"])
     method.attach(start.model)
     model, settings = start.model, _settings(config, start, method)
+    choose_dropout(model, fast=config["training"]["fast_dropout"])
     optimizers = Optimizers(model, _rates(config["training"], start), **_trained_parts(settings))
     check_method(method, settings)
     regularizer = _regularizer(config, start, settings)

@@ -87,7 +87,9 @@ def test_overrides_that_agree_with_the_checkpoint_are_welcome(tmp_path, base):
 
 
 def test_dropout_may_be_changed_when_finetuning(tmp_path, base):
-    assert finetune(tmp_path, base, "predictor.dropout=0.3").model.predictor.vit.transformer.layers[0][0].dropout == 0.3
+    assert (
+        finetune(tmp_path, base, "predictor.dropout=0.3").model.predictor.vit.transformer.layers[0][0].dropout.p == 0.3
+    )
 
 
 def test_finetuning_keeps_the_units_of_the_base(tmp_path, base, wall_root, monkeypatch):
