@@ -65,7 +65,8 @@ class InitNet(nn.Module):
         patches = torch.cat([_per_patch(start), _per_patch(goal)], -1)  # (B, P, 2 (D + E))
         tokens = self.embed(patches) + self.positions
         queries = self.queries.expand(len(tokens), -1, -1).to(tokens.dtype)
-        return self.head(self.transformer(torch.cat([tokens, queries], 1))[:, -self.horizon :])
+        predicted, _ = self.transformer(torch.cat([tokens, queries], 1))
+        return self.head(predicted[:, -self.horizon :])
 
 
 def _per_patch(latent: Latent) -> Tensor:

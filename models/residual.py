@@ -7,7 +7,7 @@ import itertools
 import torch
 from torch import Tensor, nn
 
-from models.parts import Predictor
+from models.parts import Memory, Predictor
 from models.vit import ViTPredictor
 
 
@@ -41,7 +41,18 @@ class ResidualViT(Predictor):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, F * P, dim) -> (B, F * P, dim), each frame's tokens one model step later."""
-        return tokens + self.head(self.vit(self.embed(tokens)))
+        return self.extend(tokens, remember=False)[0]
+
+    def extend(
+        self, tokens: Tensor, memory: Memory = (), wanted: int | None = None, remember: bool = True
+    ) -> tuple[Tensor, Memory]:
+        """See the base class; the memory is the ViT's."""
+        predicted, memory = self.vit.extend(self.embed(tokens), memory, wanted, remember)
+        return tokens[:, tokens.shape[1] - predicted.shape[1] :] + self.head(predicted), memory
+
+    def compiled_parts(self) -> list[nn.Module]:
+        """See the base class."""
+        return self.vit.compiled_parts()
 
 
 class ResidualMLP(Predictor):

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.dropout import Dropout
-from models.parts import Predictor
+from models.parts import Memory, Predictor
 
 
 class Attention(nn.Module):
@@ -25,31 +25,51 @@ class Attention(nn.Module):
         self.to_qkv = nn.Linear(dim, 3 * heads * dim_head, bias=False)
         self.to_out = nn.Sequential(nn.Linear(heads * dim_head, dim), Dropout(dropout))
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(B, F * P, dim) -> (B, F * P, dim)."""
-        query, key, value = self.to_qkv(self.norm(tokens)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+    def forward(self, tokens: Tensor, past: Memory, wanted: int) -> tuple[Tensor, Memory]:
+        """(B, F * P, dim) -> (B, wanted, dim) of the last tokens, and the keys and values of all frames.
+
+        Args:
+            past: keys and values (B, heads, m, d) of earlier frames, or nothing.
+        """
+        query, key, value = self._project(self.norm(tokens), wanted)
+        if past:
+            key, value = torch.cat([past[0], key], 2), torch.cat([past[1], value], 2)
         if self._writes_attention_out(query):
             query, key, value = (part.contiguous() for part in (query, key, value))  # once, not for every frame
         # One call per frame instead of one masked call: nothing hidden is computed, and kernels that know no masks fit.
-        seen = range(self.tokens_per_frame, tokens.shape[1] + 1, self.tokens_per_frame)
+        size, total = self.tokens_per_frame, key.shape[2]
         attended = [
-            self._attend(query[:, :, end - self.tokens_per_frame : end], key[:, :, :end], value[:, :, :end])
-            for end in seen
+            self._attend(part, key[:, :, :end], value[:, :, :end])
+            for part, end in zip(query.split(size, 2), range(total - wanted + size, total + 1, size), strict=True)
         ]
         joined = attended[0] if len(attended) == 1 else torch.cat(attended, dim=2)
-        return self.to_out(joined.transpose(1, 2).flatten(2))
+        return self.to_out(joined.transpose(1, 2).flatten(2)), (key, value)
+
+    def _project(self, normed: Tensor, wanted: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B, heads, wanted, d) of the last tokens, keys and values (B, heads, F * P, d) of all."""
+        unused = normed.shape[1] - wanted
+        if not unused:
+            query, key, value = self.to_qkv(normed).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+            return query, key, value
+        of_query, of_rest = self.to_qkv.weight.tensor_split([self.to_qkv.out_features // 3])
+        key, value = F.linear(normed, of_rest).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        query = F.linear(normed[:, unused:], of_query).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return query, key, value
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Attention of some queries to all keys, (B, heads, n, dim_head) each, with dropout on its weights."""
         if self._writes_attention_out(query):
-            weights = torch.softmax((query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1), -1)
+            scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
+            weights = torch.softmax(scores, -1, dtype=scores.dtype)
             return self.dropout(weights) @ value
         dropout = self.dropout.p if self.dropout.acts() else 0.0
         return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
 
     def _writes_attention_out(self, query: Tensor) -> bool:
-        """Torch has no fused kernel with dropout for a CPU, and its other one draws slowly."""
-        return self.dropout.acts() and self.dropout.is_fast_on(query)
+        """Torch's fused kernel for a CPU knows no dropout, and takes three times as long as these products in bf16."""
+        if self.dropout.acts():
+            return self.dropout.is_fast_on(query)
+        return query.device.type == "cpu" and query.dtype == torch.bfloat16
 
     def _load_from_state_dict(self, state_dict: MutableMapping[str, Any], prefix: str, *args: Any) -> None:
         """Drop the causal mask that released checkpoints carry as a (1, 1, n, n) buffer named ``bias``."""
@@ -83,12 +103,23 @@ class Transformer(nn.Module):
         )
         self.norm = nn.LayerNorm(dim)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(B, F * P, dim) -> (B, F * P, dim)."""
-        for layer in self.layers:
-            for sublayer in cast(nn.ModuleList, layer):  # attention, then MLP
-                tokens = tokens + sublayer(tokens)
-        return self.norm(tokens)
+    def forward(
+        self, tokens: Tensor, memory: Memory = (), wanted: int | None = None, remember: bool = False
+    ) -> tuple[Tensor, Memory]:
+        """(B, F * P, dim) -> (B, wanted, dim) of the last tokens, and the keys and values of each layer in turn.
+
+        Earlier tokens take no part in the last layer beyond their keys and values. See ``Predictor.extend``.
+        """
+        kept: list[Tensor] = []
+        wanted = tokens.shape[1] if wanted is None else wanted
+        for number, layer in enumerate(self.layers):
+            attention, mlp = cast(nn.ModuleList, layer)
+            here = wanted if number + 1 == len(self.layers) else tokens.shape[1]
+            change, seen = attention(tokens, memory[2 * number : 2 * number + 2], here)
+            tokens = tokens[:, tokens.shape[1] - here :] + change
+            tokens = tokens + mlp(tokens)
+            kept += seen if remember else ()
+        return self.norm(tokens[:, tokens.shape[1] - wanted :]), tuple(kept)
 
 
 class ViTPredictor(Predictor):
@@ -143,13 +174,29 @@ class ViTPredictor(Predictor):
         Raises:
             ValueError: If the tokens are not F whole frames with 1 <= F <= ``num_frames``.
         """
-        count = tokens.shape[1]
+        return self.extend(tokens, remember=False)[0]
+
+    def extend(
+        self, tokens: Tensor, memory: Memory = (), wanted: int | None = None, remember: bool = True
+    ) -> tuple[Tensor, Memory]:
+        """See the base class. The memory holds keys and values: a later frame changes none of an earlier one's.
+
+        Raises:
+            ValueError: As ``forward``, counting the frames in ``memory``.
+        """
+        first = memory[0].shape[2] if memory else 0
+        count = first + tokens.shape[1]
         if count % self.num_patches or not 0 < count <= self.pos_embedding.shape[1]:
             raise ValueError(
                 f"the predictor takes 1 to {self.num_frames} frames (num_hist) of {self.num_patches} tokens, "
                 f"got {count} tokens"
             )
-        return self.transformer(self.dropout(tokens + self.pos_embedding[:, :count]))
+        placed = self.dropout(tokens + self.pos_embedding[:, first:count])
+        return self.transformer(placed, memory, wanted, remember)
+
+    def compiled_parts(self) -> list[nn.Module]:
+        """See the base class."""
+        return [self.transformer]
 
     def _load_from_state_dict(self, state_dict: MutableMapping[str, Any], prefix: str, *args: Any) -> None:
         positions = state_dict.get(prefix + "pos_embedding")

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.imagination import Imagination
 from models.initnet import InitNet
-from models.latent import Latent
+from models.latent import Latent, cat_latents
 from models.parts import Decoder, Encoder, Predictor
 from models.tokens import TokenLayout
 
@@ -52,7 +53,10 @@ class WorldModel(nn.Module):
         decoder: visual features -> images in [-1, 1]; None if built without. It never influences the dynamics.
         num_hist: H, frames the predictor was trained to see.
         initnet: start and goal latents -> proposed action blocks; None in most models. Only planners ask for it.
+        reuse_history: whether rollouts reuse what they have computed of earlier frames, see ``Imagination``.
     """
+
+    reuse_history = True
 
     def __init__(
         self,
@@ -89,9 +93,7 @@ class WorldModel(nn.Module):
 
     def predict_tokens(self, tokens: Tensor) -> Tensor:
         """Tokens one model step after each frame of ``tokens`` (B, T <= H, P', D'), each seeing itself and the past."""
-        if self.predictor is None:
-            raise ValueError("this world model was built with has_predictor=false: it cannot predict")
-        return self.predictor(tokens.flatten(1, 2)).view_as(tokens)
+        return self.require_predictor()(tokens.flatten(1, 2)).view_as(tokens)
 
     def predict(self, latent: Latent, actions: Tensor) -> Latent:
         """Latents (B, T) one model step after ``latent`` (B, T <= H) under z-scored ``actions`` (B, T, A)."""
@@ -120,32 +122,13 @@ class WorldModel(nn.Module):
         that both are the same for H = 1; the released ``custom`` one put its first patch's proprio into every patch,
         which ``tiles_proprio`` (``rollout_type: custom_as_released``) repeats.
         """
-        num_frames = context.num_frames
-        steps = actions.shape[1] - num_frames + 1
-        seen = self.num_hist if num_context is None else num_context
-        if steps < 1 or not 1 <= seen <= self.num_hist:
+        past = context.num_frames - 1
+        if actions.shape[1] <= past:
             raise ValueError(
-                f"rollout of {num_frames} context frames needs at least {num_frames} actions and 1 <= num_context <= "
-                f"{self.num_hist}; got {actions.shape[1]} actions, num_context={seen}"
+                f"a rollout of {past + 1} context frames needs at least {past + 1} actions, got {actions.shape[1]}"
             )
-        embedded = self.action_encoder(actions)
-        first = max(0, num_frames - seen)  # older frames can never be seen
-        window = self.layout.assemble(context[:, first:], embedded[:, first:num_frames])
-        predicted: list[Tensor] = []
-        for step in range(steps):
-            newest = self.predict_tokens(window[:, -seen:])[:, -1:]
-            predicted.append(newest)
-            if step + 1 < steps:
-                action = embedded[:, num_frames + step : num_frames + step + 1]
-                if tiles_proprio:
-                    seen_again = self.layout.assemble(self.layout.split(newest), action)
-                else:
-                    seen_again = self.layout.with_action(newest, action)
-                window = torch.cat([window, seen_again], 1)[:, -seen:]
-        imagined = self.layout.split(torch.cat(predicted, 1))
-        return Latent(
-            torch.cat([context.visual, imagined.visual], 1), torch.cat([context.proprio, imagined.proprio], 1)
-        )
+        imagine = Imagination(self, context, actions[:, :past], num_context, tiles_proprio)
+        return cat_latents([context, imagine(actions[:, past:])], 1)
 
     def windows(self, latent: Latent, actions: Tensor) -> Windows:
         """All windows of H + 1 consecutive frames of sequences (B, F), as (B * (F - H)) teacher-forcing examples.
@@ -186,6 +169,16 @@ class WorldModel(nn.Module):
             ValueError: If the model has no initialisation network.
         """
         return self.require_initnet()(start, goal).float()  # planners go on from it, in small steps
+
+    def require_predictor(self) -> Predictor:
+        """The predictor.
+
+        Raises:
+            ValueError: If the model has none.
+        """
+        if self.predictor is None:
+            raise ValueError("this world model was built with has_predictor=false: it cannot predict")
+        return self.predictor
 
     def require_initnet(self) -> InitNet:
         """The initialisation network.

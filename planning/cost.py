@@ -9,6 +9,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from models.imagination import Imagination
 from models.latent import Latent, cat_latents
 from models.rollout_type import ROLLOUT_TYPES, RolloutType
 from models.world_model import WorldModel
@@ -49,7 +50,8 @@ class LatentGoalCost:
     ) -> None:
         self.model, self.objective = model, objective
         self.context, self.past_actions, self.goal = context, past_actions, goal
-        self.rollout = rollout
+        with torch.no_grad():
+            self._imagine = Imagination(model, context, past_actions, rollout.num_context, rollout.tiles_proprio)
         self.budget = int(memory_budget_gb * 2**30)
         self.progress = progress
 
@@ -90,10 +92,8 @@ class LatentGoalCost:
 
     def _rollout(self, actions: Tensor, first: int, n: int) -> Latent:
         episode = torch.arange(first, first + actions.shape[0], device=actions.device) // n
-        sequence = torch.cat([self.past_actions[episode], actions], 1)
-        kind = self.rollout
-        imagined = self.model.rollout(self.context[episode], sequence, kind.num_context, kind.tiles_proprio)
-        return imagined[:, self.context.num_frames - 1 :]
+        present = self.context[:, self.context.num_frames - 1 :][episode]
+        return cat_latents([present, self._imagine(actions, episode)], 1)
 
 
 class _ChunkedCost(torch.autograd.Function):

@@ -214,9 +214,10 @@ class WitnessedNoise(EpisodeNoise):
 
 
 def batch_sizes(module: nn.Module) -> list[int]:
-    """A list that grows by the number of rows of every call of ``module`` from now on."""
+    """A list that grows by the number of rows of every call of ``module`` from now on; a predictor may be extended."""
     sizes: list[int] = []
-    module.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    called = module.transformer if isinstance(module, ViTPredictor) else module
+    called.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
     return sizes
 
 
