@@ -25,12 +25,13 @@ class Attention(nn.Module):
         self.to_qkv = nn.Linear(dim, 3 * heads * dim_head, bias=False)
         self.to_out = nn.Sequential(nn.Linear(heads * dim_head, dim), Dropout(dropout))
 
-    def forward(self, tokens: Tensor, past: Memory, wanted: int) -> tuple[Tensor, Memory]:
+    def forward(self, tokens: Tensor, past: Memory = (), wanted: int | None = None) -> tuple[Tensor, Memory]:
         """(B, F * P, dim) -> (B, wanted, dim) of the last tokens, and the keys and values of all frames.
 
         Args:
             past: keys and values (B, heads, m, d) of earlier frames, or nothing.
         """
+        wanted = tokens.shape[1] if wanted is None else wanted
         query, key, value = self._project(self.norm(tokens), wanted)
         if past:
             key, value = torch.cat([past[0], key], 2), torch.cat([past[1], value], 2)

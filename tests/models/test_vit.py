@@ -44,7 +44,7 @@ def test_attention_is_the_softmax_over_own_and_earlier_frames(tokens):
     scores = query @ key.transpose(-1, -2) / 5**0.5
     weights = F.softmax(scores.masked_fill(frame[:, None] < frame, -torch.inf), dim=-1)
     expected = attention.to_out((weights @ value).transpose(1, 2).reshape(2, -1, 10))
-    torch.testing.assert_close(attention(tokens, (), tokens.shape[1])[0], expected, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(attention(tokens)[0], expected, atol=1e-6, rtol=1e-5)
 
 
 def test_a_token_depends_on_all_tokens_of_its_own_and_earlier_frames_only(predictor, tokens):
