@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: one table, and the same as JSON."""
+"""``python -m benchmarks``: one table, and the same as JSON. Hydra overrides of train.py and plan.py may follow."""
 
 from __future__ import annotations
 
@@ -6,68 +6,133 @@ import utils.runtime as runtime  # first: it sets the thread environment before 
 
 # isort: split
 import argparse
-import json
+import logging
+import re
 import sys
 import tempfile
-from dataclasses import asdict
-from itertools import chain
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from benchmarks.cases import SIZES, model_cases
-from benchmarks.measure import Timing, matmul_ceiling, measure
-from benchmarks.simulation import reading_cases, simulator_cases
-from utils.files import write_json
+import torch
+from hydra.errors import InstantiationException
+from tqdm import tqdm
+
+from benchmarks.bars import check_bars
+from benchmarks.cases import all_cases, settings
+from benchmarks.ceiling import CUBES, Ceiling
+from benchmarks.measure import Case, Pace, Timing, measure
+from benchmarks.setting import Setting
+from benchmarks.table import HEAD, earlier, line, save
+
+INTERRUPTED = 130  # what a shell says of a command that Ctrl-C ended
 
 
 def main() -> None:
-    """Measure, print, save, compare."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--size", choices=[*SIZES, "both"], default="small", help="of the model (default: small)")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--threads", type=int, default=1, help="of one torch operation (default: 1)")
-    parser.add_argument("--seconds", type=float, default=2.0, help="for each line, at least")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/latest.json"))
-    parser.add_argument("--compare", type=Path, help="an earlier JSON file: prints the ratio of every line")
-    options = parser.parse_args()
-    device = runtime.pick_device(options.device)
-    runtime.set_threads(options.threads)
-    before = {} if options.compare is None else _earlier(options.compare)
-    say = sys.stdout.write
-    say(f"matrix product, float32: {matmul_ceiling(device):.0f} GFLOP/s on {device}, {options.threads} threads\n")
-    titles = f"{'GFLOP/item':>11}{'GFLOP/s':>9}{'of ceiling':>11}{'peak GB':>9}{'x plain':>9}"
-    say(f"{'':34}{'items/s':>14}  {'':10}{titles}\n")
-    timings = []
-    with tempfile.TemporaryDirectory() as folder:
-        sizes = SIZES if options.size == "both" else [options.size]
-        data = reading_cases(Path(folder))
-        for case in chain(simulator_cases(), data, *(model_cases(size, Path(folder) / size, device) for size in sizes)):
-            timings.append(measure(case, device, options.seconds))
-            say(_line(timings[-1], before) + "\n")
-            sys.stdout.flush()
-    described = {"environment": runtime.describe_environment(), "timings": [asdict(timing) for timing in timings]}
-    write_json(options.out, described)
-    say(f"written to {options.out}\n")
-
-
-def _line(timing: Timing, before: dict[str, float]) -> str:
-    digits = 0 if timing.items_per_second >= 100 else 2
-    line = f"{timing.name:34}{timing.items_per_second:14,.{digits}f}  {timing.unit:10}"
-    if timing.gflops:
-        line += f"{timing.gflop_per_item:11.4f}{timing.gflops:9.1f}{100 * timing.fraction:10.0f}%"
-    else:
-        line += " " * 31
-    line += f"{timing.peak_gb:9.2f}" + (f"{timing.speedup:8.1f}x" if timing.speedup else " " * 9)
-    if timing.name in before:
-        line += f"   {timing.items_per_second / before[timing.name]:.2f} x"
-    return line
-
-
-def _earlier(path: Path) -> dict[str, float]:
+    """Parse, measure, and say what went wrong in one line."""
+    options = _parser().parse_intermixed_args()
+    logging.basicConfig(level=logging.ERROR)  # that models are untrained is no news here
     try:
-        timings = json.loads(path.read_text(encoding="utf-8"))["timings"]
-    except (OSError, ValueError, KeyError) as error:
-        sys.exit(f"error: --compare {path}: not a file of an earlier run ({error})")
-    return {timing["name"]: timing["items_per_second"] for timing in timings}
+        device = runtime.pick_device(options.device)
+        runtime.set_threads(options.threads)
+        before = {} if options.compare is None else earlier(options.compare)
+        with tempfile.TemporaryDirectory() as folder:
+            chosen = settings(options, device, Path(folder))
+            pace = Pace(0.0, 1, options.plain) if options.quick else Pace(options.seconds, 3, options.plain)
+            if options.bars:
+                timings = check_bars(device, Path(folder), pace, options.overrides)
+                save(options.json, _about(options, device), timings)
+            else:
+                _table(options, device, chosen, Path(folder), pace, before)
+    except (ValueError, InstantiationException) as error:
+        sys.exit("error: " + str(error.__cause__ or error).replace("\n", " "))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    add = parser.add_argument
+    add("overrides", nargs="*", help="Hydra overrides, e.g. planner.lr=0.1; each is taken by the cases that know it")
+    add("--only", metavar="PATTERN", default="", help="lines whose name this regular expression matches")
+    add("--list", action="store_true", help="print the names of the lines and stop")
+    add("--size", choices=["small", "full", "both"], default="both", help="of the model (default: both)")
+    add("--history", choices=["1", "3", "both"], default="both", help="frames of context (default: both)")
+    add("--dtype", choices=["float32", "bf16", "both"], default="float32", help="of the networks (default: float32)")
+    add("--device", default="auto")
+    add("--threads", type=int, help="of one torch operation (default: torch's choice)")
+    add("--seconds", type=float, default=2.0, help="for each line, at least (default: 2)")
+    add("--quick", action="store_true", help="each line once, without repeats")
+    add("--plain", action="store_true", help="time the plain ways too, in turn, and print the ratio")
+    add("--whole", action="store_true", help="run planning calls to their end instead of a slice (a GPU's job)")
+    add("--bars", action="store_true", help="check the speeds and the memory that are promised")
+    add("--json", type=Path, default=Path("benchmarks/results/latest.json"), help="where the numbers go")
+    add("--compare", type=Path, help="an earlier JSON file: prints the ratio of every line")
+    return parser
+
+
+def _table(
+    options: argparse.Namespace,
+    device: torch.device,
+    chosen: Sequence[Setting],
+    folder: Path,
+    pace: Pace,
+    before: dict[str, float],
+) -> None:
+    cases = [case for case in all_cases(chosen, folder) if re.search(options.only, case.name, re.IGNORECASE)]
+    if not cases:
+        raise ValueError(f"--only {options.only}: no line has such a name; --list prints them all")
+    if options.list:
+        sys.stdout.write("\n".join(case.name for case in cases) + "\n")
+        return
+    ceilings: dict[torch.dtype, Ceiling] = {}
+    for dtype in {case.dtype: None for case in cases}:
+        ceilings[dtype] = Ceiling(device, dtype)
+        sides = " and ".join(map(str, CUBES[device.type]))
+        sys.stdout.write(
+            f"matrix product, {str(dtype).removeprefix('torch.')}: {ceilings[dtype].measure():.0f} GFLOP/s on "
+            f"{device}, {torch.get_num_threads()} threads (the better of sides {sides})\n"
+        )
+    sys.stdout.write(HEAD + "\n")
+    timings: list[Timing] = []
+    stopped = _run(cases, device, pace, ceilings, before, timings, options)
+    sys.stdout.write(f"written to {options.json}\n")
+    if stopped:
+        sys.exit(INTERRUPTED)
+
+
+def _run(
+    cases: Sequence[Case],
+    device: torch.device,
+    pace: Pace,
+    ceilings: dict[torch.dtype, Ceiling],
+    before: dict[str, float],
+    timings: list[Timing],
+    options: argparse.Namespace,
+) -> bool:
+    """Measure into ``timings``, saving after every line; whether Ctrl-C ended it early."""
+    about = _about(options, device)
+    with tqdm(cases, unit="line", leave=False, disable=None) as bar:
+        try:
+            for case in bar:
+                bar.set_description(case.name)
+                timings.append(measure(case, device, pace, ceilings))
+                _say(line(timings[-1], before))
+                save(options.json, about, timings)
+        except KeyboardInterrupt:
+            _say(f"interrupted; {len(timings)} of {len(cases)} lines are measured")
+            save(options.json, about, timings)
+            return True
+    return False
+
+
+def _say(text: str) -> None:
+    """A line above the progress bar."""
+    tqdm.write(text, file=sys.stdout)
+    sys.stdout.flush()
+
+
+def _about(options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    given = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
+    return {"environment": runtime.describe_environment() | {"device": str(device)}, "options": given}
 
 
 if __name__ == "__main__":

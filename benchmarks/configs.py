@@ -1,18 +1,40 @@
-"""The configs that the cases are built from."""
+"""The configs that the cases are built from, and the user's own overrides of them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
 
 from utils.cli import plain
 
 CONFIG = Path(__file__).resolve().parent.parent / "conf"
 
 
-def composed(overrides: list[str]) -> dict[str, Any]:
-    """``conf/train.yaml`` as plain data."""
+def composed(overrides: Sequence[str], name: str = "train", own: Sequence[str] = ()) -> dict[str, Any]:
+    """``conf/<name>.yaml`` as plain data.
+
+    Args:
+        overrides: must fit. own: the user's, of which those are taken whose key is there.
+    """
     with initialize_config_dir(str(CONFIG), version_base="1.3"):
-        return plain(compose("train", overrides=overrides))
+        known = compose(name, overrides=list(overrides))
+        taken = [override for override in own if _fits(override, known)]
+        return plain(compose(name, overrides=[*overrides, *taken]) if taken else known)
+
+
+def taken_overrides(overrides: Sequence[str], name: str, own: Sequence[str]) -> set[str]:
+    """Which of the user's ``own`` overrides have an effect on a config."""
+    with initialize_config_dir(str(CONFIG), version_base="1.3"):
+        known = compose(name, overrides=list(overrides))
+        return {override for override in own if _fits(override, known)}
+
+
+def _fits(override: str, config: DictConfig) -> bool:
+    key = override.lstrip("+").split("=", 1)[0].rpartition("@")[2]
+    parent, _, name = key.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else config
+    return isinstance(node, DictConfig) and (override.startswith("+") or name in node.keys())  # noqa: SIM118

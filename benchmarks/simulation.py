@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ from hydra.utils import instantiate
 from torch import Tensor
 
 from benchmarks.configs import composed
-from benchmarks.measure import Case
+from benchmarks.measure import Case, Work
 from benchmarks.plain_pusht import plain_image
 from datasets.collection import Collection
 from datasets.pusht import PushTTrajectories
@@ -29,14 +30,18 @@ EPISODES, STEPS, FRAME_EVERY = 16, 25, 5
 def simulator_cases() -> Iterator[Case]:
     """Wall steps in blocks of 25, and images; rollouts of the other two, with every fifth frame."""
     for episodes in (50, 1000, 20_000):
-        env, actions = _wall(episodes), torch.rand(episodes, STEPS, 2) - 0.5
-        yield Case(f"Wall simulator, batch {episodes}", "steps", episodes * STEPS, partial(env.step, actions), False)
-    env = _wall(1000)
-    yield Case("Wall images 65 px, batch 1000", "frames", 1000, env.render, False)
-    large = _wall(50, image_size=224)
-    yield Case("Wall images 224 px, batch 50", "frames", 50, large.render, False)
-    yield from _rollout_cases("PushT", PushTSimulator, 0.2, lambda one: plain_image(one))  # type: ignore[arg-type]
-    yield from _rollout_cases("PointMaze", PointMazeSimulator, 1.0, lambda one: one.render())
+        yield Case(f"Wall simulator, batch {episodes}", partial(_wall_steps, episodes))
+    yield Case("Wall images 65 px, batch 1000", partial(_wall_images, 1000, 65))
+    yield Case("Wall images 224 px, batch 50", partial(_wall_images, 50, 224))
+    draw_pusht: Callable[[Simulator], object] = lambda one: plain_image(one)  # type: ignore[arg-type]  # noqa: E731
+    yield Case(f"PushT rollouts 224 px, batch {EPISODES}", partial(_rollouts, PushTSimulator, 0.2, draw_pusht))
+    draw_maze: Callable[[Simulator], object] = lambda one: one.render()  # noqa: E731
+    yield Case(f"PointMaze rollouts 224 px, batch {EPISODES}", partial(_rollouts, PointMazeSimulator, 1.0, draw_maze))
+
+
+def reading_cases(folder: Path) -> Iterator[Case]:
+    """One PushT sample of 8 frames, five raw steps apart, against decoding its whole episode of 246."""
+    yield Case("PushT sample of 8 frames", partial(_pusht_sample, folder))
 
 
 def _wall(episodes: int, image_size: int = 65) -> WallVectorEnv:
@@ -46,9 +51,19 @@ def _wall(episodes: int, image_size: int = 65) -> WallVectorEnv:
     return env
 
 
-def _rollout_cases(
-    name: str, kind: type[Simulator], limit: float, draw: Callable[[Simulator], object]
-) -> Iterator[Case]:
+@contextlib.contextmanager
+def _wall_steps(episodes: int) -> Iterator[Work]:
+    env, actions = _wall(episodes), torch.rand(episodes, STEPS, 2) - 0.5
+    yield Work(partial(env.step, actions), episodes * STEPS, "steps", counts=False)
+
+
+@contextlib.contextmanager
+def _wall_images(episodes: int, image_size: int) -> Iterator[Work]:
+    yield Work(_wall(episodes, image_size).render, episodes, "frames", counts=False)
+
+
+@contextlib.contextmanager
+def _rollouts(kind: type[Simulator], limit: float, draw: Callable[[Simulator], object]) -> Iterator[Work]:
     """16 rollouts of 25 raw steps with every fifth frame at 224 px, against one process that draws after every step."""
     env = ProcessVectorEnv(f"{kind.__module__}:{kind.__name__}", 224)
     seeds = list(range(EPISODES))
@@ -66,13 +81,15 @@ def _rollout_cases(
 
     work = partial(simulate, env, seeds, states, actions, layouts, FRAME_EVERY)
     frames = EPISODES * (STEPS // FRAME_EVERY + 1)
-    yield Case(f"{name} rollouts 224 px, batch {EPISODES}", "frames", frames, work, False, plain)
-    env.close()
-    one.close()
+    try:
+        yield Work(work, frames, "frames", counts=False, plain=lambda: {"plain": plain})
+    finally:
+        env.close()
+        one.close()
 
 
-def reading_cases(folder: Path) -> Iterator[Case]:
-    """One PushT sample of 8 frames, five raw steps apart, against decoding its whole episode of 246."""
+@contextlib.contextmanager
+def _pusht_sample(folder: Path) -> Iterator[Work]:
     behaviour = instantiate(composed(["env=pusht", "run_dir=unused"])["env"]["collector"], min_steps=246)
     root = folder / "pusht_noise"
     for subset in ("train", "val"):
@@ -85,4 +102,7 @@ def reading_cases(folder: Path) -> Iterator[Case]:
         first = int(torch.randint(246 - 40, (), generator=generator))
         return data.frames(0, range(first, first + 40, 5))
 
-    yield Case("PushT sample of 8 frames", "samples", 1, sample, False, lambda: read_frames(path, range(246), 246))
+    def all_frames() -> object:
+        return read_frames(path, range(246), 246)
+
+    yield Work(sample, 1, "samples", counts=False, plain=lambda: {"plain": all_frames})

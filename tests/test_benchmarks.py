@@ -1,36 +1,106 @@
+import contextlib
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks.measure import Case, matmul_ceiling, measure
+from benchmarks.ceiling import Ceiling
+from benchmarks.measure import Case, Pace, Work, measure
+from benchmarks.memory import peak_gb
+from benchmarks.table import duration, earlier, line, save
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
 
 
+def case(run, items=1, **options):
+    return Case("product", lambda: contextlib.nullcontext(Work(run, items, "products", **options)))
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "benchmarks", "--quick", "--threads", "1", *arguments]
+
+
 def test_a_matrix_product_is_counted_right_and_reaches_its_own_ceiling():
     a = torch.randn(1024, 1024)
-    timing = measure(Case("product", "products", 1, lambda: a @ a), CPU, seconds=0.3)
+    timing = measure(case(lambda: a @ a), CPU, Pace(0.3, 3))
     assert timing.gflop_per_item == pytest.approx(2 * 1024**3 / 1e9)
+    assert timing.executed == 1
     assert 0.2 < timing.fraction < 1.5, "noise moves it, arithmetic does not"
     assert timing.gflops == pytest.approx(timing.items_per_second * timing.gflop_per_item)
-    assert matmul_ceiling(CPU, seconds=0.1) > 0
+    assert Ceiling(CPU, torch.bfloat16, seconds=0.05).measure() > 0
+
+
+def test_what_is_wasted_shows_and_a_formula_decides_the_fraction():
+    a = torch.randn(512, 512)
+    wasteful = measure(case(lambda: (a @ a, a @ a), flops=2.0 * 512**3), CPU, Pace(0.0, 1))
+    assert wasteful.executed == pytest.approx(2)
+    assert wasteful.gflop_per_item == pytest.approx(2 * 512**3 / 1e9)
+
+
+def test_plain_ways_are_timed_in_turn_and_a_slice_is_projected():
+    calls = []
+    ways = {"slow": lambda: calls.append("slow") or time.sleep(0.05)}
+    work = {"plain": lambda: ways, "whole": 10.0, "sliced": "a tenth", "counts": False}
+    timing = measure(case(lambda: calls.append("ours") or time.sleep(0.01), **work), CPU, Pace(0.0, 2))
+    assert calls == ["ours", "slow", "ours", "slow", "ours", "slow"], "one call for the memory, then two repeats"
+    assert 2 < timing.ratios["slow"] < 8
+    assert timing.whole_seconds == pytest.approx(10 * timing.seconds)
+    assert "~" in line(timing, {}) and "x slow" in line(timing, {})
+    alone = measure(case(lambda: time.sleep(0.01), **work), CPU, Pace(0.0, 1, plain=False))
+    assert alone.ratios == {}
+
+
+def test_the_peak_is_that_of_the_case_alone():
+    def large():
+        torch.ones(2**27)  # half a GiB
+
+    before = peak_gb(lambda: None, CPU)
+    assert peak_gb(large, CPU) == pytest.approx(before + 0.5, abs=0.1)
+    assert peak_gb(lambda: None, CPU) == pytest.approx(before, abs=0.1)
+
+
+def test_results_are_read_back_and_anything_else_is_refused(tmp_path):
+    timing = measure(case(lambda: time.sleep(0.001), counts=False), CPU, Pace(0.0, 1))
+    save(tmp_path / "run.json", {}, [timing])
+    assert earlier(tmp_path / "run.json") == {"product": timing.items_per_second}
+    assert line(timing, earlier(tmp_path / "run.json")).endswith("1.00 x before")
+    (tmp_path / "other.json").write_text("[]")
+    with pytest.raises(ValueError, match="not a file of an earlier run"):
+        earlier(tmp_path / "other.json")
+    assert [duration(seconds) for seconds in (0.5, 600, 36000)] == ["0.5 s", "10 min", "10 h"]
 
 
 @pytest.mark.slow
-def test_the_table_has_every_line_and_compares(tmp_path):
+def test_a_table_compares_takes_overrides_and_refuses_those_nobody_knows(tmp_path):
     out = tmp_path / "bench.json"
-    command = [sys.executable, "-m", "benchmarks", "--seconds", "0.01", "--out", str(out)]
-    first = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
-    names = [timing["name"] for timing in json.loads(out.read_text())["timings"]]
-    for part in ("simulator", "images", "encoder", "offline", "adversarial", "online", "gd step", "cem step"):
-        assert any(part in name for name in names), part
-        assert part in first
-    second = subprocess.run(
-        [*command, "--compare", str(out)], cwd=REPOSITORY, capture_output=True, text=True, check=True
-    )
-    assert " x\n" in second.stdout
+    chosen = ("--only", "small H=3: (cem step|adversarial step)", "--plain", "planner.num_samples=40")
+    run = command(*chosen, "--json", str(out))
+    first = subprocess.run(run, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    cem, adversarial = json.loads(out.read_text())["timings"]
+    assert (cem["name"], adversarial["name"]) == ("small H=3: cem step", "small H=3: adversarial step")
+    assert cem["items_per_second"] * cem["seconds"] == pytest.approx(10 * 40)
+    assert cem["ratios"].keys() == {"shipped", "frozen"} and adversarial["ratios"]["shipped"] > 2
+    assert "x frozen" in first
+    again = subprocess.run([*run, "--compare", str(out)], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert again.stdout.count("x before") == 2
+    refused = subprocess.run(command("planner.lrr=1"), cwd=REPOSITORY, capture_output=True, text=True)
+    assert refused.returncode == 1 and refused.stderr.startswith("error: planner.lrr=1:")
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_what_is_measured(tmp_path):
+    out = tmp_path / "bench.json"
+    process = subprocess.Popen(command("--size", "small", "--json", str(out)), cwd=REPOSITORY, stdout=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while not out.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 130 and b"interrupted" in printed
+    assert json.loads(out.read_text())["timings"]

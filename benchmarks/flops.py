@@ -1,0 +1,158 @@
+"""The arithmetic that a piece of work needs, by formula: what a fraction of the machine's ceiling is taken of.
+
+A multiply and an add count as two. Only matrix products and convolutions count. With depth blocks of width ``dim``,
+attention of ``inner`` = heads x dim_head, and an MLP of ``mlp``, n tokens take
+
+    layers:    2 n depth (4 dim inner + 2 dim mlp)     query, key, value, output; the MLP's two layers
+    attention: 4 n^2 depth inner                       Q K^T and the weighted sum of V, over all pairs of tokens
+
+forward. The backward towards the inputs takes the layers once more and the attention twice (each of its two products
+has two factors); gradients of the weights take the layers a third time. Attention is counted over all pairs although
+the predictor is causal from frame to frame, and a rollout as one whole call per step although much of it could be
+kept: this is the arithmetic of the plain algorithm without its waste, the same number for every implementation, so
+that a cleverer one shows as a higher fraction. What an implementation really executes is counted beside it.
+
+Numbers of the full-size model (DINOv2 ViT-S/14, 196 patches; predictor depth 6, width 404, 16 heads of 64, MLP 2048),
+GFLOP: encoder 9.2 a frame; predictor forward 8.7 / 19.3 / 31.8 with 1 / 2 / 3 frames of context, with the backward to
+its inputs 18.4 / 42.5 / 72.2, with weight gradients 26.2 / 58.0 / 95.5; decoder 31.9 a frame.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from models.dinov2 import DinoV2Encoder
+from models.parts import Decoder, Encoder, Predictor
+from models.residual import ResidualMLP, ResidualViT
+from models.vit import ViTPredictor
+from models.world_model import WorldModel
+
+Backward = Literal["none", "inputs", "weights"]
+
+
+@dataclass(frozen=True)
+class TransformerFlops:
+    """Of a stack of blocks.
+
+    Attributes:
+        depth, dim, inner, mlp: see above. around: multiply-adds per token before and after the blocks.
+    """
+
+    depth: int
+    dim: int
+    inner: int
+    mlp: int
+    around: int = 0
+
+    def layers(self, tokens: int) -> float:
+        """Of all linear maps, one way."""
+        return 2.0 * tokens * (self.around + self.depth * (4 * self.dim * self.inner + 2 * self.dim * self.mlp))
+
+    def attention(self, tokens: int) -> float:
+        """Of the two products, over all pairs of tokens."""
+        return 4.0 * tokens**2 * self.depth * self.inner
+
+    def total(self, tokens: int, backward: Backward = "none") -> float:
+        """Forward, and the backward that is asked for."""
+        layers, attention = {"none": (1, 1), "inputs": (2, 3), "weights": (3, 3)}[backward]
+        return layers * self.layers(tokens) + attention * self.attention(tokens)
+
+
+@dataclass(frozen=True)
+class ModelFlops:
+    """Floating-point operations of a world model's parts, and of what is done with them.
+
+    Attributes:
+        encoder, decoder: forward of one frame. predictor: its blocks. patches: tokens of a frame. history: H.
+    """
+
+    encoder: float
+    predictor: TransformerFlops
+    decoder: float
+    patches: int
+    history: int
+
+    @classmethod
+    def of(cls, model: WorldModel) -> ModelFlops:
+        """Read the sizes from a model."""
+        assert model.predictor is not None, "a model without a predictor is not timed"
+        decoder = 0.0 if model.decoder is None else _decoder(model.decoder, model.layout.num_patches)
+        predictor = _predictor(model.predictor)
+        return cls(_encoder(model.encoder), predictor, decoder, model.layout.tokens_per_frame, model.num_hist)
+
+    def predict(self, frames: int, backward: Backward = "none") -> float:
+        """One call of the predictor on ``frames`` frames of context."""
+        return self.predictor.total(frames * self.patches, backward)
+
+    def rollout(self, steps: int, context: int, backward: Backward = "none", given: int = 1) -> float:
+        """``steps`` steps from ``given`` real frames, with up to ``context`` frames seen at each."""
+        return sum(self.predict(min(context, given + step), backward) for step in range(steps))
+
+    def gradient_plan(self, horizon: int, context: int, steps: int, closing: bool = True) -> float:
+        """``steps`` gradient steps of one episode, and the evaluation that closes a plan."""
+        once = self.rollout(horizon, context, "inputs")
+        return steps * once + closing * self.rollout(horizon, context)
+
+    def training_step(self, windows: int, samples: int, method: str) -> float:
+        """One optimiser step without the decoder, each distinct frame of a sample of ``windows`` windows encoded once.
+
+        Args:
+            windows: N of a sample. samples: of the batch.
+            method: "offline", or "adversarial", which ascends once before.
+        """
+        ascent = {"offline": 0.0, "adversarial": self.predict(self.history, "inputs")}[method]
+        each = self.predict(self.history, "weights") + ascent
+        return samples * (windows * each + (windows + self.history) * self.encoder)
+
+
+def _predictor(predictor: Predictor) -> TransformerFlops:
+    if isinstance(predictor, ResidualViT):
+        around = 2 * predictor.embed.in_features * predictor.embed.out_features
+        return _blocks(predictor.vit, around)
+    if isinstance(predictor, ViTPredictor):
+        return _blocks(predictor)
+    if isinstance(predictor, ResidualMLP):
+        weights = sum(layer.weight.numel() for layer in predictor.net if isinstance(layer, nn.Linear))
+        return TransformerFlops(0, 0, 0, 0, weights // predictor.num_patches)
+    raise ValueError(f"no formula for a {type(predictor).__name__}")
+
+
+def _blocks(vit: ViTPredictor, around: int = 0) -> TransformerFlops:
+    """Sizes from the tensors whose names and shapes released checkpoints fix."""
+    state = {name: tensor.shape for name, tensor in vit.state_dict().items()}
+    out, widen = state["transformer.layers.0.0.to_out.0.weight"], state["transformer.layers.0.1.net.1.weight"]
+    return TransformerFlops(len(vit.transformer.layers), out[0], out[1], widen[0], around)
+
+
+def _encoder(encoder: Encoder) -> float:
+    """Of one frame; DINOv2's by formula, another's counted while it runs."""
+    if isinstance(encoder, DinoV2Encoder):
+        vit = encoder.base_model
+        width, patches = encoder.emb_dim, encoder.num_patches
+        mlp = len(vit.state_dict()["blocks.0.mlp.fc1.bias"])
+        blocks = TransformerFlops(len(vit.blocks), width, width, mlp)
+        embedding = 2.0 * patches * 3 * vit.patch_size**2 * width
+        return embedding + blocks.total(patches + 1)  # and the class token
+    if encoder.observes == "state":
+        return 0.0
+    side = getattr(encoder, "img_size")  # noqa: B009  (every encoder of images has one)
+    return counted(encoder, torch.zeros(1, 3, side, side))
+
+
+def _decoder(decoder: Decoder, patches: int) -> float:
+    width = next(layer.in_channels for layer in decoder.modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d))
+    return counted(decoder, torch.zeros(1, patches, width))
+
+
+@torch.no_grad()
+def counted(module: nn.Module, values: torch.Tensor) -> float:
+    """What torch counts while ``module`` computes one forward of ``values``."""
+    device = next((tensor.device for tensor in (*module.parameters(), *module.buffers())), torch.device("cpu"))
+    with FlopCounterMode(display=False) as counter:
+        module(values.to(device))
+    return float(counter.get_total_flops())

@@ -1,0 +1,233 @@
+"""Networks and planners: a forward, a gradient, a step of each planner, a whole planning call."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from benchmarks.flops import ModelFlops
+from benchmarks.measure import Case, Run, Work
+from benchmarks.plain.model import PlainModel
+from benchmarks.plain.planning import PlainDescent, PlainProblem, plain_cem_step
+from benchmarks.setting import Setting
+from planning.cem import CEMPlanner
+from planning.cost import LatentGoalCost
+from planning.evaluation import Evaluation
+from planning.gd import GDPlanner
+from planning.noise import EpisodeNoise
+from planning.planner import Planner
+from planning.search import ActionSpace, Budget, Search
+
+EPISODES, GD_STEPS, CEM_STEPS, CEM_SAMPLES = 50, 100, 30, 300  # of a planning call in the paper's timing
+STEPS_AT_A_TIME = 2
+
+
+class _AskedError(Exception):
+    """Carries what a controller asked of its planner."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A planner and what ``plan.py`` would ask of it in the first iteration, with all that the config says.
+
+    Attributes:
+        evaluation: that was prepared. planner: its planner. cost, noise, space: arguments of ``Planner.plan``.
+        flops: of the model. context: frames that the predictor sees at most.
+    """
+
+    evaluation: Evaluation
+    planner: Any
+    cost: LatentGoalCost
+    noise: EpisodeNoise
+    space: ActionSpace
+    flops: ModelFlops
+    context: int
+
+    def search(self) -> Search:
+        """A new account of evaluations."""
+        return Search(self.cost, Budget(), self.planner.eval_every, self.space, self.planner.clip_actions)
+
+    def start(self) -> Tensor:
+        """Initial actions (B, T, A)."""
+        return self.planner.initial_actions(self.noise, self.space)
+
+    def plain_problem(self) -> PlainProblem:
+        """The same starts as images, and the same goals."""
+        task = self.evaluation.task
+        states = task.env.reset(task.problem.seeds, task.problem.states, task.problem.layouts)
+        visual = task.env.render()[:, None].to(task.observer.device)
+        return PlainProblem(visual, task.observer.proprio(task.env, states[:, None]), task.goal, self.context)
+
+
+@contextlib.contextmanager
+def asked(setting: Setting, planner: str, episodes: int, *more: str) -> Iterator[Asked]:
+    """Prepare an evaluation as ``plan.py`` does, and stop where its controller calls the planner."""
+    setting.checkpoint()
+    with setting.autocast():
+        evaluation = Evaluation.prepare(setting.plan_config(planner, episodes, *more), setting.device)
+        controller, task = evaluation.controller, evaluation.task
+        try:
+            request = _request(controller.planner, lambda: controller.iterate(task, controller.start(task)))
+            model = task.observer.model
+            context = controller.planner.rollout.num_context or model.num_hist
+            yield Asked(evaluation, controller.planner, *request, ModelFlops.of(model), context)
+        finally:
+            task.env.close()
+
+
+def _request(planner: Planner, plan: Callable[[], object]) -> tuple[LatentGoalCost, EpisodeNoise, ActionSpace]:
+    def note(cost: LatentGoalCost, noise: EpisodeNoise, space: ActionSpace, *_: object) -> None:
+        raise _AskedError(cost, noise, space)
+
+    with mock.patch.object(planner, "plan", note):
+        try:
+            plan()
+        except _AskedError as question:
+            cost, noise, space = question.args
+            return cost, noise, space
+    raise AssertionError("a controller asks its planner")
+
+
+def network_cases(setting: Setting) -> Iterator[Case]:
+    """The encoder; the predictor on each number of frames, forward alone and with the backward to its inputs."""
+    yield Case(f"{setting.title}: encoder", partial(_encoder, setting), setting.dtype)
+    for frames in range(1, setting.history + 1):
+        named = f"{frames} frame" + "s" * (frames > 1)
+        for gradient in (False, True):
+            name = f"{setting.title}: predictor{' and gradient' * gradient}, {named}"
+            yield Case(name, partial(_predictor, setting, frames, gradient), setting.dtype)
+
+
+def planning_cases(setting: Setting) -> Iterator[Case]:
+    """One step of each planner at horizon 5, and planning calls of the size of the paper's."""
+    for name, build in (("gd step", _gd_step), ("cem step", _cem_step)):
+        yield Case(f"{setting.title}: {name}", partial(build, setting), setting.dtype)
+    for name, build in (
+        (f"GD-Adam {GD_STEPS} steps, {EPISODES} episodes", _gd_call),
+        (f"CEM {CEM_SAMPLES} x {CEM_STEPS}, {EPISODES} episodes", _cem_call),
+    ):
+        yield Case(f"{setting.title}: {name}", partial(build, setting), setting.dtype)
+
+
+@contextlib.contextmanager
+def _encoder(setting: Setting) -> Iterator[Work]:
+    with asked(setting, "gd", 1) as question:
+        encoder = question.evaluation.task.observer.model.encoder
+        count = 8 if setting.slices else 256
+        side = question.evaluation.task.env.image_size
+        frames = torch.randint(256, (count, 3, side, side), dtype=torch.uint8, device=setting.device)
+        yield Work(torch.no_grad()(lambda: encoder(frames)), count, "frames", count * question.flops.encoder)
+
+
+@contextlib.contextmanager
+def _predictor(setting: Setting, frames: int, gradient: bool) -> Iterator[Work]:
+    with asked(setting, "gd", 1) as question:
+        model = question.evaluation.task.observer.model
+        count = 4 if setting.slices else 64
+        shape = (count, frames, model.layout.tokens_per_frame, model.layout.token_dim)
+        tokens = torch.randn(shape, device=setting.device, requires_grad=gradient)
+
+        def run() -> object:
+            with torch.set_grad_enabled(gradient):
+                predicted = model.predict_tokens(tokens)
+                return torch.autograd.grad(predicted.sum(), tokens) if gradient else predicted
+
+        yield Work(run, count, "calls", count * question.flops.predict(frames, "inputs" if gradient else "none"))
+
+
+@contextlib.contextmanager
+def _gd_step(setting: Setting) -> Iterator[Work]:
+    episodes = 1 if setting.slices else EPISODES
+    with asked(setting, "gd", episodes) as question:
+        planner: GDPlanner = question.planner
+
+        def run() -> object:
+            start = question.start()[:, None]
+            return planner.descent.run(question.search(), start, question.noise, range(STEPS_AT_A_TIME))
+
+        flops = question.flops.gradient_plan(planner.horizon, question.context, STEPS_AT_A_TIME, closing=False)
+        plain = partial(_plain_descents, question)
+        yield Work(run, episodes * STEPS_AT_A_TIME, "steps", episodes * flops, plain=plain)
+
+
+def _plain_descents(question: Asked) -> Mapping[str, Run]:
+    model, problem = question.evaluation.task.observer.model, question.plain_problem()
+    ways = {"shipped": PlainModel(model).as_shipped(), "frozen": PlainModel(model).frozen()}
+
+    def run(plain: PlainModel) -> None:
+        with torch.autocast(question.cost.goal.visual.device.type, enabled=False):  # the earlier release had none
+            descent = PlainDescent(plain, problem, question.start(), question.planner.descent.lr)
+            for _ in range(STEPS_AT_A_TIME):
+                descent.step()
+
+    return {name: partial(run, plain) for name, plain in ways.items()}
+
+
+def _cem_sizes(setting: Setting) -> tuple[str, ...]:
+    """Candidates of a timed iteration: all, or where that takes a minute, some."""
+    return ("planner.num_samples=16", "planner.topk=4") if setting.slices else (f"planner.num_samples={CEM_SAMPLES}",)
+
+
+@contextlib.contextmanager
+def _cem_step(setting: Setting) -> Iterator[Work]:
+    episodes = 1 if setting.slices else 10
+    with asked(setting, "cem", episodes, "planner.opt_steps=1", *_cem_sizes(setting)) as question:
+        planner: CEMPlanner = question.planner
+
+        def run() -> object:
+            return planner.refit(question.search(), question.start(), question.noise, reserve=0)
+
+        count = episodes * planner.num_samples
+        flops = count * question.flops.rollout(planner.horizon, question.context)
+        yield Work(run, count, "candidates", flops, plain=partial(_plain_cem, question))
+
+
+def _plain_cem(question: Asked) -> Mapping[str, Run]:
+    model, problem, planner = question.evaluation.task.observer.model, question.plain_problem(), question.planner
+    ways = {"shipped": PlainModel(model).as_shipped(), "frozen": PlainModel(model).frozen()}
+
+    def run(plain: PlainModel) -> None:
+        mean = question.start()
+        draws = question.noise.randn(planner.num_samples, *mean.shape[1:])
+        with torch.autocast(mean.device.type, enabled=False):
+            plain_cem_step(plain, problem, mean, torch.ones_like(mean), draws, planner.topk)
+
+    return {name: partial(run, plain) for name, plain in ways.items()}
+
+
+@contextlib.contextmanager
+def _gd_call(setting: Setting) -> Iterator[Work]:
+    episodes, steps = (1, STEPS_AT_A_TIME) if setting.slices else (EPISODES, GD_STEPS)
+    with asked(setting, "gd", episodes, f"planner.opt_steps={steps}") as question:
+        flops, horizon, context = question.flops, question.planner.horizon, question.context
+        done = episodes * flops.gradient_plan(horizon, context, question.planner.opt_steps)
+        whole = EPISODES * flops.gradient_plan(horizon, context, GD_STEPS)
+        yield _call(question, episodes, done, whole, f"{episodes} episodes x {steps} steps")
+
+
+@contextlib.contextmanager
+def _cem_call(setting: Setting) -> Iterator[Work]:
+    sliced = setting.slices or not setting.whole
+    episodes, steps = 1 if setting.slices else EPISODES, 1 if sliced else CEM_STEPS
+    with asked(setting, "cem", episodes, f"planner.opt_steps={steps}", *_cem_sizes(setting)) as question:
+        planner = question.planner
+        rollout = question.flops.rollout(planner.horizon, question.context)
+        done = episodes * (planner.opt_steps * planner.num_samples + 1) * rollout
+        whole = EPISODES * (CEM_STEPS * CEM_SAMPLES + 1) * rollout
+        named = f"{episodes} episodes x {steps} iterations of {planner.num_samples}"
+        yield _call(question, episodes, done, whole, named)
+
+
+def _call(question: Asked, episodes: int, done: float, whole: float, named: str) -> Work:
+    def run() -> object:
+        return question.planner.plan(question.cost, question.noise, question.space)
+
+    sliced = named if whole > 1.001 * done else ""
+    return Work(run, episodes, "episodes", done, whole=whole / done, sliced=sliced)
