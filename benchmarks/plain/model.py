@@ -47,7 +47,7 @@ class PlainViT(nn.Module):
             for part in attention.to_qkv(attention.norm(tokens)).chunk(3, dim=-1)
         )
         scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1]) + self.mask[:count, :count]
-        weights = nn.functional.dropout(scores.softmax(-1), attention.dropout, self.training)
+        weights = nn.functional.dropout(scores.softmax(-1), attention.dropout.p, self.training)
         return attention.to_out((weights @ value).transpose(1, 2).flatten(2))
 
 
