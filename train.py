@@ -29,6 +29,7 @@ TYPES = {
     "training.predictor_lr": float,
     "model.train_decoder": bool,
     "num_threads": int,
+    "env.num_workers": int,
     "env.dataset.data_path": str,
     "env.dataset.n_rollout": int,
     "encoder.weights": str,
@@ -85,8 +86,7 @@ def train(config: Mapping[str, Any], explicit: Set[str]) -> Path:
         log.warning("the last complete save stands; continue with: python train.py resume=%s", config["run_dir"])
         raise
     finally:
-        trainer.method.close()
-        trainer.logger.close()
+        trainer.close()
     return Path(config["run_dir"])
 
 

@@ -51,6 +51,10 @@ class Batch:
         """The same samples in page-locked memory; called by ``DataLoader(pin_memory=True)``."""
         return self._map(lambda tensor: tensor.pin_memory())
 
+    def record_stream(self, stream: torch.cuda.Stream) -> None:
+        """Keep the memory until ``stream`` is done with it, though another one filled it."""
+        self._map(lambda tensor: (tensor.record_stream(stream), tensor)[1])  # type: ignore[func-returns-value]
+
     def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         def changed(value: Any) -> Any:
             if isinstance(value, dict):

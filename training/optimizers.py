@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from models.world_model import WorldModel
 
@@ -93,6 +93,7 @@ class Optimizers:
         self.schedule = SCHEDULES[rates.schedule]
         self._peaks: dict[str, float] = {}
         self._optimizers: dict[str, torch.optim.Optimizer] = {}
+        self._refused: Tensor | None = None  # a scalar, 1 or 0
         if train_encoder:
             self._add("encoder", [model.encoder], torch.optim.Adam, rates.encoder)
         decay = {"weight_decay": rates.weight_decay}
@@ -118,8 +119,18 @@ class Optimizers:
         for optimizer in self._optimizers.values():
             optimizer.zero_grad(set_to_none=True)
 
+    def refuse_if_not_finite(self, objective: Tensor) -> None:
+        """From a scalar that is not finite on, ``step`` changes nothing.
+
+        The decision is made where the scalar is, on its device: nobody has to wait for it.
+        """
+        refused = objective.detach().isfinite().logical_not().float()
+        self._refused = refused if self._refused is None else torch.maximum(self._refused, refused)
+        for optimizer in self._optimizers.values():
+            optimizer.found_inf = self._refused  # type: ignore[attr-defined]  # fused optimisers look for it
+
     def step(self, progress: float) -> None:
-        """Update every part at its rate for this ``progress`` in [0, 1)."""
+        """Update every part at its rate for this ``progress`` in [0, 1), unless that is refused."""
         for name, optimizer in self._optimizers.items():
             for group in optimizer.param_groups:
                 group["lr"] = self._peaks[name] * self.schedule(progress)

@@ -15,7 +15,7 @@ class TrainSettings:
         save_every_x_batch, save_every_x_epoch: of the training state, and of ``model_<epoch>``.
         num_reconstruct_samples: rows of the open-loop picture. decoder_frames: of each batch that train the decoder;
             None means all.
-        num_workers: processes that read images. seed: of sample order, dropout and methods.
+        num_workers: processes that read, see ``training.loading.BatchLoader``. seed: of sample order, dropout and methods.
         train_encoder, train_predictor, train_decoder, train_initnet: what changes.
         precision: see ``utils.runtime.autocast``.
     """
@@ -28,7 +28,7 @@ class TrainSettings:
     save_every_x_epoch: int = 1
     num_reconstruct_samples: int = 6
     decoder_frames: int | None = None
-    num_workers: int = 0
+    num_workers: int | None = 0
     seed: int = 0
     train_encoder: bool = False
     train_predictor: bool = True
@@ -51,5 +51,5 @@ class TrainSettings:
             value = getattr(self, key)
             if value is not None and value < 1:
                 raise ValueError(f"training.{key} must be at least 1 or null, got {value}")
-        if self.num_reconstruct_samples < 0 or self.num_workers < 0:
+        if self.num_reconstruct_samples < 0 or (self.num_workers or 0) < 0:
             raise ValueError("training.num_reconstruct_samples and env.num_workers must not be negative")

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
+import collections
 import logging
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from datasets.batch import Batch
@@ -21,12 +21,14 @@ from datasets.files import remove_unfinished
 from datasets.frames import ImageFrames
 from datasets.readers import PatientSamples, leave_signals_to_the_parent, one_line_if_a_reader_dies
 from datasets.sampler import ResumableSampler
-from datasets.windows import WindowDataset, as_is
+from datasets.windows import WindowDataset
 from models.checkpoint import LATEST, write_checkpoint
 from models.world_model import WorldModel
 from planning.observer import Observer
+from training.loading import BatchLoader
 from training.method import Method
 from training.optimizers import Optimizers
+from training.readout import StepNumbers
 from training.regularizer import Regularizer
 from training.settings import TrainSettings
 from training.state import broken_state, read_state, write_state
@@ -40,8 +42,29 @@ from utils.tensor_files import tensor_bytes
 log = logging.getLogger(__name__)
 
 
+BEARABLE_WAIT = 0.05
+"""Part of the time that a training may wait for data before it says so."""
+SHORTEST_JUDGED = 20.0  # seconds of an epoch from which on such a statement means anything
+
+
 class NonFiniteLossError(RuntimeError):
     """Training stopped before an update that would have destroyed the weights."""
+
+
+@dataclass(frozen=True)
+class FinishedStep:
+    """A step whose numbers may still be on their way.
+
+    Attributes:
+        step: its number, from 1; position: the same within the epoch. trajectories: (B,) of its batch.
+        numbers: losses and the like. speed: how fast it went.
+    """
+
+    step: int
+    position: int
+    trajectories: Tensor
+    numbers: StepNumbers
+    speed: dict[str, float]
 
 
 class Trainer:
@@ -78,18 +101,26 @@ class Trainer:
         self.train_data, self.val_data, self.settings = train_data, val_data, settings
         self.folder, self.logger, self.about, self.save_encoder = folder, logger, about, save_encoder
         self.sampler = ResumableSampler(len(train_data), settings.batch_size, settings.seed)
+        self.loader = BatchLoader(train_data, self.sampler, observer.device, settings.num_workers, settings.seed)
         available = self.sampler.batches_per_epoch
         self.epoch_batches = min(available, settings.max_batches or available)
         self.step = self.epoch = self.position = 0
+        self._unread: collections.deque[FinishedStep] = collections.deque()
         self.images = images
         self.regularizer = regularizer or Regularizer()
         self.patience = patience or Patience()
+
+    def close(self) -> None:
+        """Release what was started for this training, however it ended."""
+        self.loader.close()
+        self.method.close()
+        self.logger.close()
 
     def fit(self) -> None:
         """Train to the end, from the saved state if the folder holds one.
 
         Raises:
-            NonFiniteLossError: Before an update with a loss that is not finite.
+            NonFiniteLossError: If a loss is not finite; no update is made with it, or after it.
             StopRequested: After a signal, once everything is saved.
             DiskError: If a disk stays full or away. ReaderError: If a process that reads samples died.
         """
@@ -109,34 +140,39 @@ class Trainer:
         title = f"{self.method.name} epoch {self.epoch + 1}/{self.settings.epochs}"
         with tqdm(total=self.epoch_batches, initial=first, desc=title, unit="step", smoothing=0.05) as bar:
             for batch in self._batches():
-                losses = self._train_step(batch.to(self.observer.device, non_blocking=True))
+                numbers = self._train_step(batch)
                 self.position += 1
                 self.step += 1
                 rate = (self.position - first) / (time.perf_counter() - begin)
-                bar.set_postfix(loss=f"{losses['loss']:.4f}", refresh=False)
+                speed = {"steps_per_second": rate, "data_wait": self.loader.wait_share()}
+                self._unread.append(FinishedStep(self.step, self.position, batch.trajectory, numbers, speed))
+                self._settle(self._late, bar)
                 bar.update()
-                self.logger.log({"step": self.step, "epoch": self.epoch, **losses, "steps_per_second": rate})
                 if self.position % self.settings.save_every_x_batch == 0 or stop.received is not None:
+                    self._settle(0, bar)
                     self._save()
                     stop.raise_if_received()
+            self._settle(0, bar)
+
+    @property
+    def _late(self) -> int:
+        """Steps whose numbers may stay unread: reading those of the newest would make a GPU wait for the processor."""
+        return 1 if self.observer.device.type == "cuda" else 0
+
+    def _settle(self, keep: int, bar: tqdm[Any]) -> None:
+        """Check and log the steps that came before the newest ``keep``."""
+        while len(self._unread) > keep:
+            done = self._unread.popleft()
+            self._stop_if_not_finite(done)
+            bar.set_postfix(loss=f"{done.numbers['loss']:.4f}", refresh=False)
+            self.logger.log({"step": done.step, "epoch": self.epoch, **done.numbers, **done.speed})
 
     def _batches(self) -> Iterator[Batch]:
-        """The rest of the current epoch, in an order that depends on seed and epoch only."""
-        self.sampler.set_epoch(self.epoch, self.position)
-        workers = self.settings.num_workers
-        loader = DataLoader(
-            PatientSamples(self.train_data, self.patience),
-            batch_sampler=self.sampler,
-            collate_fn=as_is,  # type: ignore[arg-type]  # __getitems__ collates
-            num_workers=workers,
-            worker_init_fn=leave_signals_to_the_parent,
-            pin_memory=self.observer.device.type == "cuda",
-            # the loader draws a number when it starts: from the global generator, a resumed run would draw once more
-            generator=torch.Generator().manual_seed(self.settings.seed),
-        )
-        return itertools.islice(iter(loader), self.epoch_batches - self.position)
+        """The rest of the current epoch, in an order that depends on seed and epoch only; on the device."""
+        return self.loader.epoch(self.epoch, self.position, self.epoch_batches)
 
-    def _train_step(self, batch: Batch) -> dict[str, float]:
+    def _train_step(self, batch: Batch) -> StepNumbers:
+        """One update; on a GPU it may not have happened yet when this returns."""
         device = self.observer.device
         with autocast(self.settings.precision, device):
             features = self.features(batch)
@@ -150,11 +186,11 @@ class Trainer:
             if self.settings.train_decoder:
                 losses["decoder_loss"] = self._decoder_loss(batch, features.detach())
                 objective = objective + losses["decoder_loss"]
-        self._stop_if_not_finite(objective, batch)
+        self.optimizers.refuse_if_not_finite(objective)
         self.optimizers.zero_grad()
         objective.backward()
         self.optimizers.step((self.step) / (self.settings.epochs * self.epoch_batches))
-        return {name: value.item() for name, value in losses.items()} | self.method.report()
+        return StepNumbers({**losses, **self.method.report()}, objective)
 
     def features(self, batch: Batch) -> Tensor:
         """Visual features (B, F, P, D): each distinct frame encoded once, with gradients only if the encoder trains."""
@@ -170,6 +206,8 @@ class Trainer:
         samples, frames = features.shape[:2]
         count = min(samples * frames, self.settings.decoder_frames or samples * frames)
         picked = torch.linspace(0, samples * frames - 1, count).long()  # spread over samples and time
+        if batch.visual is not None:
+            picked = picked.to(features.device, non_blocking=True)  # or every indexing below would wait for the GPU
         images = self._images(batch, picked // frames, picked % frames).to(features.device)
         drawn = self.model.decoder(features[picked // frames, picked % frames])
         return F.mse_loss(drawn.float(), images.float() / 127.5 - 1)
@@ -181,11 +219,13 @@ class Trainer:
         step = batch.start.cpu()[sample] + self.train_data.frameskip * frame
         return self.images.read(batch.trajectory.cpu()[sample, None], step[:, None])[:, 0]
 
-    def _stop_if_not_finite(self, loss: Tensor, batch: Batch) -> None:
-        if not math.isfinite(loss.item()):
+    def _stop_if_not_finite(self, done: FinishedStep) -> None:
+        value = done.numbers.objective
+        if not math.isfinite(value):
+            self._unread.clear()
             raise NonFiniteLossError(
-                f"the loss is {loss.item()} at step {self.step + 1} (epoch {self.epoch + 1}, batch {self.position + 1},"
-                f" trajectories {batch.trajectory[:8].tolist()} ...); the weights were not updated. {self._last_good()}"
+                f"the loss is {value} at step {done.step} (epoch {self.epoch + 1}, batch {done.position}, trajectories "
+                f"{done.trajectories[:8].tolist()} ...); the weights were not updated. {self._last_good()}"
             )
 
     def _stop_if_destroyed(self) -> None:
@@ -206,6 +246,7 @@ class Trainer:
 
     def _finish_epoch(self) -> None:
         self.epoch, self.position = self.epoch + 1, 0
+        waited, seconds = self.loader.epoch_wait()
         values: dict[str, float] = {}
         if self.model.predictor is not None:
             with autocast(self.settings.precision, self.observer.device):
@@ -215,8 +256,16 @@ class Trainer:
                 values |= self.method.validate(self._val_batches(), self.features)
                 if self.settings.num_reconstruct_samples:
                     self._draw()
-        self.logger.log({"step": self.step, "epoch": self.epoch, **values})
-        log.info("epoch %d: %s", self.epoch, ", ".join(f"{k} {v:.4f}" for k, v in values.items()))
+        self.logger.log({"step": self.step, "epoch": self.epoch, **values, "data_wait": waited})
+        shown = {**values, "data_wait": waited}
+        log.info("epoch %d: %s", self.epoch, ", ".join(f"{k} {v:.4f}" for k, v in shown.items()))
+        if waited > BEARABLE_WAIT and seconds > SHORTEST_JUDGED:
+            log.warning(
+                "%.0f %% of this epoch's time went into waiting for data; set env.num_workers (now %d) to more, or keep "
+                "the encoded frames: training.latent_cache=memory or disk",
+                100 * waited,
+                self.loader.num_workers,
+            )
         self._save()
 
     def _val_batches(self) -> Iterator[Batch]:

@@ -13,6 +13,7 @@ from models.checkpoint import load_weights, read_checkpoint
 from models.latent import Latent
 from tests.training.tiny import STATE, build, changed, header, run, weights, without_times
 from training.optimizers import LearningRates, Optimizers, constant, one_cycle
+from training.readout import StepNumbers
 from training.trainer import NonFiniteLossError
 from training.validation import open_loop_errors, validation_losses
 from utils.pictures import enlarge, to_uint8
@@ -39,7 +40,7 @@ def visited(trainer):
 
     def step(batch):
         epochs[-1] += list(zip(batch.trajectory.tolist(), batch.start.tolist(), strict=True))
-        return {"loss": 0.0}
+        return StepNumbers({"loss": 0.0}, torch.zeros(()))
 
     def finish():
         original()
@@ -411,7 +412,7 @@ def test_the_log_has_a_line_a_step_and_one_an_epoch(tmp_path, caplog):
         *((step, 0) for step in range(1, 6)), (5, 1), *((step, 1) for step in range(6, 11)), (10, 2)
     ]  # fmt: skip
     numbers = {"loss", "visual_loss", "proprio_loss", "decoder_loss", "visual_eps", "proprio_eps", "action_eps"}
-    assert set(lines[0]) == numbers | {"step", "epoch", "steps_per_second"}
+    assert set(lines[0]) == numbers | {"step", "epoch", "steps_per_second", "data_wait"}
     assert all(line["steps_per_second"] > 0 for line in lines if "loss" in line)
     assert "epoch 2: val_loss" in caplog.text
 

@@ -135,4 +135,4 @@ def header(path: Path) -> dict[str, Any]:
 def without_times(path: Path) -> list[dict[str, Any]]:
     """The lines of a log, without the fields that depend on the machine."""
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "steps_per_second"} for line in lines]
+    return [{k: v for k, v in line.items() if k not in ("steps_per_second", "data_wait")} for line in lines]

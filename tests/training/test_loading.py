@@ -1,0 +1,120 @@
+"""Batches: the same ones whatever reads them, and how long the training waited."""
+
+import logging
+import time
+
+import pytest
+import torch
+
+from datasets.batch import Batch
+from datasets.sampler import ResumableSampler
+from tests.training.tiny import STATE, build, without_times
+from training import trainer as trainer_module
+from training.loading import BatchLoader, sensible_workers
+
+
+class Numbers(torch.utils.data.Dataset):
+    """Samples that are their own number; ``seconds`` to read a batch."""
+
+    def __init__(self, seconds=0.0):
+        self.seconds = seconds
+
+    def __len__(self):
+        return 24
+
+    def __getitems__(self, numbers):
+        time.sleep(self.seconds)
+        number = torch.as_tensor(numbers)
+        rows = number[:, None].float()
+        return Batch(rows, rows, rows.double(), number, number, {"door": number})
+
+
+def loader(workers=0, seconds=0.0):
+    return BatchLoader(Numbers(seconds), ResumableSampler(24, 4, seed=3), torch.device("cpu"), workers)
+
+
+def numbers_of(epoch):
+    return [batch.trajectory.tolist() for batch in epoch]
+
+
+def test_order_and_contents_are_the_samplers_whatever_the_workers_and_wherever_an_epoch_begins():
+    sampler = ResumableSampler(24, 4, seed=3)
+    expected = []
+    for number in (0, 1):
+        sampler.set_epoch(number)
+        expected.append(list(sampler))
+    for workers in (0, 2):
+        loading = loader(workers)
+        # an epoch cut short (max_batches), the next one from its middle (a resumed run), and a whole one
+        assert numbers_of(loading.epoch(0, 0, 4)) == expected[0][:4]
+        assert numbers_of(loading.epoch(1, 2, 6)) == expected[1][2:]
+        [first, *_] = loading.epoch(0, 0, 6)
+        assert torch.equal(first.states[:, 0], first.trajectory.double())
+        assert torch.equal(first.layouts["door"], first.trajectory)
+        loading.close()
+
+
+def test_workers_live_on_from_epoch_to_epoch():
+    loading = loader(1)
+    list(loading.epoch(0, 0, 2))
+    workers = [worker.pid for worker in loading._loader._iterator._workers]
+    list(loading.epoch(1, 0, 6))
+    assert [worker.pid for worker in loading._loader._iterator._workers] == workers
+    loading.close()
+
+
+@pytest.mark.parametrize(("reading", "computing", "low", "high"), [(0.05, 0.05, 0.2, 0.8), (0.0, 0.05, 0.0, 0.2)])
+def test_the_share_of_waiting_is_measured(reading, computing, low, high):
+    loading, shares = loader(0, reading), []
+    for _ in loading.epoch(0, 0, 6):
+        time.sleep(computing)
+        shares.append(loading.wait_share())
+    share, seconds = loading.epoch_wait()
+    assert seconds > 6 * computing
+    for value in (share, *shares[1:]):
+        assert low <= value <= high
+
+
+def test_a_worker_reads_while_the_training_computes():
+    loading = loader(1, 0.03)
+    for _ in loading.epoch(0, 0, 6):
+        time.sleep(0.1)
+    assert loading.epoch_wait()[0] < 0.15  # 0.23 without the worker
+    loading.close()
+
+
+def test_a_training_that_waits_says_so_once_an_epoch_and_logs_the_share(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(trainer_module, "SHORTEST_JUDGED", 0.0)
+    training = build(tmp_path / "run", *STATE)
+    read = training.train_data.__getitems__
+    slow = type(training.train_data)
+    monkeypatch.setattr(slow, "__getitems__", lambda self, numbers: (time.sleep(0.05), read(numbers))[1])
+    with caplog.at_level(logging.INFO):
+        training.fit()
+    warnings = [record.message for record in caplog.records if "waiting for data" in record.message]
+    assert len(warnings) == 2 and "set env.num_workers (now 0) to more" in warnings[0]
+    assert "data_wait 0." in caplog.text
+    text = (training.folder / "logs.json").read_text().splitlines()
+    assert all('"data_wait"' in line for line in text)
+    assert len(without_times(training.folder / "logs.json")) == 12
+
+
+def test_how_many_workers_read_where_nobody_says():
+    assert sensible_workers(torch.device("cpu")) == 0
+    assert 0 <= sensible_workers(torch.device("cuda")) <= 8
+    assert loader(None).num_workers == 0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_batches_on_a_gpu_are_those_of_the_cpu():
+    data, sampler = Numbers(), ResumableSampler(24, 4, seed=3)
+    for workers in (0, 1):
+        loading = BatchLoader(data, sampler, torch.device("cuda"), workers)
+        found = []
+        for batch in loading.epoch(0, 0, 6):
+            assert batch.actions.is_cuda
+            torch.cuda._sleep(10_000_000)  # the next copy is on its way meanwhile
+            found.append(batch.trajectory)
+        assert [rows.tolist() for rows in found] == numbers_of(loader().epoch(0, 0, 6))
+        loading.close()

@@ -1,0 +1,130 @@
+"""Batches of an epoch on the device that trains, and how long the training waited for them."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import torch
+from torch.utils.data import DataLoader
+
+from datasets.batch import Batch
+from datasets.sampler import ResumableSampler
+from datasets.windows import WindowDataset, as_is
+
+MOST_WORKERS = 8
+"""Eight processes read 1000 samples of PushT a second, three times what 25 steps of batch 8 a second take."""
+PREFETCHED = 4  # batches per worker that wait to be used
+
+
+def sensible_workers(device: torch.device) -> int:
+    """Processes that read where the user does not say how many.
+
+    None beside a training on the CPU: they would take the cores that it computes on, and reading is a small part of
+    it (docs/performance.md). A GPU leaves all cores but one.
+    """
+    if device.type == "cpu":
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(min(cores - 1, MOST_WORKERS), 0)
+
+
+class BatchLoader:
+    """Reads batches, in worker processes if there are any, and brings them to a device.
+
+    Which samples a batch holds follows from the sampler alone, whatever the number of workers. Workers live as long
+    as this object: to start one anew for every epoch takes seconds.
+
+    Args:
+        data: the samples. sampler: their order. device: of the training. seed: of what the workers might draw.
+        num_workers: processes that read; 0: the training itself does; None: see ``sensible_workers``.
+
+    Attributes:
+        num_workers: processes that read.
+    """
+
+    def __init__(
+        self,
+        data: WindowDataset,
+        sampler: ResumableSampler,
+        device: torch.device,
+        num_workers: int | None = 0,
+        seed: int = 0,
+    ) -> None:
+        self.data, self.sampler, self.device, self.seed = data, sampler, device, seed
+        self.num_workers = sensible_workers(device) if num_workers is None else num_workers
+        self._loader: DataLoader[Batch] | None = None
+        self._asked = 0.0  # when the current batch was asked for
+        self._waited = 0.0  # seconds until it came
+        self._since = 0.0  # when the first batch of the epoch came; starting workers is no sign of slow reading
+        self._total = 0.0  # seconds waited for all batches but the first
+
+    def epoch(self, number: int, position: int, last: int) -> Iterator[Batch]:
+        """Batches ``position`` to ``last`` - 1 of an epoch, in an order that depends on seed and epoch only."""
+        self.sampler.set_epoch(number, position)
+        source = itertools.islice(iter(self._made()), last - position)
+        stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
+        self._since, self._total = 0.0, 0.0
+        while True:
+            self._asked = time.perf_counter()
+            batch = next(source, None)
+            if batch is None:
+                return
+            here = self._brought(batch, stream)
+            now = time.perf_counter()
+            self._waited = now - self._asked
+            if self._since:
+                self._total += self._waited
+            else:
+                self._since = now
+            yield here
+
+    def _made(self) -> DataLoader[Batch]:
+        if self._loader is None:
+            workers = self.num_workers
+            self._loader = DataLoader(
+                self.data,
+                batch_sampler=self.sampler,
+                collate_fn=as_is,  # type: ignore[arg-type]  # __getitems__ collates
+                num_workers=workers,
+                prefetch_factor=PREFETCHED if workers else None,
+                persistent_workers=workers > 0,
+                worker_init_fn=_begin_worker if workers else None,
+                pin_memory=self.device.type == "cuda",
+                # it draws a number when it starts: from the global generator, a resumed run would draw once more
+                generator=torch.Generator().manual_seed(self.seed),
+            )
+        return self._loader
+
+    def _brought(self, batch: Batch, stream: torch.cuda.Stream | None) -> Batch:
+        """The batch on the device; a copy to a GPU goes on a stream of its own, beside the step before it."""
+        if stream is None:
+            return batch.to(self.device)
+        with torch.cuda.stream(stream):
+            here = batch.to(self.device, non_blocking=True)
+        current = torch.cuda.current_stream(self.device)
+        current.wait_stream(stream)
+        here.record_stream(current)
+        return here
+
+    def wait_share(self) -> float:
+        """Part of the time since the current batch was asked for that was spent on waiting for it, in [0, 1]."""
+        return self._waited / max(time.perf_counter() - self._asked, self._waited, 1e-9)
+
+    def epoch_wait(self) -> tuple[float, float]:
+        """The same of the epoch so far, without its first batch, and how many seconds that was."""
+        seconds = time.perf_counter() - self._since if self._since else 0.0
+        return (self._total / seconds if seconds else 0.0), seconds
+
+    def close(self) -> None:
+        """End the workers."""
+        self._loader = None
+
+
+def _begin_worker(number: int) -> None:
+    """Signals reach the whole process group; the training decides when to stop, and its readers end with it."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
