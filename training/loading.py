@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import itertools
 import os
-import signal
 import time
 from collections.abc import Iterator
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from datasets.batch import Batch
+from datasets.readers import leave_signals_to_the_parent
 from datasets.sampler import ResumableSampler
-from datasets.windows import WindowDataset, as_is
+from datasets.windows import as_is
 
 MOST_WORKERS = 8
 """Eight processes read 1000 samples of PushT a second, three times what 25 steps of batch 8 a second take."""
@@ -48,7 +48,7 @@ class BatchLoader:
 
     def __init__(
         self,
-        data: WindowDataset,
+        data: Dataset[Batch],
         sampler: ResumableSampler,
         device: torch.device,
         num_workers: int | None = 0,
@@ -92,7 +92,7 @@ class BatchLoader:
                 num_workers=workers,
                 prefetch_factor=PREFETCHED if workers else None,
                 persistent_workers=workers > 0,
-                worker_init_fn=_begin_worker if workers else None,
+                worker_init_fn=leave_signals_to_the_parent,
                 pin_memory=self.device.type == "cuda",
                 # it draws a number when it starts: from the global generator, a resumed run would draw once more
                 generator=torch.Generator().manual_seed(self.seed),
@@ -122,9 +122,3 @@ class BatchLoader:
     def close(self) -> None:
         """End the workers."""
         self._loader = None
-
-
-def _begin_worker(number: int) -> None:
-    """Signals reach the whole process group; the training decides when to stop, and its readers end with it."""
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, signal.SIG_IGN)

@@ -15,7 +15,8 @@ class TrainSettings:
         save_every_x_batch, save_every_x_epoch: of the training state, and of ``model_<epoch>``.
         num_reconstruct_samples: rows of the open-loop picture. decoder_frames: of each batch that train the decoder;
             None means all.
-        num_workers: processes that read, see ``training.loading.BatchLoader``. seed: of sample order, dropout and methods.
+        num_workers: processes that read, see ``training.loading.BatchLoader``.
+        seed: of sample order, dropout and methods.
         train_encoder, train_predictor, train_decoder, train_initnet: what changes.
         precision: see ``utils.runtime.autocast``.
     """

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from datasets.batch import Batch
 from datasets.files import remove_unfinished
 from datasets.frames import ImageFrames
-from datasets.readers import PatientSamples, leave_signals_to_the_parent, one_line_if_a_reader_dies
+from datasets.readers import PatientSamples, one_line_if_a_reader_dies
 from datasets.sampler import ResumableSampler
 from datasets.windows import WindowDataset
 from models.checkpoint import LATEST, write_checkpoint
@@ -101,7 +101,6 @@ class Trainer:
         self.train_data, self.val_data, self.settings = train_data, val_data, settings
         self.folder, self.logger, self.about, self.save_encoder = folder, logger, about, save_encoder
         self.sampler = ResumableSampler(len(train_data), settings.batch_size, settings.seed)
-        self.loader = BatchLoader(train_data, self.sampler, observer.device, settings.num_workers, settings.seed)
         available = self.sampler.batches_per_epoch
         self.epoch_batches = min(available, settings.max_batches or available)
         self.step = self.epoch = self.position = 0
@@ -109,6 +108,8 @@ class Trainer:
         self.images = images
         self.regularizer = regularizer or Regularizer()
         self.patience = patience or Patience()
+        samples = PatientSamples(train_data, self.patience)
+        self.loader = BatchLoader(samples, self.sampler, observer.device, settings.num_workers, settings.seed)
 
     def close(self) -> None:
         """Release what was started for this training, however it ended."""
@@ -261,8 +262,8 @@ class Trainer:
         log.info("epoch %d: %s", self.epoch, ", ".join(f"{k} {v:.4f}" for k, v in shown.items()))
         if waited > BEARABLE_WAIT and seconds > SHORTEST_JUDGED:
             log.warning(
-                "%.0f %% of this epoch's time went into waiting for data; set env.num_workers (now %d) to more, or keep "
-                "the encoded frames: training.latent_cache=memory or disk",
+                "%.0f %% of this epoch's time went into waiting for data; set env.num_workers (now %d) to more, or "
+                "keep the encoded frames: training.latent_cache=memory or disk",
                 100 * waited,
                 self.loader.num_workers,
             )
