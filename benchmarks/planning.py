@@ -150,7 +150,9 @@ def _gd_step(setting: Setting) -> Iterator[Work]:
 
         def run() -> object:
             start = question.start()[:, None]
-            return planner.descent.run(question.search(), start, question.noise, range(STEPS_AT_A_TIME))
+            return planner.descent.run(
+                question.search(), start, question.noise, range(STEPS_AT_A_TIME), STEPS_AT_A_TIME
+            )
 
         flops = question.flops.gradient_plan(planner.horizon, question.context, STEPS_AT_A_TIME, closing=False)
         plain = partial(_plain_descents, question)

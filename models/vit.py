@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.dropout import Dropout
+from models.linear import Linear
 from models.parts import Memory, Predictor
 
 
@@ -22,7 +23,7 @@ class Attention(nn.Module):
         self.dropout = Dropout(dropout)
         self.tokens_per_frame = tokens_per_frame
         self.norm = nn.LayerNorm(dim)
-        self.to_qkv = nn.Linear(dim, 3 * heads * dim_head, bias=False)
+        self.to_qkv = Linear(dim, 3 * heads * dim_head, bias=False)
         self.to_out = nn.Sequential(nn.Linear(heads * dim_head, dim), Dropout(dropout))
 
     def forward(self, tokens: Tensor, past: Memory = (), wanted: int | None = None) -> tuple[Tensor, Memory]:
@@ -52,9 +53,9 @@ class Attention(nn.Module):
         if not unused:
             query, key, value = self.to_qkv(normed).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
             return query, key, value
-        of_query, of_rest = self.to_qkv.weight.tensor_split([self.to_qkv.out_features // 3])
-        key, value = F.linear(normed, of_rest).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        query = F.linear(normed[:, unused:], of_query).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        third = self.to_qkv.out_features // 3
+        key, value = self.to_qkv(normed, slice(third, None)).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        query = self.to_qkv(normed[:, unused:], slice(third)).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         return query, key, value
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -51,4 +51,4 @@ class CEMGDPlanner(CEMPlanner):
     def _search(self, search: Search, start: Tensor, noise: EpisodeNoise) -> None:
         mean = self.refit(search, start, noise, reserve=self._evaluations_at_the_end(), until=self.cem_share)
         steps = search.steps(self.grad_steps, 1, 1)
-        search.values(self.descent.run(search, mean[:, None], noise, steps))
+        search.values(self.descent.run(search, mean[:, None], noise, steps, self.grad_steps))

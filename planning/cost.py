@@ -35,6 +35,7 @@ class LatentGoalCost:
         rollout: what the predictor sees at each step.
         memory_budget_gb: for the activations of one chunk.
         progress: called with the number of rows just imagined.
+        capturable: see ``planning.search.CostFn``.
     """
 
     def __init__(
@@ -47,7 +48,9 @@ class LatentGoalCost:
         rollout: RolloutType = ROLLOUT_TYPES["regular"],
         memory_budget_gb: float = 4.0,
         progress: Callable[[int], None] | None = None,
+        capturable: bool = False,
     ) -> None:
+        self.capturable = capturable
         self.model, self.objective = model, objective
         self.context, self.past_actions, self.goal = context, past_actions, goal
         with torch.no_grad():
@@ -86,7 +89,7 @@ class LatentGoalCost:
         """Cost of the rows ``first`` ... of the flattened (B * N) batch."""
         episode = torch.arange(first, first + actions.shape[0], device=actions.device) // n
         cost = self.objective(self._rollout(actions, first, n), self.goal[episode])
-        if self.progress is not None:
+        if self.progress is not None and not (actions.is_cuda and torch.cuda.is_current_stream_capturing()):
             self.progress(actions.shape[0])
         return cost
 

@@ -105,6 +105,7 @@ class Evaluation:
             initial_actions=_known_actions(problem, observer, architecture["frameskip"])
             if config["debug_dset_init"]
             else None,
+            speed=instantiate(config["speed"]),
             film=Film(env.render(torch.arange(filmed))) if filmed else None,
         )
         same = {key: config[key] for key in IDENTITY}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -13,11 +13,17 @@ from planning.noise import EpisodeNoise
 from planning.planner import SAMPLE_TYPES, Planner
 from planning.search import Search, no_nan
 
-OPTIMIZERS: dict[str, Callable[[Iterable[Tensor], float], torch.optim.Optimizer]] = {
+
+def _on_gpu(tensors: Sequence[Tensor]) -> bool:
+    """Where an optimiser has to keep its count of steps on the device, or each step would wait for it."""
+    return tensors[0].is_cuda
+
+
+OPTIMIZERS: dict[str, Callable[[Sequence[Tensor], float], torch.optim.Optimizer]] = {
     "sgd": lambda actions, lr: torch.optim.SGD(actions, lr=lr),
     "momentum": lambda actions, lr: torch.optim.SGD(actions, lr=lr, momentum=0.9),
-    "adam": lambda actions, lr: torch.optim.Adam(actions, lr=lr),
-    "adamw": lambda actions, lr: torch.optim.AdamW(actions, lr=lr),
+    "adam": lambda actions, lr: torch.optim.Adam(actions, lr=lr, capturable=_on_gpu(actions)),
+    "adamw": lambda actions, lr: torch.optim.AdamW(actions, lr=lr, capturable=_on_gpu(actions)),
 }
 
 
@@ -48,23 +54,35 @@ class Descent:
         start: Tensor,
         noise: EpisodeNoise,
         steps: Iterable[int],
+        most: int,
         traced: Callable[[Tensor], Tensor] = lambda values: no_nan(values).amin(1),
     ) -> Tensor:
         """Take ``steps`` from ``start`` (B, N, T, A), each sequence on its own; returns where they lead.
 
         Args:
-            traced: which cost (B,) goes into the trace, of those (B, N) before a step.
+            most: of the steps. traced: which cost (B,) goes into the trace, of those (B, N) before a step.
         """
         actions = start.detach().clone().requires_grad_()
         optimizer = OPTIMIZERS[self.optimizer_type]([actions], self.lr)
-        for _ in steps:
-            values, actions.grad = search.gradients(actions)
-            search.record(traced(values))
+        values, shift = start.new_empty(start.shape[:2]), torch.zeros_like(start)
+
+        def advance() -> None:  # in place throughout: it may be captured
+            found, actions.grad = search.differentiate(actions)
+            values.copy_(found)
             optimizer.step()
             with torch.no_grad():
-                if self.action_noise:
-                    actions += self.action_noise * noise.randn(*actions.shape[1:])
-                actions.copy_(search.clip(actions))
+                actions.copy_(search.clip(actions + shift if self.action_noise else actions))
+
+        step = search.captured(advance, most)
+        shifts = noise.ahead(most, *start.shape[1:]) if self.action_noise else None
+        for _ in steps:
+            if shifts is not None:
+                torch.mul(next(shifts), self.action_noise, out=shift)
+            step()
+            search.count_gradients(actions)
+            if step.replays:
+                search.show_progress(actions)
+            search.record(traced(values).clone())
         return actions.detach()
 
 
@@ -106,4 +124,4 @@ class GDPlanner(Planner):
             others = noise.randn(self.num_starts - 1, *start.shape[1:])
             starts = torch.cat([starts, search.clip(others)], 1)
         steps = search.steps(self.opt_steps, self.num_starts, self.num_starts)
-        search.values(self.descent.run(search, starts, noise, steps))
+        search.values(self.descent.run(search, starts, noise, steps, self.opt_steps))

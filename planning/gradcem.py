@@ -51,7 +51,9 @@ class GradCEMPlanner(CEMPlanner):
 
     def _judge(self, search: Search, samples: Tensor, noise: EpisodeNoise) -> tuple[Tensor, Tensor]:
         steps = range(self.grad_steps)
-        descended = self.descent.run(search, samples, noise, steps, traced=lambda values: no_nan(values)[:, 0])
+        descended = self.descent.run(
+            search, samples, noise, steps, self.grad_steps, traced=lambda values: no_nan(values)[:, 0]
+        )
         costs = no_nan(search.values(descended))
         # where the descent left everything finite behind, the sample stays what it was, and is no elite of choice
         return torch.where(costs.isfinite()[:, :, None, None], descended, samples), costs

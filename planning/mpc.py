@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from envs.base import VectorEnv
 from models.latent import Latent, cat_latents
 from planning.cost import LatentGoalCost
 from planning.episodes import Episodes
+from planning.fast_paths import FastPaths
 from planning.film import Film
 from planning.goals import Problem
 from planning.noise import EpisodeNoise
@@ -40,6 +41,7 @@ class PlanningTask:
         initial_actions: (B, T, A) z-scored start of the first plan, in the place of the planner's own.
         film: records what some episodes saw and imagined.
         progress: called with the number of rollouts just imagined.
+        speed: how the model is prepared for rollouts.
     """
 
     env: VectorEnv
@@ -53,6 +55,7 @@ class PlanningTask:
     initial_actions: Tensor | None = None
     film: Film | None = None
     progress: Callable[[int], None] | None = None
+    speed: FastPaths = field(default_factory=FastPaths)
 
 
 class MPCController:
@@ -171,7 +174,7 @@ class MPCController:
         context, past = episodes.context(rows.to(device), self.planner.rollout.num_context)
         goal = task.goal[rows.to(device)]
         cost = LatentGoalCost(
-            task.observer.model,
+            task.speed.prepare(task.observer.model),
             task.objective,
             context,
             past,
@@ -179,6 +182,7 @@ class MPCController:
             self.planner.rollout,
             task.memory_budget_gb,
             task.progress,
+            task.speed.captures(device),
         )
         seeds = [task.problem.seeds[row] for row in rows.tolist()]
         noise = EpisodeNoise.derive(task.seed, seeds, episodes.iteration, device)

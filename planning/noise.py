@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
+
+AHEAD = 16  # draws that travel to a GPU together
 
 
 class EpisodeNoise:
@@ -35,10 +37,26 @@ class EpisodeNoise:
 
     def randn(self, *shape: int) -> Tensor:
         """(B, *shape) standard normal numbers, the next of each stream."""
-        drawn = torch.empty(len(self), *shape)
-        for row, generator in zip(drawn, self._generators, strict=True):
-            torch.randn(shape, generator=generator, out=row)
-        return drawn.to(self.device)
+        return self._draw(1, shape)[0]
+
+    def ahead(self, most: int, *shape: int) -> Iterator[Tensor]:
+        """What ``most`` calls of ``randn(*shape)`` would give, one after the other; draws more than one at a time.
+
+        The device never waits for the host: a block is on its way while the last one is used.
+        """
+        if self.device.type != "cuda":
+            yield from (self.randn(*shape) for _ in range(most))
+            return
+        for first in range(0, most, AHEAD):
+            yield from self._draw(min(AHEAD, most - first), shape)
+
+    def _draw(self, count: int, shape: tuple[int, ...]) -> Tensor:
+        """(count, B, *shape)."""
+        drawn = torch.empty(count, len(self), *shape, pin_memory=self.device.type == "cuda")
+        for one in drawn:
+            for row, generator in zip(one, self._generators, strict=True):
+                torch.randn(shape, generator=generator, out=row)
+        return drawn.to(self.device, non_blocking=True)  # from pinned memory, or the device would be waited for
 
 
 MOST_COLOURED = 10.0  # beyond, float32 has no room for the spectrum; 4 is nearly a constant and a ramp

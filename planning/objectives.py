@@ -40,8 +40,8 @@ class GoalDistance:
         if self.mode == "last":
             rollout = rollout[:, -1:]
         # mean over features last, so that each frame keeps its own value until it is weighted
-        visual = (rollout.visual - goal.visual).square().mean((2, 3))
-        cost = visual + self.alpha * (rollout.proprio - goal.proprio).square().mean(2)  # (B, T + 1)
+        visual = (_wide(rollout.visual) - goal.visual).square().mean((2, 3))
+        cost = visual + self.alpha * (_wide(rollout.proprio) - goal.proprio).square().mean(2)  # (B, T + 1)
         return (cost * self._weights(cost)).sum(1) / cost.shape[1]
 
     def _weights(self, cost: Tensor) -> Tensor:
@@ -49,3 +49,8 @@ class GoalDistance:
             return cost.new_ones(())
         weight = self.base ** torch.arange(cost.shape[1], device=cost.device, dtype=cost.dtype)
         return weight / weight.sum()
+
+
+def _wide(values: Tensor) -> Tensor:
+    """At least float32: in bf16 nearly all candidates of a search would cost the same."""
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values

@@ -11,8 +11,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from planning.captured import Captured
+
 CostFn = Callable[[Tensor], Tensor]
-"""z-scored actions (B, N, T, A) -> cost (B, N), differentiable."""
+"""z-scored actions (B, N, T, A) -> cost (B, N), differentiable.
+
+It may have two attributes: ``capturable``, that its work on a GPU may become a CUDA graph, and ``progress``, called
+with the number of rows just evaluated."""
 
 
 PACE_STEPS = 5  # that a step's length is judged by
@@ -104,19 +109,41 @@ class Search:
         """Cost (B, N) of candidates (B, N, T, A)."""
         with torch.no_grad():
             values = self._cost(actions.detach())
-        self._account(actions, values)
+        self.evaluations += actions.shape[1]
+        self._keep_best(actions, values)
         return values
 
     def gradients(self, actions: Tensor) -> tuple[Tensor, Tensor]:
         """Cost (B, N) of candidates (B, N, T, A), and each one's gradient (B, N, T, A)."""
+        found = self.differentiate(actions)
+        self.count_gradients(actions)
+        return found
+
+    def differentiate(self, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """As ``gradients``, but for the counting, which whoever captures this work does beside it."""
         with torch.enable_grad():
             leaf = actions.detach().requires_grad_()
             values = self._cost(leaf)
             # sum, not mean: a problem's gradient must not depend on how many are batched with it
             gradients = torch.autograd.grad(values.sum(), leaf)[0]
-        self.gradient_evaluations += actions.shape[1]
-        self._account(actions, values.detach())
+        self._keep_best(actions, values.detach())
         return values.detach(), gradients
+
+    def count_gradients(self, actions: Tensor) -> None:
+        """Candidates (B, N, T, A) were evaluated and differentiated."""
+        self.gradient_evaluations += actions.shape[1]
+        self.evaluations += actions.shape[1]
+
+    def captured(self, work: Callable[[], None], calls: int) -> Captured:
+        """``work``, to be called about so many times, as one CUDA graph if the cost function allows it."""
+        allowed = getattr(self._cost, "capturable", False) and self._budget.milliseconds is None
+        return Captured(work, self.space.zero.device, allowed, calls)
+
+    def show_progress(self, actions: Tensor) -> None:
+        """Candidates (B, N, T, A) were evaluated in a replay, of which the cost function does not know."""
+        progress = getattr(self._cost, "progress", None)
+        if progress is not None:
+            progress(actions.shape[0] * actions.shape[1])
 
     def seconds_of_one(self, actions: Tensor) -> float:
         """How long candidates (B, N, T, A) take without gradients, once they were evaluated with them before."""
@@ -176,16 +203,16 @@ class Search:
             torch.cuda.synchronize(self.space.zero.device)  # or the clock sees only the launches
         return time.perf_counter()
 
-    def _account(self, actions: Tensor, values: Tensor) -> None:
-        """Count, and keep the best; a cost that is not a number is no better than anything."""
-        self.evaluations += actions.shape[1]
+    def _keep_best(self, actions: Tensor, values: Tensor) -> None:
+        """In the same memory; a cost that is not a number is no better than anything."""
         lowest, at = no_nan(values).min(1)
         chosen = actions.detach()[torch.arange(len(actions), device=actions.device), at]
         if self._best is None:
-            self._best = chosen.clone(), lowest
+            self._best = chosen.clone(), lowest.clone()
             return
-        better = lowest < self._best[1]
-        self._best = torch.where(better[:, None, None], chosen, self._best[0]), torch.minimum(lowest, self._best[1])
+        kept, cost = self._best
+        kept.copy_(torch.where((lowest < cost)[:, None, None], chosen, kept))
+        torch.minimum(lowest, cost, out=cost)
 
 
 def no_nan(values: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import train
 from datasets.trajectories import Trajectories
 from envs.base import VectorEnv
 from models.build import build_world_model
+from planning.fast_paths import FastPaths
 from planning.mpc import MPCController
 from planning.objectives import GoalDistance
 from planning.planner import Planner
@@ -140,6 +141,13 @@ def check_objective(group, option, tmp_path):
     assert objective.mode == option
 
 
+def check_speed(group, option, tmp_path):
+    speed = instantiate(composed(f"speed={option}", name="plan_wall", run_dir="r", ckpt_path="c")["speed"])
+    assert isinstance(speed, FastPaths)
+    online = composed("method=online", f"speed@method.speed={option}", run_dir="r")
+    assert vars(instantiate(online["method"]).speed) == vars(speed)
+
+
 def check_logger(group, option, tmp_path):
     if option == "wandb":
         pytest.skip("starts a process of its own; see the slow test")
@@ -182,6 +190,7 @@ CHECKS = {
     "regularizer": check_regularizer,
     "planner": check_planner,
     "objective": check_objective,
+    "speed": check_speed,
     "logger": check_logger,
     "experiment": check_experiment,
 }

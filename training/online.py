@@ -12,6 +12,7 @@ from envs.base import VectorEnv, simulate
 from models.latent import Latent
 from models.world_model import Windows, planning_mode
 from planning.cost import LatentGoalCost
+from planning.fast_paths import FastPaths
 from planning.goals import Problem
 from planning.mpc import MPCController, PlanningTask
 from planning.noise import EpisodeNoise
@@ -47,6 +48,7 @@ class Online(Method):
             from the whole memory.
         frame_stride: raw steps between simulated frames; the frameskip (null) renders least, 1 gives a window at every
             offset. Must divide the frameskip.
+        speed: how the planner's rollouts are made fast, see ``FastPaths``; None means its defaults.
         memory_budget_gb: of the planner, see ``LatentGoalCost``.
     """
 
@@ -63,6 +65,7 @@ class Online(Method):
         replay_sampling: str = "slot",
         frame_stride: int | None = None,
         memory_budget_gb: float = 4.0,
+        speed: FastPaths | None = None,
         **hooks: Any,
     ) -> None:
         super().__init__(**hooks)
@@ -78,6 +81,7 @@ class Online(Method):
         self.objective, self.tasks = objective, tasks
         self.frequency, self.capacity, self.sampling = replay_buffer_frequency, replay_capacity, replay_sampling
         self.frame_stride, self.memory_budget_gb = frame_stride, memory_budget_gb
+        self.speed = speed or FastPaths()
         self._draws = torch.Generator()  # of random tasks, and of the windows that join a batch
         self._refreshes = 0
 
@@ -154,7 +158,14 @@ class Online(Method):
         space = context.observer.action_space(context.frameskip, planner.sample_type, start, goal)
         nothing_before = space.zero.new_empty(start.batch_size, 0, len(space.zero))
         cost = LatentGoalCost(
-            context.model, self.objective, start, nothing_before, goal, planner.rollout, self.memory_budget_gb
+            self.speed.prepare(context.model),
+            self.objective,
+            start,
+            nothing_before,
+            goal,
+            planner.rollout,
+            self.memory_budget_gb,
+            capturable=self.speed.captures(context.observer.device),
         )
         noise = EpisodeNoise.derive(
             context.seed, range(start.batch_size), self._refreshes, context.observer.device
@@ -174,7 +185,15 @@ class Online(Method):
         seeds = [self._refreshes * len(batch) + row for row in range(len(batch))]
         problem = Problem(seeds, *ends, _layouts(batch))
         task = PlanningTask(
-            env, context.observer, problem, goal, self.objective, context.seed, context.frameskip, self.memory_budget_gb
+            env=env,
+            observer=context.observer,
+            problem=problem,
+            goal=goal,
+            objective=self.objective,
+            seed=context.seed,
+            frameskip=context.frameskip,
+            memory_budget_gb=self.memory_budget_gb,
+            speed=self.speed,
         )
         episodes = self.loop.start(task)
         self.loop.run(task, episodes, lambda _: None)

@@ -174,7 +174,10 @@ def test_others_may_read_what_was_converted(original, tmp_path):
 
 
 def test_a_failing_conversion_leaves_nothing(original, tmp_path, monkeypatch):
-    monkeypatch.setattr("models.checkpoint.save_file", lambda *_, **__: (_ for _ in ()).throw(OSError("disk full")))
+    def no_room(*_, **__):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("models.checkpoint.write_safetensors", no_room)
     with pytest.raises(OSError, match="disk full"):
         convert(weights_of(original), tmp_path / "ours")
     assert not files_below(tmp_path / "ours")

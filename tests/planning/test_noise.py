@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from planning.noise import EpisodeNoise, coloured
+from planning.noise import AHEAD, EpisodeNoise, coloured
 
 
 def test_an_episode_draws_the_same_whatever_stands_beside_it():
@@ -43,6 +43,14 @@ def test_the_numbers_are_standard_normal():
     drawn = EpisodeNoise.derive(0, range(300), 0, "cpu").randn(100)
     assert abs(drawn.mean()) < 0.02
     assert abs(drawn.std() - 1) < 0.02
+
+
+@pytest.mark.parametrize("most", [1, AHEAD - 1, 2 * AHEAD + 3])
+def test_drawing_ahead_gives_the_same_numbers_one_after_the_other(most):
+    one_by_one, ahead, blocks = (EpisodeNoise([4, 9]) for _ in range(3))
+    expected = [one_by_one.randn(3, 2) for _ in range(most)]
+    assert torch.equal(torch.stack(list(ahead.ahead(most, 3, 2))), torch.stack(expected))
+    assert torch.equal(blocks._draw(most, (3, 2)), torch.stack(expected))  # as it travels to a GPU
 
 
 def test_no_global_random_state_is_used_or_changed():

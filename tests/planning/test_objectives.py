@@ -80,3 +80,13 @@ def test_at_the_goal_the_cost_is_zero_and_each_row_has_its_own(rollout, goal):
 def test_wrong_settings_name_key_value_and_what_is_allowed(arguments, message):
     with pytest.raises(ValueError, match=message):
         GoalDistance(**arguments)
+
+
+@pytest.mark.parametrize("mode", ["last", "all"])
+def test_a_rollout_in_bf16_is_compared_in_float32(mode, rollout, goal):
+    """Else costs would have 8 bits, and most candidates of a search the same one."""
+    narrow = Latent(rollout.visual.bfloat16(), rollout.proprio.bfloat16())
+    wide = Latent(narrow.visual.float(), narrow.proprio.float())
+    found = GoalDistance(mode)(narrow, goal)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, GoalDistance(mode)(wide, goal))

@@ -1,0 +1,55 @@
+"""Matrix products with weights prepared for planning: cast to the type of the product, padded to good widths."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Linear(nn.Linear):
+    """``nn.Linear`` of which a part of the outputs can be asked for."""
+
+    def forward(self, values: Tensor, rows: slice = slice(None)) -> Tensor:
+        """(..., in_features) -> (..., number of ``rows``), all outputs if none are named."""
+        return F.linear(values, self.weight[rows], None if self.bias is None else self.bias[rows])
+
+
+class PreparedLinear(nn.Module):
+    """The same product with weights that are not trained: cast once instead of at every call, and padded with zeros.
+
+    A width like 404 makes rows that start at addresses which a GPU's fastest kernels cannot read. Zeros change no sum.
+
+    Args:
+        like: gives the sizes; its weights come with ``read``.
+        dtype: of the weights. multiple: input and output widths are padded to one of it; 1 pads nothing.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(self, like: nn.Linear, dtype: torch.dtype, multiple: int = 1) -> None:
+        super().__init__()
+        self.in_features, self.out_features = like.in_features, like.out_features
+        inputs, outputs = (-(-width // multiple) * multiple for width in (like.in_features, like.out_features))
+        zeros = like.weight.new_zeros
+        self.register_buffer("weight", zeros(outputs, inputs, dtype=dtype))
+        self.register_buffer("bias", None if like.bias is None else zeros(outputs, dtype=dtype))
+        self.read(like)
+
+    @torch.no_grad()
+    def read(self, source: nn.Linear) -> None:
+        """Take over the weights of ``source``, in place."""
+        self.weight[: self.out_features, : self.in_features] = source.weight
+        if self.bias is not None:
+            self.bias[: self.out_features] = source.bias
+
+    def forward(self, values: Tensor, rows: slice | None = None) -> Tensor:
+        """As ``Linear``; a view of a wider tensor where the output is padded."""
+        missing = self.weight.shape[1] - self.in_features
+        padded = F.pad(values, (0, missing)) if missing else values
+        if rows is not None:
+            first, last, _ = rows.indices(self.out_features)
+            return F.linear(padded, self.weight[first:last], None if self.bias is None else self.bias[first:last])
+        found = F.linear(padded, self.weight, self.bias)
+        return found if found.shape[-1] == self.out_features else found[..., : self.out_features]

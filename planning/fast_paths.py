@@ -1,0 +1,115 @@
+"""How planning is made fast: what is reused, cast, padded, compiled and captured; each can be turned off."""
+
+from __future__ import annotations
+
+import copy
+import logging
+
+import torch
+from torch import nn
+
+from models.linear import PreparedLinear
+from models.parts import Predictor
+from models.world_model import WorldModel
+
+log = logging.getLogger(__name__)
+
+AUTO = "auto"
+ALIGNED = 8  # entries of bf16 are 16 bytes, what a GPU's bulk copies read
+Choice = bool | str
+
+
+class FastPaths:
+    """Prepares a model for planning. The plain path, with everything off, gives the same up to rounding.
+
+    Args:
+        reuse_history: reuse keys and values in rollouts, see ``models/imagination.py``.
+        prepare_weights: under autocast, keep the predictor's weights in the type that products are computed in.
+        pad_widths: with that, pad widths to a multiple of 8; "auto" does so on a GPU, where it decides about kernels.
+        compile: the predictor by ``torch.compile``; "auto" does so on a GPU. It takes a minute, once per machine.
+        capture: a gradient step as one CUDA graph, without a GPU nothing; "auto" is true.
+
+    Raises:
+        ValueError: Naming the key, its value and what is allowed.
+    """
+
+    def __init__(
+        self,
+        reuse_history: bool = True,
+        prepare_weights: bool = True,
+        pad_widths: Choice = AUTO,
+        compile: Choice = AUTO,
+        capture: Choice = AUTO,
+    ) -> None:
+        for key, choice in (("pad_widths", pad_widths), ("compile", compile), ("capture", capture)):
+            if choice not in (True, False, AUTO):
+                raise ValueError(f"speed.{key} must be true, false or auto, got {choice!r}")
+        if pad_widths is True and not prepare_weights:
+            raise ValueError("speed.pad_widths=true has no effect with speed.prepare_weights=false; set that too")
+        self.reuse_history, self.prepare_weights = reuse_history, prepare_weights
+        self.pad_widths, self.compile, self.capture = pad_widths, compile, capture
+        self._predictor: Predictor | None = None  # built once: a compiled one is not to be compiled again
+        self._built_for: tuple[object, ...] = ()
+
+    @classmethod
+    def plain(cls) -> FastPaths:
+        """Everything off."""
+        return cls(reuse_history=False, prepare_weights=False, pad_widths=False, compile=False, capture=False)
+
+    def captures(self, device: torch.device) -> bool:
+        """Whether gradient steps become CUDA graphs."""
+        return device.type == "cuda" and self.capture is not False
+
+    def prepare(self, model: WorldModel) -> WorldModel:
+        """The model as rollouts want it, sharing everything with ``model`` but what is prepared of its predictor.
+
+        Under the autocast that is on now; takes over the weights as they are now. Earlier results become invalid.
+        """
+        prepared = copy.copy(model)
+        prepared.__dict__["_modules"] = dict(model._modules)
+        prepared.reuse_history = self.reuse_history
+        predictor = model.require_predictor()
+        device = next(model.parameters()).device
+        dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
+        dtype = dtype if self.prepare_weights else None
+        compiles = device.type == "cuda" if self.compile == AUTO else bool(self.compile)
+        if dtype is None and not compiles:
+            return prepared
+        wanted = (id(model), device, dtype, compiles)
+        if self._predictor is None or self._built_for != wanted:
+            self._predictor, self._built_for = self._build(predictor, dtype, device, compiles), wanted
+        _take_over(predictor, self._predictor)
+        prepared._modules["predictor"] = self._predictor
+        return prepared
+
+    def _build(
+        self, predictor: Predictor, dtype: torch.dtype | None, device: torch.device, compiles: bool
+    ) -> Predictor:
+        built = copy.deepcopy(predictor).eval().requires_grad_(False)
+        if dtype is not None:
+            pads = device.type == "cuda" if self.pad_widths == AUTO else self.pad_widths
+            for module in list(built.modules()):
+                for name, child in module.named_children():
+                    if isinstance(child, nn.Linear):
+                        setattr(module, name, PreparedLinear(child, dtype, ALIGNED if pads else 1))
+        if compiles:
+            log.info("planning through a compiled predictor: the first steps take longer (speed.compile=false)")
+            for part in built.compiled_parts():
+                part.compile()
+        return built
+
+
+@torch.no_grad()
+def _take_over(source: Predictor, built: Predictor) -> None:
+    """Copy all weights, into the same memory."""
+    targets = dict(built.named_modules())
+    for name, module in source.named_modules():
+        target = targets[name]
+        if isinstance(target, PreparedLinear):
+            assert isinstance(module, nn.Linear), "built from it"
+            target.read(module)
+            continue
+        for own in ("_parameters", "_buffers"):
+            for key, value in getattr(module, own).items():
+                if value is not None:
+                    getattr(target, own)[key].copy_(value)

@@ -1,0 +1,130 @@
+"""Each way of making planning fast: what the plain model imagines, its gradient, and the weights of the moment."""
+
+import pytest
+import torch
+
+from models.imagination import Imagination
+from models.linear import Linear, PreparedLinear
+from models.vit import ViTPredictor
+from planning.fast_paths import FastPaths
+from tests.builders import bare_model, latent_of, near, numbers
+
+OFF = {"reuse_history": False, "prepare_weights": False, "pad_widths": False, "compile": False, "capture": False}
+PADDED = 0.02  # of the largest entry, bf16: the same products, which a kernel of another width sums in another order
+
+
+def only(**on):
+    return FastPaths(**(OFF | on))
+
+
+def imagined(model, autocast=False):
+    """A rollout through ``model``, and the gradient of its squares in the actions."""
+    context, past = latent_of(2, 2, model=model), numbers(2, 1, 4, seed=5)
+    actions = numbers(2, 4, 4, seed=6).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        rollout = Imagination(model, context, past)(actions)
+    (gradient,) = torch.autograd.grad(rollout.visual.float().square().sum(), actions)
+    return rollout.visual.detach(), gradient
+
+
+def prepared(speed, model, autocast=False):
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        return speed.prepare(model)
+
+
+@pytest.fixture
+def model():
+    return bare_model(num_hist=3).requires_grad_(False)
+
+
+@pytest.mark.parametrize("option", [{}, {"reuse_history": True}, {"prepare_weights": True}])
+def test_in_float32_nothing_is_cast(option, model):
+    fast = prepared(only(**option), model)
+    assert fast.predictor is model.predictor
+    assert fast.reuse_history is option.get("reuse_history", False)
+    assert model.reuse_history is True  # the model itself stays as it was
+
+
+def test_prepared_weights_give_the_same_numbers(model):
+    fast = prepared(only(prepare_weights=True), model, autocast=True)
+    assert {part.weight.dtype for part in fast.predictor.modules() if isinstance(part, PreparedLinear)} == {
+        torch.bfloat16
+    }
+    for found, expected in zip(
+        imagined(fast, autocast=True), imagined(prepared(only(), model), autocast=True), strict=True
+    ):
+        assert torch.equal(found, expected)
+
+
+def test_padded_widths_give_the_same_numbers(model):
+    """Widths of 11 and 33 are none that a kernel likes."""
+    fast = prepared(only(prepare_weights=True, pad_widths=True), model, autocast=True)
+    shapes = {tuple(part.weight.shape) for part in fast.predictor.modules() if isinstance(part, PreparedLinear)}
+    assert shapes == {(48, 16), (16, 16)}
+    for found, expected in zip(
+        imagined(fast, autocast=True), imagined(prepared(only(), model), autocast=True), strict=True
+    ):
+        near(found, expected, PADDED)
+
+
+@pytest.mark.parametrize("rows", [None, slice(3), slice(3, None)])
+def test_a_padded_product_is_exact_where_sums_are(rows):
+    """Whole numbers, whose sums no order changes; zeros add nothing."""
+    plain = Linear(5, 9)
+    with torch.no_grad():
+        plain.weight.copy_(torch.randint(-4, 5, (9, 5)))
+        plain.bias.copy_(torch.randint(-4, 5, (9,)))
+    values = torch.randint(-4, 5, (2, 3, 5)).float()
+    rows = slice(None) if rows is None else rows
+    padded = PreparedLinear(plain, torch.float32, multiple=8)
+    assert torch.equal(padded(values, rows), plain(values, rows))
+    assert torch.equal(padded(values)[..., rows], plain(values, rows))
+
+
+def test_weights_are_taken_over_as_they_are_now(model):
+    speed = only(prepare_weights=True)
+    before = imagined(prepared(speed, model, autocast=True), autocast=True)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.1)
+    after = prepared(speed, model, autocast=True)
+    expected = imagined(prepared(only(), model), autocast=True)
+    found = imagined(after, autocast=True)
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    assert not torch.equal(found[0], before[0])
+
+
+def test_the_prepared_predictor_is_built_once(model):
+    speed = only(prepare_weights=True)
+    first, second = (prepared(speed, model, autocast=True).predictor for _ in range(2))
+    assert first is second
+    assert isinstance(first, ViTPredictor)
+    assert prepared(speed, model).predictor is model.predictor  # without autocast
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("autocast", [False, True])
+def test_a_compiled_predictor_gives_the_same_numbers(autocast, model):
+    """Within rounding: fused operations keep float32 between them where separate ones round to bf16."""
+    fast = prepared(only(prepare_weights=True, compile=True), model, autocast)
+    for found, expected in zip(imagined(fast, autocast), imagined(prepared(only(), model), autocast), strict=True):
+        near(found, expected, 0.05 if autocast else 1e-5)
+
+
+def test_graphs_are_for_gpus():
+    assert FastPaths().captures(torch.device("cuda"))
+    assert not FastPaths().captures(torch.device("cpu"))
+    assert not FastPaths.plain().captures(torch.device("cuda"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"compile": "yes"}, "speed.compile must be true, false or auto, got 'yes'"),
+        ({"capture": None}, "speed.capture must be true, false or auto, got None"),
+        ({"pad_widths": True, "prepare_weights": False}, "speed.pad_widths=true has no effect"),
+    ],
+)
+def test_a_wrong_choice_is_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        FastPaths(**settings)
