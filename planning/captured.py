@@ -63,7 +63,8 @@ class Captured:
         """Recording runs nothing. Should a library not allow it, the work goes on unrecorded."""
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph):
+            # other threads may go on using the GPU: a loader pins memory meanwhile
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self._work()
         except RuntimeError as error:
             log.warning(

@@ -81,7 +81,7 @@ class _Recording(NoWaiting):
 
 
 @contextlib.contextmanager
-def record(graph: Graph):
+def record(graph: Graph, capture_error_mode: str):
     """What ``torch.cuda.graph`` does."""
     recording = _Recording(graph)
     with recording:

@@ -84,7 +84,7 @@ def test_few_calls_are_not_worth_a_graph(monkeypatch):
 def test_what_cannot_be_recorded_goes_on_without(monkeypatch, caplog):
     on_the_cpu(monkeypatch)
 
-    def refuses(graph):
+    def refuses(graph, capture_error_mode):
         raise RuntimeError("operation not permitted when stream is capturing\nCUDA error")
 
     monkeypatch.setattr(torch.cuda, "graph", refuses)
