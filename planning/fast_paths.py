@@ -15,6 +15,8 @@ from models.world_model import WorldModel
 log = logging.getLogger(__name__)
 
 AUTO = "auto"
+VARIANTS = 64
+"""A window that grows, then slides, with gradients and without, for all episodes and fewer: torch would stop at 8."""
 ALIGNED = 8  # entries of bf16 are 16 bytes, what a GPU's bulk copies read
 Choice = bool | str
 
@@ -94,6 +96,9 @@ class FastPaths:
                         setattr(module, name, PreparedLinear(child, dtype, ALIGNED if pads else 1))
         if compiles:
             log.info("planning through a compiled predictor: the first steps take longer (speed.compile=false)")
+            from torch._dynamo import config as dynamo  # takes seconds
+
+            dynamo.recompile_limit = max(dynamo.recompile_limit, VARIANTS)
             for part in built.compiled_parts():
                 part.compile()
         return built
