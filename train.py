@@ -27,6 +27,7 @@ TYPES = {
     "training.max_batches": int,
     "training.decoder_frames": int,
     "training.predictor_lr": float,
+    "training.latent_dir": str,
     "model.train_decoder": bool,
     "num_threads": int,
     "env.num_workers": int,

@@ -14,14 +14,22 @@ from datasets.frames import FrameSource, ImageFrames, NoFrames
 from datasets.normalizer import Normalizer
 from datasets.trajectories import Trajectories
 from datasets.windows import WindowDataset
+from models.architecture import CHANGEABLE
 from models.checkpoint import parentage, write_model_config
 from models.dropout import choose_dropout
 from models.loading import stored_normalizer
 from models.parts import Decoder, Encoder
-from models.world_model import WorldModel
 from planning.observer import Observer
-from training.checks import check_data, check_method, check_parent, check_resumable, warn_of_moving_latents
-from training.latent_cache import LatentFrames
+from training.checks import (
+    check_data,
+    check_latent_cache,
+    check_method,
+    check_parent,
+    check_resumable,
+    warn_of_moving_latents,
+)
+from training.latent_cache import FramesToEncode, LatentFrames
+from training.latent_store import StoredLatents
 from training.method import Method, TrainingContext
 from training.optimizers import LearningRates, Optimizers
 from training.regularizer import Regularizer
@@ -34,7 +42,6 @@ log = logging.getLogger(__name__)
 
 CALIBRATION_FRAMES = 2048
 TRAINED = ("train_encoder", "train_predictor", "train_decoder", "train_initnet")
-LATENT_CACHES = ("none", "memory")
 FINETUNING_LR, FROM_SCRATCH_LR = 1e-5, 5e-4  # of the predictor; Source: DINO-WM's and the paper's settings
 
 
@@ -60,7 +67,8 @@ def build_trainer(config: Mapping[str, Any], explicit: Set[str], device: torch.d
     split = split_trajectories(trajectories, start.checkpoint, config, explicit)
     _calibrate(start, trajectories, split["train"], device)
     normalizer = stored_normalizer(start.checkpoint, config["env"]) or trajectories.normalizer
-    windows = _windows(config, start, trajectories, split, normalizer)
+    source = _frame_source(config, start, trajectories, sorted(split["train"] + split["val"]), device)
+    windows = _windows(config, start, trajectories, split, normalizer, source)
     action_range = trajectories.action_range()
     observer = Observer(model, normalizer, action_range=action_range)
     size, skip = start.architecture["img_size"], start.architecture["frameskip"]
@@ -91,20 +99,12 @@ def _windows(
     trajectories: Trajectories,
     split: Mapping[str, list[int]],
     normalizer: Normalizer,
+    source: FrameSource,
 ) -> dict[str, WindowDataset]:
     """The samples of each part of ``split``."""
-    cache, train_encoder = config["training"]["latent_cache"], config["model"]["train_encoder"]
     num_frames, skip = start.architecture["num_hist"] + 1, start.architecture["frameskip"]
     return {
-        part: WindowDataset(
-            trajectories,
-            numbers,
-            normalizer,
-            num_frames,
-            config["N"],
-            skip,
-            _frame_source(cache, start.model, trajectories, numbers, train_encoder),
-        )
+        part: WindowDataset(trajectories, numbers, normalizer, num_frames, config["N"], skip, source)
         for part, numbers in split.items()
     }
 
@@ -191,14 +191,23 @@ def _spread_frames(trajectories: Trajectories, numbers: Sequence[int]) -> torch.
 
 
 def _frame_source(
-    cache: str, model: WorldModel, trajectories: Trajectories, numbers: Sequence[int], train_encoder: bool
+    config: Mapping[str, Any],
+    start: StartingModel,
+    trajectories: Trajectories,
+    numbers: Sequence[int],
+    device: torch.device,
 ) -> FrameSource:
-    if cache not in LATENT_CACHES:
-        raise ValueError(f"training.latent_cache must be one of {', '.join(LATENT_CACHES)}, got {cache!r}")
-    if cache == "memory" and train_encoder:
-        raise ValueError(
-            "training.latent_cache=memory keeps latents of a frozen encoder; it excludes model.train_encoder=true"
-        )
-    if model.encoder.observes == "state":
+    """Images, or latents in their place; these are encoded here, if they have not been."""
+    training, encoder, cache = config["training"], start.model.encoder, config["training"]["latent_cache"]
+    check_latent_cache(training, encoder, config["model"]["train_encoder"])
+    if encoder.observes == "state":
         return NoFrames()
-    return LatentFrames(model, trajectories, numbers) if cache == "memory" else ImageFrames(trajectories)
+    if cache == "none":
+        return ImageFrames(trajectories)
+    frames = FramesToEncode(trajectories, numbers, encoder, device, config["precision"], training["latent_dtype"])
+    if cache == "memory":
+        return LatentFrames(frames)
+    folder = Path(training["latent_dir"] or Path(config["ckpt_path"]) / "latents")
+    shaping = {key: value for key, value in start.architecture["encoder"].items() if key not in CHANGEABLE}
+    settings = {**shaping, "img_size": start.architecture["img_size"]}
+    return StoredLatents(frames, folder, settings, Patience(config["disk_patience_minutes"]))

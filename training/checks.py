@@ -12,7 +12,9 @@ from torch import nn
 from datasets.trajectories import Trajectories
 from models.checkpoint import read_checkpoint, weights_file
 from models.config_file import read_model_config
+from models.parts import Encoder
 from models.world_model import WorldModel
+from training.latent_cache import LATENT_CACHES, LATENT_DTYPES
 from training.method import Method
 from training.offline import Offline
 from training.settings import TrainSettings
@@ -23,7 +25,7 @@ from utils.cli import same_settings
 log = logging.getLogger(__name__)
 
 FREE_ON_RESUME = ("run_dir", "device", "num_threads", "logger", "env.num_workers", "ckpt_path", "memory_budget_gb",
-                  "disk_patience_minutes", "method.memory_budget_gb")  # fmt: skip
+                  "disk_patience_minutes", "method.memory_budget_gb", "training.latent_dir")  # fmt: skip
 
 
 def check_method(method: Method, settings: TrainSettings) -> None:
@@ -68,6 +70,24 @@ def check_data(config: Mapping[str, Any], start: StartingModel, method: Method, 
             f"the data set's frames are {data.frame_size} x {data.frame_size}, the model's img_size is {size}; collect "
             f"data with image_size={size}, or train from scratch with img_size={data.frame_size}"
         )
+
+
+def check_latent_cache(training: Mapping[str, Any], encoder: Encoder, train_encoder: bool) -> None:
+    """Settings of the latent cache must mean something."""
+    cache, dtype = training["latent_cache"], training["latent_dtype"]
+    for key, allowed in (("latent_cache", LATENT_CACHES), ("latent_dtype", LATENT_DTYPES)):
+        if training[key] not in allowed:
+            raise ValueError(f"training.{key} must be one of {', '.join(allowed)}, got {training[key]!r}")
+    if cache != "none" and train_encoder:
+        raise ValueError(
+            f"training.latent_cache={cache} keeps latents of a frozen encoder; it excludes model.train_encoder=true"
+        )
+    if cache != "none" and encoder.observes == "state":
+        raise ValueError(f"training.latent_cache={cache} has no effect on an encoder that sees no images; set none")
+    if cache == "none" and dtype != "float32":
+        raise ValueError(f"training.latent_dtype={dtype} has no effect with training.latent_cache=none")
+    if cache != "disk" and training["latent_dir"] is not None:
+        raise ValueError(f"training.latent_dir has no effect with training.latent_cache={cache}; set disk")
 
 
 def warn_of_moving_latents(model: WorldModel, settings: TrainSettings) -> None:

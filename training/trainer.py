@@ -196,7 +196,7 @@ class Trainer:
     def features(self, batch: Batch) -> Tensor:
         """Visual features (B, F, P, D): each distinct frame encoded once, with gradients only if the encoder trains."""
         if batch.latents is not None:
-            return batch.latents.to(self.observer.device)
+            return batch.latents.to(self.observer.device).float()  # half as much to copy, where they are kept so
         if self.settings.train_encoder:
             return self.model.encoder(batch.visual)
         return self.observer.features(batch.states, batch.visual)

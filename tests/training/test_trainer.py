@@ -105,7 +105,7 @@ def test_the_decoder_has_no_effect_on_the_dynamics_or_the_encoder(tmp_path, opti
     assert changed(weights(untrained.model), weights(trained.model)) == {"decoder"}
 
 
-@pytest.mark.parametrize("cache", ["none", "memory"])
+@pytest.mark.parametrize("cache", ["none", "memory", "disk"])
 @pytest.mark.parametrize(("frames", "expected"), [("5", 5), ("null", 24), ("1000", 24)])
 def test_the_decoder_is_trained_on_frames_and_their_own_images(tiny, cache, frames, expected):
     training = tiny(f"training.decoder_frames={frames}", f"training.latent_cache={cache}")
@@ -145,7 +145,11 @@ def test_without_a_predictor_the_decoder_alone_is_trained(tmp_path):
         ([*DINO, "model.train_encoder=true", "training.latent_cache=memory"], "excludes model.train_encoder=true"),
         (["method=adversarial", "model.train_predictor=false"], "method=adversarial has no effect where the predictor"),
         ([*DINO, "method=online", "model.train_encoder=true"], "method=online keeps latents of a frozen encoder"),
-        (["training.latent_cache=disk"], "training.latent_cache must be one of none, memory, got 'disk'"),
+        (["training.latent_cache=tape"], "training.latent_cache must be one of none, memory, disk, got 'tape'"),
+        (["training.latent_dtype=int8"], "training.latent_dtype must be one of float32, float16, bf16, got 'int8'"),
+        (["training.latent_dtype=bf16"], "training.latent_dtype=bf16 has no effect with training.latent_cache=none"),
+        (["training.latent_dir=x", "training.latent_cache=memory"], "training.latent_dir has no effect with training"),
+        ([*STATE, "training.latent_cache=memory"], "no effect on an encoder that sees no images"),
         (["training.epochs=0"], "training.epochs must be at least 1, got 0"),
         (["training.max_batches=0"], "training.max_batches must be at least 1 or null, got 0"),
         (["training.decoder_frames=0"], "training.decoder_frames must be at least 1 or null, got 0"),
@@ -222,25 +226,6 @@ def test_each_distinct_frame_is_encoded_once_a_step(tiny, method):
     training.model.encoder.register_forward_hook(lambda module, given, found: encoded.append(given[0].flatten(0, -4)))
     training._train_step(training.train_data.__getitems__(range(4)))
     assert sum(len(frames) for frames in encoded) == 4 * 6  # 20 windows of 2 frames would be 40
-
-
-@pytest.mark.parametrize("method", ["offline", "online"])
-def test_latents_from_memory_give_the_same_losses(tmp_path, method):
-    options = ["method=online", "method.planner.opt_steps=2"] if method == "online" else []
-    logs = []
-    for cache in ("none", "memory"):
-        training = run(tmp_path / cache, *options, f"training.latent_cache={cache}")
-        logs.append(without_times(training.folder / "logs.json"))
-    assert len(logs[0]) == len(logs[1]) == 12
-    for one, other in zip(*logs, strict=True):
-        assert one == pytest.approx(other, rel=1e-4)
-    assert len({line["loss"] for line in logs[0] if "loss" in line}) == 10
-
-
-def test_the_latent_cache_never_runs_the_encoder_again(tiny):
-    training = tiny("training.latent_cache=memory", "model.train_decoder=false", "training.num_reconstruct_samples=0")
-    training.model.encoder.register_forward_hook(lambda *_: pytest.fail("the encoder ran"))
-    training.fit()
 
 
 def test_optimizers_have_the_stated_rates(tmp_path):
