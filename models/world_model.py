@@ -218,12 +218,22 @@ class WorldModel(nn.Module):
 def planning_mode(model: WorldModel) -> Iterator[WorldModel]:
     """The model as planners want it, for a while: no dropout, and weights that take no gradients."""
     training = {module: module.training for module in model.modules()}
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    model.eval().requires_grad_(False)
+    model.eval()
     try:
-        yield model
+        with frozen(model):
+            yield model
     finally:
         for module, mode in training.items():
             module.training = mode
+
+
+@contextlib.contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """No weight of ``module`` takes gradients for a while: a compiled one would compute them even unasked."""
+    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    module.requires_grad_(False)
+    try:
+        yield
+    finally:
         for parameter in trainable:
             parameter.requires_grad_(True)

@@ -8,15 +8,13 @@ import logging
 import torch
 from torch import nn
 
+from models.compiling import AUTO, compile_in_place, compiles
 from models.linear import PreparedLinear
 from models.parts import Predictor
 from models.world_model import WorldModel
 
 log = logging.getLogger(__name__)
 
-AUTO = "auto"
-VARIANTS = 64
-"""A window that grows, then slides, with gradients and without, for all episodes and fewer: torch would stop at 8."""
 ALIGNED = 8  # entries of bf16 are 16 bytes, what a GPU's bulk copies read
 Choice = bool | str
 
@@ -74,18 +72,18 @@ class FastPaths:
         device = next(model.parameters()).device
         dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
         dtype = dtype if self.prepare_weights else None
-        compiles = device.type == "cuda" if self.compile == AUTO else bool(self.compile)
-        if dtype is None and not compiles:
+        compiled = compiles(self.compile, device, "speed.compile")
+        if dtype is None and not compiled:
             return prepared
-        wanted = (id(model), device, dtype, compiles)
+        wanted = (id(model), device, dtype, compiled)
         if self._predictor is None or self._built_for != wanted:
-            self._predictor, self._built_for = self._build(predictor, dtype, device, compiles), wanted
+            self._predictor, self._built_for = self._build(predictor, dtype, device, compiled), wanted
         _take_over(predictor, self._predictor)
         prepared._modules["predictor"] = self._predictor
         return prepared
 
     def _build(
-        self, predictor: Predictor, dtype: torch.dtype | None, device: torch.device, compiles: bool
+        self, predictor: Predictor, dtype: torch.dtype | None, device: torch.device, compiled: bool
     ) -> Predictor:
         built = copy.deepcopy(predictor).eval().requires_grad_(False)
         if dtype is not None:
@@ -94,13 +92,9 @@ class FastPaths:
                 for name, child in module.named_children():
                     if isinstance(child, nn.Linear):
                         setattr(module, name, PreparedLinear(child, dtype, ALIGNED if pads else 1))
-        if compiles:
+        if compiled:
             log.info("planning through a compiled predictor: the first steps take longer (speed.compile=false)")
-            from torch._dynamo import config as dynamo  # takes seconds
-
-            dynamo.recompile_limit = max(dynamo.recompile_limit, VARIANTS)
-            for part in built.compiled_parts():
-                part.compile()
+            compile_in_place(built)
         return built
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.world_model import PredictionLoss, Windows
+from models.world_model import PredictionLoss, Windows, frozen
 from training.method import Method
 
 RADII_METHODS = ("fixed", "adaptive")
@@ -78,12 +78,12 @@ class Adversarial(Method):
         parts = (*model.layout.parts(tokens)[:2], self._action_part(tokens, windows.actions))
         radii = self._current_radii([part.detach() for part in parts])
         deltas = [eps * self._uniform(part) for eps, part in zip(radii, parts, strict=True)]
-        frozen, actions = tokens.detach(), windows.actions
+        fixed, actions = tokens.detach(), windows.actions
         for _ in range(self.pgd_steps):
             deltas = [delta.detach().requires_grad_() for delta in deltas]
-            ascent = model.prediction_loss(
-                model.predict_tokens(self._perturbed(frozen, actions, deltas)), windows.target
-            )
+            with frozen(model.require_predictor()):
+                predicted = model.predict_tokens(self._perturbed(fixed, actions, deltas))
+                ascent = model.prediction_loss(predicted, windows.target)
             gradients = torch.autograd.grad(ascent.total, deltas)  # for the deltas only: the weights keep no .grad
             deltas = [
                 (delta.detach() + self.step_factor * eps * gradient.sign()).clamp(-eps, eps)

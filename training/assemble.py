@@ -16,6 +16,7 @@ from datasets.trajectories import Trajectories
 from datasets.windows import WindowDataset
 from models.architecture import CHANGEABLE
 from models.checkpoint import parentage, write_model_config
+from models.compiling import compile_in_place, compiles
 from models.dropout import choose_dropout
 from models.loading import stored_normalizer
 from models.parts import Decoder, Encoder
@@ -58,6 +59,9 @@ def build_trainer(config: Mapping[str, Any], explicit: Set[str], device: torch.d
     method.attach(start.model)
     model, settings = start.model, _settings(config, start, method)
     choose_dropout(model, fast=config["training"]["fast_dropout"])
+    if compiles(config["training"]["compile"], device, "training.compile") and model.predictor is not None:
+        log.info("training a compiled predictor: the first steps take longer (training.compile=false)")
+        compile_in_place(model.predictor)
     optimizers = Optimizers(model, _rates(config["training"], start), **_trained_parts(settings))
     check_method(method, settings)
     regularizer = _regularizer(config, start, settings)

@@ -34,8 +34,8 @@ def check_types(cfg: DictConfig, config_name: str, types: Mapping[str, type] | N
 
     Args:
         cfg: as composed. config_name: what it was composed from.
-        types: of settings whose default does not show it, by key; one that is null by default and not named here
-            may be anything.
+        types: of settings whose default does not show it, by key; one that is null or "auto" by default and not named
+            here may be anything.
 
     Raises:
         ValueError: Naming the key, the value and the type that is expected.
@@ -48,7 +48,8 @@ def check_types(cfg: DictConfig, config_name: str, types: Mapping[str, type] | N
             _check_known(override, defaults)
     for key in overridden_keys(task):
         default, value = (OmegaConf.select(tree, key, throw_on_missing=False) for tree in (defaults, cfg))
-        kind = (types or {}).get(key, object if default is None else type(default))
+        open_ended = default in (None, "auto")  # what stands for a choice of ours may be of any type; its reader checks
+        kind = (types or {}).get(key, object if open_ended else type(default))
         if value is not None and not _fits(kind, value):
             kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
             raise ValueError(

@@ -232,3 +232,13 @@ def test_the_clean_loss_can_be_mixed_in(trainer, weight):
         gradients.append(torch.autograd.grad(loss, [p for p in model.predictor.parameters() if p.requires_grad]))
     for found, wanted in zip(*gradients, strict=True):
         torch.testing.assert_close(found, wanted)
+
+
+def test_the_ascent_asks_for_no_gradients_of_the_predictors_weights(trainer):
+    training = trainer("adversarial.pgd_steps=2")
+    weight, seen = training.model.predictor.head.weight, []
+    predict = training.model.predict_tokens
+    training.model.predict_tokens = lambda tokens: seen.append(weight.requires_grad) or predict(tokens)
+    training.method.loss(windows_of(training)).total.backward()
+    assert seen == [False, False, True]
+    assert weight.grad is not None
