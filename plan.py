@@ -16,8 +16,10 @@ from omegaconf import DictConfig
 
 from planning.evaluation import STATE, Evaluation
 from utils.cli import check_types, expand_resume, one_line_errors, plain, protect_record
+from utils.entry import recorded, run_entry
 from utils.files import sync_files
 from utils.interrupts import StopRequested
+from utils.sweep_names import name_sweep
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +47,9 @@ TYPES = {
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="plan_wall")
 @one_line_errors
-def main(cfg: DictConfig) -> None:
-    """Compose, check, run."""
+@recorded(__file__, state=STATE)
+def main(cfg: DictConfig) -> float:
+    """Compose, check, run; returns the success rate, by which a search compares runs."""
     check_types(cfg, HydraConfig.get().job.config_name or "plan_wall", TYPES)
     result = plan(plain(cfg))
     rate, low, high = (100 * result[key] for key in ("success_rate", "success_rate_low", "success_rate_high"))
@@ -54,6 +57,7 @@ def main(cfg: DictConfig) -> None:
         "success %.0f %% [%.0f-%.0f], %d episodes, planning %.2f s per episode; results: %s",
         rate, low, high, result["n_evals"], result["planning_seconds_per_episode"], cfg.run_dir,
     )  # fmt: skip
+    return result["success_rate"]
 
 
 def plan(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,4 +88,5 @@ def plan(config: Mapping[str, Any]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     sys.argv[1:] = protect_record(expand_resume(sys.argv[1:]), STATE)
-    main()
+    sys.argv[1:] = name_sweep(sys.argv[1:], "plan_outputs/sweeps")
+    run_entry(main, sys.argv[1:])

@@ -18,8 +18,11 @@ from omegaconf import DictConfig
 from training.assemble import build_trainer
 from training.state import FILENAME
 from utils.cli import check_types, expand_resume, one_line_errors, overridden_keys, plain, protect_record
+from utils.entry import recorded, run_entry
 from utils.files import sync_files
 from utils.interrupts import StopRequested
+from utils.loggers import last_value
+from utils.sweep_names import name_sweep
 
 log = logging.getLogger(__name__)
 
@@ -52,10 +55,12 @@ TYPES = {
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 @one_line_errors
-def main(cfg: DictConfig) -> None:
-    """Compose, check, run."""
+@recorded(__file__, state=f"checkpoints/{FILENAME}")
+def main(cfg: DictConfig) -> float | None:
+    """Compose, check, run; returns the last validation loss, by which a search compares runs."""
     check_types(cfg, HydraConfig.get().job.config_name or "train", TYPES)
-    train(plain(cfg), overridden_keys(HydraConfig.get().overrides.task))
+    folder = train(plain(cfg), overridden_keys(HydraConfig.get().overrides.task))
+    return last_value(folder / "logs.json", "val_loss")
 
 
 def train(config: Mapping[str, Any], explicit: Set[str]) -> Path:
@@ -93,4 +98,5 @@ def train(config: Mapping[str, Any], explicit: Set[str]) -> Path:
 
 if __name__ == "__main__":
     sys.argv[1:] = protect_record(expand_resume(sys.argv[1:]), f"checkpoints/{FILENAME}")
-    main()
+    sys.argv[1:] = name_sweep(sys.argv[1:], "outputs/sweeps")
+    run_entry(main, sys.argv[1:])

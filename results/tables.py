@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from results.scores import Estimate, Scores
+from utils.collected import markdown_table
 
 
 def success_table(scores: Scores) -> str:
@@ -12,7 +11,7 @@ def success_table(scores: Scores) -> str:
     study = scores.study
     head = ["planner", *study.models]
     rows = [[name, *(_percent(scores.success(model, name)) for model in study.models)] for name in study.planners]
-    return _markdown(head, rows)
+    return markdown_table(head, rows)
 
 
 def difference_table(scores: Scores) -> str:
@@ -23,7 +22,7 @@ def difference_table(scores: Scores) -> str:
     pairs += [(model, "base") for model in study.finetuned]
     head = ["planner", *(f"{model} - {to}" for model, to in pairs)]
     rows = [[name, *(_change(scores.difference(*pair, name)) for pair in pairs)] for name in study.planners]
-    return _markdown(head, rows)
+    return markdown_table(head, rows)
 
 
 def cost_table(scores: Scores) -> str:
@@ -33,7 +32,7 @@ def cost_table(scores: Scores) -> str:
         cost = scores.cost(name, scores.study.models)
         rows.append([name, f"{cost.seconds:.3f}", f"{cost.evaluations:.0f}", f"{cost.gradients:.0f}"])
     head = ["planner", "planning s / episode, median", "rollouts / episode, mean", "of these differentiated"]
-    return _markdown(head, rows)
+    return markdown_table(head, rows)
 
 
 def budget_table(scores: Scores) -> str:
@@ -45,7 +44,7 @@ def budget_table(scores: Scores) -> str:
             cost = scores.cost(planner, budgets["models"], budget)
             cells = [_percent(scores.success(model, planner, budget)) for model in budgets["models"]]
             rows.append([planner, str(budget), f"{cost.evaluations:.0f}", f"{cost.seconds:.3f}", *cells])
-    return _markdown(
+    return markdown_table(
         ["planner", "rollouts / plan", "rollouts / episode", "planning s / episode", *budgets["models"]], rows
     )
 
@@ -56,7 +55,7 @@ def gap_table(scores: Scores) -> str:
     for model in scores.study.models:
         data, plans = scores.error(model, "dataset"), scores.error(model, "planner")
         rows.append([model, _error(data), _error(plans), f"{plans.mean / data.mean:.1f}"])
-    return _markdown(["model", "data set windows", "where the base's plans lead", "ratio"], rows)
+    return markdown_table(["model", "data set windows", "where the base's plans lead", "ratio"], rows)
 
 
 def _percent(of: Estimate) -> str:
@@ -74,8 +73,3 @@ def _change(of: Estimate) -> str:
 
 def _error(of: Estimate) -> str:
     return f"{of.mean:.4f} [{of.low:.4f}, {of.high:.4f}]"
-
-
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

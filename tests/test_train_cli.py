@@ -22,6 +22,7 @@ from models.config_file import read_model_config
 from tests.training.tiny import BRIEF_PLANS, REPOSITORY, SMALL, STATE, header, make_wall, without_times
 from training.state import FILENAME
 from utils.cli import expand_resume
+from utils.sweep_names import name_sweep
 
 BRIEF = (
     "training.batch_size=4",
@@ -287,13 +288,13 @@ def test_training_from_scratch_where_there_is_no_checkpoint(call, tmp_path):
     assert not (tmp_path / "outputs" / "new" / "checkpoints").exists()
 
 
-def test_a_sweep_gives_every_member_a_folder_of_its_method(call, tmp_path):
-    code, errors = call("-m", *BRIEF_STATE, "ckpt_path=base", "method=offline,adversarial", "training.seed=1,2")
+@pytest.mark.slow
+def test_a_sweep_gives_every_member_a_folder_named_after_its_settings(call, tmp_path):
+    argv = name_sweep(["-m", *BRIEF_STATE, "ckpt_path=base", "method=offline,adversarial"], "outputs/sweeps")
+    code, errors = call(*argv)
     assert code == 0, errors
-    made = sorted(path.parent for path in (tmp_path / "base").glob("*/*/*/hydra.yaml"))
-    seeds = {(path.parent.parent.name, read_model_config(path / "hydra.yaml")["training"]["seed"]) for path in made}
-    assert seeds == {("offline", 1), ("offline", 2), ("adversarial", 1), ("adversarial", 2)}
-    assert len(made) == 4
+    made = sorted(path.parent for path in (tmp_path / "outputs" / "sweeps").glob("method-*/*/hydra.yaml"))
+    assert [path.name for path in made] == ["method-adversarial", "method-offline"]
     before = (made[0] / "logs.json").read_bytes()
     code, errors = call(f"resume={made[0]}")
     assert code == 0, errors

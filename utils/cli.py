@@ -6,7 +6,7 @@ import functools
 import logging
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +133,7 @@ def _message(error: BaseException) -> str | None:
 
 
 def expand_resume(argv: Sequence[str]) -> list[str]:
-    """Replace ``resume=<run folder>`` by the command that started that run, so that it continues there.
+    """Replace ``resume=<folder>`` by the command that started the run or sweep there, so that it continues.
 
     Only overrides recorded in the folder's ``.hydra`` are taken over, and none that names a class; arguments given
     beside ``resume=`` come after them.
@@ -145,6 +145,9 @@ def expand_resume(argv: Sequence[str]) -> list[str]:
     if not chosen:
         return list(argv)
     folder = Path(chosen[-1].removeprefix(RESUME))
+    rest = [argument for argument in argv if argument not in chosen]
+    if (folder / "multirun.yaml").exists():
+        return _expand_sweep(folder, rest)
     try:
         recorded = OmegaConf.load(folder / ".hydra" / "overrides.yaml")
         name = OmegaConf.load(folder / ".hydra" / "hydra.yaml").hydra.job.config_name
@@ -152,13 +155,23 @@ def expand_resume(argv: Sequence[str]) -> list[str]:
             raise FileNotFoundError(f"{folder}/.hydra/overrides.yaml is empty")
     except (OSError, OmegaConfBaseException) as error:
         sys.exit(f"error: {chosen[-1]}: there is no run to resume ({error})")
-    texts = [str(override) for override in recorded]
-    # a run folder may come from elsewhere: nothing in it may choose classes, or where Hydra finds its configs
-    taken = [text for text in texts if "_target_" not in text and not text.lstrip("+~").startswith("hydra")]
-    rest = [argument for argument in argv if argument not in chosen]
+    taken = _harmless(recorded)
     # .hydra stays what it was: an attempt that is refused must not be what a later one repeats
     here = [f"hydra.run.dir={_quoted(str(folder))}", "hydra.output_subdir=null"]
     return ["--config-name", name, *taken, *here, *rest]
+
+
+def _expand_sweep(folder: Path, rest: Sequence[str]) -> list[str]:
+    """The command that started the sweep in ``folder``: it skips what is finished. ``rest`` may name a launcher."""
+    recorded = OmegaConf.load(folder / "multirun.yaml").hydra
+    here = [f"hydra.sweep.dir={_quoted(str(folder))}"]
+    return ["-m", "--config-name", recorded.job.config_name, *_harmless(recorded.overrides.task), *here, *rest]
+
+
+def _harmless(overrides: Iterable[Any]) -> list[str]:
+    """A folder may come from elsewhere: nothing in it may choose classes, or where Hydra finds its configs."""
+    texts = [str(override) for override in overrides]
+    return [text for text in texts if "_target_" not in text and not text.lstrip("+~").startswith("hydra")]
 
 
 def protect_record(argv: Sequence[str], state: str) -> list[str]:

@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import signal
+from collections.abc import Iterator, Sequence
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 log = logging.getLogger(__name__)
 
 
-class StopRequested(SystemExit):
-    """The work stopped on a signal after saving; carries the shell's exit code for it."""
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+JOB_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+"""What SLURM sends before it takes a job's nodes away: SIGTERM, or what ``sbatch --signal`` names."""
 
-    def __init__(self, number: int) -> None:
+
+class StopRequested(SystemExit):
+    """The work stopped on a signal after saving; carries the shell's exit code for it.
+
+    Attributes:
+        number: of the signal.
+        attempts_in_vain: attempts at this work in a row, with this one, that were stopped before they saved anything.
+    """
+
+    def __init__(self, number: int, attempts_in_vain: int = 0) -> None:
         super().__init__(128 + number)
-        self.number = number
+        self.number, self.attempts_in_vain = number, attempts_in_vain
 
 
 class StopSignals:
-    """While active, SIGINT and SIGTERM only set a flag; a second one acts as usual.
+    """While active, signals that ask to stop only set a flag; a second one acts as usual.
 
+    They are SIGINT and SIGTERM, in a SLURM job SIGUSR1 and SIGUSR2 too.
     Outside the main thread, where Python cannot install handlers, it does nothing.
     """
 
@@ -28,8 +42,8 @@ class StopSignals:
         self.received: int | None = None
         self._previous: dict[int, Any] = {}
 
-    def __enter__(self) -> StopSignals:
-        for number in (signal.SIGINT, signal.SIGTERM):
+    def __enter__(self) -> Self:
+        for number in stop_signals():
             try:
                 self._previous[number] = signal.signal(number, self._handle)
             except ValueError:
@@ -53,3 +67,23 @@ class StopSignals:
         """
         if self.received is not None:
             raise StopRequested(self.received)
+
+
+def stop_signals() -> Sequence[signal.Signals]:
+    """Signals that ask a process to stop here."""
+    return tuple(dict.fromkeys((*STOP_SIGNALS, *JOB_SIGNALS))) if "SLURM_JOB_ID" in os.environ else STOP_SIGNALS
+
+
+@contextlib.contextmanager
+def stopping_at_once(numbers: Sequence[signal.Signals]) -> Iterator[None]:
+    """Raise StopRequested on a signal, at once: for work of which nothing has to be saved first."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise StopRequested(number)
+
+    previous = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -138,6 +138,12 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
+def last_value(path: Path, name: str) -> float | None:
+    """The last number that a log gives for ``name``; None if it has none."""
+    found = [line[name] for line in read_json_lines(path) if line.get(name) is not None]
+    return found[-1] if found else None
+
+
 def _finite(value: Any) -> Any:
     """JSON has no NaN."""
     if isinstance(value, float) and not math.isfinite(value):

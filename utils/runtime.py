@@ -66,13 +66,23 @@ def describe_environment() -> dict[str, str]:
     """What a result depends on besides its configuration: versions, hardware, the revision of this code."""
     described = {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
     described["platform"] = platform.platform()
+    described["cpu"] = _cpu()
     described["cpu_threads"] = str(torch.get_num_threads())
     described["gpu"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    described["revision"] = _revision()
+    described["revision"] = revision()
     return described
 
 
-def _revision() -> str:
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or "unknown"
+
+
+def revision() -> str:
+    """Of this code, by git; "-dirty" at its end where files were changed since; "unknown" outside a checkout."""
     here = Path(__file__).resolve().parent
     command = ["git", "-C", str(here), "describe", "--always", "--dirty"]
     try:

@@ -164,9 +164,11 @@ def test_a_folder_that_is_no_run_cannot_be_resumed(command, tmp_path):
         command(f"resume={tmp_path}")
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_every_member_in_a_folder_of_its_own(command, model, tmp_path):
     command("-m", f"ckpt_path={model}", *QUICK, "seed=1,2")
-    assert len(list((tmp_path / "plan_outputs/wall").rglob("results.json"))) == 2
+    made = (tmp_path / "plan_outputs" / "sweeps").glob("seed-*/*/results.json")
+    assert sorted(path.parent.name for path in made) == ["seed-1", "seed-2"]
 
 
 def launch(folder: Path, *arguments: str) -> subprocess.Popen:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from utils.statistics import crossed_interval, paired_difference, wilson_interval
+from utils.statistics import crossed_interval, mean_interval, paired_difference, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -120,3 +120,19 @@ def test_equal_outcomes_are_no_difference(columns):
 def test_an_empty_table_is_refused(shape):
     with pytest.raises(ValueError, match="needs a table"):
         crossed_interval(np.zeros(shape))
+
+
+@pytest.mark.parametrize(("count", "quantile"), [(2, 12.706), (3, 4.3027), (6, 2.5706), (11, 2.2281), (31, 2.0423)])
+def test_the_mean_of_a_few_values_has_students_interval(count, quantile):
+    values = [1.0, 3.0] * (count // 2) + [2.0] * (count % 2)
+    mean, low, high = mean_interval(values)
+    expected = quantile * np.std(values, ddof=1) / np.sqrt(count)
+    assert mean == pytest.approx(2.0)
+    assert (high - low) / 2 == pytest.approx(expected, rel=2e-3)
+
+
+def test_one_value_says_nothing_of_its_spread():
+    assert mean_interval([2.0])[0] == 2.0
+    assert np.isnan(mean_interval([2.0])[1:]).all()
+    with pytest.raises(ValueError, match="at least one value"):
+        mean_interval([])

@@ -1,0 +1,168 @@
+"""Sweeps of a small entry, as processes of their own: one member fails, one is killed, the others are kept."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.builders import REPOSITORY
+from utils.record import read_record
+
+SCRIPT = """
+import os, signal, sys, time
+from pathlib import Path
+import hydra
+from utils.cli import expand_resume, one_line_errors
+from utils.entry import recorded, run_entry
+from utils.interrupts import StopSignals
+from utils.sweep_names import name_sweep
+
+def wait(folder):
+    with StopSignals() as stop:
+        (folder / "waiting").touch()
+        while stop.received is None:
+            time.sleep(0.02)
+        (folder / "state").write_text("saved")
+        stop.raise_if_received()
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="toy")
+@one_line_errors
+@recorded(__file__, state="state")
+def main(cfg):
+    folder = Path(cfg.run_dir)
+    with (folder / "begun").open("a") as file:
+        file.write("x")
+    if cfg.act == "refuse":
+        raise ValueError("act=refuse is not allowed")
+    if cfg.act == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if cfg.act == "wait" and not (folder / "state").exists():
+        wait(folder)
+    return 0.5
+
+if __name__ == "__main__":
+    sys.argv[1:] = name_sweep(expand_resume(sys.argv[1:]), "sweeps")
+    run_entry(main, sys.argv[1:])
+"""
+CONFIG = """
+act: finish
+seed: 0
+run_dir: ${hydra:runtime.output_dir}
+hydra:
+  run: {dir: alone}
+  sweep: {dir: sweeps/unnamed, subdir: "${member_name:${hydra.job.override_dirname}}"}
+"""
+JOBLIB = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start the entry; what still runs at the end of the test is killed."""
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "toy.yaml").write_text(CONFIG)
+    (tmp_path / "toy.py").write_text(SCRIPT)
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    started = []
+
+    def begin(*arguments):
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "toy.py", *arguments], cwd=tmp_path, env=environment, stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT, text=True, start_new_session=True,
+            )
+        )  # fmt: skip
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def end_of(process):
+    said, _ = process.communicate(timeout=120)
+    return process.returncode, said
+
+
+def wait_for(process, condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert process is None or process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def members(tmp_path):
+    (sweep,) = (tmp_path / "sweeps").iterdir()
+    return {path.parent.name: path.parent for path in sweep.glob("*/run.json")}
+
+
+@pytest.mark.slow
+def test_a_member_that_dies_loses_no_other_and_only_the_failed_are_run_again(start, tmp_path):
+    command = ("-m", "act=die,refuse,finish", "seed=1")
+    code, said = end_of(start(*command, *JOBLIB))
+    assert code == 1
+    found = members(tmp_path)
+    assert sorted(found) == ["act-die", "act-finish", "act-refuse"]
+    assert "1 of 3 members finished" in said
+    assert "failed act-die: killed by SIGKILL" in said
+    assert "failed act-refuse: act=refuse is not allowed" in said
+    assert "Traceback" not in said
+    record = read_record(found["act-finish"])
+    assert (record["status"], record["result"]) == ("finished", 0.5)
+    code, said = end_of(start(*command))  # Hydra's own launcher: the same sweep
+    assert code == 1
+    assert "act-finish is finished: skipped" in said
+    assert {name: len((folder / "begun").read_text()) for name, folder in found.items()} == {
+        "act-die": 2, "act-finish": 1, "act-refuse": 2
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "seeds", "launcher"),
+    [(signal.SIGTERM, "1", ()), (signal.SIGINT, "1,2", JOBLIB)],
+    ids=["SIGTERM", "SIGINT-joblib"],
+)
+def test_a_stopped_sweep_saves_and_goes_on_by_its_folder(start, tmp_path, number, seeds, launcher):
+    process = start("-m", "act=wait", f"seed={seeds}", *launcher)
+    count = len(seeds.split(","))
+    wait_for(process, lambda: len(list(tmp_path.glob("sweeps/*/*/waiting"))) == count)
+    os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)  # a terminal tells all
+    code, said = end_of(process)
+    assert code == 128 + number
+    (sweep,) = (tmp_path / "sweeps").iterdir()
+    assert f"resume=sweeps/{sweep.name}" in said
+    for folder in members(tmp_path).values():
+        assert read_record(folder)["status"] == "stopped"
+        assert (folder / "state").read_text() == "saved"
+    code, said = end_of(start(f"resume=sweeps/{sweep.name}"))
+    assert code == 0, said
+    assert f"{count} of {count} members finished" in said
+    assert [read_record(folder)["status"] for folder in members(tmp_path).values()] == ["finished"] * count
+
+
+def test_a_run_says_what_it_is(start, tmp_path):
+    code, said = end_of(start("seed=7"))
+    assert code == 0, said
+    record = json.loads((tmp_path / "alone" / "run.json").read_text())
+    assert (record["status"], record["result"], record["config"]["seed"]) == ("finished", 0.5, 7)
+    assert record["command"] == "python toy.py seed=7"
+    assert {"revision", "torch", "python", "cpu", "gpu", "platform"} <= record["environment"].keys()
+    assert record["attempts"][0]["process"]["host"]
+    assert record["seconds"] >= 0
+
+
+def test_a_killed_sweep_takes_its_member_with_it(start, tmp_path):
+    process = start("-m", "act=wait", "seed=1")
+    wait_for(process, lambda: list(tmp_path.glob("sweeps/*/*/waiting")))
+    process.kill()
+    (folder,) = members(tmp_path).values()
+    wait_for(None, lambda: read_record(folder)["status"] != "running")
+    assert read_record(folder)["status"] == "stopped"
+    assert (folder / "state").read_text() == "saved"

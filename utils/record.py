@@ -1,0 +1,145 @@
+"""What a run folder says about its run: ``run.json``, written when the run starts and when it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from utils import slurm
+from utils.cli import same_settings
+from utils.files import write_json
+from utils.runtime import describe_environment
+
+FILENAME = "run.json"
+RUNNING, FINISHED, FAILED, STOPPED = "running", "finished", "failed", "stopped"
+FREE = ("run_dir", "device", "num_threads", "memory_budget_gb", "logger", "env.num_workers")
+"""Settings that do not change what a run comes to, so that a finished one need not be run again for them."""
+
+
+class RunRecord:
+    """The record of a run, to which each attempt at it (the first, every resumption) adds itself.
+
+    An attempt with other settings does not replace what the folder says until it has come to its end: most are refused.
+
+    Args:
+        folder: of the run. config: all settings, as plain data.
+    """
+
+    def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
+        self.folder, self._before = folder, read_record(folder)
+        config = json.loads(json.dumps(config, default=str))
+        environment = describe_environment()
+        command = f"python {shlex.join(sys.argv)}"
+        self._attempt: dict[str, Any] = {"status": RUNNING, "started": _now(), "command": command}
+        self._attempt |= {"revision": environment["revision"], "process": _process()}
+        self._about = {"command": command, "config": config, "environment": environment}
+        changed = same_settings(self._before["config"], config, ("run_dir",)) if self._before else []
+        if changed:
+            self._attempt["changed"] = changed
+        self._is_other = bool(changed)
+        self._begin = time.monotonic()
+        self._write()
+
+    def end(self, status: str, error: str | None = None, result: Any = None, saved: bool | None = None) -> None:
+        """Say how the attempt ended.
+
+        Args:
+            status: FINISHED, FAILED, or STOPPED, to be continued.
+            error: one line. result: what the run returned, a number or None.
+            saved: whether the attempt has kept any of its work; where that is not obvious.
+        """
+        self._attempt |= {"status": status, "ended": _now(), "seconds": round(time.monotonic() - self._begin, 1)}
+        said = {"error": error, "result": result, "saved": saved}
+        self._attempt |= {key: value for key, value in said.items() if value is not None}
+        self._write()
+
+    def _write(self) -> None:
+        before, status = self._before or {}, self._attempt["status"]
+        attempts = [*before.get("attempts", []), self._attempt]
+        keeps_status = before.get("status") == FINISHED and status != FINISHED
+        keeps_about = bool(before) and (keeps_status or (self._is_other and status != FINISHED))
+        about = {key: before[key] for key in self._about} if keeps_about else self._about
+        shown = before if keeps_status else self._attempt
+        outcome = {
+            key: shown[key] for key in ("status", "started", "ended", "seconds", "error", "result") if key in shown
+        }
+        write_json(self.folder / FILENAME, {**outcome, **about, "attempts": attempts})
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """The record of the run in ``folder``; None if there is none that can be read."""
+    try:
+        record = json.loads((folder / FILENAME).read_text(encoding="utf-8"))
+        return record if {"status", "config", "attempts"} <= set(record) else None
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def is_finished(record: Mapping[str, Any] | None, config: Mapping[str, Any]) -> bool:
+    """Whether a run with these settings has come to its end; the one place where that is decided."""
+    now = json.loads(json.dumps(config, default=str))
+    return record is not None and record["status"] == FINISHED and not same_settings(record["config"], now, FREE)
+
+
+def why_busy(record: Mapping[str, Any]) -> str | None:
+    """Which process still works on a run, by its record; None if none does, and it may be continued."""
+    last = record["attempts"][-1]
+    process = last["process"]
+    host, number, job = process["host"], process["pid"], process.get("slurm_job")
+    if last["status"] != RUNNING or (job is not None and job == os.environ.get("SLURM_JOB_ID")):
+        return None  # what had this job's number before was the same job, before it was requeued
+    if host == socket.gethostname():
+        return f"process {number}" if _birth(number) == process["birth"] is not None else None
+    if job is not None:
+        return f"job {job}" if slurm.is_running(job) else None
+    return f"process {number} on {host} (if it is gone, delete {FILENAME})"
+
+
+def mark_ended(folder: Path, status: str, error: str) -> None:
+    """Write down that the last attempt ended, where it could not say so itself."""
+    record = read_record(folder)
+    if record is None or record["attempts"][-1]["status"] != RUNNING:
+        return
+    ending = {"status": status, "ended": _now(), "error": error}
+    record["attempts"][-1] |= ending
+    if record["status"] == RUNNING:
+        record = {**record, **ending}
+    write_json(folder / FILENAME, record)
+
+
+def attempts_in_vain(record: Mapping[str, Any] | None) -> int:
+    """How many of a run's attempts, from the last one backwards, were stopped before they had saved anything."""
+    count = 0
+    for attempt in reversed(record["attempts"] if record else []):
+        if attempt["status"] == FINISHED or attempt.get("saved", True):
+            break
+        count += 1
+    return count
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def _process() -> dict[str, Any]:
+    process: dict[str, Any] = {"host": socket.gethostname(), "pid": os.getpid(), "birth": _birth(os.getpid())}
+    process["directory"] = str(Path.cwd())
+    if job := os.environ.get("SLURM_JOB_ID"):
+        process["slurm_job"] = job
+    return process
+
+
+def _birth(pid: int) -> str | None:
+    """When a process began, in the kernel's ticks: numbers of processes are used again. None if there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+    except (OSError, IndexError):
+        return None

@@ -1,0 +1,125 @@
+"""What a process does differently inside a SLURM job: told to stop, it saves and puts its job back into the queue."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+from utils.interrupts import JOB_SIGNALS, StopRequested, stopping_at_once
+
+log = logging.getLogger(__name__)
+
+KILLED_WITHIN = 60.0  # seconds after a requeue in which SLURM kills the job's processes
+
+MOST_IN_VAIN = 3
+"""Attempts in a row that saved nothing before their time was over; one more would be in vain too."""
+
+
+@contextlib.contextmanager
+def requeued_when_stopped(is_outermost: bool = True) -> Iterator[None]:
+    """Outside SLURM nothing; in a job, requeue it after a StopRequested that SLURM's signals led to.
+
+    Own ``scontrol requeue`` and not submitit's, which would act in the middle of a step: a signal handler, it saves
+    nothing. Here the block ends first, with everything saved; and a hand-written batch script is served as well.
+
+    Args:
+        is_outermost: False in a part of what the job does; its caller requeues, once the other parts have saved.
+    """
+    if not (is_outermost and in_job()):
+        yield
+        return
+    with stopping_at_once(JOB_SIGNALS):
+        try:
+            yield
+        except StopRequested as stop:
+            if stop.number != signal.SIGINT:
+                _requeue(stop)
+            raise
+
+
+def _requeue(stop: StopRequested) -> None:
+    for number in JOB_SIGNALS:  # SLURM sends several, and repeats them
+        signal.signal(number, signal.SIG_IGN)
+    if rank() > 0:
+        sys.exit(0)  # with any other status, SLURM may take the first task down before it has requeued the job
+    name = job_name()
+    if stop.attempts_in_vain >= MOST_IN_VAIN:
+        log.error(
+            "job %s is not requeued: its last %d attempts saved nothing before their time was over; give it more "
+            "(hydra.launcher.timeout_min, sbatch --time)", name, stop.attempts_in_vain,
+        )  # fmt: skip
+    elif reason := why_not_requeue():
+        log.warning("job %s is not requeued: %s", name, reason)
+    else:
+        log.warning("%s: job %s goes back into the queue", signal.Signals(stop.number).name, name)
+        if requeue():
+            wait_for_the_end()
+
+
+def in_job() -> bool:
+    """Whether this process belongs to a SLURM job, of any kind."""
+    return "SLURM_JOB_ID" in os.environ
+
+
+def rank() -> int:
+    """Number of this task of its job step; 0 outside."""
+    return int(os.environ.get("SLURM_PROCID", "0")) if "SLURM_STEP_ID" in os.environ else 0
+
+
+def job_name() -> str:
+    """The job as ``scontrol`` knows it: "123", or "123_4" in an array."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else os.environ["SLURM_JOB_ID"]
+
+
+def is_running(job: str) -> bool:
+    """Whether a job, by its number, has processes now."""
+    shown = _call("squeue", "--noheader", "--format=%T", f"--jobs={job}").stdout.split()
+    return any(state in ("RUNNING", "COMPLETING", "SUSPENDED") for state in shown)
+
+
+def why_not_requeue() -> str | None:
+    """Why the job of this process must not be put back in the queue; None if it may.
+
+    It may if SLURM takes its nodes away: at the end of its time, for a job of higher priority, or by a signal that
+    somebody sent to a job that still runs. A job that was cancelled stays cancelled.
+    """
+    shown = _call("scontrol", "show", "job", "--oneliner", job_name())
+    facts = dict(word.split("=", 1) for word in shown.stdout.split() if "=" in word)
+    if shown.returncode or "JobState" not in facts:
+        return f"scontrol does not know the job: {shown.stderr.strip()}"
+    if facts.get("BatchFlag") != "1":
+        return "it is interactive"
+    if facts.get("Requeue") == "0":
+        return "it was submitted with --no-requeue"
+    is_preempted = facts.get("PreemptTime", "None") != "None"
+    if facts["JobState"] == "RUNNING" or facts.get("Reason") == "TimeLimit" or is_preempted:
+        return None
+    return f"it is {facts['JobState'].lower()}"
+
+
+def requeue() -> bool:
+    """Put the job of this process back in the queue, which kills its processes; returns False if that was refused."""
+    done = _call("scontrol", "requeue", job_name())
+    if done.returncode:
+        log.error("SLURM did not requeue job %s: %s", job_name(), (done.stderr or done.stdout).strip())
+        return False
+    return True
+
+
+def wait_for_the_end() -> None:
+    """Stay until SLURM kills this process: one that ends earlier can take other tasks of the job with it."""
+    time.sleep(KILLED_WITHIN)
+
+
+def _call(*command: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return subprocess.CompletedProcess(command, 1, "", str(error))
