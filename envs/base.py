@@ -50,6 +50,7 @@ class VectorEnv(ABC):
         name: of the environment, as in ``env=<name>``.
         state_dim: S. proprio_dim: E. env_action_dim: length of one raw action.
         image_size: side of the square images that ``render`` returns, pixels.
+        plays_in_background: whether one thread may play while another computes, as long as only one plays at a time.
     """
 
     name: str
@@ -57,6 +58,7 @@ class VectorEnv(ABC):
     proprio_dim: int
     env_action_dim: int
     image_size: int
+    plays_in_background = True
 
     @abstractmethod
     def default_layouts(self, num_episodes: int) -> dict[str, Tensor]:

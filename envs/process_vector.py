@@ -59,6 +59,7 @@ class ProcessVectorEnv(VectorEnv):
         self.name, self.state_dim = self._class.name, self._class.state_dim
         self.env_action_dim, self.proprio_dim = self._class.env_action_dim, len(self._class.proprio_indices)
         self.image_size = image_size
+        self.plays_in_background = num_workers > 0  # a graphics context belongs to the thread that made it
         self._pool = (
             WorkerPool(num_workers, simulator, image_size) if num_workers else OwnProcess(simulator, image_size)
         )

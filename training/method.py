@@ -104,6 +104,9 @@ class Method:
             model.predict_tokens(model.tokens(windows.source, windows.actions)), windows.target
         )
 
+    def updated(self) -> None:
+        """Called after every update of the weights, in the arithmetic of the step."""
+
     def validate(self, batches: Iterable[Batch], features: Callable[[Batch], Tensor]) -> dict[str, float]:
         """Losses of an epoch's end, by the name in the log, besides those of the dynamics.
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from datasets.batch import Batch
-from envs.base import VectorEnv, simulate
+from envs.base import Trajectory, VectorEnv, simulate
 from models.latent import Latent
 from models.world_model import Windows, planning_mode
 from planning.cost import LatentGoalCost
@@ -23,6 +25,21 @@ from training.replay import Corrected, ReplayMemory
 
 SAMPLINGS = ("slot", "all")
 TASKS = ("batch", "random_state")
+SECONDS_TO_CLOSE = 5.0  # for a simulation that nobody waits for any more
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Plans for a batch, before anything has happened.
+
+    Attributes:
+        states: (B, S) raw, to start from. actions: (B, K, env_action_dim) z-scored.
+        lengths: (B,) how many of the actions are meant; None means all.
+    """
+
+    states: Tensor
+    actions: Tensor
+    lengths: Tensor | None = None
 
 
 class Online(Method):
@@ -50,6 +67,8 @@ class Online(Method):
             offset. Must divide the frameskip.
         speed: how the planner's rollouts are made fast, see ``FastPaths``; None means its defaults.
         memory_budget_gb: of the planner, see ``LatentGoalCost``.
+        overlap: whether the simulator plays while the batch of the refresh trains. What it shows is then learnt from
+            the next batch on, instead of from that one; it depends on nothing else, least of all on how long it takes.
     """
 
     name = "online"
@@ -66,6 +85,7 @@ class Online(Method):
         frame_stride: int | None = None,
         memory_budget_gb: float = 4.0,
         speed: FastPaths | None = None,
+        overlap: bool = False,
         **hooks: Any,
     ) -> None:
         super().__init__(**hooks)
@@ -84,6 +104,8 @@ class Online(Method):
         self.speed = speed or FastPaths()
         self._draws = torch.Generator()  # of random tasks, and of the windows that join a batch
         self._refreshes = 0
+        self._thread = ThreadPoolExecutor(1, "simulate") if overlap else None
+        self._playing: tuple[int, Planned, Future[Trajectory]] | None = None  # with the slot; within a step only
 
     def _check_repeatable(self) -> None:
         limits = {"budget_ms": self.planner.budget.milliseconds}
@@ -104,9 +126,14 @@ class Online(Method):
         """See ``Method.setup``.
 
         Raises:
-            ValueError: If ``frame_stride`` does not divide the frameskip, or no window fits into a plan.
+            ValueError: If ``frame_stride`` does not divide the frameskip, no window fits into a plan, or the simulator
+                cannot play beside the training.
         """
         super().setup(context)
+        if self._thread is not None and not self._simulator.plays_in_background:
+            raise ValueError(
+                "method.overlap=true needs simulators in processes of their own, but env.simulator.num_workers=0"
+            )
         if self.planner.horizon < context.model.num_hist:
             raise ValueError(
                 f"method.planner.horizon must be at least num_hist={context.model.num_hist}, or a corrected trajectory "
@@ -130,11 +157,21 @@ class Online(Method):
         """The expert windows and as many corrected ones, where the memory has them."""
         slot = position // self.frequency
         if position % self.frequency == 0:
-            for number, part in enumerate(self.correct(batch, features)):
-                self.memory.add(slot, f"{self._refreshes:08d}" + (f"_{number}" if number else ""), part)
-            self._refreshes += 1
+            planned = self._plan(batch, features)
+            if self._thread is None:
+                self._keep(slot, self._encode(planned, self._simulate(batch, planned)))
+            else:
+                self._playing = slot, planned, self._thread.submit(self._simulate, batch, planned)
         corrected = self._draw(slot if self.sampling == "slot" else None, len(expert.actions))
         return expert if corrected is None else cat_windows(expert, corrected)
+
+    def updated(self) -> None:
+        """See ``Method.updated``: what was simulated meanwhile is encoded and kept."""
+        super().updated()
+        if self._playing is not None:
+            slot, planned, happened = self._playing
+            self._keep(slot, self._encode(planned, happened.result()))
+            self._playing = None
 
     def correct(self, batch: Batch, features: Tensor) -> list[Corrected]:
         """Plan for one task per sample of the batch, execute in the simulator, encode what it shows.
@@ -142,15 +179,22 @@ class Online(Method):
         Returns:
             Trajectories of one length each: a closed loop's end where the episode was solved.
         """
+        planned = self._plan(batch, features)
+        return self._encode(planned, self._simulate(batch, planned))
+
+    def _keep(self, slot: int, corrected: list[Corrected]) -> None:
+        for number, part in enumerate(corrected):
+            self.memory.add(slot, f"{self._refreshes:08d}" + (f"_{number}" if number else ""), part)
+        self._refreshes += 1
+
+    def _plan(self, batch: Batch, features: Tensor) -> Planned:
         with planning_mode(self._context.model), torch.no_grad():
             ends, start, goal = (
                 self._drawn_tasks(batch) if self.tasks == "random_state" else self._own_tasks(batch, features)
             )
             if self.loop is None:
-                return [self._execute(batch, ends[0], self._plan_once(start, goal))]
-            actions, lengths = self._replan(batch, ends, goal)
-            happened = self._execute(batch, ends[0], actions)
-            return [happened.part(lengths == length, length) for length in lengths.unique().tolist()]
+                return Planned(ends[0], self._plan_once(start, goal))
+            return Planned(ends[0], *self._replan(batch, ends, goal))
 
     def _plan_once(self, start: Latent, goal: Latent) -> Tensor:
         """z-scored raw actions (B, K, env_action_dim) of one plan from ``start`` (B, 1) to ``goal`` (B, 1)."""
@@ -224,15 +268,25 @@ class Online(Method):
         assert env is not None, "needs_env is set, so there is one"
         return env
 
-    def _execute(self, batch: Batch, states: Tensor, z_actions: Tensor) -> Corrected:
-        """Run z-scored raw actions (B, K, env_action_dim) from raw ``states`` (B, S), under the batch's layouts."""
-        env, observer = self._simulator, self._context.observer
-        raw = observer.normalizer.actions_to_raw(z_actions)
+    @torch.no_grad()
+    def _simulate(self, batch: Batch, planned: Planned) -> Trajectory:
+        """Carry out plans under the batch's layouts; on the CPU, and without the model."""
+        observer = self._context.observer
+        raw = observer.normalizer.actions_to_raw(planned.actions)
         every = self.stride if observer.wants_frames else None
-        happened = simulate(env, batch.trajectory.tolist(), states, raw, _layouts(batch), every)
+        return simulate(self._simulator, batch.trajectory.tolist(), planned.states, raw, _layouts(batch), every)
+
+    @torch.no_grad()
+    def _encode(self, planned: Planned, happened: Trajectory) -> list[Corrected]:
+        """What the model would see of it."""
+        observer = self._context.observer
         visited = happened.states[:, :: self.stride]
-        features = observer.features(visited, happened.frames)
-        return Corrected(features.cpu(), observer.proprio(env, visited).cpu(), z_actions, self.stride)
+        with planning_mode(self._context.model):
+            features = observer.features(visited, happened.frames).cpu()
+        whole = Corrected(features, observer.proprio(self._simulator, visited).cpu(), planned.actions, self.stride)
+        if planned.lengths is None:
+            return [whole]
+        return [whole.part(planned.lengths == length, length) for length in planned.lengths.unique().tolist()]
 
     def _draw(self, slot: int | None, at_most: int) -> Windows | None:
         """Up to ``at_most`` corrected windows, without repetition, drawn from a slot or from everything."""
@@ -278,6 +332,14 @@ class Online(Method):
         """See ``Method.committed``."""
         super().committed()
         self.memory.committed()
+
+    def close(self) -> None:
+        """See ``Method.close``."""
+        if self._thread is not None:
+            if self._playing is not None:
+                wait([self._playing[2]], SECONDS_TO_CLOSE)
+            self._thread.shutdown(wait=False, cancel_futures=True)
+        super().close()
 
 
 def _layouts(batch: Batch) -> dict[str, Tensor]:

@@ -191,6 +191,8 @@ class Trainer:
         self.optimizers.zero_grad()
         objective.backward()
         self.optimizers.step((self.step) / (self.settings.epochs * self.epoch_batches))
+        with autocast(self.settings.precision, device):
+            self.method.updated()
         return StepNumbers({**losses, **self.method.report()}, objective)
 
     def features(self, batch: Batch) -> Tensor:

@@ -1,16 +1,21 @@
 """The online method: its plans, its simulator, its windows."""
 
 import random
+import threading
+import time
+from concurrent.futures import Future
 
 import numpy as np
 import pytest
 import torch
 
 from envs.base import simulate
+from envs.process_vector import ProcessVectorEnv
+from envs.wall import WallVectorEnv
 from planning.gd import GDPlanner
 from planning.planner import Planner
 from planning.search import Plan
-from tests.training.tiny import STATE, build, changed, weights
+from tests.training.tiny import STATE, build, changed, run, weights, without_times
 from training.adversarial import Adversarial
 from training.method import Method, TrainingContext
 from training.online import Online
@@ -417,6 +422,73 @@ def test_each_frame_is_encoded_once(online):
     training.method.planner = GDPlanner(opt_steps=3)
     training._train_step(training.train_data.__getitems__(range(4)))
     assert sum(len(frames) for frames in encoded) == 4 * 6 + 4 * 6  # the batch's, the simulator's; planning none
+    assert {frames.dtype for frames in encoded} == {torch.uint8}
+
+
+@pytest.mark.parametrize("images", [False, True])
+def test_only_frames_that_the_model_sees_are_drawn(online, images, monkeypatch):
+    training = online(images=images)
+    drawn, render = [], training.method._simulator.render
+    monkeypatch.setattr(training.method._simulator, "render", lambda: drawn.append(render()) or drawn[-1])
+    training._train_step(training.train_data.__getitems__(range(4)))
+    assert sum(len(frames) for frames in drawn) == (4 * 6 if images else 0)  # of 26 states each
+
+
+OVERLAPPING = ("method.overlap=true", "replay_buffer_frequency=1", "training.max_batches=3")
+
+
+def test_what_a_refresh_shows_is_learnt_from_the_next_batch_on(online):
+    training = online(*OVERLAPPING)
+    counts, predict = [], training.model.prediction_loss
+    training.model.prediction_loss = lambda predicted, target: (
+        counts.append(len(predicted)) or predict(predicted, target)
+    )
+    for position in range(2):
+        training.position = position
+        training.method.frequency = 2
+        training._train_step(training.train_data.__getitems__(range(4)))
+    assert counts == [20, 40]
+
+
+def test_the_simulator_plays_while_the_batch_trains(online, monkeypatch):
+    training = online(*OVERLAPPING)
+    env, training_began = training.method._simulator, threading.Event()
+    rollout, losses = env.rollout, training.method.loss
+    monkeypatch.setattr(env, "rollout", lambda *given: training_began.wait(60) and rollout(*given))
+    monkeypatch.setattr(training.method, "loss", lambda windows: training_began.set() or losses(windows))
+    training._train_step(training.train_data.__getitems__(range(4)))
+    assert len(training.method.memory) == 4
+
+
+@pytest.mark.parametrize("seconds", [None, 0.0, 0.2])
+def test_overlapping_depends_on_no_timing(tmp_path, monkeypatch, seconds):
+    """``None`` plays before the batch trains, in the same thread."""
+    reference = run(tmp_path / "overlapping", *ONLINE, *OVERLAPPING)
+    playing = build(tmp_path / "other", *ONLINE, *OVERLAPPING)
+    method, simulate_plans = playing.method, playing.method._simulate
+    if seconds is None:
+        monkeypatch.setattr(method._thread, "submit", lambda play, *given: _done(play(*given)))
+    else:
+        monkeypatch.setattr(method, "_simulate", lambda *given: time.sleep(seconds) or simulate_plans(*given))
+    playing.fit()
+    assert without_times(playing.folder / "logs.json") == without_times(reference.folder / "logs.json")
+    assert not changed(weights(playing.model), weights(reference.model))
+    plain = run(tmp_path / "plain", *ONLINE, *OVERLAPPING[1:])
+    assert changed(weights(plain.model), weights(reference.model)) == {"predictor", "action_encoder"}
+
+
+def _done(result):
+    future = Future()
+    future.set_result(result)
+    return future
+
+
+def test_simulators_of_this_process_do_not_overlap(online, monkeypatch):
+    monkeypatch.setattr(WallVectorEnv, "plays_in_background", False)
+    with pytest.raises(ValueError, match=r"method.overlap=true needs simulators in processes of their own"):
+        online(*OVERLAPPING)
+    assert not ProcessVectorEnv("envs.pusht:PushTSimulator", num_workers=0).plays_in_background
+    assert ProcessVectorEnv("envs.pusht:PushTSimulator", num_workers=1).plays_in_background
 
 
 def test_a_shorter_history_is_seen_by_the_mask_not_made_up(online):

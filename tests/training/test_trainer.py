@@ -221,7 +221,8 @@ def test_bad_data_stops_the_first_step_and_nothing_is_there_to_continue_from(tin
 
 @pytest.mark.parametrize("method", ["offline", "adversarial"])
 def test_each_distinct_frame_is_encoded_once_a_step(tiny, method):
-    training = tiny(f"method={method}")
+    training = tiny(f"method={method}", "model.train_decoder=false")
+    training.model.decoder.register_forward_hook(lambda *_: pytest.fail("a frame was decoded"))
     encoded = []
     training.model.encoder.register_forward_hook(lambda module, given, found: encoded.append(given[0].flatten(0, -4)))
     training._train_step(training.train_data.__getitems__(range(4)))

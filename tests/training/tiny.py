@@ -56,6 +56,7 @@ BRIEF_PLANS = {
         "method.planner.sub_planner.num_starts=2",
         "method.tasks=random_state",
         "method.replay_sampling=all",
+        "method.overlap=true",
         "radii_method=adaptive",
         "adversarial.pgd_steps=2",
         "adversarial.clean_weight=0.5",
