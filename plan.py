@@ -14,6 +14,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from models.product import choose_library
 from planning.evaluation import STATE, Evaluation
 from utils.cli import check_types, expand_resume, one_line_errors, plain, protect_record
 from utils.entry import recorded, run_entry
@@ -74,6 +75,7 @@ def plan(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     device = runtime.pick_device(config["device"])
     runtime.set_threads(config["num_threads"])
+    choose_library(config["cpu_products"])
     with runtime.autocast(config["precision"], device):
         evaluation = Evaluation.prepare(config, device)
         sync_files(evaluation.folder / ".hydra")  # resume= reads the command there, after a power loss too

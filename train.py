@@ -15,6 +15,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from models.product import choose_library
 from training.assemble import build_trainer
 from training.state import FILENAME
 from utils.cli import check_types, expand_resume, one_line_errors, overridden_keys, plain, protect_record
@@ -79,6 +80,7 @@ def train(config: Mapping[str, Any], explicit: Set[str]) -> Path:
     """
     device = runtime.pick_device(config["device"])
     runtime.set_threads(config["num_threads"])
+    choose_library(config["cpu_products"])
     runtime.autocast(config["precision"], device)  # refuses what it does not know
     trainer = build_trainer(config, explicit, device)
     sync_files(Path(config["run_dir"]) / ".hydra")  # resume= reads the command there, after a power loss too

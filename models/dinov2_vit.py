@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.linear import Linear
+
 LAYER_NORM_EPS = 1e-6
 PRETRAINED_GRID = 37  # the official weights come with positions for 518-pixel images
 POSITION_OFFSET = 0.1
@@ -31,8 +33,8 @@ class SelfAttention(nn.Module):
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim)
+        self.proj = Linear(dim, dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(n, t, dim) -> (n, t, dim)."""
@@ -45,8 +47,8 @@ class Mlp(nn.Module):
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, hidden)
-        self.fc2 = nn.Linear(hidden, dim)
+        self.fc1 = Linear(dim, hidden)
+        self.fc2 = Linear(hidden, dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(n, t, dim) -> (n, t, dim)."""

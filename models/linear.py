@@ -6,13 +6,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.product import linear
+
 
 class Linear(nn.Linear):
-    """``nn.Linear`` of which a part of the outputs can be asked for."""
+    """``nn.Linear`` by the faster library, of which a part of the outputs can be asked for."""
 
-    def forward(self, values: Tensor, rows: slice = slice(None)) -> Tensor:
+    def forward(self, values: Tensor, rows: slice | None = None) -> Tensor:
         """(..., in_features) -> (..., number of ``rows``), all outputs if none are named."""
-        return F.linear(values, self.weight[rows], None if self.bias is None else self.bias[rows])
+        if rows is None:
+            return linear(values, self.weight, self.bias)
+        return linear(values, self.weight[rows], None if self.bias is None else self.bias[rows])
 
 
 class PreparedLinear(nn.Module):

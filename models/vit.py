@@ -24,7 +24,7 @@ class Attention(nn.Module):
         self.tokens_per_frame = tokens_per_frame
         self.norm = nn.LayerNorm(dim)
         self.to_qkv = Linear(dim, 3 * heads * dim_head, bias=False)
-        self.to_out = nn.Sequential(nn.Linear(heads * dim_head, dim), Dropout(dropout))
+        self.to_out = nn.Sequential(Linear(heads * dim_head, dim), Dropout(dropout))
 
     def forward(self, tokens: Tensor, past: Memory = (), wanted: int | None = None) -> tuple[Tensor, Memory]:
         """(B, F * P, dim) -> (B, wanted, dim) of the last tokens, and the keys and values of all frames.
@@ -86,7 +86,7 @@ class FeedForward(nn.Module):
 
     def __init__(self, dim: int, hidden: int, dropout: float) -> None:
         super().__init__()
-        widen, narrow = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
+        widen, narrow = Linear(dim, hidden), Linear(hidden, dim)
         self.net = nn.Sequential(nn.LayerNorm(dim), widen, nn.GELU(), Dropout(dropout), narrow, Dropout(dropout))
 
     def forward(self, tokens: Tensor) -> Tensor:
