@@ -79,9 +79,10 @@ def write_whole(path: Path, fill: Callable[[BinaryIO], object]) -> None:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what ``write_whole`` left in a folder when its process was killed."""
-    for path in folder.glob(".*.tmp"):
-        path.unlink(missing_ok=True)
+    """Remove what ``write_whole`` and safetensors left in a folder when their process was killed."""
+    for pattern in (".*.tmp", ".tmp??????"):
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)
 
 
 _PLAIN_BUILTINS = ("list", "tuple", "dict", "set", "frozenset", "int", "float", "complex", "bool", "str", "bytes")

@@ -326,7 +326,7 @@ class Trainer:
         )
 
     def _resume(self) -> None:
-        for folder in (self.folder, self.folder / "checkpoints", self.folder / "open_loop"):
+        for folder in (self.folder, *(self.folder / name for name in ("checkpoints", "open_loop", "replay"))):
             remove_unfinished(folder)
         state = read_state(self.folder)
         if state is None:

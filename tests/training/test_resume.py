@@ -66,7 +66,7 @@ def assert_same_run(folder, undisturbed):
     assert [name for name in found if found[name] != expected[name]] == []
     one, other = (torch.load(each / "checkpoints" / FILENAME, weights_only=True) for each in (folder, undisturbed))
     assert_equal_states(one, other)
-    assert not list(folder.rglob("*.tmp"))
+    assert not [*folder.rglob("*.tmp"), *folder.rglob(".tmp*")]
 
 
 def interrupt(trainer, after_steps):
