@@ -16,6 +16,7 @@ from hydra.utils import instantiate
 from torch import Tensor
 from tqdm import tqdm
 
+from datasets.files import remove_unfinished
 from datasets.normalizer import Normalizer
 from datasets.trajectories import Trajectories
 from models.checkpoint import Checkpoint, read_checkpoint
@@ -121,6 +122,7 @@ class Evaluation:
         Raises:
             ValueError: If the saved state is broken or belongs to other settings; the folder is left as it is.
         """
+        remove_unfinished(self.folder)
         finished = self._finished()
         if finished is not None:
             log.info("%s is finished already: these are its results", self.folder)

@@ -103,11 +103,11 @@ def finish(process: ForkServerProcess, folder: Path) -> None:
     assert process.exitcode == 0, f"{process.exitcode}: {folder.with_suffix('.txt').read_text()[-2000:]}"
 
 
-def _kill_at_random(work: Work, folder: Path, kills: int, chance: random.Random) -> int:
-    """Start, kill at a random moment, look at what is left, at most so often; then let it end. Returns how often."""
+def _kill_at_random(work: Work, folder: Path, kills: int, moment: Callable[[], float]) -> int:
+    """Start, kill after so many seconds, look at what is left, at most so often; then let it end. Returns how often."""
     process, killed, before = start(work.run, folder, work.overrides), 0, work.look(folder)
     while killed < kills:
-        at = time.monotonic() + chance.uniform(0, 1.0)
+        at = time.monotonic() + moment()
         while process.is_alive() and time.monotonic() < at:
             time.sleep(0.001)
         process.kill()
@@ -126,11 +126,13 @@ def _kill_at_random(work: Work, folder: Path, kills: int, chance: random.Random)
 def kill_often(work: Work, root: Path, kills: int, seed: int) -> int:
     """Until so many kills were survived; every run must end as the undisturbed one does. Returns the number of runs."""
     chance, survived, runs = random.Random(seed), 0, 0
+    began = time.monotonic()
     finish(start(work.run, root / "whole", work.overrides), root / "whole")
+    longest = (time.monotonic() - began) / 4  # it starts, loads, and gets some steps further
     with tqdm(total=kills, unit="kill", disable=not sys.stderr.isatty()) as bar:
         while survived < kills:
             folder, runs = root / f"killed_{runs}", runs + 1
-            killed = _kill_at_random(work, folder, kills - survived, chance)
+            killed = _kill_at_random(work, folder, kills - survived, lambda: chance.uniform(0, longest))
             work.compare(folder, root / "whole")
             survived += killed
             bar.update(killed)
