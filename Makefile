@@ -1,12 +1,12 @@
 # make demo    sets up and runs the whole story on the Wall (about ten minutes on two cores); ENV=pusht, ENV=point_maze
 # make results every planner on every finetuned model of the Wall, over training seeds (under ninety minutes on two cores)
-# make test    sets up and passes the tests
+# make test    sets up and passes the tests; make test-cluster those that start a SLURM of their own (as root)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ENV ?= wall
 
-.PHONY: help setup demo results test test-quick lint bench clean
+.PHONY: help setup demo results test test-quick test-cluster lint bench clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -34,6 +34,9 @@ test: setup
 
 test-quick: setup
 	$(BIN)/python -m pytest -m "not slow"
+
+test-cluster: setup
+	$(BIN)/python -m pytest -m cluster
 
 lint: setup
 	$(BIN)/ruff check .

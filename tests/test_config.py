@@ -170,6 +170,14 @@ def check_experiment(group, option, tmp_path):
     assert_contained(given, config)
 
 
+def check_cluster(group, option, tmp_path):
+    """It chooses a launcher, and each of its settings is one of that launcher's."""
+    with config_folder():
+        chosen = compose("plan_wall", [f"cluster={option}"], return_hydra_config=True).hydra
+    assert chosen.runtime.choices["hydra/launcher"] == "submitit_slurm"
+    assert_contained(OmegaConf.to_container(OmegaConf.load(CONF / "cluster" / f"{option}.yaml"))["hydra"], chosen)
+
+
 def assert_contained(part, whole):
     for key, value in part.items():
         if isinstance(value, dict):
@@ -193,6 +201,7 @@ CHECKS = {
     "speed": check_speed,
     "logger": check_logger,
     "experiment": check_experiment,
+    "cluster": check_cluster,
 }
 
 

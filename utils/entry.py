@@ -15,10 +15,10 @@ from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from utils import slurm
 from utils.cli import plain
 from utils.interrupts import StopRequested
 from utils.record import FAILED, FINISHED, STOPPED, RunRecord, attempts_in_vain, read_record
-from utils.slurm import requeued_when_stopped
 from utils.sweep import MEMBER, end_with_sweep, run_member, run_sweep
 
 
@@ -32,8 +32,9 @@ def run_entry(main: Callable[[], Any], argv: Sequence[str]) -> None:
         SystemExit: If a member of a sweep failed.
         StopRequested: After a signal; in a SLURM job only if that is not requeued.
     """
+    os.environ.update(slurm.group_variables())
     end_with_sweep()
-    with requeued_when_stopped(is_outermost=MEMBER not in os.environ):
+    with slurm.requeued_when_stopped(is_outermost=MEMBER not in os.environ):
         run_sweep(main, argv)
 
 

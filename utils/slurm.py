@@ -8,15 +8,16 @@ import os
 import signal
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Iterator
 
 from utils.interrupts import JOB_SIGNALS, StopRequested, stopping_at_once
 
 log = logging.getLogger(__name__)
 
-KILLED_WITHIN = 60.0  # seconds after a requeue in which SLURM kills the job's processes
+KILLED_WITHIN = 60.0  # seconds after a requeue in which SLURM tells the job's processes to end
 
+FIRST_PORT, PORTS = 15_000, 15_000  # where the tasks of a job meet: below what kernels give out themselves
 MOST_IN_VAIN = 3
 """Attempts in a row that saved nothing before their time was over; one more would be in vain too."""
 
@@ -44,8 +45,9 @@ def requeued_when_stopped(is_outermost: bool = True) -> Iterator[None]:
 
 
 def _requeue(stop: StopRequested) -> None:
+    told = threading.Event()
     for number in JOB_SIGNALS:  # SLURM sends several, and repeats them
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, lambda number, frame: told.set())
     if rank() > 0:
         sys.exit(0)  # with any other status, SLURM may take the first task down before it has requeued the job
     name = job_name()
@@ -58,8 +60,9 @@ def _requeue(stop: StopRequested) -> None:
         log.warning("job %s is not requeued: %s", name, reason)
     else:
         log.warning("%s: job %s goes back into the queue", signal.Signals(stop.number).name, name)
-        if requeue():
-            wait_for_the_end()
+        told.clear()
+        if requeue():  # its other tasks are to be ended by SLURM, not because this one went first
+            told.wait(KILLED_WITHIN)
 
 
 def in_job() -> bool:
@@ -76,6 +79,21 @@ def job_name() -> str:
     """The job as ``scontrol`` knows it: "123", or "123_4" in an array."""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array and task else os.environ["SLURM_JOB_ID"]
+
+
+def group_variables() -> dict[str, str]:
+    """What ``torchrun`` would tell this process: of a job step of several tasks (srun); nothing for a single task."""
+    if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) < 2 or "RANK" in os.environ:
+        return {}
+    nodes = _call("scontrol", "show", "hostnames", os.environ["SLURM_STEP_NODELIST"]).stdout.split()
+    port = FIRST_PORT + (int(os.environ["SLURM_JOB_ID"]) + int(os.environ["SLURM_STEP_ID"])) % PORTS
+    return {
+        "RANK": os.environ["SLURM_PROCID"],
+        "LOCAL_RANK": os.environ["SLURM_LOCALID"],
+        "WORLD_SIZE": os.environ["SLURM_STEP_NUM_TASKS"],
+        "MASTER_ADDR": nodes[0] if nodes else os.environ["SLURMD_NODENAME"],
+        "MASTER_PORT": str(port),
+    }
 
 
 def is_running(job: str) -> bool:
@@ -111,11 +129,6 @@ def requeue() -> bool:
         log.error("SLURM did not requeue job %s: %s", job_name(), (done.stderr or done.stdout).strip())
         return False
     return True
-
-
-def wait_for_the_end() -> None:
-    """Stay until SLURM kills this process: one that ends earlier can take other tasks of the job with it."""
-    time.sleep(KILLED_WITHIN)
 
 
 def _call(*command: str) -> subprocess.CompletedProcess[str]:

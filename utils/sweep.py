@@ -18,11 +18,11 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 
+from utils import slurm
 from utils.gpus import one_gpu
 from utils.interrupts import StopRequested, StopSignals
 from utils.record import FAILED, FINISHED, STOPPED, attempts_in_vain, is_finished, mark_ended, read_record, why_busy
 from utils.runtime import revision
-from utils.slurm import requeued_when_stopped
 from utils.sweep_names import count_members, is_sweep, sweep_folder
 
 log = logging.getLogger(__name__)
@@ -117,11 +117,11 @@ def run_member(script: str, config: Mapping[str, Any]) -> Any:
         return None
     if _asked_to_stop() is not None:
         return None
-    with requeued_when_stopped(is_outermost=_in_slurm()), one_gpu(config.get("device")) as gpu:
+    with slurm.requeued_when_stopped(is_outermost=_in_slurm()), one_gpu(config.get("device")) as gpu:
         begin = time.monotonic()
         code, signalled = _run(_command(script, folder), folder, gpu)
         if signalled is not None:
-            mark_ended(folder, STOPPED, "stopped before it had begun")
+            _mark(folder, STOPPED, "stopped before it had begun")
             if _is_worker():  # the sweep's own process knows, and a launcher would kill the other workers for it
                 return None
             raise StopRequested(signalled, attempts_in_vain(read_record(folder)))
@@ -131,13 +131,18 @@ def run_member(script: str, config: Mapping[str, Any]) -> Any:
 def _outcome(folder: Path, code: int, seconds: float) -> Any:
     if code:
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit status {code}"
-        mark_ended(folder, FAILED, how)
+        _mark(folder, FAILED, how)
         error = (read_record(folder) or {}).get("error", f"{how}, see {OUTPUT}")
         log.error("%s failed: %s", folder.name, error)
         return None
     result = (read_record(folder) or {}).get("result")
     log.info("%s finished in %.0f s: %s", folder.name, seconds, result)
     return result
+
+
+def _mark(folder: Path, status: str, error: str) -> None:
+    if slurm.rank() == 0:  # of several processes that are one run, one writes
+        mark_ended(folder, status, error)
 
 
 def _other_revision(record: Mapping[str, Any]) -> str:
@@ -148,21 +153,13 @@ def _other_revision(record: Mapping[str, Any]) -> str:
 def _command(script: str, folder: Path) -> list[str]:
     """The member as a plain command, of which Hydra has recorded the overrides already."""
     hydra = HydraConfig.get()
+    task = [text for text in hydra.overrides.task if not text.startswith("cluster=")]
     own = [text for text in hydra.overrides.hydra if not text.lstrip("+~").startswith(NOT_A_MEMBERS)]
     escaped = str(folder).replace("'", "\\'")
     here = [f"hydra.run.dir='{escaped}'", "hydra.output_subdir=null", "hydra.mode=RUN"]
     sources = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
     added = [word for path in sources for word in ("--config-dir", path)]
-    return [
-        sys.executable,
-        script,
-        *added,
-        "--config-name",
-        str(hydra.job.config_name),
-        *hydra.overrides.task,
-        *own,
-        *here,
-    ]
+    return [sys.executable, script, *added, "--config-name", str(hydra.job.config_name), *task, *own, *here]
 
 
 def _in_slurm() -> bool:

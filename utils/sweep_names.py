@@ -33,7 +33,7 @@ def name_sweep(argv: Sequence[str], parent: str) -> list[str]:
         return arguments
     overrides = _overrides(arguments)
     swept = [_key(override) for override in overrides if override.is_sweep_override()]
-    fixed = sorted({_key(override) for override in overrides} - set(swept))
+    fixed = sorted({"cluster", *map(_key, overrides)} - set(swept))
     arguments.append(f"hydra.job.config.override_dirname.exclude_keys=[{','.join(map(_quoted, fixed))}]")
     if not any(argument.startswith(FOLDER) for argument in arguments):
         keys = "-".join(sorted(key.rsplit(".", 1)[-1] for key in swept)) or "single"
@@ -83,8 +83,8 @@ def _overrides(argv: Sequence[str]) -> list[Override]:
 
 
 def _is_hydras(argument: str) -> bool:
-    """Whether a setting is Hydra's own: which launcher runs a sweep does not make it another."""
-    return argument.lstrip("+~").startswith(("hydra.", "hydra/"))
+    """Whether a setting is Hydra's own: which launcher runs a sweep, and where, does not make it another."""
+    return argument.lstrip("+~").startswith(("hydra.", "hydra/", "cluster="))
 
 
 def _key(override: Override) -> str:

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 NEEDED = ("slurmctld", "slurmd", "munged", "sbatch", "srun", "scontrol", "runuser")
-INSTALL = "apt-get install slurm-wlm munge"
+INSTALL = "apt-get install -y slurm-wlm munge"
 SYSTEM_PATH = "/usr/sbin:/sbin:/usr/bin:/bin"  # daemons lie outside the path of many shells
 
 
