@@ -62,7 +62,8 @@ def build_trainer(config: Mapping[str, Any], explicit: Set[str], device: torch.d
     if compiles(config["training"]["compile"], device, "training.compile") and model.predictor is not None:
         log.info("training a compiled predictor: the first steps take longer (training.compile=false)")
         compile_in_place(model.predictor)
-    optimizers = Optimizers(model, _rates(config["training"], start), **_trained_parts(settings))
+    fused = config["training"]["fused_optimizers"]
+    optimizers = Optimizers(model, _rates(config["training"], start), **_trained_parts(settings), fused=fused)
     check_method(method, settings)
     regularizer = _regularizer(config, start, settings)
     warn_of_moving_latents(model, settings)

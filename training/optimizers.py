@@ -71,6 +71,7 @@ class Optimizers:
         train_encoder, train_predictor, train_decoder: which parts change; the others take no gradients. The action and
             proprio encoders are trained with the predictor.
         train_initnet: whether the initialisation network changes.
+        fused: whether an update is one operation on all weights of a part, instead of several on each.
 
     Raises:
         ValueError: If nothing is left to train, or a part that should be trained does not exist.
@@ -84,7 +85,9 @@ class Optimizers:
         train_predictor: bool,
         train_decoder: bool,
         train_initnet: bool = False,
+        fused: bool = True,
     ) -> None:
+        self.fused = fused
         wanted = {"encoder": train_encoder, "predictor": train_predictor, "decoder": train_decoder}
         for part, is_wanted in wanted.items():
             if is_wanted and not list(_parameters(getattr(model, part))):
@@ -111,7 +114,7 @@ class Optimizers:
     def _add(self, name: str, modules: Sequence[nn.Module | None], kind: Any, lr: float, **options: float) -> None:
         parameters = [p.requires_grad_() for module in modules for p in _parameters(module)]
         if parameters:
-            self._optimizers[name] = kind(parameters, lr=lr, fused=True, **options)
+            self._optimizers[name] = kind(parameters, lr=lr, fused=self.fused, **options)
             self._peaks[name] = lr
 
     def zero_grad(self) -> None:
@@ -126,11 +129,13 @@ class Optimizers:
         """
         refused = objective.detach().isfinite().logical_not().float()
         self._refused = refused if self._refused is None else torch.maximum(self._refused, refused)
-        for optimizer in self._optimizers.values():
+        for optimizer in self._optimizers.values() if self.fused else ():
             optimizer.found_inf = self._refused  # type: ignore[attr-defined]  # fused optimisers look for it
 
     def step(self, progress: float) -> None:
         """Update every part at its rate for this ``progress`` in [0, 1), unless that is refused."""
+        if not self.fused and self._refused is not None and self._refused:
+            return  # plain optimisers must be kept from it
         for name, optimizer in self._optimizers.items():
             for group in optimizer.param_groups:
                 group["lr"] = self._peaks[name] * self.schedule(progress)

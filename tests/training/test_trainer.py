@@ -297,6 +297,41 @@ def test_an_update_moves_every_part_by_its_own_rate(tiny):
             torch.testing.assert_close(difference, torch.full_like(difference, rate), rtol=1e-2, atol=1e-6)
 
 
+FEW = ("training.epochs=1", "training.max_batches=4", "training.num_reconstruct_samples=0")
+
+
+def test_fused_optimizers_train_as_plain_ones(tmp_path):
+    fused, plain = (run(tmp_path / choice, *FEW, f"training.fused_optimizers={choice}") for choice in ("true", "false"))
+    assert fused.optimizers._optimizers["predictor"].defaults["fused"] is True
+    assert plain.optimizers._optimizers["predictor"].defaults["fused"] is False
+    reference = weights(plain.model)
+    for name, tensor in weights(fused.model).items():
+        torch.testing.assert_close(tensor, reference[name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("fused", ["true", "false"])
+def test_no_kind_of_optimizer_makes_a_refused_update(tiny, fused):
+    training = tiny(f"training.fused_optimizers={fused}")
+    training._train_step(training.train_data.__getitems__(range(4)))
+    before = weights(training.model)
+    training.optimizers.refuse_if_not_finite(torch.tensor(math.inf))
+    training.optimizers.step(0.0)
+    assert not changed(before, weights(training.model))
+
+
+@pytest.mark.parametrize("method", ["offline", "adversarial"])
+def test_bf16_gives_the_losses_of_float32(tmp_path, method):
+    """Within the three digits that bf16 has."""
+    logs = []
+    for precision in ("float32", "bf16"):
+        training = run(tmp_path / precision, *FEW, f"method={method}", f"precision={precision}")
+        logs.append(without_times(training.folder / "logs.json"))
+        assert {tensor.dtype for tensor in weights(training.model).values()} <= {torch.float32, torch.int64}
+    for found, expected in zip(*reversed(logs), strict=True):
+        assert found == pytest.approx(expected, rel=2e-2)
+    assert logs[0] != logs[1]
+
+
 def test_validation_numbers_are_means_over_the_validation_set(tmp_path):
     training = run(tmp_path / "run", "training.val_batches=100", "training.epochs=1")
     model, data = training.model, training.val_data
