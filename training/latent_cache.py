@@ -73,7 +73,7 @@ class FramesToEncode:
     def describe(self) -> str:
         """The size, for the user."""
         frames, patches, width = self.shape
-        return f"{frames} frames of {patches} x {width} numbers in {self.dtype}: {self.num_bytes / 1e9:.2f} GB"
+        return f"{frames} frames of {patches} x {width} numbers in {self.dtype}: {self.num_bytes / 1e9:.3g} GB"
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:

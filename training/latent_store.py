@@ -160,11 +160,11 @@ def _make(frames: FramesToEncode, folder: Path, wanted: Mapping[str, Any], patie
     row_bytes = frames.num_bytes // frames.shape[0]
     path, done = folder / UNFINISHED, _rows_done(folder)
     missing, free = frames.num_bytes - done * row_bytes, shutil.disk_usage(folder).free
-    begun = f", of which {missing / 1e9:.2f} GB are still to come" if done else ""
-    log.info("latent cache in %s, %s%s (%.1f GB are free)", folder, frames.describe(), begun, free / 1e9)
+    begun = f", of which {missing / 1e9:.3g} GB are still to come" if done else ""
+    log.info("latent cache in %s, %s%s (%.3g GB are free)", folder, frames.describe(), begun, free / 1e9)
     if missing + SPARE_BYTES > free:
         raise ValueError(
-            f"training.latent_cache=disk needs {missing / 1e9:.2f} GB in {folder}, where {free / 1e9:.2f} GB are free; "
+            f"training.latent_cache=disk needs {missing / 1e9:.3g} GB in {folder}, where {free / 1e9:.3g} GB are free; "
             "name a folder on another disk (training.latent_dir), set training.latent_dtype=float16 for half of it, or "
             "training.latent_cache=none"
         )

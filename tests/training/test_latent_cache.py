@@ -74,7 +74,7 @@ def test_a_second_run_reads_what_the_first_one_made(tmp_path, monkeypatch, caplo
     caplog.set_level(logging.INFO)
     first = run(base / "one", *options)
     [said] = [message for message in caplog.messages if message.startswith("latent cache in")]
-    assert "480 frames of 16 x 32 numbers in float32: 0.00 GB (" in said and "GB are free)" in said  # 12 * 40
+    assert "480 frames of 16 x 32 numbers in float32: 0.000983 GB (" in said and "GB are free)" in said  # 12 * 40
     assert sorted(path.name for path in (base / "latents").iterdir()) == [IDENTITY, LATENTS]
     monkeypatch.setattr(FramesToEncode, "encoded", lambda *_: pytest.fail("made again"))
     second = run(base / "two", *options)
@@ -166,7 +166,7 @@ def test_a_disk_with_too_little_room_is_refused_before_anything_is_encoded(tmp_p
     usage = namedtuple("usage", "total used free")(10**9, 10**9 - 500_000, 500_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     monkeypatch.setattr(FramesToEncode, "encode", lambda *_: pytest.fail("encoded"))
-    with pytest.raises(ValueError, match=r"latent_cache=disk needs 0.00 GB in .*, where 0.00 GB are free; name"):
+    with pytest.raises(ValueError, match=r"latent_cache=disk needs 0.000983 GB in .*, where 0.0005 GB are free"):
         StoredLatents(frames, tmp_path / "latents", {})
     assert [path.name for path in (tmp_path / "latents").iterdir()] == []
 
