@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from models.product import choose_library
 from training.assemble import build_trainer
+from training.dry_run import dry_run
 from training.state import FILENAME
 from utils.cli import check_types, expand_resume, one_line_errors, overridden_keys, plain, protect_record
 from utils.entry import recorded, run_entry
@@ -60,7 +62,11 @@ TYPES = {
 def main(cfg: DictConfig) -> float | None:
     """Compose, check, run; returns the last validation loss, by which a search compares runs."""
     check_types(cfg, HydraConfig.get().job.config_name or "train", TYPES)
-    folder = train(plain(cfg), overridden_keys(HydraConfig.get().overrides.task))
+    explicit = overridden_keys(HydraConfig.get().overrides.task)
+    if cfg.dry_run:
+        dry_run(plain(cfg), explicit, _prepared_device(plain(cfg)))
+        return None
+    folder = train(plain(cfg), explicit)
     return last_value(folder / "logs.json", "val_loss")
 
 
@@ -78,10 +84,7 @@ def train(config: Mapping[str, Any], explicit: Set[str]) -> Path:
         NonFiniteLossError: Before an update that would have destroyed the weights.
         StopRequested: After SIGINT or SIGTERM, once everything is saved.
     """
-    device = runtime.pick_device(config["device"])
-    runtime.set_threads(config["num_threads"])
-    choose_library(config["cpu_products"])
-    runtime.autocast(config["precision"], device)  # refuses what it does not know
+    device = _prepared_device(config)
     trainer = build_trainer(config, explicit, device)
     sync_files(Path(config["run_dir"]) / ".hydra")  # resume= reads the command there, after a power loss too
     log.info("run folder: %s (continue it with: python train.py resume=%s)", config["run_dir"], config["run_dir"])
@@ -96,6 +99,14 @@ def train(config: Mapping[str, Any], explicit: Set[str]) -> Path:
     finally:
         trainer.close()
     return Path(config["run_dir"])
+
+
+def _prepared_device(config: Mapping[str, Any]) -> torch.device:
+    device = runtime.pick_device(config["device"])
+    runtime.set_threads(config["num_threads"])
+    choose_library(config["cpu_products"])
+    runtime.autocast(config["precision"], device)  # refuses what it does not know
+    return device
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ class Trajectories(ABC):
 
     Attributes:
         name: of the environment the data come from, as in ``env=<name>``.
+        data_path: folder of their files.
         frame_size: side of the square frames, pixels.
         lengths: (n,) int64, the number of usable raw actions of each trajectory.
         states: for each trajectory, raw states (at least its length, S).
@@ -26,6 +28,7 @@ class Trajectories(ABC):
     """
 
     name: str
+    data_path: Path
     frame_size: int
     lengths: Tensor
     states: Sequence[Tensor] | Tensor

@@ -103,9 +103,13 @@ def finish(process: ForkServerProcess, folder: Path) -> None:
     assert process.exitcode == 0, f"{process.exitcode}: {folder.with_suffix('.txt').read_text()[-2000:]}"
 
 
-def _kill_at_random(work: Work, folder: Path, kills: int, moment: Callable[[], float]) -> int:
-    """Start, kill after so many seconds, look at what is left, at most so often; then let it end. Returns how often."""
-    process, killed, before = start(work.run, folder, work.overrides), 0, work.look(folder)
+def _kill_at_random(work: Work, folder: Path, kills: int, moment: Callable[[], float]) -> tuple[int, int]:
+    """Start, kill after so many seconds, look at what is left, at most so often; then let it end.
+
+    Returns:
+        How often, and how often more had been saved by then than at the kill before.
+    """
+    process, killed, further, before = start(work.run, folder, work.overrides), 0, 0, work.look(folder)
     while killed < kills:
         at = time.monotonic() + moment()
         while process.is_alive() and time.monotonic() < at:
@@ -118,25 +122,30 @@ def _kill_at_random(work: Work, folder: Path, kills: int, moment: Callable[[], f
         killed += 1
         left = work.look(folder)
         assert left >= before, f"step {before} had been saved, {left} is left"
+        further += left > before
         process, before = start(work.run, folder, work.overrides), left
     finish(process, folder)
-    return killed
+    return killed, further
 
 
-def kill_often(work: Work, root: Path, kills: int, seed: int) -> int:
-    """Until so many kills were survived; every run must end as the undisturbed one does. Returns the number of runs."""
-    chance, survived, runs = random.Random(seed), 0, 0
+def kill_often(work: Work, root: Path, kills: int, seed: int) -> tuple[int, int]:
+    """Until so many kills were survived; every run must end as the undisturbed one does.
+
+    Returns:
+        The number of runs, and of kills before which something new had been saved.
+    """
+    chance, survived, runs, further = random.Random(seed), 0, 0, 0
     began = time.monotonic()
     finish(start(work.run, root / "whole", work.overrides), root / "whole")
-    longest = (time.monotonic() - began) / 4  # it starts, loads, and gets some steps further
+    longest = (time.monotonic() - began) / 2  # half of it goes into starting
     with tqdm(total=kills, unit="kill", disable=not sys.stderr.isatty()) as bar:
         while survived < kills:
             folder, runs = root / f"killed_{runs}", runs + 1
-            killed = _kill_at_random(work, folder, kills - survived, lambda: chance.uniform(0, longest))
+            killed, steps = _kill_at_random(work, folder, kills - survived, lambda: chance.uniform(0, longest))
             work.compare(folder, root / "whole")
-            survived += killed
+            survived, further = survived + killed, further + steps
             bar.update(killed)
-    return runs
+    return runs, further
 
 
 def _training_is_whole(folder: Path) -> int:

@@ -24,8 +24,8 @@ from utils.cli import same_settings
 
 log = logging.getLogger(__name__)
 
-FREE_ON_RESUME = ("run_dir", "device", "num_threads", "cpu_products", "logger", "env.num_workers", "ckpt_path",
-                  "memory_budget_gb", "disk_patience_minutes", "method.memory_budget_gb",
+FREE_ON_RESUME = ("run_dir", "dry_run", "device", "num_threads", "cpu_products", "logger", "env.num_workers",
+                  "ckpt_path", "memory_budget_gb", "disk_patience_minutes", "method.memory_budget_gb",
                   "training.latent_dir")  # fmt: skip
 
 

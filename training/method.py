@@ -124,6 +124,15 @@ class Method:
         """Numbers for the log besides the losses."""
         return {}
 
+    @property
+    def period(self) -> int:
+        """Steps from one costly one to the next; what so many take is what all take on average."""
+        return 1
+
+    def kept_bytes(self, steps: int) -> int:
+        """What it will keep in memory, and on the disk, after so many steps; judged by what it keeps now."""
+        return 0
+
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs, as plain containers and tensors."""
         return {}

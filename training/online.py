@@ -122,6 +122,18 @@ class Online(Method):
         """The goal of a sample's own task lies ``horizon`` blocks after the first frame."""
         return self.planner.horizon + 1 if self.tasks == "batch" else super().min_sample_frames
 
+    @property
+    def period(self) -> int:
+        """See ``Method``: from refresh to refresh."""
+        return self.frequency
+
+    def kept_bytes(self, steps: int) -> int:
+        """See ``Method``: until the memory is full."""
+        if not len(self.memory):
+            return 0
+        trajectories = len(self.memory) / self._refreshes * -(-steps // self.frequency)
+        return int(self.memory.num_bytes / len(self.memory) * min(self.capacity, trajectories))
+
     def setup(self, context: TrainingContext) -> None:
         """See ``Method.setup``.
 

@@ -182,9 +182,21 @@ def protect_record(argv: Sequence[str], state: str) -> list[str]:
     Args:
         argv: as ``expand_resume`` returns it. state: file of a run folder that holds what can be resumed.
     """
+    if [argument for argument in argv if argument.startswith("dry_run=")][-1:] == ["dry_run=true"]:
+        return _without_a_folder(argv)
     folders = [argument.split("=", 1)[1].strip("'") for argument in argv if argument.startswith("hydra.run.dir=")]
     has_state = bool(folders) and (Path(folders[-1]) / state).exists()
     return [*argv, "hydra.output_subdir=null"] if has_state else list(argv)
+
+
+def _without_a_folder(argv: Sequence[str]) -> list[str]:
+    """Let Hydra make no folder and no file; where the run would go is in ``run_dir`` all the same."""
+    if {"-m", "--multirun"} & set(argv):
+        sys.exit("error: dry_run=true looks at one run; leave -m out")
+    folders = [argument.split("=", 1)[1] for argument in argv if argument.startswith("hydra.run.dir=")]
+    rest = [argument for argument in argv if not argument.startswith("hydra.")]
+    run_dir = folders[-1] if folders else "${ckpt_path}/${hydra:runtime.choices.method}"
+    return [*rest, f"run_dir={run_dir}", "hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout"]
 
 
 def _quoted(text: str) -> str:

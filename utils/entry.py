@@ -51,6 +51,8 @@ def recorded(script: str, state: str) -> Callable[[Callable[..., Any]], Callable
             config = _config(cfg)
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 return run_member(script, config)
+            if config.get("dry_run"):
+                return main(cfg)
             folder = Path(HydraConfig.get().runtime.output_dir)
             return _record(RunRecord(folder, config), folder / state, lambda: main(cfg))
 

@@ -1,5 +1,6 @@
 """A run that was interrupted, wherever, ends as if it had not been."""
 
+import multiprocessing
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 
 import utils.tensor_files
+from datasets.readers import ReaderError
 from models.checkpoint import read_checkpoint
 from tests.training.tiny import BRIEF_PLANS, STATE, build, header, run, without_times
 from training.state import FILENAME, read_state, write_state
@@ -350,3 +352,45 @@ def test_an_error_while_saving_leaves_the_last_checkpoint(tmp_path, monkeypatch)
         trainer.fit()
     assert read_checkpoint(tmp_path / "run").about["step"] == 2
     assert not list((tmp_path / "run").rglob("*.tmp"))
+
+
+def test_a_second_signal_stops_at_once_and_the_last_save_stands(tmp_path):
+    overrides = (*states("training.save_every_x_batch=1"), f"ckpt_path={tmp_path / 'no_base'}")
+    run(tmp_path / "whole", *overrides)
+    trainer = build(tmp_path / "run", *overrides)
+    original = trainer._train_step
+
+    def step(batch):
+        if trainer.step == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(batch)
+
+    trainer._train_step = step
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit()
+    assert read_checkpoint(tmp_path / "run").about["step"] == 4
+    run(tmp_path / "run", *overrides)
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_reader_that_dies_is_one_line_and_costs_what_came_after_the_last_save(tmp_path):
+    overrides = (*images("env.num_workers=1", "training.max_batches=20"), f"ckpt_path={tmp_path / 'no_base'}")
+    run(tmp_path / "whole", *overrides)
+    trainer = build(tmp_path / "run", *overrides)
+    original = trainer._train_step
+
+    def step(batch):
+        if trainer.step == 6:
+            (reader,) = multiprocessing.active_children()
+            reader.kill()
+        return original(batch)
+
+    trainer._train_step = step
+    with pytest.raises(ReaderError, match=r"DataLoader worker .* fewer env\.num_workers .*resume=") as caught:
+        trainer.fit()
+    trainer.close()
+    assert "\n" not in str(caught.value)
+    assert read_checkpoint(tmp_path / "run").about["step"] >= 6
+    run(tmp_path / "run", *overrides)
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
