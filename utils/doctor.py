@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from utils import doctor_checks as checks
+from utils import doctor_data as files
 from utils.doctor_checks import Missing
 
 log = logging.getLogger("doctor")
@@ -48,12 +49,12 @@ def examinations(given: argparse.Namespace) -> Iterator[tuple[str, Callable[[], 
     for back_end in ("egl", "osmesa"):
         yield f"OpenGL {back_end}", partial(checks.opengl, back_end)
     yield "point_maze", checks.any_opengl
-    yield "DINOv2", partial(checks.encoder_weights, given.weights)
-    yield "data sets", partial(checks.data_root, given.data)
-    for env, folder in checks.data_sets(given.data):
-        yield f"{env} data", partial(checks.data_set, env, folder, whole=given.data is not None)
+    yield "DINOv2", partial(files.encoder_weights, given.weights)
+    yield "data sets", partial(files.data_root, given.data)
+    for env, folder in files.data_sets(given.data):
+        yield f"{env} data", partial(files.data_set, env, folder, whole=given.data is not None)
     if given.checkpoint is not None:
-        yield "checkpoint", partial(checks.checkpoint, given.checkpoint)
+        yield "checkpoint", partial(files.checkpoint, given.checkpoint)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The checks of ``utils.doctor``: each returns what it found, or raises ``Missing`` with a remedy."""
+"""What ``utils.doctor`` looks at in an installation: each check returns what it found, or raises ``Missing``."""
 
 from __future__ import annotations
 
@@ -10,23 +10,16 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 import torch
-from hydra.utils import get_class, instantiate
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from packaging.requirements import Requirement
-from tqdm import tqdm
 
-from datasets.files import ROOT_VARIABLE, DatasetError, dataset_root
-from datasets.trajectories import Trajectories
 from datasets.video import read_frames
-from models.checkpoint import read_checkpoint
-from models.dinov2 import DinoV2Encoder
-from models.dinov2_weights import WeightsError, WeightsNotFoundError, find_weights
 from utils.machine import as_size, available_memory
 from utils.pictures import write_mp4
 
@@ -179,7 +172,7 @@ def opengl(back_end: str) -> str:
     """A process that draws with one back end of MuJoCo."""
     done = _draw({"MUJOCO_GL": back_end})
     if done.returncode:
-        found, remedy = _parts((done.stderr.strip().splitlines() or ["it ended without a word"])[-1])
+        found, remedy = parts((done.stderr.strip().splitlines() or ["it ended without a word"])[-1])
         raise Missing(found.split("OpenGLError: ")[-1], f"only PointMaze draws with it, and one is enough; {remedy}")
     return done.stdout.strip()
 
@@ -200,90 +193,7 @@ def _draw(variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
     )
 
 
-def _parts(message: str) -> tuple[str, str]:
+def parts(message: str) -> tuple[str, str]:
     """What was found and what to do, of an error of ours; details in brackets are left out."""
     found, _, remedy = message.partition("; ")
     return found, remedy.split(" [")[0]
-
-
-def encoder_weights(weights: Path | None) -> str:
-    """DINOv2 ViT-S/14: the given file, or where torch keeps what it downloads."""
-    named = weights is not None
-    try:
-        path = find_weights("dinov2_vits14", str(weights) if named else None, download=False)
-        DinoV2Encoder(weights=str(path))
-    except WeightsNotFoundError as error:
-        found, remedy = _parts(str(error))
-        remedy = f"let train.py download it, or use encoder=small, which needs none, or {remedy}"
-        raise Missing(found.replace(" and encoder.download=false", ""), remedy, required=named) from error
-    except WeightsError as error:
-        raise Missing(str(error), "fetch the official file again", required=named) from error
-    return f"{path}, whole"
-
-
-def data_root(given: Path | None) -> str:
-    """Whether data are found, at ``given`` or DATASET_DIR."""
-    if given is not None and not given.is_dir():
-        raise Missing(f"--data {given} is no folder", "name one that is there", required=True)
-    try:
-        root = given or dataset_root()
-    except DatasetError as error:
-        raise Missing(
-            f"{ROOT_VARIABLE}: {str(error).split('. ')[0]}", f"export {ROOT_VARIABLE}=/path/to/data"
-        ) from error
-    found = [name for name, _ in data_sets(given)]
-    if not found:
-        names = ", ".join(_folders())
-        remedy = f"fetch or collect some (docs/data.md): {names}"
-        raise Missing(f"none in {root}", remedy, required=given is not None)
-    return f"{', '.join(found)} in {root}"
-
-
-def data_sets(given: Path | None) -> Iterator[tuple[str, Path]]:
-    """(environment, folder) of the data sets below ``given`` or DATASET_DIR, or of the one that ``given`` is."""
-    try:
-        root = given or dataset_root()
-    except DatasetError:
-        return
-    for folder, env in _folders().items():
-        if (root / folder).is_dir():
-            yield env, root / folder
-        elif root.is_dir() and root.resolve().name == folder:
-            yield env, root
-
-
-def _folders() -> dict[str, str]:
-    """Folder below DATASET_DIR -> environment, of every config."""
-    paths = sorted((REPOSITORY / "conf" / "env").glob("*.yaml"))
-    targets = {path.stem: OmegaConf.load(path).dataset._target_ for path in paths}
-    return {sys.modules[get_class(target).__module__].FOLDER: env for env, target in targets.items()}
-
-
-def data_set(env: str, folder: Path, whole: bool) -> str:
-    """Tables and the files' sizes; with ``whole``, every frame is decoded."""
-    config = OmegaConf.load(REPOSITORY / "conf" / "env" / f"{env}.yaml").dataset
-    try:
-        data: Trajectories = get_class(config._target_)(data_path=folder)
-    except (DatasetError, OSError) as error:
-        raise Missing(str(error), "fetch it again, or collect it (docs/data.md)", required=whole) from error
-    if not whole:
-        return f"{len(data)} trajectories of {data.frame_size} pixels (--data {folder} reads every frame)"
-    broken = []
-    for number in tqdm(range(len(data)), desc=str(folder), unit="trajectory", leave=False):
-        try:
-            data.frames(number, range(int(data.lengths[number])))
-        except (DatasetError, OSError) as error:
-            broken.append(str(error))
-    if broken:
-        found = f"{len(broken)} of {len(data)} trajectories cannot be read; the first: {broken[0]}"
-        raise Missing(found, "fetch these files again", required=True)
-    return f"{len(data)} trajectories, {int(data.lengths.sum())} frames of {data.frame_size} pixels, all read"
-
-
-def checkpoint(folder: Path) -> str:
-    """A model directory and its newest weights."""
-    try:
-        found = read_checkpoint(folder)
-    except (ValueError, OSError) as error:
-        raise Missing(str(error), "python -m models.checkpoint inspect says more", required=True) from error
-    return f"{found.path}, epoch {found.epoch}"
