@@ -42,7 +42,7 @@ def main(cfg):
         os.kill(os.getpid(), signal.SIGKILL)
     if cfg.act == "wait" and not (folder / "state").exists():
         wait(folder)
-    return 0.5
+    return 0.5 + (cfg.seed - 3) ** 2
 
 if __name__ == "__main__":
     sys.argv[1:] = name_sweep(expand_resume(sys.argv[1:]), "sweeps")
@@ -65,7 +65,10 @@ def start(tmp_path):
     (tmp_path / "conf").mkdir()
     (tmp_path / "conf" / "toy.yaml").write_text(CONFIG)
     (tmp_path / "toy.py").write_text(SCRIPT)
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {
+        "PYTHONPATH": f"{REPOSITORY}:{os.environ.get('PYTHONPATH', '')}",
+        "OMP_NUM_THREADS": "1",
+    }
     started = []
 
     def begin(*arguments):
@@ -114,7 +117,7 @@ def test_a_member_that_dies_loses_no_other_and_only_the_failed_are_run_again(sta
     assert "failed act-refuse: act=refuse is not allowed" in said
     assert "Traceback" not in said
     record = read_record(found["act-finish"])
-    assert (record["status"], record["result"]) == ("finished", 0.5)
+    assert (record["status"], record["result"]) == ("finished", 4.5)
     code, said = end_of(start(*command))  # Hydra's own launcher: the same sweep
     assert code == 1
     assert "act-finish is finished: skipped" in said
@@ -151,7 +154,7 @@ def test_a_run_says_what_it_is(start, tmp_path):
     code, said = end_of(start("seed=7"))
     assert code == 0, said
     record = json.loads((tmp_path / "alone" / "run.json").read_text())
-    assert (record["status"], record["result"], record["config"]["seed"]) == ("finished", 0.5, 7)
+    assert (record["status"], record["result"], record["config"]["seed"]) == ("finished", 16.5, 7)
     assert record["command"] == "python toy.py seed=7"
     assert {"revision", "torch", "python", "cpu", "gpu", "platform"} <= record["environment"].keys()
     assert record["attempts"][0]["process"]["host"]
@@ -166,3 +169,22 @@ def test_a_killed_sweep_takes_its_member_with_it(start, tmp_path):
     wait_for(None, lambda: read_record(folder)["status"] != "running")
     assert read_record(folder)["status"] == "stopped"
     assert (folder / "state").read_text() == "saved"
+
+
+@pytest.mark.slow
+def test_a_search_counts_what_is_finished_and_bears_a_failure(start, tmp_path):
+    pytest.importorskip("optuna", reason="Optuna is not installed: uv pip install --group search")
+    search = ("-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=1")
+    search += ("hydra.sweeper.sampler.seed=1", "hydra.sweeper.max_failure_rate=1.0")
+    command = (*search, "seed=range(0,5)", "act=choice(finish,refuse)")
+    code, said = end_of(start(*command))
+    records = {name: read_record(folder) for name, folder in members(tmp_path).items()}
+    assert {record["status"] for record in records.values()} == {"finished", "failed"}, said
+    assert code == 1
+    best = min(record["result"] for record in records.values() if record["status"] == "finished")
+    assert f"Best value: {best}" in said
+    code, said = end_of(start(*command))
+    assert f"Best value: {best}" in said
+    assert len(members(tmp_path)) == len(records)
+    finished = [name for name, record in records.items() if record["status"] == "finished"]
+    assert all(f"{name} is finished: skipped" in said for name in finished)
