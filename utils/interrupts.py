@@ -34,7 +34,8 @@ class StopRequested(SystemExit):
 class StopSignals:
     """While active, signals that ask to stop only set a flag; a second one acts as usual.
 
-    They are SIGINT and SIGTERM, in a SLURM job SIGUSR1 and SIGUSR2 too.
+    They are SIGINT and SIGTERM, in a SLURM job SIGUSR1 and SIGUSR2 too. There, all but SIGINT come more than once (SLURM
+    tells every process, and a process those that it started): once one is received, more of them change nothing.
     Outside the main thread, where Python cannot install handlers, it does nothing.
     """
 
@@ -52,12 +53,21 @@ class StopSignals:
 
     def __exit__(self, *error: object) -> None:
         for number, handler in self._previous.items():
-            signal.signal(number, handler)
+            ignored = number in JOB_SIGNALS and self._is_slurms(self.received)  # what comes again would not let us end
+            signal.signal(number, signal.SIG_IGN if ignored else handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._is_slurms(number):
+            if self.received is not None:
+                return
+        else:
+            signal.signal(number, self._previous[number])
         self.received = number
-        signal.signal(number, self._previous[number])
         log.warning("%s: stopping as soon as everything is saved; once more stops at once", signal.Signals(number).name)
+
+    @staticmethod
+    def _is_slurms(number: int | None) -> bool:
+        return number in JOB_SIGNALS and "SLURM_JOB_ID" in os.environ
 
     def raise_if_received(self) -> None:
         """Call where everything is saved.

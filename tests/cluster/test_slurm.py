@@ -150,7 +150,11 @@ def test_a_member_of_a_sweep_goes_back_into_the_queue(slurm, environment, reach,
     assert process.returncode == 0, said
     assert "1 of 1 members finished" in said
     assert slurm.job(number)["Restarts"] == "1"
-    assert [attempt["status"] for attempt in read_record(folder)["attempts"]] == ["stopped", "finished"]
+    attempts = read_record(folder)["attempts"]
+    assert [attempt["status"] for attempt in attempts] == ["stopped", "finished"]
+    assert attempts[0]["saved"]
+    (log,) = sweep.glob(".submitit/*/*_0_log.out")
+    assert "resuming" in log.read_text()
 
 
 def test_a_cancelled_job_stays_cancelled(slurm, submit, reach, tmp_path):
@@ -173,6 +177,7 @@ def test_two_tasks_train_one_model(slurm, environment, submit, reach, tmp_path):
     job = submit(f"srun {line}", "--ntasks=2")
     reach(job, lambda: slurm.job(job)["JobState"] == "COMPLETED")
     lines, expected = (without_times(each / "logs.json") for each in (folder, alone))
+    assert (tmp_path / "job.txt").read_text().count("finished") == 1  # one of them speaks
     assert [line.get("step") for line in lines] == [line.get("step") for line in expected]
     for line, other in zip(lines, expected, strict=True):
         assert {key: value for key, value in line.items() if "loss" in key} == pytest.approx(

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from utils.interrupts import StopRequested, StopSignals
+from utils.interrupts import JOB_SIGNALS, StopRequested, StopSignals
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -48,3 +48,18 @@ def test_other_threads_are_served_without_signals():
     thread.start()
     thread.join()
     assert seen == [None]
+
+
+def test_in_a_slurm_job_a_signal_that_comes_again_does_no_harm(monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    before = {number: signal.getsignal(number) for number in JOB_SIGNALS}
+    try:
+        with StopSignals() as stop:
+            os.kill(os.getpid(), signal.SIGUSR2)
+            os.kill(os.getpid(), signal.SIGUSR2)
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert stop.received == signal.SIGUSR2
+        os.kill(os.getpid(), signal.SIGUSR2)  # while the end is written down
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
