@@ -34,8 +34,8 @@ class StopRequested(SystemExit):
 class StopSignals:
     """While active, signals that ask to stop only set a flag; a second one acts as usual.
 
-    They are SIGINT and SIGTERM, in a SLURM job SIGUSR1 and SIGUSR2 too. There, all but SIGINT come more than once (SLURM
-    tells every process, and a process those that it started): once one is received, more of them change nothing.
+    They are SIGINT and SIGTERM, in a SLURM job SIGUSR1 and SIGUSR2 too. There, all but SIGINT come more than once
+    (SLURM tells every process, and a process those that it started): once one is received, more change nothing.
     Outside the main thread, where Python cannot install handlers, it does nothing.
     """
 
