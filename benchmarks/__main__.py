@@ -7,10 +7,13 @@ import utils.runtime as runtime  # first: it sets the thread environment before 
 # isort: split
 import argparse
 import logging
+import os
 import re
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +21,10 @@ import torch
 from hydra.errors import InstantiationException
 from tqdm import tqdm
 
-from benchmarks.bars import check_bars
+from benchmarks.bars import bar_cases, judge
 from benchmarks.cases import all_cases, settings
 from benchmarks.ceiling import CUBES, Ceiling
 from benchmarks.measure import Case, Pace, Timing, measure
-from benchmarks.setting import Setting
 from benchmarks.table import HEAD, earlier, line, save
 
 INTERRUPTED = 130  # what a shell says of a command that Ctrl-C ended
@@ -38,12 +40,14 @@ def main() -> None:
         before = {} if options.compare is None else earlier(options.compare)
         with tempfile.TemporaryDirectory() as folder:
             chosen = settings(options, device, Path(folder))
-            pace = Pace(0.0, 1, options.plain) if options.quick else Pace(options.seconds, 3, options.plain)
-            if options.bars:
-                timings = check_bars(device, Path(folder), pace, options.overrides)
-                save(options.json, _about(options, device), timings)
+            listed = bar_cases(options, device, Path(folder)) if options.bars else all_cases(chosen, Path(folder))
+            cases = [case for case in listed if re.search(options.only, case.name, re.IGNORECASE)]
+            if options.list:
+                sys.stdout.write("\n".join(case.name for case in cases) + "\n")
+            elif cases:
+                _table(options, device, cases, before)
             else:
-                _table(options, device, chosen, Path(folder), pace, before)
+                raise ValueError(f"--only {options.only}: no line has such a name; --list prints them all")
     except (ValueError, InstantiationException) as error:
         sys.exit("error: " + str(error.__cause__ or error).replace("\n", " "))
 
@@ -63,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--quick", action="store_true", help="each line once, without repeats")
     add("--plain", action="store_true", help="time the plain ways too, in turn, and print the ratio")
     add("--whole", action="store_true", help="run planning calls to their end instead of a slice (a GPU's job)")
-    add("--bars", action="store_true", help="check the speeds and the memory that are promised")
+    add("--bars", action="store_true", help="only the lines whose speed or memory is promised, and a verdict on each")
     add("--json", type=Path, default=Path("benchmarks/results/latest.json"), help="where the numbers go")
     add("--compare", type=Path, help="an earlier JSON file: prints the ratio of every line")
     return parser
@@ -72,28 +76,27 @@ def _parser() -> argparse.ArgumentParser:
 def _table(
     options: argparse.Namespace,
     device: torch.device,
-    chosen: Sequence[Setting],
-    folder: Path,
-    pace: Pace,
+    cases: Sequence[Case],
     before: dict[str, float],
 ) -> None:
-    cases = [case for case in all_cases(chosen, folder) if re.search(options.only, case.name, re.IGNORECASE)]
-    if not cases:
-        raise ValueError(f"--only {options.only}: no line has such a name; --list prints them all")
-    if options.list:
-        sys.stdout.write("\n".join(case.name for case in cases) + "\n")
-        return
+    plain = options.plain or options.bars
+    pace = Pace(0.0, 1, plain) if options.quick else Pace(options.seconds, 3, plain)
     ceilings: dict[torch.dtype, Ceiling] = {}
     for dtype in {case.dtype: None for case in cases}:
         ceilings[dtype] = Ceiling(device, dtype)
-        sides = " and ".join(map(str, CUBES[device.type]))
+        peaks, sides = ceilings[dtype].measure(), " and ".join(map(str, CUBES[device.type]))
+        other = f", oneDNN's {peaks.best:.0f}" if peaks.best > peaks.torch_mm else ""
         sys.stdout.write(
-            f"matrix product, {str(dtype).removeprefix('torch.')}: {ceilings[dtype].measure():.0f} GFLOP/s on "
+            f"matrix product, {str(dtype).removeprefix('torch.')}: torch.mm {peaks.torch_mm:.0f} GFLOP/s{other}, on "
             f"{device}, {torch.get_num_threads()} threads (the better of sides {sides})\n"
         )
     sys.stdout.write(HEAD + "\n")
     timings: list[Timing] = []
     stopped = _run(cases, device, pace, ceilings, before, timings, options)
+    if options.bars:
+        verdicts = judge(timings, "full" if options.size == "both" else options.size, device)
+        sys.stdout.write("\n" + "\n".join(verdict.line() for verdict in verdicts) + "\n")
+        save(options.json, _about(options, device) | {"bars": [asdict(verdict) for verdict in verdicts]}, timings)
     sys.stdout.write(f"written to {options.json}\n")
     if stopped:
         sys.exit(INTERRUPTED)
@@ -132,7 +135,9 @@ def _say(text: str) -> None:
 
 def _about(options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     given = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
-    return {"environment": runtime.describe_environment() | {"device": str(device)}, "options": given}
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    environment = runtime.describe_environment() | {"cpu_cores": str(os.cpu_count()), "device": str(device)}
+    return {"date": date, "environment": environment, "options": given}
 
 
 if __name__ == "__main__":

@@ -1,45 +1,67 @@
-"""What the machine can do at best: plain matrix products, measured in the same run and next to every repetition."""
+"""What the machine can do at best: matrix products, measured in the same run and next to every repetition."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
+
+from models.product import library, linear
 
 CUBES = {"cpu": (1024, 2048), "cuda": (4096, 8192)}
 """Sides of the products per kind of device; the best of them counts, for which one is faster depends on the caches."""
 
 
+class Peaks(NamedTuple):
+    """GFLOP/s of ``torch.mm``, and of the faster of it and oneDNN's product."""
+
+    torch_mm: float
+    best: float
+
+    def highest(self, other: Peaks) -> Peaks:
+        """The higher of each."""
+        return Peaks(max(self.torch_mm, other.torch_mm), max(self.best, other.best))
+
+
 class Ceiling:
-    """GFLOP/s of a matrix product of one number type on one device, with the threads that torch has.
+    """Rates of a matrix product of one number type on one device, with the threads that torch has.
 
     Args:
-        device: to run on. dtype: of the factors. seconds: for one measurement, at least one product of each size.
+        device: to run on. dtype: of the factors. seconds: for one measurement, at least one product of each kind.
     """
 
-    def __init__(self, device: torch.device, dtype: torch.dtype, seconds: float = 0.15) -> None:
+    def __init__(self, device: torch.device, dtype: torch.dtype, seconds: float = 0.2) -> None:
         self.device, self.dtype, self.seconds = device, dtype, seconds
         sides = CUBES.get(device.type, CUBES["cpu"])
         self._factors = [torch.randn(2, side, side, device=device).to(dtype) for side in sides]
-        self._out = [torch.empty_like(pair[0]) for pair in self._factors]
+        self._others = device.type == "cpu" and dtype == torch.float32 and torch.backends.mkldnn.is_available()
         self.measure()  # the first products are slow: memory is touched, kernels are chosen
 
-    def measure(self) -> float:
-        """The best of repeated calls, GFLOP/s."""
-        best = 0.0
-        for pair, out in zip(self._factors, self._out, strict=True):
+    def measure(self) -> Peaks:
+        """The best of repeated calls."""
+        mm = self._best(torch.mm)
+        if not self._others:
+            return Peaks(mm, mm)
+        with library("onednn"), torch.no_grad():
+            return Peaks(mm, max(mm, self._best(linear)))
+
+    def _best(self, product: Callable[[Tensor, Tensor], Tensor]) -> float:
+        best, share = 0.0, self.seconds / len(self._factors) / (1 + self._others)
+        for first, second in self._factors:
             begin = time.perf_counter()
             while True:
-                seconds = self._product(pair, out)
-                best = max(best, 2 * len(out) ** 3 / seconds / 1e9)
-                if time.perf_counter() - begin > self.seconds / len(self._factors):
+                best = max(best, 2 * len(first) ** 3 / self._seconds(product, first, second) / 1e9)
+                if time.perf_counter() - begin > share:
                     break
         return best
 
-    def _product(self, pair: torch.Tensor, out: torch.Tensor) -> float:
+    def _seconds(self, product: Callable[[Tensor, Tensor], Tensor], first: Tensor, second: Tensor) -> float:
         synchronize(self.device)
         begin = time.perf_counter()
-        torch.mm(pair[0], pair[1], out=out)
+        product(first, second)
         synchronize(self.device)
         return time.perf_counter() - begin
 

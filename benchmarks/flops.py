@@ -19,8 +19,10 @@ its inputs 18.4 / 42.5 / 72.2, with weight gradients 26.2 / 58.0 / 95.5; decoder
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -28,6 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models.dinov2 import DinoV2Encoder
 from models.parts import Decoder, Encoder, Predictor
+from models.product import ONEDNN_LINEAR
 from models.residual import ResidualMLP, ResidualViT
 from models.vit import ViTPredictor
 from models.world_model import WorldModel
@@ -153,6 +156,16 @@ def _decoder(decoder: Decoder, patches: int) -> float:
 def counted(module: nn.Module, values: torch.Tensor) -> float:
     """What torch counts while ``module`` computes one forward of ``values``."""
     device = next((tensor.device for tensor in (*module.parameters(), *module.buffers())), torch.device("cpu"))
-    with FlopCounterMode(display=False) as counter:
+    with flop_counter() as counter:
         module(values.to(device))
     return float(counter.get_total_flops())
+
+
+def flop_counter() -> FlopCounterMode:
+    """Torch's, which also knows the linear maps that ``models/product.py`` gives to oneDNN."""
+    return FlopCounterMode(display=False, custom_mapping={ONEDNN_LINEAR: _linear} if ONEDNN_LINEAR else None)
+
+
+def _linear(values: Sequence[int], weight: Sequence[int], *_: Any, **__: Any) -> int:
+    """Of shapes (..., K) and (N, K)."""
+    return 2 * math.prod(values) * weight[0]

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.ceiling import Ceiling, synchronize
+from benchmarks.ceiling import Ceiling, Peaks, synchronize
+from benchmarks.flops import flop_counter
 from benchmarks.memory import peak_gb
 
 Run = Callable[[], object]
@@ -58,11 +58,16 @@ class Case:
 
 @dataclass(frozen=True)
 class Pace:
-    """How long a case is repeated: at least ``repeats`` times and ``seconds``; ``plain``: with the plain ways, too."""
+    """How long a case is repeated.
+
+    Attributes:
+        seconds, repeats: at least. plain: whether with the plain ways, until that has taken ``plain_seconds``.
+    """
 
     seconds: float = 2.0
     repeats: int = 3
     plain: bool = True
+    plain_seconds: float = 60.0
 
 
 @dataclass(frozen=True)
@@ -72,8 +77,9 @@ class Timing:
     Attributes:
         seconds: of one call, the median of the repeats. items_per_second: of these.
         gflop_per_item: by formula. executed: what torch counted in one call over that; 0 where it counts nothing.
-        gflops: by formula, per second. ceiling: median of the ceilings next to the repeats, GFLOP/s.
+        gflops: by formula, per second. ceiling: of ``torch.mm``, GFLOP/s, median of those next to the repeats.
         fraction: median over the repeats of each one's share of the higher of the ceilings before and after it.
+        best_ceiling, best_fraction: the same of the fastest product there is, see ``benchmarks/ceiling.py``.
         peak_gb: of this case alone, see ``benchmarks/memory.py``.
         ratios: by what factor each plain way takes longer; medians over repeats. plain_peaks: their peak_gb.
         whole_seconds: of the whole work where ``sliced`` says that only a slice was timed, by arithmetic; else 0.
@@ -93,12 +99,14 @@ class Timing:
     plain_peaks: dict[str, float] = field(default_factory=dict)
     whole_seconds: float = 0.0
     sliced: str = ""
+    best_ceiling: float = 0.0
+    best_fraction: float = 0.0
 
 
 @dataclass(frozen=True)
 class _Repeat:
     seconds: float
-    ceiling: float
+    ceiling: Peaks
     plain: dict[str, float]
 
 
@@ -112,31 +120,35 @@ def measure(case: Case, device: torch.device, pace: Pace, ceilings: dict[torch.d
     if case.dtype not in known:
         known[case.dtype] = Ceiling(device, case.dtype)
     with case.build() as work:
-        executed = _executed(work.run) if work.counts else 0.0
-        peak = peak_gb(work.run, device)
+        executed, peak = _counted(work, device)
         ways = dict(work.plain()) if work.plain is not None and pace.plain else {}
         plain_peaks = {name: peak_gb(way, device) for name, way in ways.items()}
         repeats = list(_repeats(work.run, ways, device, pace, known[case.dtype]))
         return _timing(case, work, executed, peak, plain_peaks, repeats)
 
 
-def _executed(run: Run) -> float:
-    with FlopCounterMode(display=False) as counter:
-        run()
-    return float(counter.get_total_flops())
+def _counted(work: Work, device: torch.device) -> tuple[float, float]:
+    """What torch counts in one run, and its peak memory."""
+    if not work.counts or device.type == "cuda":  # torch does not count what a CUDA graph replays
+        return 0.0, peak_gb(work.run, device)
+    with flop_counter() as counter:
+        peak = peak_gb(work.run, device)
+    return float(counter.get_total_flops()), peak
 
 
 def _repeats(
     run: Run, ways: Mapping[str, Run], device: torch.device, pace: Pace, ceiling: Ceiling
 ) -> Iterator[_Repeat]:
-    spent, number, before = 0.0, 0, ceiling.measure()
-    while number < pace.repeats or spent < pace.seconds:
+    own, plain, number, before = 0.0, 0.0, 0, ceiling.measure()
+    while number < pace.repeats or own < pace.seconds:
         seconds = _timed(run, device)
         after = ceiling.measure()
-        yield _Repeat(seconds, max(before, after), {name: _timed(way, device) for name, way in ways.items()})
+        in_turn = ways if plain < pace.plain_seconds else {}
+        others = {name: _timed(way, device) for name, way in in_turn.items()}
+        yield _Repeat(seconds, before.highest(after), others)
         # what other programs do meanwhile changes in seconds: after a plain way, the ceiling is measured anew
-        before = ceiling.measure() if ways else after
-        spent, number = spent + seconds, number + 1
+        before = ceiling.measure() if others else after
+        own, plain, number = own + seconds, plain + sum(others.values()), number + 1
 
 
 def _timing(
@@ -145,20 +157,22 @@ def _timing(
     flops = work.flops or executed
     seconds = statistics.median(repeat.seconds for repeat in repeats)
     return Timing(
-        case.name,
-        work.unit,
-        seconds,
-        work.items / seconds,
-        flops / work.items / 1e9,
-        executed / flops if flops else 0.0,
-        flops / seconds / 1e9,
-        statistics.median(repeat.ceiling for repeat in repeats),
-        statistics.median(flops / repeat.seconds / 1e9 / repeat.ceiling for repeat in repeats),
-        peak,
-        {name: statistics.median(r.plain[name] / r.seconds for r in repeats) for name in plain_peaks},
-        plain_peaks,
-        seconds * work.whole if work.sliced else 0.0,
-        work.sliced,
+        name=case.name,
+        unit=work.unit,
+        seconds=seconds,
+        items_per_second=work.items / seconds,
+        gflop_per_item=flops / work.items / 1e9,
+        executed=executed / flops if flops else 0.0,
+        gflops=flops / seconds / 1e9,
+        ceiling=statistics.median(each.ceiling.torch_mm for each in repeats),
+        fraction=statistics.median(flops / each.seconds / 1e9 / each.ceiling.torch_mm for each in repeats),
+        best_ceiling=statistics.median(each.ceiling.best for each in repeats),
+        best_fraction=statistics.median(flops / each.seconds / 1e9 / each.ceiling.best for each in repeats),
+        peak_gb=peak,
+        ratios={name: statistics.median(e.plain[name] / e.seconds for e in repeats if e.plain) for name in plain_peaks},
+        plain_peaks=plain_peaks,
+        whole_seconds=seconds * work.whole if work.sliced else 0.0,
+        sliced=work.sliced,
     )
 
 

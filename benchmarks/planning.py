@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 from unittest import mock
@@ -17,16 +17,17 @@ from benchmarks.measure import Case, Run, Work
 from benchmarks.plain.model import PlainModel
 from benchmarks.plain.planning import PlainDescent, PlainProblem, plain_cem_step
 from benchmarks.setting import Setting
+from models.product import library
 from planning.cem import CEMPlanner
 from planning.cost import LatentGoalCost
 from planning.evaluation import Evaluation
-from planning.gd import GDPlanner
 from planning.noise import EpisodeNoise
 from planning.planner import Planner
 from planning.search import ActionSpace, Budget, Search
 
 EPISODES, GD_STEPS, CEM_STEPS, CEM_SAMPLES = 50, 100, 30, 300  # of a planning call in the paper's timing
-STEPS_AT_A_TIME = 2
+STEPS_AT_A_TIME = 2  # where whole planning calls are too slow; elsewhere enough for a CUDA graph to be worth it
+STEPS_IN_A_ROW = 20
 
 
 class _AskedError(Exception):
@@ -144,29 +145,45 @@ def _predictor(setting: Setting, frames: int, gradient: bool) -> Iterator[Work]:
 
 @contextlib.contextmanager
 def _gd_step(setting: Setting) -> Iterator[Work]:
-    episodes = 1 if setting.slices else EPISODES
-    with asked(setting, "gd", episodes) as question:
-        planner: GDPlanner = question.planner
+    episodes, steps = (1, STEPS_AT_A_TIME) if setting.slices else (EPISODES, STEPS_IN_A_ROW)
+    with asked(setting, "gd", episodes) as question, contextlib.ExitStack() as others:
+        flops = question.flops.gradient_plan(question.planner.horizon, question.context, steps, closing=False)
 
-        def run() -> object:
-            start = question.start()[:, None]
-            return planner.descent.run(
-                question.search(), start, question.noise, range(STEPS_AT_A_TIME), STEPS_AT_A_TIME
-            )
+        def plain() -> Mapping[str, Run]:
+            return {**_plain_descents(question, steps), **_other_descents(setting, question, steps, others)}
 
-        flops = question.flops.gradient_plan(planner.horizon, question.context, STEPS_AT_A_TIME, closing=False)
-        plain = partial(_plain_descents, question)
-        yield Work(run, episodes * STEPS_AT_A_TIME, "steps", episodes * flops, plain=plain)
+        yield Work(partial(_descend, question, steps), episodes * steps, "steps", episodes * flops, plain=plain)
 
 
-def _plain_descents(question: Asked) -> Mapping[str, Run]:
+def _descend(question: Asked, steps: int) -> object:
+    start = question.start()[:, None]
+    return question.planner.descent.run(question.search(), start, question.noise, range(steps), steps)
+
+
+def _other_descents(setting: Setting, question: Asked, steps: int, stack: contextlib.ExitStack) -> Mapping[str, Run]:
+    """Our own with a fast path off, and of bf16 in float32."""
+    ways: dict[str, Run] = {}
+    episodes = len(question.evaluation.task.problem)
+    if setting.history > 1:
+        slow = stack.enter_context(asked(setting, "gd", episodes, "speed=plain"))
+        ways["speed=plain"] = partial(_descend, slow, steps)
+    if setting.device.type == "cpu" and setting.dtype == torch.float32:
+        ways["cpu_products=torch"] = library("torch")(partial(_descend, question, steps))
+    if setting.dtype == torch.bfloat16:
+        with torch.autocast(setting.device.type, enabled=False):
+            exact = stack.enter_context(asked(replace(setting, precision="float32"), "gd", episodes))
+        ways["float32"] = torch.autocast(setting.device.type, enabled=False)(partial(_descend, exact, steps))
+    return ways
+
+
+def _plain_descents(question: Asked, steps: int) -> Mapping[str, Run]:
     model, problem = question.evaluation.task.observer.model, question.plain_problem()
     ways = {"shipped": PlainModel(model).as_shipped(), "frozen": PlainModel(model).frozen()}
 
     def run(plain: PlainModel) -> None:
         with torch.autocast(question.cost.goal.visual.device.type, enabled=False):  # the earlier release had none
             descent = PlainDescent(plain, problem, question.start(), question.planner.descent.lr)
-            for _ in range(STEPS_AT_A_TIME):
+            for _ in range(steps):
                 descent.step()
 
     return {name: partial(run, plain) for name, plain in ways.items()}

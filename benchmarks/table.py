@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ from benchmarks.measure import Timing
 from utils.files import write_json
 
 HEAD = (
-    f"{'':46}{'items/s':>12}  {'':10}{'ms/item':>10}{'GFLOP/item':>12}{'GFLOP/s':>9}{'of ceiling':>11}{'executed':>9}"
-    f"{'peak GB':>9}"
+    f"{'':46}{'items/s':>12}  {'':10}{'ms/item':>10}{'GFLOP/item':>12}{'GFLOP/s':>9}{'of mm':>7}{'of best':>8}"
+    f"{'executed':>9}{'peak GB':>9}"
 )
 
 
@@ -23,10 +23,11 @@ def line(timing: Timing, before: Mapping[str, float]) -> str:
     text = f"{timing.name:46}{timing.items_per_second:12,.{digits}f}  {timing.unit:10}"
     text += f"{1000 / timing.items_per_second:10.4g}"
     if timing.gflop_per_item:
-        text += f"{timing.gflop_per_item:12.4g}{timing.gflops:9.1f}{100 * timing.fraction:10.0f}%"
+        text += f"{timing.gflop_per_item:12.4g}{timing.gflops:9.1f}{100 * timing.fraction:6.0f}%"
+        text += f"{100 * timing.best_fraction:7.0f}%"
         text += f"{100 * timing.executed:8.0f}%" if timing.executed > 0.01 else f"{'-':>9}"
     else:
-        text += " " * 41
+        text += " " * 45
     text += f"{timing.peak_gb:9.2f}"
     for name, ratio in timing.ratios.items():
         text += f"  {ratio:.1f} x {name}"
@@ -45,7 +46,7 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.3g} h"
 
 
-def save(path: Path, about: Mapping[str, Any], timings: list[Timing]) -> None:
+def save(path: Path, about: Mapping[str, Any], timings: Sequence[Timing]) -> None:
     """All lines so far, and what they depend on."""
     write_json(path, {**about, "timings": [asdict(timing) for timing in timings]})
 

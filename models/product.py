@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LIBRARIES = ("auto", "torch", "onednn")
+ONEDNN_LINEAR = getattr(torch.ops.mkldnn, "_linear_pointwise", None)  # None: a torch without oneDNN
 WORTH = 100_000  # entries of a weight; below, the calls cost more than the arithmetic
 
 
@@ -33,7 +34,7 @@ def choose_library(name: str) -> None:
     """
     if name not in LIBRARIES:
         raise ValueError(f"cpu_products must be one of {', '.join(LIBRARIES)}, got {name!r}")
-    available = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    available = torch.backends.mkldnn.is_available() and ONEDNN_LINEAR is not None
     if name == "onednn" and not available:
         raise ValueError("cpu_products=onednn: this torch was built without oneDNN; use cpu_products=auto")
     _Choice.onednn = available and (name == "onednn" or (name == "auto" and _mkl_is_slow()))
@@ -98,5 +99,6 @@ class _Linear(torch.autograd.Function):
 
 
 def _product(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    found: Tensor = torch.ops.mkldnn._linear_pointwise(values, weight, bias, "none", [], "")
+    assert ONEDNN_LINEAR is not None, "choose_library makes sure of it"
+    found: Tensor = ONEDNN_LINEAR(values, weight, bias, "none", [], "")
     return found

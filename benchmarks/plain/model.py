@@ -9,6 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from models.dropout import choose_dropout
 from models.latent import Latent
 from models.residual import ResidualViT
 from models.vit import Attention, FeedForward, ViTPredictor
@@ -22,14 +23,14 @@ class PlainViT(nn.Module):
         vit: its layers are used, not copied.
     """
 
-    mask: Tensor
+    hidden: Tensor
 
     def __init__(self, vit: ViTPredictor) -> None:
         super().__init__()
         self.vit = vit
         frame = torch.arange(vit.num_frames * vit.num_patches) // vit.num_patches
-        hidden = frame[None, :] > frame[:, None]  # what lies in a later frame
-        self.register_buffer("mask", torch.zeros(hidden.shape).masked_fill(hidden, -math.inf), persistent=False)
+        # what lies in a later frame
+        self.register_buffer("hidden", frame[None, :] > frame[:, None], persistent=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, F * P, dim) -> (B, F * P, dim)."""
@@ -46,8 +47,9 @@ class PlainViT(nn.Module):
             part.unflatten(-1, (attention.heads, -1)).transpose(1, 2)
             for part in attention.to_qkv(attention.norm(tokens)).chunk(3, dim=-1)
         )
-        scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1]) + self.mask[:count, :count]
-        weights = nn.functional.dropout(scores.softmax(-1), attention.dropout.p, self.training)
+        scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
+        scores = scores.masked_fill(self.hidden[:count, :count], -math.inf)
+        weights = attention.dropout(scores.softmax(-1))
         return attention.to_out((weights @ value).transpose(1, 2).flatten(2))
 
 
@@ -64,7 +66,9 @@ class PlainResidual(nn.Module):
 
 
 class PlainModel(nn.Module):
-    """A copy of a world model with the same weights, used in the plain way.
+    """A copy of a world model with the same weights, used in the plain way, with torch's own dropout.
+
+    The loops around it run under ``models.product.library("torch")``: with torch's own matrix products.
 
     Args:
         model: stays as it is. Its predictor must be a transformer.
@@ -76,6 +80,7 @@ class PlainModel(nn.Module):
     def __init__(self, model: WorldModel) -> None:
         super().__init__()
         self.world = copy.deepcopy(model)
+        choose_dropout(self.world, fast=False)
         predictor = self.world.predictor
         if isinstance(predictor, ResidualViT):
             self.predictor: nn.Module = PlainResidual(predictor)

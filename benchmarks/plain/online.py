@@ -9,9 +9,11 @@ from benchmarks.plain.model import PlainModel
 from benchmarks.plain.planning import PlainDescent, PlainProblem
 from datasets.batch import Batch
 from envs.base import VectorEnv
+from models.product import library
 from planning.observer import Observer
 
 
+@library("torch")
 def plain_refresh(
     model: PlainModel, env: VectorEnv, observer: Observer, batch: Batch, actions: Tensor, steps: int, context: int
 ) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from benchmarks.plain.model import PlainModel
 from models.latent import Latent
+from models.product import library
 from planning.objectives import GoalDistance
 
 
@@ -39,6 +40,7 @@ class PlainDescent:
         self.actions = actions.detach().clone().requires_grad_()
         self.optimizer = torch.optim.Adam([self.actions], lr=lr)
 
+    @library("torch")
     def step(self) -> Tensor:
         """One step; returns the cost (B,) before it."""
         problem = self.problem
@@ -50,6 +52,7 @@ class PlainDescent:
         return cost.detach()
 
 
+@library("torch")
 @torch.no_grad()
 def plain_cem_step(
     model: PlainModel, problem: PlainProblem, mean: Tensor, std: Tensor, draws: Tensor, topk: int

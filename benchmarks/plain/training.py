@@ -11,6 +11,7 @@ from torch import Tensor
 from benchmarks.plain.model import PlainModel
 from datasets.batch import Batch
 from models.latent import Latent
+from models.product import library
 
 
 class PlainAdversarial:
@@ -37,6 +38,7 @@ class PlainAdversarial:
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, lr=lr)
 
+    @library("torch")
     def step(self, batch: Batch) -> Tensor:
         """One optimiser step; returns the prediction loss at the perturbed inputs."""
         prediction, decoding = self.losses(batch)

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.bars import CEM_CALL, judge
 from benchmarks.ceiling import Ceiling
-from benchmarks.measure import Case, Pace, Work, measure
+from benchmarks.measure import Case, Pace, Timing, Work, measure
 from benchmarks.memory import peak_gb
 from benchmarks.table import duration, earlier, line, save
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
 
 
@@ -33,7 +34,9 @@ def test_a_matrix_product_is_counted_right_and_reaches_its_own_ceiling():
     assert timing.executed == 1
     assert 0.2 < timing.fraction < 1.5, "noise moves it, arithmetic does not"
     assert timing.gflops == pytest.approx(timing.items_per_second * timing.gflop_per_item)
-    assert Ceiling(CPU, torch.bfloat16, seconds=0.05).measure() > 0
+    assert Ceiling(CPU, torch.bfloat16, seconds=0.05).measure().best > 0
+    peaks = Ceiling(CPU, torch.float32, seconds=0.05).measure()
+    assert peaks.best >= peaks.torch_mm > 0 and timing.best_fraction <= timing.fraction
 
 
 def test_what_is_wasted_shows_and_a_formula_decides_the_fraction():
@@ -56,6 +59,14 @@ def test_plain_ways_are_timed_in_turn_and_a_slice_is_projected():
     assert alone.ratios == {}
 
 
+def test_a_plain_way_that_takes_long_is_not_repeated_as_often():
+    calls = []
+    work = {"plain": lambda: {"slow": lambda: calls.append("slow") or time.sleep(0.05)}, "counts": False}
+    timing = measure(case(lambda: calls.append("ours"), **work), CPU, Pace(0.0, 4, plain_seconds=0.08))
+    assert calls.count("ours") == 5 and calls.count("slow") == 3
+    assert timing.ratios["slow"] > 1
+
+
 def test_the_peak_is_that_of_the_case_alone():
     def large():
         torch.ones(2**27)  # half a GiB
@@ -74,6 +85,44 @@ def test_results_are_read_back_and_anything_else_is_refused(tmp_path):
     with pytest.raises(ValueError, match="not a file of an earlier run"):
         earlier(tmp_path / "other.json")
     assert [duration(seconds) for seconds in (0.5, 600, 36000)] == ["0.5 s", "10 min", "10 h"]
+
+
+def test_bars_are_judged_where_they_are_measured_and_projected_elsewhere():
+    def timing(name, **numbers):
+        ratios = {"shipped": 3.0, "frozen": 1.1, "float32": 2.5}
+        return Timing(
+            **{"name": name, "unit": "", "seconds": 2.0, "items_per_second": 5.0, "ratios": ratios, **numbers}
+        )
+
+    lines = [timing("full H=1: gd step", fraction=0.7, best_fraction=0.3), timing("full H=1: cem step", fraction=0.6)]
+    verdicts = {verdict.text: verdict for verdict in judge(lines, "full", CPU)}
+    assert verdicts["GD step"].met and verdicts["GD step"].measured == pytest.approx(70)
+    assert "30 % of oneDNN" in verdicts["GD step"].line()
+    assert verdicts["CEM step"].met is False and "NOT MET" in verdicts["CEM step"].line()
+    assert verdicts["full H=1: gd step, against earlier release"].met
+    assert verdicts["full H=1: gd step, against its loop, eval and frozen"].met is False
+    assert verdicts["adversarial step"].met is None and "interrupted" in verdicts["adversarial step"].line()
+    call = verdicts["GD-Adam 100 steps, 50 episodes"]
+    assert call.measured is None and call.note.endswith("no such GPU; this CPU: ~ 16.7 min")
+    whole = timing("full H=1 bf16: CEM 300 x 30, 50 episodes", seconds=70.0, peak_gb=9.0)
+    verdicts = {verdict.text: verdict for verdict in judge([whole], "full", torch.device("cuda"))}
+    assert verdicts[CEM_CALL].met and verdicts[f"{CEM_CALL}, peak"].met is False
+    assert not any("earlier release" in text for text in verdicts), "bars of a CPU are not a GPU's"
+
+
+@pytest.mark.slow
+def test_the_bars_of_a_small_model_come_with_verdicts(tmp_path):
+    out = tmp_path / "bars.json"
+    run = command("--bars", "--size", "small", "--only", "H=3: (gd|adversarial) step", "--json", str(out))
+    printed = subprocess.run(run, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    saved = json.loads(out.read_text())
+    judged = {verdict["text"]: verdict for verdict in saved["bars"]}
+    [gd, adversarial] = saved["timings"]
+    assert judged["adversarial step"]["measured"] == pytest.approx(100 * adversarial["fraction"])
+    assert judged["small H=3: gd step, against earlier release"]["measured"] == pytest.approx(gd["ratios"]["shipped"])
+    assert {"speed=plain", "cpu_products=torch"} < gd["ratios"].keys()
+    assert "not measured here: no such GPU" in printed
+    assert saved["date"].endswith("+00:00") and saved["environment"].keys() >= {"torch", "revision", "cpu", "cpu_cores"}
 
 
 @pytest.mark.slow

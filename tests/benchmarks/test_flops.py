@@ -4,9 +4,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.flops import ModelFlops, TransformerFlops
+from benchmarks.flops import ModelFlops, TransformerFlops, flop_counter
 from benchmarks.plain.model import PlainViT
 from models.dinov2_vit import DinoVisionTransformer
+from models.linear import Linear
+from models.product import library
 from models.vit import ViTPredictor
 from models.vqvae import VQVAE
 
@@ -35,6 +37,14 @@ def test_a_written_out_transformer_executes_what_the_formula_says(frames, backwa
 
     sizes = TransformerFlops(depth=2, dim=24, inner=16, mlp=40)
     assert count(run) == sizes.total(frames * 5, backward)
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+def test_what_onednn_computes_is_counted_too(frames):
+    layer, values = Linear(404, 512), torch.randn(frames, 3, 404, requires_grad=True)
+    with library("onednn"), flop_counter() as counter:
+        layer(values).sum().backward()
+    assert counter.get_total_flops() == 3 * 2 * 3 * frames * 404 * 512
 
 
 def test_the_full_size_model_takes_what_the_documentation_says():
