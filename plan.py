@@ -76,7 +76,7 @@ def plan(config: Mapping[str, Any]) -> dict[str, Any]:
     device = runtime.pick_device(config["device"])
     runtime.set_threads(config["num_threads"])
     choose_library(config["cpu_products"])
-    with runtime.autocast(config["precision"], device):
+    with runtime.autocast(config["precision"], device, keeps_casts=False):
         evaluation = Evaluation.prepare(config, device)
         sync_files(evaluation.folder / ".hydra")  # resume= reads the command there, after a power loss too
         try:

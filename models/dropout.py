@@ -28,7 +28,7 @@ class Dropout(nn.Dropout):
 
     def is_fast_on(self, values: Tensor) -> bool:
         """Whether ``forward`` draws for ``values`` itself."""
-        return self.fast and values.device.type == "cpu" and 0 < self.p < 1
+        return self.fast and values.device.type == "cpu" and 0 < round(self.p * LEVELS) < LEVELS
 
     def forward(self, values: Tensor) -> Tensor:
         """Entries of ``values`` set to zero with probability ``p`` in training, the others scaled by 1 / (1 - p)."""

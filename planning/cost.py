@@ -27,7 +27,7 @@ class LatentGoalCost:
     differentiated before the next one starts, so the peak does not grow with B or N.
 
     Args:
-        model: in eval mode, its weights frozen (``frozen_for_planning``).
+        model: in eval mode, its weights frozen, see ``models.world_model.planning_mode``.
         objective: compares a rollout with the goal.
         context: (B, F0) latents of the real frames so far, the present last.
         past_actions: (B, F0 - 1, A) z-scored blocks executed between them.

@@ -49,6 +49,7 @@ class FastPaths:
         self.reuse_history, self.prepare_weights = reuse_history, prepare_weights
         self.pad_widths, self.compile, self.capture = pad_widths, compile, capture
         self._predictor: Predictor | None = None  # built once: a compiled one is not to be compiled again
+        self._source: Predictor | None = None
         self._built_for: tuple[object, ...] = ()
 
     @classmethod
@@ -64,6 +65,9 @@ class FastPaths:
         """The model as rollouts want it, sharing everything with ``model`` but what is prepared of its predictor.
 
         Under the autocast that is on now; takes over the weights as they are now. Earlier results become invalid.
+
+        Raises:
+            ValueError: If widths are to be padded, but nothing is prepared.
         """
         prepared = copy.copy(model)
         prepared.__dict__["_modules"] = dict(model._modules)
@@ -72,12 +76,15 @@ class FastPaths:
         device = next(model.parameters()).device
         dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
         dtype = dtype if self.prepare_weights else None
+        if dtype is None and self.pad_widths is True:
+            raise ValueError("speed.pad_widths=true acts on weights in bf16 only: set precision=bf16, or auto")
         compiled = compiles(self.compile, device, "speed.compile")
         if dtype is None and not compiled:
             return prepared
-        wanted = (id(model), device, dtype, compiled)
-        if self._predictor is None or self._built_for != wanted:
-            self._predictor, self._built_for = self._build(predictor, dtype, device, compiled), wanted
+        wanted = (device, dtype, compiled)
+        if self._predictor is None or self._source is not predictor or self._built_for != wanted:
+            self._predictor, self._source = self._build(predictor, dtype, device, compiled), predictor
+            self._built_for = wanted
         _take_over(predictor, self._predictor)
         prepared._modules["predictor"] = self._predictor
         return prepared

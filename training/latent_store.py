@@ -122,7 +122,9 @@ def _refuse_others(folder: Path, wanted: Mapping[str, Any]) -> None:
     try:
         found = json.loads(path.read_text())
     except ValueError:
-        found = {}
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is broken; {_remedy(folder)}")
     for key, value in wanted.items():
         if found.get(key) != value:
             more = f": {found.get(key)} instead of {value}" if key not in ("encoder", "data") else ""
@@ -177,14 +179,17 @@ def _make(frames: FramesToEncode, folder: Path, wanted: Mapping[str, Any], patie
             patience.write("the latent cache", write, len(bits))
             done = row + len(latents)
             if time.monotonic() - noted > SECONDS_BETWEEN_NOTES:
-                _note(handle, folder, done)
+                patience.write("the latent cache", functools.partial(_note, handle, folder, done))
                 noted = time.monotonic()
-    finally:
+        patience.write("the latent cache", functools.partial(_note, handle, folder, done))
+    except BaseException:
         with contextlib.suppress(OSError):  # what ended the work says more
             _note(handle, folder, done)
+        raise
+    finally:
         os.close(handle)
     path.replace(folder / LATENTS)
-    (folder / PROGRESS).unlink()
+    (folder / PROGRESS).unlink(missing_ok=True)
 
 
 def _write_all(handle: int, data: memoryview, offset: int) -> None:

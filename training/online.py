@@ -98,6 +98,11 @@ class Online(Method):
         self.loop = planner if isinstance(planner, MPCController) else None
         self.planner = planner.planner if isinstance(planner, MPCController) else planner
         self._check_repeatable()
+        if overlap and replay_buffer_frequency == 1 and replay_sampling == "slot":
+            raise ValueError(
+                "method.overlap=true: with replay_buffer_frequency=1 the slot of a refresh is over before anything is "
+                "learnt from it; use replay_sampling=all or a replay_buffer_frequency of 2 or more"
+            )
         self.objective, self.tasks = objective, tasks
         self.frequency, self.capacity, self.sampling = replay_buffer_frequency, replay_capacity, replay_sampling
         self.frame_stride, self.memory_budget_gb = frame_stride, memory_budget_gb

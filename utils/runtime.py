@@ -50,8 +50,14 @@ def set_threads(num_threads: int | None) -> None:
     torch.set_num_threads(num_threads)
 
 
-def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[object]:
+def autocast(
+    precision: str, device: torch.device, keeps_casts: bool = True
+) -> contextlib.AbstractContextManager[object]:
     """Arithmetic of the networks: ``auto`` is bf16 autocast on a GPU and float32 on a CPU.
+
+    Args:
+        keeps_casts: of what takes gradients, until the end: saves a training casts of its weights, but would hold every
+            action that a planner ever differentiated.
 
     Raises:
         ValueError: If there is no such precision.
@@ -59,7 +65,9 @@ def autocast(precision: str, device: torch.device) -> contextlib.AbstractContext
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     use_bf16 = precision == "bf16" or (precision == "auto" and device.type == "cuda")
-    return torch.autocast(device.type, torch.bfloat16) if use_bf16 else contextlib.nullcontext()
+    if not use_bf16:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16, cache_enabled=keeps_casts)
 
 
 def describe_environment() -> dict[str, str]:

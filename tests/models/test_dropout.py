@@ -40,7 +40,7 @@ def test_the_gradient_is_the_mask():
     dropped = Dropout(0.4).train()(values)
     (gradient,) = torch.autograd.grad(dropped.sum(), values)
     torch.testing.assert_close(dropped, values.detach() * gradient)
-    assert set((gradient > 0).tolist()[0]) <= {True, False} and (gradient == 0).any() and (gradient > 1.6).any()
+    assert (gradient == 0).any() and (gradient > 1.6).any()
 
 
 def test_nothing_is_drawn_without_effect_and_the_generator_decides():

@@ -1,13 +1,19 @@
 """Each way of making planning fast: what the plain model imagines, its gradient, and the weights of the moment."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 
 from models.imagination import Imagination
 from models.linear import Linear, PreparedLinear
 from models.vit import ViTPredictor
+from planning.cost import LatentGoalCost
 from planning.fast_paths import FastPaths
+from planning.objectives import GoalDistance
 from tests.builders import bare_model, latent_of, near, numbers
+from utils.runtime import autocast
 
 OFF = {"reuse_history": False, "prepare_weights": False, "pad_widths": False, "compile": False, "capture": False}
 PADDED = 0.02  # of the largest entry, bf16: the same products, which a kernel of another width sums in another order
@@ -128,3 +134,21 @@ def test_graphs_are_for_gpus():
 def test_a_wrong_choice_is_named(settings, message):
     with pytest.raises(ValueError, match=message):
         FastPaths(**settings)
+
+
+def test_padding_without_anything_prepared_is_refused(model):
+    with pytest.raises(ValueError, match=r"speed\.pad_widths=true acts on weights in bf16 only"):
+        FastPaths(pad_widths=True).prepare(model)
+
+
+def test_planning_in_bf16_holds_no_actions_of_the_past(model):
+    """Autocast remembers the cast of whatever takes gradients; over an evaluation that is every chunk of every step."""
+    context, goal = latent_of(2, 2, model=model), latent_of(2, 1, model=model, seed=1)
+    with autocast("bf16", torch.device("cpu"), keeps_casts=False):
+        cost = LatentGoalCost(model, GoalDistance(), context, numbers(2, 1, 4), goal)
+        actions = numbers(2, 1, 3, 4).requires_grad_()
+        cost(actions).sum().backward()
+        remembered = weakref.ref(actions)
+        del actions
+        gc.collect()
+        assert remembered() is None

@@ -434,7 +434,12 @@ def test_only_frames_that_the_model_sees_are_drawn(online, images, monkeypatch):
     assert sum(len(frames) for frames in drawn) == (4 * 6 if images else 0)  # of 26 states each
 
 
-OVERLAPPING = ("method.overlap=true", "replay_buffer_frequency=1", "training.max_batches=3")
+OVERLAPPING = (
+    "method.overlap=true",
+    "replay_buffer_frequency=1",
+    "method.replay_sampling=all",
+    "training.max_batches=3",
+)
 
 
 def test_what_a_refresh_shows_is_learnt_from_the_next_batch_on(online):
