@@ -20,7 +20,7 @@ from training.online import Online
 from training.trainer import Trainer
 
 REFRESH_STEPS = 100  # of gradient descent, as method=online does by default
-REFRESH_SLICE = 4
+REFRESH_SLICE = 8  # the evaluation that closes a plan, and the encoding, must not weigh more than they do
 
 
 def training_cases(setting: Setting) -> Iterator[Case]:
