@@ -6,7 +6,6 @@ import utils.runtime as runtime  # first: it sets the thread environment before 
 
 # isort: split
 import logging
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,11 +15,11 @@ from omegaconf import DictConfig
 
 from models.product import choose_library
 from planning.evaluation import STATE, Evaluation
-from utils.cli import check_types, expand_resume, one_line_errors, plain, protect_record
-from utils.entry import recorded, run_entry
+from utils.cli import check_types, one_line_errors, plain
+from utils.entry import recorded
 from utils.files import sync_files
 from utils.interrupts import StopRequested
-from utils.sweep_names import name_sweep
+from utils.launch import start, together
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +51,7 @@ TYPES = {
 def main(cfg: DictConfig) -> float:
     """Compose, check, run; returns the success rate, by which a search compares runs."""
     check_types(cfg, HydraConfig.get().job.config_name or "plan_wall", TYPES)
-    result = plan(plain(cfg))
+    result = together(plan, plain(cfg))
     rate, low, high = (100 * result[key] for key in ("success_rate", "success_rate_low", "success_rate_high"))
     log.info(
         "success %.0f %% [%.0f-%.0f], %d episodes, planning %.2f s per episode; results: %s",
@@ -89,6 +88,4 @@ def plan(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = protect_record(expand_resume(sys.argv[1:]), STATE)
-    sys.argv[1:] = name_sweep(sys.argv[1:], "plan_outputs/sweeps")
-    run_entry(main, sys.argv[1:])
+    start(main, plan, state=STATE, sweeps="plan_outputs/sweeps")

@@ -6,7 +6,6 @@ import utils.runtime as runtime  # first: it sets the thread environment before 
 
 # isort: split
 import logging
-import sys
 from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,13 @@ from models.product import choose_library
 from training.assemble import build_trainer
 from training.dry_run import dry_run
 from training.state import FILENAME
-from utils.cli import check_types, expand_resume, one_line_errors, overridden_keys, plain, protect_record
-from utils.entry import recorded, run_entry
+from utils import distributed
+from utils.cli import check_types, one_line_errors, overridden_keys, plain
+from utils.entry import recorded
 from utils.files import sync_files
 from utils.interrupts import StopRequested
+from utils.launch import start, together
 from utils.loggers import last_value
-from utils.sweep_names import name_sweep
 
 log = logging.getLogger(__name__)
 
@@ -64,9 +64,10 @@ def main(cfg: DictConfig) -> float | None:
     check_types(cfg, HydraConfig.get().job.config_name or "train", TYPES)
     explicit = overridden_keys(HydraConfig.get().overrides.task)
     if cfg.dry_run:
+        distributed.require_alone("dry_run=true")
         dry_run(plain(cfg), explicit, _prepared_device(plain(cfg)))
         return None
-    folder = train(plain(cfg), explicit)
+    folder = together(train, plain(cfg), explicit)
     return last_value(folder / "logs.json", "val_loss")
 
 
@@ -110,6 +111,4 @@ def _prepared_device(config: Mapping[str, Any]) -> torch.device:
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = protect_record(expand_resume(sys.argv[1:]), f"checkpoints/{FILENAME}")
-    sys.argv[1:] = name_sweep(sys.argv[1:], "outputs/sweeps")
-    run_entry(main, sys.argv[1:])
+    start(main, train, state=f"checkpoints/{FILENAME}", sweeps="outputs/sweeps")

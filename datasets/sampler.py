@@ -20,12 +20,15 @@ class ResumableSampler(Sampler[list[int]]):
         batch_size: samples in a batch.
         seed: of the order.
         drop_last: leave out the samples that do not fill a last batch.
+        rows: which samples of every batch are wanted here, e.g. those of one of several processes; None: all.
 
     Raises:
         ValueError: If no batch can be formed.
     """
 
-    def __init__(self, num_samples: int, batch_size: int, seed: int, drop_last: bool = True) -> None:
+    def __init__(
+        self, num_samples: int, batch_size: int, seed: int, drop_last: bool = True, rows: slice | None = None
+    ) -> None:
         if batch_size < 1 or num_samples < (batch_size if drop_last else 1):
             raise ValueError(
                 f"batch_size must be in [1, {num_samples}], the number of samples, got {batch_size}; "
@@ -35,6 +38,7 @@ class ResumableSampler(Sampler[list[int]]):
         self.batch_size = batch_size
         self.seed = seed
         self.drop_last = drop_last
+        self.rows = slice(None) if rows is None else rows
         self.epoch = 0
         self.start_batch = 0
 
@@ -63,7 +67,7 @@ class ResumableSampler(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         order = self._order()
         for batch in range(self.start_batch, self.batches_per_epoch):
-            yield order[batch * self.batch_size : (batch + 1) * self.batch_size].tolist()
+            yield order[batch * self.batch_size : (batch + 1) * self.batch_size][self.rows].tolist()
 
     def _order(self) -> Tensor:
         # Seeds that differ in one bit, as seed + epoch would, must not give related orders, nor (1, 0) equal (0, 1).

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +14,7 @@ from envs.episode_layouts import default_layouts, split_layouts
 from envs.episode_player import Arrays, Failure, PlayTask, ResetTask, Task, load_simulator
 from envs.shared_arrays import Shapes
 from envs.worker_pool import OwnProcess, WorkerPool
+from utils import distributed
 
 FRAME_BYTES_AT_ONCE = 256 << 20
 NUM_NAMED = 10  # episodes listed in an error
@@ -50,7 +50,7 @@ class ProcessVectorEnv(VectorEnv):
         if image_size < 1:
             raise ValueError(f"env.image_size must be at least 1 pixel, got {image_size}")
         if num_workers is None:
-            num_workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            num_workers = distributed.own_cores()
         if num_workers < 0:
             raise ValueError(
                 f"env.simulator.num_workers must be at least 0, or null for one per core, got {num_workers}"

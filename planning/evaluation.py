@@ -27,9 +27,10 @@ from planning.film import Film
 from planning.goals import GoalRequest, Problem, episode_seeds, make_problem
 from planning.mpc import MPCController, PlanningTask
 from planning.observer import Observer
+from utils import distributed
 from utils.files import atomic_path, write_json
 from utils.interrupts import StopSignals
-from utils.loggers import JsonLinesLogger
+from utils.loggers import JsonLinesLogger, SilentLogger
 from utils.patience import Patience
 from utils.tensor_files import tensor_bytes, write_torch
 
@@ -93,7 +94,7 @@ class Evaluation:
         )
         problem = make_problem(config["goal_source"], request)
         goal_states = env.reset(problem.seeds, problem.goal_states, problem.layouts)
-        filmed = min(config["n_plot_samples"], len(problem))
+        filmed = min(config["n_plot_samples"], len(problem)) if distributed.is_main() else 0
         task = PlanningTask(
             env=env,
             observer=observer,
@@ -107,11 +108,12 @@ class Evaluation:
             if config["debug_dset_init"]
             else None,
             speed=instantiate(config["speed"]),
+            shared=True,
             film=Film(env.render(torch.arange(filmed))) if filmed else None,
         )
         same = {key: config[key] for key in IDENTITY}
         trained = {"model": [str(checkpoint.path), checkpoint.epoch, checkpoint.about.get("step")]}
-        logger = instantiate(config["logger"], folder=folder)
+        logger = instantiate(config["logger"], folder=folder) if distributed.is_main() else SilentLogger()
         advice = f"Finished iterations are saved; continue with: python plan.py resume={folder}"
         patience = Patience(config["disk_patience_minutes"], folder / TARGETS, advice)
         return cls(controller, task, folder, logger, same | trained, patience)
@@ -122,7 +124,8 @@ class Evaluation:
         Raises:
             ValueError: If the saved state is broken or belongs to other settings; the folder is left as it is.
         """
-        remove_unfinished(self.folder)
+        if distributed.is_main():
+            remove_unfinished(self.folder)
         finished = self._finished()
         if finished is not None:
             log.info("%s is finished already: these are its results", self.folder)
@@ -137,7 +140,9 @@ class Evaluation:
 
             task = self._with_progress(progress)
             saved = self._saved()
-            task.problem.save(self.folder / TARGETS)
+            distributed.barrier()  # all have read what there is before one of them writes
+            if distributed.is_main():
+                task.problem.save(self.folder / TARGETS)
             episodes = saved or self.controller.start(task)
             if episodes.iteration:
                 self.controller.resume(task, episodes)
@@ -153,6 +158,7 @@ class Evaluation:
                     grid = functools.partial(task.film.write_grid, self.folder / f"iteration_{now.iteration}.png")
                     self.patience.write("the picture of the iteration", grid)
                 self._save(now)
+                distributed.barrier()  # before a signal to one of the processes ends all
                 stop.raise_if_received()
 
             self.controller.run(task, episodes, after_iteration)
@@ -167,7 +173,8 @@ class Evaluation:
         self.logger.log({f"final_eval/{name}": value for name, value in metrics.items()})
         self.patience.write("the log", self.logger.position)
         self.logger.close()
-        self.patience.write("the results", functools.partial(self._write_results, metrics, episodes))
+        if distributed.is_main():
+            self.patience.write("the results", functools.partial(self._write_results, metrics, episodes))
         return metrics
 
     def _write_results(self, metrics: dict[str, Any], episodes: Episodes) -> None:
@@ -189,6 +196,8 @@ class Evaluation:
         return kept["metrics"]
 
     def _save(self, episodes: Episodes) -> None:
+        if not distributed.is_main():
+            return
         film = self.task.film.state_dict() if self.task.film is not None else None
         position = self.patience.write("the log", self.logger.position)
         state = {"episodes": episodes.as_dict(), "film": film, "log": position, "identity": self.identity}

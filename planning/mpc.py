@@ -21,7 +21,8 @@ from planning.noise import EpisodeNoise
 from planning.objectives import GoalDistance
 from planning.observer import Observer
 from planning.planner import Planner
-from planning.search import Plan
+from planning.search import Plan, join_plans
+from utils import distributed
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ class PlanningTask:
         film: records what some episodes saw and imagined.
         progress: called with the number of rollouts just imagined.
         speed: how the model is prepared for rollouts.
+        shared: whether all of several processes have these same episodes: each then plans for its share of them.
     """
 
     env: VectorEnv
@@ -56,6 +58,7 @@ class PlanningTask:
     film: Film | None = None
     progress: Callable[[int], None] | None = None
     speed: FastPaths = field(default_factory=FastPaths)
+    shared: bool = False
 
 
 class MPCController:
@@ -97,6 +100,10 @@ class MPCController:
         self.planner, self.max_iter, self.n_taken_actions = sub_planner, max_iter, n_taken_actions
         self.time_limit_minutes = time_limit_minutes
 
+    @staticmethod
+    def _any(task: PlanningTask, here: bool) -> bool:
+        return bool(distributed.largest(int(here))) if task.shared else here
+
     @classmethod
     def of(cls, planner: Planner | MPCController) -> MPCController:
         """The controller that a ``planner`` option stands for: itself, or for a planner alone its open loop.
@@ -132,7 +139,7 @@ class MPCController:
         """Iterate in place until done; ``after_iteration`` is called each time, e.g. to log and to save."""
         deadline = None if self.time_limit_minutes is None else time.monotonic() + 60 * self.time_limit_minutes
         while len(episodes.active) and (self.max_iter is None or episodes.iteration < self.max_iter):
-            if deadline is not None and time.monotonic() > deadline:
+            if deadline is not None and self._any(task, time.monotonic() > deadline):
                 return
             self.iterate(task, episodes)
             after_iteration(episodes)
@@ -147,7 +154,10 @@ class MPCController:
         executed = time.perf_counter()
         outcome = task.env.success(episodes.states, task.problem.goal_states)
         episodes.iteration += 1
-        episodes.solved_at[outcome.success.cpu() & ~episodes.solved] = episodes.iteration
+        success = outcome.success.cpu()
+        if task.shared:  # all must go on with the same episodes, even if their machines round differently
+            success = distributed.broadcast(success)
+        episodes.solved_at[success & ~episodes.solved] = episodes.iteration
         episodes.divergence[rows] = _distance(imagined[:, -1:], seen[:, -1:])
         episodes.planning_seconds[rows] += (planned - begin) / len(rows)
         episodes.evaluations[rows] += plan.evaluations
@@ -171,33 +181,49 @@ class MPCController:
     def _plan(self, task: PlanningTask, episodes: Episodes, rows: Tensor) -> tuple[Plan, Latent]:
         """The plan of the rows, and the latents (b, n + 1) imagined for the part of it that will be executed."""
         device = task.observer.device
+        plan = self._plan_together(task, episodes, rows) if task.shared else self._plan_own(task, episodes, rows)
+        diverged = ~(plan.cost.isfinite() & plan.actions.isfinite().flatten(1).all(1))
+        if diverged.any():
+            # one episode must not take the others down with it: it waits, and plans anew from the start
+            log.warning("the plans of %d episodes diverged; try a lower planner learning rate", int(diverged.sum()))
+            plan.actions[diverged] = task.observer.normalizer.zero_block(task.frameskip).to(device)
+        imagined = self._cost(task, episodes, rows).imagine(plan.actions[:, : self.n_taken_actions])
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)  # or the clock stops before the work does
+        return plan, imagined
+
+    def _plan_together(self, task: PlanningTask, episodes: Episodes, rows: Tensor) -> Plan:
+        """The plan of the rows: each process plans for its share of them, and gets the others' plans."""
+        share = distributed.share(len(rows))
+        own = self._plan_own(task, episodes, rows[share.rows]) if share.count else None
+        if own is not None and share.count < share.total:
+            own = own.to(torch.device("cpu"))  # on its way to processes with other GPUs
+        return join_plans([part for part in distributed.gather(own) if part is not None]).to(task.observer.device)
+
+    def _plan_own(self, task: PlanningTask, episodes: Episodes, rows: Tensor) -> Plan:
+        """The plan of the rows, made by this process."""
+        cost, device = self._cost(task, episodes, rows), task.observer.device
+        seeds = [task.problem.seeds[row] for row in rows.tolist()]
+        noise = EpisodeNoise.derive(task.seed, seeds, episodes.iteration, device)
+        rows = rows.to(device)
+        first = None if task.initial_actions is None else task.initial_actions[rows]
+        space = task.observer.action_space(task.frameskip, self.planner.sample_type, cost.context[:, -1:], cost.goal)
+        return self.planner.plan(cost, noise, space, episodes.warm_start[rows] if episodes.iteration else first)
+
+    def _cost(self, task: PlanningTask, episodes: Episodes, rows: Tensor) -> LatentGoalCost:
+        device = task.observer.device
         context, past = episodes.context(rows.to(device), self.planner.rollout.num_context)
-        goal = task.goal[rows.to(device)]
-        cost = LatentGoalCost(
+        return LatentGoalCost(
             task.speed.prepare(task.observer.model),
             task.objective,
             context,
             past,
-            goal,
+            task.goal[rows.to(device)],
             self.planner.rollout,
             task.memory_budget_gb,
             task.progress,
             task.speed.captures(device),
         )
-        seeds = [task.problem.seeds[row] for row in rows.tolist()]
-        noise = EpisodeNoise.derive(task.seed, seeds, episodes.iteration, device)
-        warm_start = episodes.warm_start[rows.to(device)] if episodes.iteration else task.initial_actions
-        space = task.observer.action_space(task.frameskip, self.planner.sample_type, context[:, -1:], goal)
-        plan = self.planner.plan(cost, noise, space, warm_start)
-        diverged = ~(plan.cost.isfinite() & plan.actions.isfinite().flatten(1).all(1))
-        if diverged.any():
-            # one episode must not take the others down with it: it waits, and plans anew from the start
-            log.warning("the plans of %d episodes diverged; try a lower planner learning rate", int(diverged.sum()))
-            plan.actions[diverged] = space.zero
-        imagined = cost.imagine(plan.actions[:, : self.n_taken_actions])
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)  # or the clock stops before the work does
-        return plan, imagined
 
     def _execute(self, task: PlanningTask, episodes: Episodes, rows: Tensor, plan: Plan, imagined: Latent) -> Latent:
         """Step the simulator through the taken blocks and take in what it shows: latents (b, m) of the last frames."""

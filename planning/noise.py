@@ -58,6 +58,13 @@ class EpisodeNoise:
                 torch.randn(shape, generator=generator, out=row)
         return drawn.to(self.device, non_blocking=True)  # from pinned memory, or the device would be waited for
 
+    def uniform(self, low: float, high: float, *shape: int) -> Tensor:
+        """(B, *shape) numbers from [low, high), the next of each stream."""
+        drawn = torch.empty(len(self), *shape)
+        for row, generator in zip(drawn, self._generators, strict=True):
+            row.uniform_(low, high, generator=generator)
+        return drawn.to(self.device)
+
 
 MOST_COLOURED = 10.0  # beyond, float32 has no room for the spectrum; 4 is nearly a constant and a ramp
 

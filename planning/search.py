@@ -5,8 +5,8 @@ from __future__ import annotations
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -40,6 +40,31 @@ class Plan:
     trace: list[tuple[int, Tensor]] = field(default_factory=list)
     evaluations: int = 0
     gradient_evaluations: int = 0
+
+    def to(self, device: torch.device) -> Plan:
+        """The same on ``device``."""
+        trace = [(step, cost.to(device)) for step, cost in self.trace]
+        return replace(self, actions=self.actions.to(device), cost=self.cost.to(device), trace=trace)
+
+
+def join_plans(plans: Sequence[Plan]) -> Plan:
+    """One plan for the episodes of all, in their order.
+
+    Under a budget in time they may differ in length: the trace has the steps that all have, the counts are the largest.
+    """
+    if len(plans) == 1:
+        return plans[0]
+    traces = [dict(plan.trace[:-1]) for plan in plans]
+    common = [step for step in traces[0] if all(step in trace for trace in traces)]
+    costs = [[trace[step] for trace in traces] for step in common] + [[plan.cost for plan in plans]]
+    last = max(plan.trace[-1][0] for plan in plans)
+    return Plan(
+        torch.cat([plan.actions for plan in plans]),
+        torch.cat([plan.cost for plan in plans]),
+        [(step, torch.cat(parts)) for step, parts in zip([*common, last], costs, strict=True)],
+        max(plan.evaluations for plan in plans),
+        max(plan.gradient_evaluations for plan in plans),
+    )
 
 
 @dataclass(frozen=True)

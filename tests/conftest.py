@@ -2,7 +2,7 @@
 
 import functools
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import pytest
 
 from envs.opengl import OpenGLError
 from envs.point_maze import PointMazeSimulator
+from tests.processes import Processes
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -55,3 +56,11 @@ def shared_golden() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def pair() -> Iterator[Processes]:
+    """Two processes that work together."""
+    processes = Processes(2)
+    yield processes
+    processes.close()

@@ -8,12 +8,15 @@ import torch
 from torch import Tensor
 
 from models.world_model import PredictionLoss, Windows, frozen
-from training.method import Method
+from planning.noise import EpisodeNoise
+from training.method import Method, numbering
+from utils import distributed
 
 RADII_METHODS = ("fixed", "adaptive")
 PERTURBATIONS = ("embedding", "action")
 STEP_FACTOR = 1.25  # the one ascent step of FGSM, in units of the radius
 PGD_REACH = 2.5  # what several ascent steps cover together, in units of the radius
+STREAM = 2**64  # added to the seed, so that perturbations share no stream with plans
 
 
 class Adversarial(Method):
@@ -64,12 +67,12 @@ class Adversarial(Method):
         self.perturbation, self.pgd_steps, self.clean_weight = perturbation, pgd_steps, clean_weight
         self.step_factor = STEP_FACTOR if pgd_steps == 1 else PGD_REACH / pgd_steps
         self.radii: Tensor | None = None  # (3,) of visual, proprio and action entries
-        self._generator = torch.Generator()
+        self._seed = self._ascents = 0
 
     def setup(self, context: Any) -> None:
         """See ``Method.setup``."""
         super().setup(context)
-        self._generator.manual_seed(context.seed)
+        self._seed = context.seed
 
     def loss(self, windows: Windows) -> PredictionLoss:
         """Ascend from a random start within the radii, then the loss at the perturbed inputs, clean targets."""
@@ -77,7 +80,8 @@ class Adversarial(Method):
         tokens = model.tokens(windows.source, windows.actions)
         parts = (*model.layout.parts(tokens)[:2], self._action_part(tokens, windows.actions))
         radii = self._current_radii([part.detach() for part in parts])
-        deltas = [eps * self._uniform(part) for eps, part in zip(radii, parts, strict=True)]
+        noise = self._noise(windows)
+        deltas = [eps * self._uniform(part, noise) for eps, part in zip(radii, parts, strict=True)]
         fixed, actions = tokens.detach(), windows.actions
         for _ in range(self.pgd_steps):
             deltas = [delta.detach().requires_grad_() for delta in deltas]
@@ -108,15 +112,21 @@ class Adversarial(Method):
         return tokens + model.layout.join(deltas[0], deltas[1], action)
 
     def _current_radii(self, parts: list[Tensor]) -> list[float]:
+        """Of the visual, proprio and action entries, from all windows of all processes."""
         if self.radii is None or self.radii_method == "adaptive":
-            spread = torch.stack([part.flatten(1).std(dim=1).mean() for part in parts])
-            self.radii = spread.cpu() * torch.tensor(self.factors)
+            sums = torch.stack([part.flatten(1).std(dim=1).sum() for part in parts]).tolist()
+            *sums, count = distributed.add_up(dict(enumerate([*sums, len(parts[0])]))).values()
+            self.radii = torch.tensor(sums) / count * torch.tensor(self.factors)
         return self.radii.tolist()
 
-    def _uniform(self, part: Tensor) -> Tensor:
+    def _noise(self, windows: Windows) -> EpisodeNoise:
+        """A stream for each window: where it stands in a batch, or in which process, changes nothing."""
+        self._ascents += 1
+        return EpisodeNoise.derive(STREAM + self._seed, numbering(windows)[0].tolist(), self._ascents, "cpu")
+
+    def _uniform(self, part: Tensor, noise: EpisodeNoise) -> Tensor:
         """Uniform in [-1, 1], drawn on the CPU so that every device trains on the same perturbations."""
-        drawn = torch.empty(part.shape).uniform_(-1, 1, generator=self._generator)
-        return drawn.to(part.device)
+        return noise.uniform(-1, 1, *part.shape[1:]).to(part.device)
 
     def report(self) -> dict[str, float]:
         """See ``Method.report``."""
@@ -126,10 +136,10 @@ class Adversarial(Method):
 
     def state_dict(self) -> dict[str, Any]:
         """See ``Method.state_dict``."""
-        return super().state_dict() | {"radii": self.radii, "generator": self._generator.get_state()}
+        return super().state_dict() | {"radii": self.radii, "ascents": [self._seed, self._ascents]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See ``Method.load_state_dict``."""
         super().load_state_dict(state)
         self.radii = state["radii"]
-        self._generator.set_state(state["generator"])
+        self._seed, self._ascents = state["ascents"]

@@ -26,6 +26,7 @@ from training.checks import (
     check_latent_cache,
     check_method,
     check_parent,
+    check_processes,
     check_resumable,
     warn_of_moving_latents,
 )
@@ -37,6 +38,8 @@ from training.regularizer import Regularizer
 from training.settings import TrainSettings
 from training.start import StartingModel, split_trajectories, starting_model
 from training.trainer import Trainer
+from utils import distributed
+from utils.loggers import SilentLogger
 from utils.patience import Patience
 
 log = logging.getLogger(__name__)
@@ -65,6 +68,7 @@ def build_trainer(config: Mapping[str, Any], explicit: Set[str], device: torch.d
     fused = config["training"]["fused_optimizers"]
     optimizers = Optimizers(model, _rates(config["training"], start), **_trained_parts(settings), fused=fused)
     check_method(method, settings)
+    check_processes(settings)
     regularizer = _regularizer(config, start, settings)
     warn_of_moving_latents(model, settings)
     trajectories: Trajectories = instantiate(config["env"]["dataset"])
@@ -80,7 +84,8 @@ def build_trainer(config: Mapping[str, Any], explicit: Set[str], device: torch.d
     simulator = instantiate(config["env"]["simulator"], image_size=size) if method.needs_env else None
     advice = f"What was saved before is whole; continue with: python train.py resume={folder}"
     patience = Patience(config["disk_patience_minutes"], folder / "hydra.yaml", advice)
-    method.setup(TrainingContext(model, observer, simulator, skip, settings.seed, folder, patience))
+    context = TrainingContext(model, observer, simulator, skip, settings.seed, folder, patience, settings.batch_size)
+    method.setup(context)
     about = parentage(start.checkpoint) | {
         "normalizer": normalizer.to_dict(),
         "validation": split["val"],
@@ -88,13 +93,14 @@ def build_trainer(config: Mapping[str, Any], explicit: Set[str], device: torch.d
         "encoder_sha256": model.encoder.weights_sha256,
     }
     check_parent(folder, about)
-    logger = instantiate(config["logger"], folder=folder)
+    logger = instantiate(config["logger"], folder=folder) if distributed.is_main() else SilentLogger()
     # a frozen encoder comes back from its own weights file, unless the base was trained with one of its own
     save_encoder = settings.train_encoder or model.encoder.saved_with_model or "encoder" not in start.fresh
     data = (windows["train"], windows["val"], ImageFrames(trajectories))
     parts = (model, method, optimizers, *data, observer, folder, logger, settings, about, save_encoder, regularizer)
     trainer = Trainer(*parts, patience=patience)
-    write_model_config(folder, written)
+    if distributed.is_main():
+        write_model_config(folder, written)
     return trainer
 
 

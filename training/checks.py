@@ -20,6 +20,7 @@ from training.offline import Offline
 from training.settings import TrainSettings
 from training.start import StartingModel
 from training.state import FILENAME
+from utils import distributed
 from utils.cli import same_settings
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,15 @@ def check_method(method: Method, settings: TrainSettings) -> None:
     if settings.train_encoder and method.needs_env:
         raise ValueError(
             f"method={method.name} keeps latents of a frozen encoder; it excludes model.train_encoder=true"
+        )
+
+
+def check_processes(settings: TrainSettings) -> None:
+    """Every process must have a sample of every batch."""
+    if settings.batch_size < distributed.size():
+        raise ValueError(
+            f"training.batch_size={settings.batch_size} is the batch of all processes together, and there are "
+            f"{distributed.size()}: make it at least that, or start fewer processes"
         )
 
 

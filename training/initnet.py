@@ -15,6 +15,7 @@ from models.latent import Latent
 from models.world_model import WorldModel, planning_mode
 from planning.objectives import GoalDistance
 from training.method import Method, TrainingContext
+from training.validation import weighted_means
 
 
 class InitNetTraining(Method):
@@ -78,10 +79,14 @@ class InitNetTraining(Method):
         model = self._context.model
         if model.predictor is not None:
             model.predictor.eval()  # it is used, not trained: no dropout
+        share = self._share(batch)
         row = torch.arange(len(batch)).repeat_interleave(self.pairs)
-        ahead = torch.randint(1, self._net.horizon + 1, (len(row),), generator=self._draws)
+        # drawn for the samples of all processes: which one has a sample does not matter
+        drawn = (share.total, self.pairs)
+        ahead = torch.randint(1, self._net.horizon + 1, drawn, generator=self._draws)
         room = features.shape[1] - ahead  # starts from which the goal is still in the sample
-        first = (torch.rand(len(row), generator=self._draws, dtype=torch.float64) * room).long()
+        first = (torch.rand(drawn, generator=self._draws, dtype=torch.float64) * room).long()
+        first, ahead = first[share.rows].flatten(), ahead[share.rows].flatten()
         start, goal, target = self._tasks(batch, features, row, first, ahead)
         proposal = self._net(start, goal).float()
         action = F.mse_loss(proposal, target)
@@ -89,7 +94,7 @@ class InitNetTraining(Method):
         if self.goal_weight:
             distance = self._distance(model.rollout(start, proposal), goal).mean()
             losses |= {"loss": action + self.goal_weight * distance, "goal_loss": distance.detach()}
-        return losses
+        return {name: value * share.fraction for name, value in losses.items()}
 
     def _tasks(
         self, batch: Batch, features: Tensor, row: Tensor, first: Tensor, ahead: Tensor
@@ -122,7 +127,7 @@ class InitNetTraining(Method):
                 sums["val_action_loss"] += F.mse_loss(self._net(start, goal).float(), target).item() * len(batch)
                 sums["val_mean_action_loss"] += target.square().mean().item() * len(batch)
                 weight += len(batch)
-        return {name: value / weight for name, value in sums.items()}
+        return weighted_means(sums, weight)
 
     def state_dict(self) -> dict[str, Any]:
         """See ``Method.state_dict``."""

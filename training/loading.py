@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import time
 from collections.abc import Iterator
 
@@ -14,6 +13,7 @@ from datasets.batch import Batch
 from datasets.readers import leave_signals_to_the_parent
 from datasets.sampler import ResumableSampler
 from datasets.windows import as_is
+from utils import distributed
 
 MOST_WORKERS = 8
 """Eight processes read 1000 samples of PushT a second, three times what 25 steps of batch 8 a second take."""
@@ -28,8 +28,7 @@ def sensible_workers(device: torch.device) -> int:
     """
     if device.type == "cpu":
         return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(min(cores - 1, MOST_WORKERS), 0)
+    return min(distributed.own_cores() - 1, MOST_WORKERS)
 
 
 class BatchLoader:

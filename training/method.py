@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from envs.base import VectorEnv
 from models.latent import cat_latents
 from models.world_model import PredictionLoss, Windows, WorldModel
 from planning.observer import Observer
+from utils import distributed
 from utils.patience import Patience
 
 
@@ -29,6 +30,7 @@ class TrainingContext:
         frameskip: raw steps of an action block.
         seed: of the method's own random generators.
         folder: where it may keep files of this run. patience: with a disk that does not take them.
+        batch_size: samples of a step, of all processes together; None: those of the batch, as in one process.
     """
 
     model: WorldModel
@@ -38,6 +40,7 @@ class TrainingContext:
     seed: int
     folder: Path
     patience: Patience = field(default_factory=Patience)
+    batch_size: int | None = None
 
 
 class Method:
@@ -78,14 +81,18 @@ class Method:
     def losses(self, batch: Batch, features: Tensor, position: int) -> dict[str, Tensor]:
         """Losses of a step, scalars by the name in the log: "loss" is minimised, the others are parts of it.
 
+        Of several processes each gives what its own samples contribute to the mean over all samples: their sum over
+        processes is what one process would give for all.
+
         Args:
             batch: of the data set; features: (B, F, P, D) its encoded frames.
             position: number of the batch in its epoch, from 0.
         """
         model = self._context.model
         expert = model.windows(model.embed(features, batch.proprio), batch.actions)
-        loss = self.loss(self.windows(expert, batch, features, position))
-        return {"loss": loss.total, "visual_loss": loss.visual, "proprio_loss": loss.proprio}
+        windows = self.windows(_numbered(expert, self._share(batch)), batch, features, position)
+        loss, part = self.loss(windows), len(windows) / (windows.total or len(windows))
+        return {"loss": loss.total * part, "visual_loss": loss.visual * part, "proprio_loss": loss.proprio * part}
 
     def windows(self, expert: Windows, batch: Batch, features: Tensor, position: int) -> Windows:
         """What to train on at this step.
@@ -143,16 +150,38 @@ class Method:
     def committed(self) -> None:
         """A training state that holds ``state_dict`` is safely on disk; what only older states needed may go."""
 
+    def _share(self, batch: Batch) -> distributed.Share:
+        """Where the samples of ``batch`` lie in the batch of all processes."""
+        total = self._context.batch_size
+        if total is None or distributed.size() == 1:
+            return distributed.Share(0, len(batch), len(batch))
+        return distributed.share(total)
+
     @property
     def _context(self) -> TrainingContext:
         assert self.context is not None, "setup() comes first"
         return self.context
 
 
+def _numbered(expert: Windows, share: distributed.Share) -> Windows:
+    """The same, with the numbers that the windows have among those of all processes: by sample, then by time."""
+    each = len(expert) // share.count
+    return replace(expert, numbers=torch.arange(len(expert)) + share.first * each, total=share.total * each)
+
+
 def cat_windows(first: Windows, second: Windows) -> Windows:
-    """Both, one after the other."""
+    """Both, one after the other; ``second`` is numbered after all of ``first``."""
+    (numbers, total), (further, further_total) = numbering(first), numbering(second)
     return Windows(
         cat_latents([first.source, second.source], 0),
         torch.cat([first.actions, second.actions]),
         cat_latents([first.target, second.target], 0),
+        torch.cat([numbers, total + further]),
+        total + further_total,
     )
+
+
+def numbering(windows: Windows) -> tuple[Tensor, int]:
+    """``numbers`` and ``total`` of windows that may have been left to the default."""
+    numbers = torch.arange(len(windows)) if windows.numbers is None else windows.numbers
+    return numbers, len(windows) if windows.total is None else windows.total

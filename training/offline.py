@@ -58,11 +58,11 @@ class Offline(Method):
         target = latent.map(lambda part: spans(part.detach(), hist, steps))
         imagined = model.rollout(context, spans(batch.actions, 0, hist + steps - 1))[:, hist:]
         first = super().losses(batch, features, position)
-        total, weights = first["loss"], 1.0
+        total, weights, part = first["loss"], 1.0, self._share(batch).fraction
         for step in range(1, steps):
             now = slice(step, step + 1)
             no_action = imagined.proprio.new_zeros(len(imagined.proprio), 1, model.layout.action_dim)
             further = model.prediction_loss(model.layout.assemble(imagined[:, now], no_action), target[:, now])
-            total = total + self.discount**step * further.total
+            total = total + self.discount**step * further.total * part
             weights += self.discount**step
-        return {**first, "loss": total / weights, "rollout_loss": further.total.detach()}
+        return {**first, "loss": total / weights, "rollout_loss": further.total.detach() * part}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,8 +21,9 @@ from planning.mpc import MPCController, PlanningTask
 from planning.noise import EpisodeNoise
 from planning.objectives import GoalDistance
 from planning.planner import Planner
-from training.method import Method, TrainingContext, cat_windows
+from training.method import Method, TrainingContext, cat_windows, numbering
 from training.replay import Corrected, ReplayMemory
+from utils import distributed
 
 SAMPLINGS = ("slot", "all")
 TASKS = ("batch", "random_state")
@@ -179,7 +181,7 @@ class Online(Method):
                 self._keep(slot, self._encode(planned, self._simulate(batch, planned)))
             else:
                 self._playing = slot, planned, self._thread.submit(self._simulate, batch, planned)
-        corrected = self._draw(slot if self.sampling == "slot" else None, len(expert.actions))
+        corrected = self._draw(slot if self.sampling == "slot" else None, numbering(expert)[1])
         return expert if corrected is None else cat_windows(expert, corrected)
 
     def updated(self) -> None:
@@ -210,10 +212,15 @@ class Online(Method):
                 self._drawn_tasks(batch) if self.tasks == "random_state" else self._own_tasks(batch, features)
             )
             if self.loop is None:
-                return Planned(ends[0], self._plan_once(start, goal))
+                return Planned(ends[0], self._plan_once(start, goal, self._rows(batch)))
             return Planned(ends[0], *self._replan(batch, ends, goal))
 
-    def _plan_once(self, start: Latent, goal: Latent) -> Tensor:
+    def _rows(self, batch: Batch) -> Sequence[int]:
+        """Numbers of the samples in the batch of all processes, on which their randomness depends."""
+        share = self._share(batch)
+        return range(share.first, share.first + share.count)
+
+    def _plan_once(self, start: Latent, goal: Latent, rows: Sequence[int]) -> Tensor:
         """z-scored raw actions (B, K, env_action_dim) of one plan from ``start`` (B, 1) to ``goal`` (B, 1)."""
         context, planner = self._context, self.planner
         space = context.observer.action_space(context.frameskip, planner.sample_type, start, goal)
@@ -228,9 +235,7 @@ class Online(Method):
             self.memory_budget_gb,
             capturable=self.speed.captures(context.observer.device),
         )
-        noise = EpisodeNoise.derive(
-            context.seed, range(start.batch_size), self._refreshes, context.observer.device
-        )  # fmt: skip
+        noise = EpisodeNoise.derive(context.seed, rows, self._refreshes, context.observer.device)
         plan = planner.plan(cost, noise, space)
         return plan.actions.cpu().reshape(start.batch_size, -1, self._simulator.env_action_dim)
 
@@ -243,7 +248,7 @@ class Online(Method):
         context, env = self._context, self._simulator
         assert self.loop is not None
         # each refresh, and each row of it, has a random stream of its own
-        seeds = [self._refreshes * len(batch) + row for row in range(len(batch))]
+        seeds = [self._refreshes * self._share(batch).total + row for row in self._rows(batch)]
         problem = Problem(seeds, *ends, _layouts(batch))
         task = PlanningTask(
             env=env,
@@ -271,8 +276,9 @@ class Online(Method):
 
     def _drawn_tasks(self, batch: Batch) -> tuple[tuple[Tensor, Tensor], Latent, Latent]:
         """Starts and goals as an evaluation draws them, never the same ones twice."""
-        env, observer = self._simulator, self._context.observer
-        seeds = [int(s) for s in torch.randint(2**31 - 1, (len(batch),), generator=self._draws)]
+        env, observer, share = self._simulator, self._context.observer, self._share(batch)
+        drawn = torch.randint(2**31 - 1, (share.total,), generator=self._draws)  # by all processes alike
+        seeds = [int(seed) for seed in drawn[share.rows]]
         layouts = _layouts(batch)
         everyone = torch.arange(len(batch))
         states = env.sample_start_goal(seeds, layouts)
@@ -303,27 +309,35 @@ class Online(Method):
         whole = Corrected(features, observer.proprio(self._simulator, visited).cpu(), planned.actions, self.stride)
         if planned.lengths is None:
             return [whole]
-        return [whole.part(planned.lengths == length, length) for length in planned.lengths.unique().tolist()]
+        everywhere = {length for part in distributed.gather(planned.lengths.tolist()) for length in part}
+        # as many parts in every process, some of them empty
+        return [whole.part(planned.lengths == length, length) for length in sorted(everywhere)]
 
     def _draw(self, slot: int | None, at_most: int) -> Windows | None:
-        """Up to ``at_most`` corrected windows, without repetition, drawn from a slot or from everything."""
+        """Up to ``at_most`` corrected windows, without repetition, drawn from a slot or from everything.
+
+        All processes draw the same, and each takes those that it holds: what all train on is what one would train on.
+        """
         model, frames, skip = self._context.model, self._context.model.num_hist + 1, self._context.frameskip
-        entries = self.memory.entries(slot)
-        sizes = torch.tensor([len(entry.features) * entry.num_starts(frames, skip) for entry in entries])
+        entries, shares = self.memory.entries(slot), self.memory.shares(slot)
+        starts = [entry.num_starts(frames, skip) for entry in entries]
+        sizes = torch.tensor([share.total * count for share, count in zip(shares, starts, strict=True)])
         if not len(entries) or not sizes.sum():
             return None
         drawn = torch.randperm(int(sizes.sum()), generator=self._draws)[:at_most].sort().values
         ends = sizes.cumsum(0)
         owner = torch.searchsorted(ends, drawn, right=True)
-        gathered = []
+        gathered, numbers = [], []
         for number in owner.unique().tolist():
-            entry, local = entries[number], drawn[owner == number] - (ends[number] - sizes[number])
-            starts = entry.num_starts(frames, skip)
-            gathered.append(entry.gather(local // starts, local % starts, frames, skip))
+            share, local = shares[number], drawn[owner == number] - (ends[number] - sizes[number])
+            row = local // starts[number] - share.first
+            here = (row >= 0) & (row < share.count)
+            gathered.append(entries[number].gather(row[here], (local % starts[number])[here], frames, skip))
+            numbers.append((owner == number).nonzero().squeeze(1)[here])
         device = self._context.observer.device
         features, proprio, actions = (torch.cat(parts).to(device) for parts in zip(*gathered, strict=True))
         latent: Latent = model.embed(features, proprio)
-        return model.windows(latent, actions)
+        return replace(model.windows(latent, actions), numbers=torch.cat(numbers), total=len(drawn))
 
     def report(self) -> dict[str, float]:
         """See ``Method.report``."""

@@ -18,9 +18,11 @@ class StepNumbers(Mapping[str, float]):
     Args:
         values: scalars by name; tensors of any device, or numbers.
         objective: what is minimised; not among the values, but it travels with them.
+        own: what the samples of this one of several processes contribute to it; None: all of it.
     """
 
-    def __init__(self, values: Mapping[str, Tensor | float], objective: Tensor) -> None:
+    def __init__(self, values: Mapping[str, Tensor | float], objective: Tensor, own: Tensor | None = None) -> None:
+        self.own = (objective if own is None else own).detach()
         self._numbers = {name: value for name, value in values.items() if not isinstance(value, Tensor)}
         tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)} | {OBJECTIVE: objective}
         self._order, self._names = [*values], [*tensors]

@@ -14,6 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from datasets.files import remove_unfinished
+from utils import distributed
+from utils.distributed import Share
 from utils.files import atomic_path
 from utils.patience import Patience
 from utils.tensor_files import tensor_bytes, write_safetensors
@@ -74,6 +76,9 @@ class ReplayMemory:
     Each entry is one immutable file, written atomically when it is added. A file is deleted only after a training
     state that no longer needs it is on disk (``committed``), so every state ever saved can be resumed.
 
+    Of several processes each holds consecutive rows of every entry, in a file of its own, and all know how many rows
+    the others have: sizes, capacity and what is drawn are those of the whole memory.
+
     Args:
         folder: of the entries' files.
         capacity: most trajectories kept, >= 1. One takes about 4 * R * P * D bytes in memory and on disk.
@@ -84,72 +89,107 @@ class ReplayMemory:
         if capacity < 1:
             raise ValueError(f"method.replay_capacity must be at least 1, got {capacity}")
         self.folder, self.capacity, self.patience = folder, capacity, patience or Patience()
-        self._entries: dict[str, Corrected] = {}  # file name -> entry, oldest first
-        self._slots: dict[str, int] = {}  # file name -> slot
+        self._entries: dict[str, Corrected] = {}  # name -> what this process holds of it, oldest first
+        self._shares: dict[str, Share] = {}  # name -> which rows these are
+        self._slots: dict[str, int] = {}  # name -> slot
+        self._files: dict[str, list[tuple[str, int]]] = {}  # name -> (file without suffix, rows) in row order
         self._garbage: list[str] = []
 
     def __len__(self) -> int:
-        """Trajectories kept."""
-        return sum(len(entry.features) for entry in self._entries.values())
+        """Trajectories kept, by all processes."""
+        return sum(share.total for share in self._shares.values())
 
     @property
     def num_bytes(self) -> int:
-        """Memory of all entries."""
-        return sum(entry.num_bytes for entry in self._entries.values())
+        """Memory of all entries, in all processes."""
+        return sum(_row_bytes(entry) * self._shares[name].total for name, entry in self._entries.items())
 
     def add(self, slot: int, name: str, entry: Corrected) -> None:
         """Keep ``entry`` under a slot and a unique ``name``, beside the earlier entries of the slot.
 
+        All processes must call it, each with its rows, of which there may be none.
+
         Raises:
             ValueError: If the entry alone exceeds the capacity.
         """
-        if len(entry.features) > self.capacity:
+        counts = distributed.gather(len(entry.features))
+        if sum(counts) > self.capacity:
             raise ValueError(
-                f"method.replay_capacity={self.capacity} is less than one refresh of {len(entry.features)} trajectories"
+                f"method.replay_capacity={self.capacity} is less than one refresh of {sum(counts)} trajectories"
             )
+        files = [name if len(counts) == 1 else f"process_{rank}/{name}" for rank in range(len(counts))]
+        here = distributed.rank()
         self._entries[name], self._slots[name] = entry, slot
+        self._shares[name] = Share(sum(counts[:here]), counts[here], sum(counts))
+        self._files[name] = [(file, count) for file, count in zip(files, counts, strict=True) if count]
         while len(self) > self.capacity:
             self._drop(next(iter(self._entries)))
-        write = functools.partial(self._write, name, entry)
-        self.patience.write("a replay entry", write, entry.num_bytes)
+        if counts[here]:
+            write = functools.partial(self._write, files[here], entry)
+            self.patience.write("a replay entry", write, entry.num_bytes)
 
     def entries(self, slot: int | None) -> list[Corrected]:
         """The entries of a slot, oldest first, or all of them."""
-        return [entry for name, entry in self._entries.items() if slot is None or self._slots[name] == slot]
+        return [self._entries[name] for name in self._names(slot)]
+
+    def shares(self, slot: int | None) -> list[Share]:
+        """Which rows of each of these entries this process has."""
+        return [self._shares[name] for name in self._names(slot)]
+
+    def _names(self, slot: int | None) -> list[str]:
+        return [name for name in self._entries if slot is None or self._slots[name] == slot]
 
     def committed(self) -> None:
         """Delete the files that no saved training state needs any more."""
-        for name in self._garbage:
-            with contextlib.suppress(OSError):  # it only takes room; a resumed run removes it
-                self._path(name).unlink(missing_ok=True)
+        if distributed.is_main():
+            for file in self._garbage:
+                with contextlib.suppress(OSError):  # it only takes room; a resumed run removes it
+                    self._path(file).unlink(missing_ok=True)
         self._garbage.clear()
 
     def state_dict(self) -> dict[str, Any]:
         """Names only; the entries themselves are in their files."""
         entries = [[name, self._slots[name], entry.stride] for name, entry in self._entries.items()]
-        return {"entries": entries}
+        spread = {name: files for name, files in self._files.items() if [file for file, _ in files] != [name]}
+        return {"entries": entries, "files": {name: [list(pair) for pair in files] for name, files in spread.items()}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Read the entries back; files of a later, unsaved past are removed.
+        """Read the entries back, whatever number of processes wrote them; files of a later, unsaved past are removed.
 
         Raises:
             ValueError: If a file is missing or broken.
         """
-        self._entries.clear()
-        self._slots.clear()
-        self._garbage.clear()
+        for kept in (self._entries, self._shares, self._slots, self._files, self._garbage):
+            kept.clear()
+        written_in = state.get("files", {})
         for name, slot, stride in state["entries"]:
-            try:
-                tensors = load_file(self._path(name))
-            except Exception as error:  # safetensors raises bare OSError, FileNotFoundError and its own error alike
-                raise ValueError(
-                    f"cannot resume: the replay entry {self._path(name)} is missing or broken ({error})"
-                ) from None
+            parts = {file: self._read(file) for file, _ in written_in.get(name, [(name, None)])}
+            files = [(file, len(part["features"])) for file, part in parts.items()]
+            share = distributed.share(sum(count for _, count in files))
+            tensors = {
+                key: torch.cat([part[key] for part in parts.values()])[share.rows].clone()
+                for key in ("features", "proprio", "actions")
+            }
             self._entries[name], self._slots[name] = Corrected(**tensors, stride=stride), slot
-        remove_unfinished(self.folder)
-        for path in self.folder.glob("*.safetensors"):
-            if path.stem not in self._entries:
-                path.unlink()
+            self._shares[name], self._files[name] = share, files
+        if distributed.is_main():
+            self._clear_away()
+
+    def _read(self, file: str) -> dict[str, Tensor]:
+        try:
+            return load_file(self._path(file))
+        except Exception as error:  # safetensors raises bare OSError, FileNotFoundError and its own error alike
+            raise ValueError(
+                f"cannot resume: the replay entry {self._path(file)} is missing or broken ({error})"
+            ) from None
+
+    def _clear_away(self) -> None:
+        needed = {self._path(file) for files in self._files.values() for file, _ in files}
+        for folder in (self.folder, *self.folder.glob("process_*")):
+            remove_unfinished(folder)
+            for path in folder.glob("*.safetensors"):
+                if path not in needed:
+                    path.unlink()
 
     def _write(self, name: str, entry: Corrected) -> None:
         tensors = {"features": entry.features, "proprio": entry.proprio, "actions": entry.actions}
@@ -158,8 +198,13 @@ class ReplayMemory:
             write_safetensors(temporary, tensors, {"stride": str(entry.stride)})
 
     def _drop(self, name: str) -> None:
-        del self._entries[name], self._slots[name]
-        self._garbage.append(name)
+        del self._entries[name], self._slots[name], self._shares[name]
+        self._garbage += [file for file, _ in self._files.pop(name)]
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.safetensors"
+
+
+def _row_bytes(entry: Corrected) -> int:
+    """Memory of one trajectory of an entry."""
+    return sum(t.shape[1:].numel() * t.element_size() for t in (entry.features, entry.proprio, entry.actions))

@@ -16,7 +16,8 @@ from models.build import OPTIONAL, PARTS, build_world_model
 from models.checkpoint import Checkpoint, load_weights, read_checkpoint, weights_file
 from models.loading import check_environment, place_weights
 from models.world_model import WorldModel
-from training.state import FILENAME
+from training.state import FILENAME, own_seed
+from utils import distributed
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,8 @@ def starting_model(config: Mapping[str, Any], explicit: Set[str], device: torch.
     torch.manual_seed(config["training"]["seed"])  # initial weights now, dropout later
     model = build_world_model(architecture, env["env_action_dim"], env["proprio_dim"], env["state_dim"])
     fresh = list(PARTS) if checkpoint is None else load_weights(model, checkpoint)
+    if not distributed.is_main():
+        torch.manual_seed(own_seed(config["training"]["seed"]))  # equal weights, but not equal dropout
     return StartingModel(model.to(device), architecture, checkpoint, fresh)
 
 

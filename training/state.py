@@ -5,19 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from utils import distributed
 from utils.files import atomic_path
 from utils.tensor_files import write_torch
 
 FILENAME = "training_state.pt"
 
 
+def random_state() -> dict[str, Any]:
+    """torch's global generators in all processes, which must all call this; part of what ``write_state`` needs."""
+    rng, *others = distributed.gather(_rng_state())
+    return {"rng": rng} | ({"others_rng": others} if others else {})
+
+
 def write_state(folder: Path, state: dict[str, Any]) -> None:
     """Write ``checkpoints/training_state.pt`` atomically; plain containers and tensors only."""
-    complete = state | {"rng": _rng_state()}
     with atomic_path(folder / "checkpoints" / FILENAME) as temporary:
-        write_torch(temporary, complete)
+        write_torch(temporary, state)
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:
@@ -31,7 +38,7 @@ def read_state(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        _restore_rng(state.pop("rng"))
+        _restore_rngs(state.pop("rng"), state.pop("others_rng", []))
     except Exception as error:  # damaged files fail in many ways (zip, pickle, storage sizes); all mean the same here
         raise broken_state(folder, error) from None
     return state
@@ -46,13 +53,38 @@ def broken_state(folder: Path, error: Exception) -> ValueError:
     )
 
 
+def own_seed(seed: int) -> int:
+    """A seed for this process's dropout: that of the main one is ``seed``."""
+    if distributed.is_main():
+        return seed
+    return int(np.random.SeedSequence((seed, distributed.rank())).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
 def _rng_state() -> dict[str, Any]:
     """torch's global generators, which dropout draws from; everything else here has a generator of its own."""
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    if not torch.cuda.is_available():
+        return {"cpu": torch.get_rng_state(), "cuda": []}
+    # of several processes each has a GPU of its own
+    cuda = torch.cuda.get_rng_state_all() if distributed.size() == 1 else [torch.cuda.get_rng_state()]
     return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+
+def _restore_rngs(main: dict[str, Any], others: list[dict[str, Any]]) -> None:
+    """Of this process; with another number of processes than before, the others' are derived from the main one's."""
+    saved = [main, *others]
+    if len(saved) == distributed.size():
+        _restore_rng(saved[distributed.rank()])
+        return
+    _restore_rng(main)
+    if not distributed.is_main():
+        torch.manual_seed(own_seed(int(torch.randint(2**31, ()))))
 
 
 def _restore_rng(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["cpu"])
-    if state["cuda"] and torch.cuda.is_available():
+    if not state["cuda"] or not torch.cuda.is_available():
+        return
+    if distributed.size() == 1 and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])
+    else:
+        torch.cuda.set_rng_state(state["cuda"][0])

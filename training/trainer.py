@@ -25,15 +25,17 @@ from datasets.windows import WindowDataset
 from models.checkpoint import LATEST, write_checkpoint
 from models.world_model import WorldModel
 from planning.observer import Observer
+from training.gradients import gather_rows, make_equal, sum_gradients, sum_numbers
 from training.loading import BatchLoader
 from training.method import Method
 from training.optimizers import Optimizers
-from training.readout import StepNumbers
+from training.readout import OBJECTIVE, StepNumbers
 from training.regularizer import Regularizer
 from training.settings import TrainSettings
-from training.state import broken_state, read_state, write_state
+from training.state import broken_state, random_state, read_state, write_state
 from training.validation import draw_open_loop, validation_losses
-from utils.interrupts import StopSignals
+from utils import distributed
+from utils.interrupts import StopRequested, StopSignals
 from utils.loggers import JsonLinesLogger
 from utils.patience import Patience
 from utils.runtime import autocast
@@ -100,7 +102,8 @@ class Trainer:
         self.model, self.method, self.optimizers, self.observer = model, method, optimizers, observer
         self.train_data, self.val_data, self.settings = train_data, val_data, settings
         self.folder, self.logger, self.about, self.save_encoder = folder, logger, about, save_encoder
-        self.sampler = ResumableSampler(len(train_data), settings.batch_size, settings.seed)
+        self.share = distributed.share(settings.batch_size)
+        self.sampler = ResumableSampler(len(train_data), settings.batch_size, settings.seed, rows=self.share.rows)
         available = self.sampler.batches_per_epoch
         self.epoch_batches = min(available, settings.max_batches or available)
         self.step = self.epoch = self.position = 0
@@ -126,11 +129,12 @@ class Trainer:
             DiskError: If a disk stays full or away. ReaderError: If a process that reads samples died.
         """
         self._resume()
+        make_equal(self.model)
         with StopSignals() as stop, one_line_if_a_reader_dies(self.folder):
             while self.epoch < self.settings.epochs:
                 self._train_epoch(stop)
                 self._finish_epoch()
-                stop.raise_if_received()
+                self._stop_together(stop)
         log.info("finished %d steps; weights: %s", self.step, self._weights_path(LATEST))
 
     def _train_epoch(self, stop: StopSignals) -> None:
@@ -149,10 +153,10 @@ class Trainer:
                 self._unread.append(FinishedStep(self.step, self.position, batch.trajectory, numbers, speed))
                 self._settle(self._late, bar)
                 bar.update()
-                if self.position % self.settings.save_every_x_batch == 0 or stop.received is not None:
+                self._stop_together(stop, bar)
+                if self.position % self.settings.save_every_x_batch == 0:
                     self._settle(0, bar)
                     self._save()
-                    stop.raise_if_received()
             self._settle(0, bar)
 
     @property
@@ -168,8 +172,21 @@ class Trainer:
             bar.set_postfix(loss=f"{done.numbers['loss']:.4f}", refresh=False)
             self.logger.log({"step": done.step, "epoch": self.epoch, **done.numbers, **done.speed})
 
+    def _stop_together(self, stop: StopSignals, bar: tqdm[Any] | None = None) -> None:
+        """Save and end after a signal to any of the processes: all after the same step.
+
+        Args:
+            bar: of the epoch that is cut short; None after its end, when everything is saved.
+        """
+        number = distributed.largest(stop.received or 0)
+        if number:
+            if bar is not None:
+                self._settle(0, bar)
+                self._save()
+            raise StopRequested(number)
+
     def _batches(self) -> Iterator[Batch]:
-        """The rest of the current epoch, in an order that depends on seed and epoch only; on the device."""
+        """This process's part of the rest of the epoch, on the device; its order depends on seed and epoch only."""
         return self.loader.epoch(self.epoch, self.position, self.epoch_batches)
 
     def _train_step(self, batch: Batch) -> StepNumbers:
@@ -182,18 +199,25 @@ class Trainer:
                 losses = self.method.losses(batch, features, self.position)
             objective = losses["loss"]
             if self.settings.train_encoder and self.regularizer.acts:
-                losses = {**losses, **self.regularizer.losses(features)}
+                everything = gather_rows(features, self.share)
+                terms = {k: v / distributed.size() for k, v in self.regularizer.losses(everything).items()}
+                losses = {**losses, **terms}
                 objective = objective + losses["regularizer_loss"]
             if self.settings.train_decoder:
                 losses["decoder_loss"] = self._decoder_loss(batch, features.detach())
                 objective = objective + losses["decoder_loss"]
-        self.optimizers.refuse_if_not_finite(objective)
+        # this process has what its samples contribute: what is judged, logged and followed is the sum over all
+        losses = sum_numbers({**losses, OBJECTIVE: objective})
+        total = losses.pop(OBJECTIVE)
+        self.optimizers.refuse_if_not_finite(total)
         self.optimizers.zero_grad()
-        objective.backward()
+        if objective.requires_grad:  # a process may have none of the decoder's frames
+            objective.backward()
+        sum_gradients(self.model.parameters())
         self.optimizers.step((self.step) / (self.settings.epochs * self.epoch_batches))
         with autocast(self.settings.precision, device):
             self.method.updated()
-        return StepNumbers({**losses, **self.method.report()}, objective)
+        return StepNumbers({**losses, **self.method.report()}, total, objective)
 
     def features(self, batch: Batch) -> Tensor:
         """Visual features (B, F, P, D): each distinct frame encoded once, with gradients only if the encoder trains."""
@@ -204,16 +228,23 @@ class Trainer:
         return self.observer.features(batch.states, batch.visual)
 
     def _decoder_loss(self, batch: Batch, features: Tensor) -> Tensor:
-        """Reconstruction error of some samples' frames; cut from the dynamics by the detached features."""
+        """Reconstruction error of some samples' frames; cut from the dynamics by the detached features.
+
+        Of several processes each draws those of the picked frames that are its own.
+        """
         assert self.model.decoder is not None, "Optimizers refuse to train what is not there"
-        samples, frames = features.shape[:2]
-        count = min(samples * frames, self.settings.decoder_frames or samples * frames)
-        picked = torch.linspace(0, samples * frames - 1, count).long()  # spread over samples and time
+        frames, share = features.shape[1], self.share if distributed.size() > 1 else distributed.share(len(batch))
+        count = min(share.total * frames, self.settings.decoder_frames or share.total * frames)
+        everywhere = torch.linspace(0, share.total * frames - 1, count).long()  # spread over samples and time
+        picked = everywhere - share.first * frames
+        picked = picked[(picked >= 0) & (picked < share.count * frames)]
+        if not len(picked):
+            return features.new_zeros(())
         if batch.visual is not None:
             picked = picked.to(features.device, non_blocking=True)  # or every indexing below would wait for the GPU
         images = self._images(batch, picked // frames, picked % frames).to(features.device)
         drawn = self.model.decoder(features[picked // frames, picked % frames])
-        return F.mse_loss(drawn.float(), images.float() / 127.5 - 1)
+        return F.mse_loss(drawn.float(), images.float() / 127.5 - 1) * (len(picked) / count)
 
     def _images(self, batch: Batch, sample: Tensor, frame: Tensor) -> Tensor:
         """Images (n, 3, S, S) of some frames of a batch, two (n,) index tensors; read if latents took their place."""
@@ -226,9 +257,11 @@ class Trainer:
         value = done.numbers.objective
         if not math.isfinite(value):
             self._unread.clear()
+            named = distributed.gather(None if done.numbers.own.isfinite() else done.trajectories[:8].tolist())
+            culprits = next((numbers for numbers in named if numbers is not None), None)
             raise NonFiniteLossError(
                 f"the loss is {value} at step {done.step} (epoch {self.epoch + 1}, batch {done.position}, trajectories "
-                f"{done.trajectories[:8].tolist()} ...); the weights were not updated. {self._last_good()}"
+                f"{culprits} ...); the weights were not updated. {self._last_good()}"
             )
 
     def _stop_if_destroyed(self) -> None:
@@ -257,7 +290,7 @@ class Trainer:
                     self.model, self._val_batches(), self.features, spread=self.settings.train_encoder
                 )
                 values |= self.method.validate(self._val_batches(), self.features)
-                if self.settings.num_reconstruct_samples:
+                if self.settings.num_reconstruct_samples and distributed.is_main():
                     self._draw()
         self.logger.log({"step": self.step, "epoch": self.epoch, **values, "data_wait": waited})
         shown = {**values, "data_wait": waited}
@@ -272,10 +305,10 @@ class Trainer:
         self._save()
 
     def _val_batches(self) -> Iterator[Batch]:
-        """The same batches every time, spread over the validation set."""
+        """The same batches every time, spread over the validation set; of several processes each has some of them."""
         wanted = min(len(self.val_data), self.settings.val_batches * self.settings.batch_size)
         picks = torch.linspace(0, len(self.val_data) - 1, wanted).long()
-        for chunk in picks.split(self.settings.batch_size):
+        for chunk in picks.split(self.settings.batch_size)[distributed.rank() :: distributed.size()]:
             yield self._val_samples(chunk).to(self.observer.device)
 
     def _val_samples(self, picks: Tensor) -> Batch:
@@ -312,12 +345,15 @@ class Trainer:
             "log": self.patience.write("the log", self.logger.position),
         }
         state |= {"model": self.model.state_dict(), "optimizers": self.optimizers.state_dict()}
-        state |= {"method": self.method.state_dict()}
-        self.patience.write("the training state", lambda: write_state(self.folder, state), tensor_bytes(state))
+        state |= {"method": self.method.state_dict()} | random_state()
+        if distributed.is_main():
+            self.patience.write("the training state", lambda: write_state(self.folder, state), tensor_bytes(state))
         self._write_weights(LATEST)
         self.method.committed()
 
     def _write_weights(self, epoch: int | str) -> None:
+        if not distributed.is_main():
+            return
         path, about = self._weights_path(epoch), self.about | {"step": self.step}
         self.patience.write(
             "the weights",
@@ -326,8 +362,10 @@ class Trainer:
         )
 
     def _resume(self) -> None:
-        for folder in (self.folder, *(self.folder / name for name in ("checkpoints", "open_loop", "replay"))):
-            remove_unfinished(folder)
+        if distributed.is_main():
+            parts = [self.folder / name for name in ("checkpoints", "open_loop", "replay")]
+            for folder in (self.folder, *parts, *parts[-1].glob("process_*")):
+                remove_unfinished(folder)
         state = read_state(self.folder)
         if state is None:
             self.logger.rewind(0)

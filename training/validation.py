@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from datasets.batch import Batch
 from models.latent import Latent
 from models.world_model import WorldModel, planning_mode
 from training.regularizer import feature_spread
+from utils import distributed
 from utils.files import atomic_path
 from utils.pictures import tile, to_uint8, write_png
 
@@ -48,9 +49,24 @@ def validation_losses(
             weight += len(batch)
             if spread:
                 first_frames.append(latent.visual[:, 0].cpu())
-    means = {name: value / weight for name, value in sums.items()}
-    used = feature_spread(torch.cat(first_frames)) if spread else {}
+    means = weighted_means(sums, weight)
+    used: dict[str, float] = {}
+    if spread:
+        every = [frames for part in distributed.gather(first_frames) for frames in part]
+        used = feature_spread(torch.cat(every))
     return means | {f"val_{name}": value for name, value in used.items()}
+
+
+def weighted_means(sums: Mapping[str, float], weight: int) -> dict[str, float]:
+    """Means over the samples of all processes.
+
+    Args:
+        sums: over this process's samples; empty if it has none. weight: their number.
+    """
+    parts = distributed.gather((dict(sums), weight))
+    names = max((part for part, _ in parts), key=len)
+    total = sum(part_weight for _, part_weight in parts)
+    return {name: sum(part.get(name, 0.0) for part, _ in parts) / total for name in names}
 
 
 def open_loop_errors(model: WorldModel, latent: Latent, actions: Tensor) -> tuple[Tensor, Tensor]:

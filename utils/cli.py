@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import signal
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+
+from utils import distributed
 
 log = logging.getLogger(__name__)
 
@@ -104,22 +107,37 @@ def one_line_errors(main: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(main)
     def wrapped(cfg: DictConfig) -> Any:
-        logging.raiseExceptions = False  # a log file on a full disk would add a traceback to every message
-        try:
+        with one_line(except_if=lambda: HydraConfig.get().mode == RunMode.MULTIRUN):
             return main(cfg)
-        except KeyboardInterrupt:
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
-                raise
-            log.warning("stopped at once")
-            sys.exit(128 + signal.SIGINT)
-        except (ValueError, OSError, RuntimeError, InstantiationException) as error:
-            message = _message(error)
-            if message is None or HydraConfig.get().mode == RunMode.MULTIRUN:
-                raise
-            log.debug("where it happened", exc_info=True)
-            sys.exit(f"error: {message}")
 
     return wrapped
+
+
+@contextlib.contextmanager
+def one_line(except_if: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """The same for a block; ``except_if`` says whether the error is to be passed on.
+
+    Of several processes only the first to fail says so, and all end.
+    """
+    logging.raiseExceptions = False  # a log file on a full disk would add a traceback to every message
+    try:
+        yield
+    except KeyboardInterrupt:
+        if except_if():
+            raise
+        if distributed.first_to_end():
+            log.warning("stopped at once")
+        sys.exit(128 + signal.SIGINT)
+    except (ValueError, OSError, RuntimeError, InstantiationException) as error:
+        message = _message(error)
+        if message is None or except_if():
+            distributed.first_to_end()  # its traceback says enough
+            raise
+        log.debug("where it happened", exc_info=True)
+        distributed.fail(message)
+    except BaseException:
+        distributed.first_to_end()
+        raise
 
 
 def _message(error: BaseException) -> str | None:

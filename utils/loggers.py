@@ -89,6 +89,23 @@ class JsonLinesLogger:
         self._behind = False
 
 
+class SilentLogger(JsonLinesLogger):
+    """For processes beside the one that logs: writes nothing."""
+
+    def __init__(self) -> None:
+        """Needs no folder."""
+
+    def log(self, values: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def position(self) -> int:
+        """0: nothing is written."""
+        return 0
+
+    def rewind(self, position: int) -> None:
+        """Nothing."""
+
+
 class WandbLogger(JsonLinesLogger):
     """The same lines, sent to Weights & Biases as well.
 

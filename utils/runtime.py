@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 
+from utils.slurm import adopt_srun
+
 # Threads that spin while they wait lose badly on a machine where anything else runs; the user's own setting wins.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("KMP_BLOCKTIME", "0")
+if adopt_srun() > 0:
+    os.environ.setdefault("TQDM_DISABLE", "1")  # of several processes one shows progress; read when tqdm is loaded
 
 import contextlib
 import platform
@@ -16,25 +20,42 @@ from pathlib import Path
 
 import torch
 
+from utils import distributed
+
 PRECISIONS = ("auto", "float32", "bf16")
 PACKAGES = ("torch", "torchvision", "numpy", "hydra-core", "gymnasium", "safetensors")
 
 
 def pick_device(device: str) -> torch.device:
-    """``auto`` means the first GPU if there is one.
+    """``auto`` means a GPU if there is one: the first, or of several processes on a machine each its own.
 
     Raises:
         ValueError: If a device is asked for that torch cannot use here.
     """
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and distributed.size() > 1:
+        device = _own_gpu()
     try:
         chosen = torch.device(device)
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device={device} cannot be used here ({reason}); use device=auto or device=cpu") from None
+    if chosen.type == "cuda" and chosen.index is not None:
+        torch.cuda.set_device(chosen)  # what asks for "the" GPU from here on means this one
     return chosen
+
+
+def _own_gpu() -> str:
+    """The GPU of this process; a launcher may also have made it the only one that the process can see."""
+    visible, number = torch.cuda.device_count(), distributed.local_rank()
+    if number >= visible > 1:
+        raise ValueError(
+            f"process {number + 1} of this machine finds only {visible} GPUs: start at most that many "
+            f"(--nproc_per_node={visible}), or set device=cpu"
+        )
+    return f"cuda:{min(number, max(visible, 1) - 1)}"
 
 
 def set_threads(num_threads: int | None) -> None:

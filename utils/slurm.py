@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +21,32 @@ KILLED_WITHIN = 60.0  # seconds after a requeue in which SLURM tells the job's p
 FIRST_PORT, PORTS = 15_000, 15_000  # where the tasks of a job meet: below what kernels give out themselves
 MOST_IN_VAIN = 3
 """Attempts in a row that saved nothing before their time was over; one more would be in vain too."""
+
+
+def adopt_srun() -> int:
+    """The number of this process among those of one run, from 0.
+
+    If ``srun`` has started several, what it says of them is said again in torchrun's words, which torch reads.
+    """
+    names = ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_NODELIST", "SLURM_JOB_ID")
+    if "WORLD_SIZE" not in os.environ and all(name in os.environ for name in names):
+        count, number, local, nodes, job = (os.environ[name] for name in names)
+        if int(count) > 1:
+            os.environ |= {"RANK": number, "WORLD_SIZE": count, "LOCAL_RANK": local}
+            os.environ.setdefault("MASTER_ADDR", _first_host(nodes))
+            # jobs and steps may share a node
+            port = 20000 + (61 * int(job) + int(os.environ.get("SLURM_STEP_ID", "0"))) % 12000
+            os.environ.setdefault("MASTER_PORT", str(port))
+    return int(os.environ.get("RANK", "0")) if os.environ.get("WORLD_SIZE", "1") != "1" else 0
+
+
+def _first_host(nodes: str) -> str:
+    """Of a list in SLURM's notation, like ``gpu[07-09,12]``."""
+    if os.environ.get("SLURM_STEP_NUM_NODES") == "1":
+        return "127.0.0.1"
+    first = re.match(r"([^,\[]*)(?:\[(\w+)[^\]]*\])?([^,\[]*)", nodes)
+    assert first is not None, "every part of the pattern may be empty"
+    return "".join(part or "" for part in first.groups())
 
 
 @contextlib.contextmanager

@@ -128,7 +128,7 @@ class RecordedDraws(Adversarial):
         parts = self._context.model.layout.parts(drawn)
         self.pending = [part / radius for part, radius in zip(parts, eps, strict=True)]
 
-    def _uniform(self, part):
+    def _uniform(self, part, noise):
         drawn = self.pending.pop(0)
         assert drawn.shape == part.shape
         return drawn

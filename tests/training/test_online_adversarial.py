@@ -42,4 +42,4 @@ def test_it_has_the_settings_the_log_and_the_state_of_both(tmp_path):
     assert (method.planner.opt_steps, method.pgd_steps, method.factors[0], method.frequency) == (3, 2, 0.5, 4)
     training.fit()
     assert method.report().keys() >= {"replay_trajectories", "visual_eps"}
-    assert method.state_dict().keys() >= {"memory", "refreshes", "radii", "generator"}
+    assert method.state_dict().keys() >= {"memory", "refreshes", "radii", "ascents"}
