@@ -32,7 +32,6 @@ def run_entry(main: Callable[[], Any], argv: Sequence[str]) -> None:
         SystemExit: If a member of a sweep failed.
         StopRequested: After a signal; in a SLURM job only if that is not requeued.
     """
-    os.environ.update(slurm.group_variables())
     end_with_sweep()
     with slurm.requeued_when_stopped(is_outermost=MEMBER not in os.environ):
         run_sweep(main, argv)

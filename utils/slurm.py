@@ -18,7 +18,6 @@ log = logging.getLogger(__name__)
 
 KILLED_WITHIN = 60.0  # seconds after a requeue in which SLURM tells the job's processes to end
 
-FIRST_PORT, PORTS = 15_000, 15_000  # where the tasks of a job meet: below what kernels give out themselves
 MOST_IN_VAIN = 3
 """Attempts in a row that saved nothing before their time was over; one more would be in vain too."""
 
@@ -106,21 +105,6 @@ def job_name() -> str:
     """The job as ``scontrol`` knows it: "123", or "123_4" in an array."""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array and task else os.environ["SLURM_JOB_ID"]
-
-
-def group_variables() -> dict[str, str]:
-    """What ``torchrun`` would tell this process: of a job step of several tasks (srun); nothing for a single task."""
-    if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) < 2 or "RANK" in os.environ:
-        return {}
-    nodes = _call("scontrol", "show", "hostnames", os.environ["SLURM_STEP_NODELIST"]).stdout.split()
-    port = FIRST_PORT + (int(os.environ["SLURM_JOB_ID"]) + int(os.environ["SLURM_STEP_ID"])) % PORTS
-    return {
-        "RANK": os.environ["SLURM_PROCID"],
-        "LOCAL_RANK": os.environ["SLURM_LOCALID"],
-        "WORLD_SIZE": os.environ["SLURM_STEP_NUM_TASKS"],
-        "MASTER_ADDR": nodes[0] if nodes else os.environ["SLURMD_NODENAME"],
-        "MASTER_PORT": str(port),
-    }
 
 
 def is_running(job: str) -> bool:

@@ -168,7 +168,6 @@ def test_a_cancelled_job_stays_cancelled(slurm, submit, reach, tmp_path):
 
 
 def test_two_tasks_train_one_model(slurm, environment, submit, reach, tmp_path):
-    pytest.importorskip("utils.distributed", reason="several processes are not there yet")
     alone, folder = tmp_path / "alone", tmp_path / "run"
     arguments = (*STATE, f"ckpt_path={tmp_path}/none")
     undisturbed = [sys.executable, "train.py", *arguments, f"hydra.run.dir={alone}"]
