@@ -16,21 +16,33 @@ class EpisodeNoise:
     """One random stream per episode.
 
     What an episode draws depends on its own seed only: not on how many others are planned with it, on which of them
-    are solved already, or on how a batch is cut to fit the memory. Drawn on the CPU, so a GPU gives the same numbers.
+    are solved already, or on how a batch is cut to fit the memory.
+
+    Args:
+        seeds: of the streams. device: of what is drawn.
+        drawn_there: on the device itself, for many numbers; else on the CPU, so that a GPU gives the same ones.
     """
 
-    def __init__(self, seeds: Sequence[int], device: torch.device | str = "cpu") -> None:
+    def __init__(self, seeds: Sequence[int], device: torch.device | str = "cpu", drawn_there: bool = False) -> None:
         self.device = torch.device(device)
-        self._generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+        self._source = self.device if drawn_there else torch.device("cpu")
+        self._generators = [torch.Generator(self._source).manual_seed(int(seed)) for seed in seeds]
 
     @classmethod
-    def derive(cls, seed: int, episodes: Sequence[int], iteration: int, device: torch.device | str) -> EpisodeNoise:
+    def derive(
+        cls,
+        seed: int,
+        episodes: Sequence[int],
+        iteration: int,
+        device: torch.device | str,
+        drawn_there: bool = False,
+    ) -> EpisodeNoise:
         """Streams for one MPC iteration of some episodes; each (seed, episode, iteration) has a stream of its own."""
         seeds = [
             int(np.random.SeedSequence([seed, episode, iteration]).generate_state(1, np.uint64)[0] >> np.uint64(1))
             for episode in episodes
         ]
-        return cls(seeds, device)
+        return cls(seeds, device, drawn_there)
 
     def __len__(self) -> int:
         return len(self._generators)
@@ -52,7 +64,8 @@ class EpisodeNoise:
 
     def _draw(self, count: int, shape: tuple[int, ...]) -> Tensor:
         """(count, B, *shape)."""
-        drawn = torch.empty(count, len(self), *shape, pin_memory=self.device.type == "cuda")
+        travels = self.device.type == "cuda" and self._source.type == "cpu"
+        drawn = torch.empty(count, len(self), *shape, device=self._source, pin_memory=travels)
         for one in drawn:
             for row, generator in zip(one, self._generators, strict=True):
                 torch.randn(shape, generator=generator, out=row)
@@ -60,7 +73,7 @@ class EpisodeNoise:
 
     def uniform(self, low: float, high: float, *shape: int) -> Tensor:
         """(B, *shape) numbers from [low, high), the next of each stream."""
-        drawn = torch.empty(len(self), *shape)
+        drawn = torch.empty(len(self), *shape, device=self._source)
         for row, generator in zip(drawn, self._generators, strict=True):
             row.uniform_(low, high, generator=generator)
         return drawn.to(self.device)

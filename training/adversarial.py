@@ -120,13 +120,17 @@ class Adversarial(Method):
         return self.radii.tolist()
 
     def _noise(self, windows: Windows) -> EpisodeNoise:
-        """A stream for each window: where it stands in a batch, or in which process, changes nothing."""
+        """A stream for each window: where it stands in a batch, or in which process, changes nothing.
+
+        At full size a step takes ten million numbers, 40 ms on a CPU: a GPU draws its own.
+        """
         self._ascents += 1
-        return EpisodeNoise.derive(STREAM + self._seed, numbering(windows)[0].tolist(), self._ascents, "cpu")
+        numbers, device = numbering(windows)[0].tolist(), windows.actions.device
+        return EpisodeNoise.derive(STREAM + self._seed, numbers, self._ascents, device, drawn_there=True)
 
     def _uniform(self, part: Tensor, noise: EpisodeNoise) -> Tensor:
-        """Uniform in [-1, 1], drawn on the CPU so that every device trains on the same perturbations."""
-        return noise.uniform(-1, 1, *part.shape[1:]).to(part.device)
+        """Uniform in [-1, 1], of the shape of ``part``."""
+        return noise.uniform(-1, 1, *part.shape[1:])
 
     def report(self) -> dict[str, float]:
         """See ``Method.report``."""
