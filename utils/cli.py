@@ -181,9 +181,13 @@ def expand_resume(argv: Sequence[str]) -> list[str]:
 
 def _expand_sweep(folder: Path, rest: Sequence[str]) -> list[str]:
     """The command that started the sweep in ``folder``: it skips what is finished. ``rest`` may name a launcher."""
-    recorded = OmegaConf.load(folder / "multirun.yaml").hydra
+    try:
+        recorded = OmegaConf.load(folder / "multirun.yaml").hydra
+        name, task = recorded.job.config_name, recorded.overrides.task
+    except (OSError, OmegaConfBaseException, AttributeError) as error:  # killed while Hydra wrote it
+        sys.exit(f"error: {folder}/multirun.yaml is broken ({error}); give the command of the sweep again")
     here = [f"hydra.sweep.dir={_quoted(str(folder))}"]
-    return ["-m", "--config-name", recorded.job.config_name, *_harmless(recorded.overrides.task), *here, *rest]
+    return ["-m", "--config-name", name, *_harmless(task), *here, *rest]
 
 
 def _harmless(overrides: Iterable[Any]) -> list[str]:

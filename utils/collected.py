@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import OmegaConf
 
 from utils.loggers import read_json_lines
 from utils.record import FINISHED, read_record
 from utils.statistics import crossed_interval, mean_interval, wilson_interval
+
+log = logging.getLogger(__name__)
 
 METRICS = (
     "success_rate", "planning_seconds_per_episode", "model_evaluations_per_episode", "val_loss", "train_loss"
@@ -76,8 +78,10 @@ def read_runs(folder: Path) -> list[Run]:
     """
     found = []
     for path in sorted(folder.rglob("run.json")):
-        if (record := read_record(path.parent)) is not None:
-            found.append(Run(path.parent, _settings(path.parent), record, _numbers(path.parent)))
+        if (record := read_record(path.parent)) is None:
+            log.warning("%s cannot be read: that run is not in the table", path)
+            continue
+        found.append(Run(path.parent, _settings(record), record, _numbers(path.parent)))
     if not found:
         raise ValueError(f"{folder}: there is no run (no readable run.json) in it")
     return found
@@ -120,11 +124,12 @@ def _keys(runs: Iterable[Run]) -> list[str]:
     return list(dict.fromkeys(key for run in runs for key in run.settings))
 
 
-def _settings(folder: Path) -> dict[str, str]:
-    """From what Hydra has recorded: "planner" -> "mpc_gd", where the whole config differs in a dozen places."""
-    path = folder / ".hydra" / "overrides.yaml"
-    overrides = [str(text) for text in OmegaConf.load(path)] if path.exists() else []
-    parts = [text.lstrip("+~").partition("=") for text in overrides]
+def _settings(record: Mapping[str, Any]) -> dict[str, str]:
+    """As the command line gave them: "planner" -> "mpc_gd", where the whole config differs in a dozen places.
+
+    Not from ``.hydra``: an attempt that was refused has replaced that, and the numbers are of the one before.
+    """
+    parts = [text.lstrip("+~").partition("=") for text in record.get("overrides") or ()]
     return {key: value for key, sign, value in parts if sign}
 
 

@@ -53,7 +53,9 @@ def recorded(script: str, state: str) -> Callable[[Callable[..., Any]], Callable
             if config.get("dry_run"):
                 return main(cfg)
             folder = Path(HydraConfig.get().runtime.output_dir)
-            return _record(RunRecord(folder, config), folder / state, lambda: main(cfg))
+            return _record(
+                RunRecord(folder, config, [*HydraConfig.get().overrides.task]), folder / state, lambda: main(cfg)
+            )
 
         return wrapped
 

@@ -8,7 +8,7 @@ import shlex
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from utils.runtime import describe_environment
 
 FILENAME = "run.json"
 RUNNING, FINISHED, FAILED, STOPPED = "running", "finished", "failed", "stopped"
-FREE = ("run_dir", "device", "num_threads", "memory_budget_gb", "logger", "env.num_workers")
+FREE = ("run_dir", "device", "num_threads", "memory_budget_gb", "disk_patience_minutes", "logger", "env.num_workers")
 """Settings that do not change what a run comes to, so that a finished one need not be run again for them."""
 
 
@@ -30,17 +30,17 @@ class RunRecord:
     An attempt with other settings does not replace what the folder says until it has come to its end: most are refused.
 
     Args:
-        folder: of the run. config: all settings, as plain data.
+        folder: of the run. config: all settings, as plain data. overrides: those of its command line.
     """
 
-    def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, config: Mapping[str, Any], overrides: Sequence[str] = ()) -> None:
         self.folder, self._before = folder, read_record(folder)
         config = json.loads(json.dumps(config, default=str))
         environment = describe_environment()
         command = f"python {shlex.join(sys.argv)}"
         self._attempt: dict[str, Any] = {"status": RUNNING, "started": _now(), "command": command}
         self._attempt |= {"revision": environment["revision"], "process": _process()}
-        self._about = {"command": command, "config": config, "environment": environment}
+        self._about = {"command": command, "overrides": [*overrides], "config": config, "environment": environment}
         changed = same_settings(self._before["config"], config, ("run_dir",)) if self._before else []
         if changed:
             self._attempt["changed"] = changed
@@ -66,7 +66,7 @@ class RunRecord:
         attempts = [*before.get("attempts", []), self._attempt]
         keeps_status = before.get("status") == FINISHED and status != FINISHED
         keeps_about = bool(before) and (keeps_status or (self._is_other and status != FINISHED))
-        about = {key: before[key] for key in self._about} if keeps_about else self._about
+        about = {key: before.get(key) for key in self._about} if keeps_about else self._about
         shown = before if keeps_status else self._attempt
         outcome = {
             key: shown[key] for key in ("status", "started", "ended", "seconds", "error", "result") if key in shown
@@ -101,6 +101,15 @@ def why_busy(record: Mapping[str, Any]) -> str | None:
     if job is not None:
         return f"job {job}" if slurm.is_running(job) else None
     return f"process {number} on {host} (if it is gone, delete {FILENAME})"
+
+
+def confirm(folder: Path) -> None:
+    """Note that a finished run is what was asked for, where attempts with other settings have failed since."""
+    record = read_record(folder)
+    if record is None or record["attempts"][-1]["status"] == FINISHED:
+        return
+    record["attempts"].append({"status": FINISHED, "started": _now(), "confirmed": True, "process": _process()})
+    write_json(folder / FILENAME, record)
 
 
 def mark_ended(folder: Path, status: str, error: str) -> None:

@@ -21,7 +21,17 @@ from hydra.core.hydra_config import HydraConfig
 from utils import slurm
 from utils.gpus import one_gpu
 from utils.interrupts import StopRequested, StopSignals
-from utils.record import FAILED, FINISHED, STOPPED, attempts_in_vain, is_finished, mark_ended, read_record, why_busy
+from utils.record import (
+    FAILED,
+    FINISHED,
+    STOPPED,
+    attempts_in_vain,
+    confirm,
+    is_finished,
+    mark_ended,
+    read_record,
+    why_busy,
+)
 from utils.runtime import revision
 from utils.sweep_names import count_members, is_sweep, sweep_folder
 
@@ -84,12 +94,14 @@ class _SweepStop(StopSignals):
 def summarize(folder: Path, expected: int | None) -> bool:
     """Log how many members finished, and of each other one why not; True if all did."""
     records = {path.parent: read_record(path.parent) for path in sorted(folder.rglob("run.json"))}
-    unfinished = {at: record for at, record in records.items() if record is None or record["status"] != FINISHED}
+    # the last attempt counts: one with other settings may have failed where an earlier one has left its results
+    last = {at: record["attempts"][-1] if record else None for at, record in records.items()}
+    unfinished = {at: attempt for at, attempt in last.items() if attempt is None or attempt["status"] != FINISHED}
     missing = max(0, (expected or 0) - len(records))
     log.info("sweep %s: %d of %d members finished", folder, len(records) - len(unfinished), len(records) + missing)
-    for at, record in unfinished.items():
-        status = "unreadable" if record is None else record["status"]
-        why = f": {record['error']}" if record and "error" in record else ""
+    for at, attempt in unfinished.items():
+        status = "unreadable" if attempt is None else attempt["status"]
+        why = f": {attempt['error']}" if attempt and "error" in attempt else ""
         log.error("%s %s%s", status, at.relative_to(folder), why)
     if missing:
         log.error("%d have not begun", missing)
@@ -111,6 +123,7 @@ def run_member(script: str, config: Mapping[str, Any]) -> Any:
     record = read_record(folder)
     if record is not None and is_finished(record, config):
         log.info("%s is finished: skipped%s", folder.name, _other_revision(record))
+        confirm(folder)
         return record.get("result")
     if record is not None and (busy := why_busy(record)):
         log.warning("%s is being run by %s: skipped", folder.name, busy)
@@ -132,7 +145,10 @@ def _outcome(folder: Path, code: int, seconds: float) -> Any:
     if code:
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit status {code}"
         _mark(folder, FAILED, how)
-        error = (read_record(folder) or {}).get("error", f"{how}, see {OUTPUT}")
+        record = read_record(folder)
+        more = f", see {OUTPUT}" if (folder / OUTPUT).exists() else ""
+        error = record["attempts"][-1].get("error") if record else None
+        error = error or f"{how}{more}"
         log.error("%s failed: %s", folder.name, error)
         return None
     result = (read_record(folder) or {}).get("result")
@@ -173,7 +189,9 @@ def _is_worker() -> bool:
 
 
 def _asked_to_stop() -> int | None:
-    """The signal that the sweep's process, somewhere else, was sent."""
+    """The signal that the sweep's process, somewhere else, was sent; SIGTERM if it is gone without a word."""
+    if _is_worker() and SWEEP in os.environ and not Path("/proc", os.environ[SWEEP]).exists():
+        return signal.SIGTERM
     try:
         return int(Path(os.environ[STOP]).read_text() or signal.SIGTERM)
     except (OSError, KeyError, ValueError):

@@ -20,7 +20,12 @@ FOLDER = "hydra.sweep.dir="
 
 def is_sweep(argv: Sequence[str]) -> bool:
     """Whether a command line asks for a sweep."""
-    return any(argument in MULTIRUN for argument in argv)
+    return any(argument in MULTIRUN or _is_short_for_multirun(argument) for argument in argv)
+
+
+def _is_short_for_multirun(argument: str) -> bool:
+    """argparse takes unambiguous beginnings of an option."""
+    return len(argument) > 3 and "--multirun".startswith(argument)
 
 
 def name_sweep(argv: Sequence[str], parent: str) -> list[str]:

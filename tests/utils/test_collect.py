@@ -10,9 +10,8 @@ from utils.statistics import crossed_interval, mean_interval, wilson_interval
 
 
 def make_run(folder, overrides, results=None, log=None, error=None):
-    (folder / ".hydra").mkdir(parents=True)
-    (folder / ".hydra" / "overrides.yaml").write_text("".join(f"- {text}\n" for text in overrides))
-    record = RunRecord(folder, dict(text.split("=") for text in overrides))
+    folder.mkdir(parents=True)
+    record = RunRecord(folder, dict(text.split("=") for text in overrides), overrides)
     record.end(FAILED if error else FINISHED, error)
     if results is not None:
         (folder / "results.json").write_text(json.dumps(results))

@@ -10,7 +10,10 @@ import time
 import pytest
 
 from tests.builders import REPOSITORY
-from utils.record import read_record
+from utils.collected import read_runs
+from utils.record import FAILED, FINISHED, RunRecord, confirm, read_record
+from utils.sweep import SWEEP, _asked_to_stop, summarize
+from utils.sweep_names import is_sweep
 
 SCRIPT = """
 import os, signal, sys, time
@@ -188,3 +191,31 @@ def test_a_search_counts_what_is_finished_and_bears_a_failure(start, tmp_path):
     assert len(members(tmp_path)) == len(records)
     finished = [name for name, record in records.items() if record["status"] == "finished"]
     assert all(f"{name} is finished: skipped" in said for name in finished)
+
+
+def test_the_last_attempt_decides_and_numbers_keep_their_settings(tmp_path, caplog):
+    """A finished member, then an attempt with other settings that failed: exit status and names say so."""
+    RunRecord(tmp_path / "a", {"rate": 1}, ["rate=1"]).end(FINISHED, result=0.5)
+    assert summarize(tmp_path, 1)
+    RunRecord(tmp_path / "a", {"rate": -1}, ["rate=-1"]).end(FAILED, "rate must be positive")
+    assert not summarize(tmp_path, 1)
+    assert "failed a: rate must be positive" in caplog.text
+    (run,) = read_runs(tmp_path)
+    assert (run.settings, run.is_finished) == ({"rate": "1"}, True)
+    confirm(tmp_path / "a")  # the first command, given again
+    assert summarize(tmp_path, 1)
+
+
+@pytest.mark.parametrize("argument", ["-m", "--multirun", "--multi", "--mul"])
+def test_whatever_hydra_takes_for_a_sweep_is_one(argument):
+    assert is_sweep([argument, "seed=1,2"])
+    assert not is_sweep(["--info", "seed=1"])
+
+
+def test_a_worker_stops_when_the_sweep_is_gone(monkeypatch):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    monkeypatch.setenv(SWEEP, str(ended.pid))
+    assert _asked_to_stop() == signal.SIGTERM
+    monkeypatch.setenv(SWEEP, str(os.getppid()))
+    assert _asked_to_stop() is None
