@@ -182,10 +182,10 @@ def test_a_sample_is_read_much_faster_than_an_episode(tmp_path):
     write_video(path, moving_picture(246, 224), g="10", crf="18", x264="bframes=4:b-adapt=0:b-pyramid=none:scenecut=0")
 
     def taken(steps):
-        begun = time.perf_counter()
+        begun = time.process_time()  # of all threads, whatever else the machine does
         read_frames(path, steps)
-        return time.perf_counter() - begun
+        return time.process_time() - begun
 
     whole = min(taken(range(246)) for _ in range(3))
     samples = [min(taken(range(start, start + 40, 5)) for _ in range(3)) for start in range(0, 200, 7)]
-    assert whole > 8 * np.mean(samples)  # about 15 times
+    assert whole > 6 * np.mean(samples)  # about 15 times

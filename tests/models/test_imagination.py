@@ -8,11 +8,11 @@ from models.imagination import Imagination
 from models.residual import ResidualViT
 from tests.builders import bare_model, batch_sizes, latent_of, near, numbers
 
-TOLERANCE = 1e-5  # of the largest entry, float32: the same sums in another order
+TOLERANCE = 1e-4  # of the largest entry, float32: the same sums in another order
 
 
 def rollouts(model, frames, steps, num_context=None, rows=None):
-    """Imagined latents and the gradient of their squares in the actions, with and without reuse."""
+    """Imagined latents and the gradient of a weighted sum of them in the actions, with and without reuse."""
     context, past = latent_of(2, frames, model=model), numbers(2, frames - 1, 4, seed=5)
     found = []
     for reuse in (True, False):
@@ -20,7 +20,9 @@ def rollouts(model, frames, steps, num_context=None, rows=None):
         count = 2 if rows is None else len(rows)
         actions = numbers(count, steps, 4, seed=6).requires_grad_()
         imagined = Imagination(model, context, past, num_context)(actions, rows)
-        (gradient,) = torch.autograd.grad(imagined.visual.square().sum() + imagined.proprio.square().sum(), actions)
+        # not their squares, whose sum a final norm keeps constant
+        weighted = [part * numbers(*part.shape, seed=7) for part in (imagined.visual, imagined.proprio)]
+        (gradient,) = torch.autograd.grad(sum(part.sum() for part in weighted), actions)
         found.append((imagined, gradient))
     return found
 
