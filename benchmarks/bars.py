@@ -15,6 +15,7 @@ from benchmarks.planning import CEM_SAMPLES, CEM_STEPS, EPISODES, GD_STEPS, plan
 from benchmarks.setting import Setting
 from benchmarks.table import duration
 from benchmarks.training import training_cases
+from utils.machine import cpu_info
 
 GPU_BATCH = 8
 GD_CALL = f"GD-Adam {GD_STEPS} steps, {EPISODES} episodes"
@@ -115,12 +116,7 @@ def bar_cases(options: argparse.Namespace, device: torch.device, folder: Path) -
 
 def has_bf16(device: torch.device) -> bool:
     """Whether the hardware multiplies in bf16."""
-    if device.type != "cpu":
-        return True
-    try:
-        return any(flag in Path("/proc/cpuinfo").read_text(encoding="utf-8") for flag in CPU_FLAGS)
-    except OSError:
-        return False
+    return device.type != "cpu" or any(flag in cpu_info() for flag in CPU_FLAGS)
 
 
 def judge(timings: Sequence[Timing], size: str, device: torch.device) -> list[Verdict]:

@@ -19,7 +19,8 @@ from datasets.claim import SETTINGS_FILE, claimed
 from datasets.episode_files import episode_name
 from datasets.episode_store import save_tensors
 from datasets.files import dataset_error, load_tensor, remove_unfinished
-from datasets.workers import available_cores, run_in_processes
+from datasets.workers import run_in_processes
+from utils.machine import available_cores
 from utils.patience import Patience
 from utils.tensor_files import tensor_bytes
 

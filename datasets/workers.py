@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
-import os
 import signal
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -20,11 +19,6 @@ Work = Callable[[int], Iterator[int]]
 
 class WorkerError(RuntimeError):
     """A worker process failed; the message is its error's, or holds its traceback or its exit code."""
-
-
-def available_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_in_processes(work: Work, items: Sequence[int], num_workers: int) -> Generator[int, None, None]:

@@ -13,11 +13,11 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from datasets.workers import available_cores
 from demo import stages
 from demo.report import Report
 from utils.cli import one_line_errors, plain
 from utils.jobs import Job, run_jobs
+from utils.machine import available_cores
 
 log = logging.getLogger("demo")
 

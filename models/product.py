@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from utils.machine import cpu_info
 
 LIBRARIES = ("auto", "torch", "onednn")
 ONEDNN_LINEAR = getattr(torch.ops.mkldnn, "_linear_pointwise", None)  # None: a torch without oneDNN
@@ -52,12 +53,8 @@ def library(name: str) -> Iterator[None]:
 
 
 def _mkl_is_slow() -> bool:
-    if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
-        return False
-    try:
-        return "GenuineIntel" not in Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False
+    processors = cpu_info() if torch.backends.cpu.get_cpu_capability().startswith("AVX512") else ""
+    return bool(processors) and "GenuineIntel" not in processors
 
 
 def linear(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from envs.base import VectorEnv
 from models.latent import Latent, cat_latents
+from models.world_model import WorldModel
 from planning.cost import LatentGoalCost
 from planning.episodes import Episodes
 from planning.fast_paths import FastPaths
@@ -181,28 +182,35 @@ class MPCController:
     def _plan(self, task: PlanningTask, episodes: Episodes, rows: Tensor) -> tuple[Plan, Latent]:
         """The plan of the rows, and the latents (b, n + 1) imagined for the part of it that will be executed."""
         device = task.observer.device
-        plan = self._plan_together(task, episodes, rows) if task.shared else self._plan_own(task, episodes, rows)
+        cost = self._cost(task, episodes, rows, task.speed.prepare(task.observer.model))
+        plan = self._plan_together(task, episodes, rows, cost)
         diverged = ~(plan.cost.isfinite() & plan.actions.isfinite().flatten(1).all(1))
         if diverged.any():
             # one episode must not take the others down with it: it waits, and plans anew from the start
             log.warning("the plans of %d episodes diverged; try a lower planner learning rate", int(diverged.sum()))
             plan.actions[diverged] = task.observer.normalizer.zero_block(task.frameskip).to(device)
-        imagined = self._cost(task, episodes, rows).imagine(plan.actions[:, : self.n_taken_actions])
+        imagined = cost.imagine(plan.actions[:, : self.n_taken_actions])
         if device.type == "cuda":
             torch.cuda.synchronize(device)  # or the clock stops before the work does
         return plan, imagined
 
-    def _plan_together(self, task: PlanningTask, episodes: Episodes, rows: Tensor) -> Plan:
-        """The plan of the rows: each process plans for its share of them, and gets the others' plans."""
-        share = distributed.share(len(rows))
-        own = self._plan_own(task, episodes, rows[share.rows]) if share.count else None
-        if own is not None and share.count < share.total:
-            own = own.to(torch.device("cpu"))  # on its way to processes with other GPUs
+    def _plan_together(self, task: PlanningTask, episodes: Episodes, rows: Tensor, cost: LatentGoalCost) -> Plan:
+        """The plan of the rows, whose cost is ``cost``.
+
+        Of several processes with the same episodes each plans for its share of the rows, and gets the others' plans.
+        """
+        if not task.shared or distributed.size() == 1:
+            return self._plan_own(task, episodes, rows, cost)
+        share, own = distributed.share(len(rows)), None
+        if share.count:
+            here = rows[share.rows]
+            plan = self._plan_own(task, episodes, here, self._cost(task, episodes, here, cost.model))
+            own = plan.to(torch.device("cpu"))  # on its way to processes with other GPUs
         return join_plans([part for part in distributed.gather(own) if part is not None]).to(task.observer.device)
 
-    def _plan_own(self, task: PlanningTask, episodes: Episodes, rows: Tensor) -> Plan:
+    def _plan_own(self, task: PlanningTask, episodes: Episodes, rows: Tensor, cost: LatentGoalCost) -> Plan:
         """The plan of the rows, made by this process."""
-        cost, device = self._cost(task, episodes, rows), task.observer.device
+        device = task.observer.device
         seeds = [task.problem.seeds[row] for row in rows.tolist()]
         noise = EpisodeNoise.derive(task.seed, seeds, episodes.iteration, device)
         rows = rows.to(device)
@@ -210,11 +218,12 @@ class MPCController:
         space = task.observer.action_space(task.frameskip, self.planner.sample_type, cost.context[:, -1:], cost.goal)
         return self.planner.plan(cost, noise, space, episodes.warm_start[rows] if episodes.iteration else first)
 
-    def _cost(self, task: PlanningTask, episodes: Episodes, rows: Tensor) -> LatentGoalCost:
+    def _cost(self, task: PlanningTask, episodes: Episodes, rows: Tensor, model: WorldModel) -> LatentGoalCost:
+        """Of the rows' plans under ``model``, prepared for rollouts."""
         device = task.observer.device
         context, past = episodes.context(rows.to(device), self.planner.rollout.num_context)
         return LatentGoalCost(
-            task.speed.prepare(task.observer.model),
+            model,
             task.objective,
             context,
             past,

@@ -12,11 +12,11 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from datasets.workers import available_cores
 from results.jobs import Study
 from results.report import Report
 from utils.cli import one_line_errors, plain
 from utils.jobs import run_jobs
+from utils.machine import available_cores
 
 log = logging.getLogger("results")
 

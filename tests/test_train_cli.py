@@ -6,7 +6,6 @@ import random
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -90,27 +89,10 @@ def environment(request):
 
 
 @pytest.fixture
-def start(environment, wall_root, tmp_path):
-    """Start ``python train.py`` as a process of its own; what still runs at the end of the test is killed."""
-    started = []
-
-    def begin(*arguments):
-        process = subprocess.Popen(
-            [sys.executable, "train.py", *arguments],
-            cwd=REPOSITORY,
-            env=environment | {"DATASET_DIR": str(wall_root)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        started.append(process)
-        return process
-
-    yield begin
-    for process in started:
-        process.kill()
-        process.wait()
-        process.stdout.close()
+def start(environment, wall_root, spawn):
+    """Start ``python train.py`` as a process of its own."""
+    variables = environment | {"DATASET_DIR": str(wall_root)}
+    return lambda *arguments: spawn([sys.executable, "train.py", *arguments], cwd=REPOSITORY, env=variables)
 
 
 def finish(process):

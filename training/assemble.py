@@ -31,7 +31,7 @@ from training.checks import (
     warn_of_moving_latents,
 )
 from training.latent_cache import FramesToEncode, LatentFrames
-from training.latent_store import StoredLatents
+from training.latent_store import StoredLatents, latent_folder
 from training.method import Method, TrainingContext
 from training.optimizers import LearningRates, Optimizers
 from training.regularizer import Regularizer
@@ -218,7 +218,7 @@ def _frame_source(
     frames = FramesToEncode(trajectories, numbers, encoder, device, config["precision"], training["latent_dtype"])
     if cache == "memory":
         return LatentFrames(frames)
-    folder = Path(training["latent_dir"] or Path(config["ckpt_path"]) / "latents")
+    folder = latent_folder(training["latent_dir"], config["ckpt_path"])
     shaping = {key: value for key, value in start.architecture["encoder"].items() if key not in CHANGEABLE}
     settings = {**shaping, "img_size": start.architecture["img_size"]}
     return StoredLatents(frames, folder, settings, Patience(config["disk_patience_minutes"]))

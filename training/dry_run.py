@@ -20,7 +20,7 @@ from models.config_file import read_model_config
 from training.assemble import build_trainer
 from training.checks import check_latent_cache, check_resumable
 from training.latent_cache import FramesToEncode
-from training.latent_store import LATENTS
+from training.latent_store import LATENTS, latent_folder
 from training.settings import TrainSettings
 from training.state import FILENAME
 from training.trainer import Trainer
@@ -152,7 +152,7 @@ def _report(done: _Rehearsal, config: Mapping[str, Any], folder: Path, device: t
         making = latents.shape[0] / (settings.batch_size * trainer.train_data.sample_frames) * done.encoding
         _say("latents", f"{latents.describe()}, {as_duration(making)} to make (latent_cache={cache})")
         if cache == "disk":
-            where = Path(config["training"]["latent_dir"] or Path(config["ckpt_path"]) / "latents")
+            where = latent_folder(config["training"]["latent_dir"], config["ckpt_path"])
             rooms[where] = 0 if (where / LATENTS).exists() else latents.num_bytes
             _say("", f"in {where}, where {as_size(free_bytes(where))} are free")
         else:

@@ -8,7 +8,6 @@ import functools
 import json
 import logging
 import os
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor
 from training.latent_cache import LATENT_DTYPES, FramesToEncode
 from training.latent_identity import SAID_BY, identity
 from utils.files import write_json
+from utils.machine import free_bytes
 from utils.patience import Patience
 
 log = logging.getLogger(__name__)
@@ -29,6 +29,11 @@ SECONDS_BETWEEN_NOTES = 10.0
 SPARE_BYTES = 1 << 20
 PROBES = 4
 TOLERANCE = 0.02  # relative difference to what the encoder says today; bf16 arithmetic differs by 0.004
+
+
+def latent_folder(named: str | None, model_directory: str) -> Path:
+    """Where latents are: in the folder that ``training.latent_dir`` names, or beside the base they belong to."""
+    return Path(named or Path(model_directory) / "latents")
 
 
 class StoredLatents:
@@ -161,7 +166,7 @@ def _make(frames: FramesToEncode, folder: Path, wanted: Mapping[str, Any], patie
     """Write the latents, from where an earlier attempt was stopped; the file has its name only when it is whole."""
     row_bytes = frames.num_bytes // frames.shape[0]
     path, done = folder / UNFINISHED, _rows_done(folder)
-    missing, free = frames.num_bytes - done * row_bytes, shutil.disk_usage(folder).free
+    missing, free = frames.num_bytes - done * row_bytes, free_bytes(folder)
     begun = f", of which {missing / 1e9:.3g} GB are still to come" if done else ""
     log.info("latent cache in %s, %s%s (%.3g GB are free)", folder, frames.describe(), begun, free / 1e9)
     if missing + SPARE_BYTES > free:

@@ -152,10 +152,7 @@ class Method:
 
     def _share(self, batch: Batch) -> distributed.Share:
         """Where the samples of ``batch`` lie in the batch of all processes."""
-        total = self._context.batch_size
-        if total is None or distributed.size() == 1:
-            return distributed.Share(0, len(batch), len(batch))
-        return distributed.share(total)
+        return distributed.share_of_batch(len(batch), self._context.batch_size)
 
     @property
     def _context(self) -> TrainingContext:

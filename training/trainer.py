@@ -233,7 +233,7 @@ class Trainer:
         Of several processes each draws those of the picked frames that are its own.
         """
         assert self.model.decoder is not None, "Optimizers refuse to train what is not there"
-        frames, share = features.shape[1], self.share if distributed.size() > 1 else distributed.share(len(batch))
+        frames, share = features.shape[1], distributed.share_of_batch(len(batch), self.settings.batch_size)
         count = min(share.total * frames, self.settings.decoder_frames or share.total * frames)
         everywhere = torch.linspace(0, share.total * frames - 1, count).long()  # spread over samples and time
         picked = everywhere - share.first * frames

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from utils import distributed
+from utils.sweep_names import is_sweep
 
 log = logging.getLogger(__name__)
 
@@ -213,7 +214,7 @@ def protect_record(argv: Sequence[str], state: str) -> list[str]:
 
 def _without_a_folder(argv: Sequence[str]) -> list[str]:
     """Let Hydra make no folder and no file; where the run would go is in ``run_dir`` all the same."""
-    if {"-m", "--multirun"} & set(argv):
+    if is_sweep(argv):
         sys.exit("error: dry_run=true looks at one run; leave -m out")
     folders = [argument.split("=", 1)[1] for argument in argv if argument.startswith("hydra.run.dir=")]
     rest = [argument for argument in argv if not argument.startswith("hydra.")]

@@ -19,6 +19,8 @@ from typing import Any, NoReturn
 import torch
 import torch.distributed as dist
 
+from utils.machine import available_cores
+
 WAIT = datetime.timedelta(days=7)
 """Longest that one process waits for another. A process that died is noticed at once: its connections close."""
 
@@ -94,8 +96,7 @@ def local_rank() -> int:
 
 def own_cores() -> int:
     """Cores for this process and those it starts: its part of what the processes of ``torchrun`` share here, >= 1."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return max(1, available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def is_main() -> bool:
@@ -117,6 +118,11 @@ def share(total: int) -> Share:
     """This process's part of ``total`` rows: consecutive ones, as evenly as possible."""
     first, end = (total * number // size() for number in (rank(), rank() + 1))
     return Share(first, end - first, total)
+
+
+def share_of_batch(present: int, total: int | None) -> Share:
+    """Where the ``present`` samples of this process lie in the batch of all, which has ``total`` (None: just these)."""
+    return Share(0, present, present) if total is None or size() == 1 else share(total)
 
 
 def barrier() -> None:

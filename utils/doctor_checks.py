@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from packaging.requirements import Requirement
 
 from datasets.video import read_frames
-from utils.machine import as_size, available_memory
+from utils.machine import as_size, available_cores, available_memory, free_bytes
 from utils.pictures import write_mp4
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -101,8 +101,7 @@ def compiler() -> str:
 
 def processors() -> str:
     """Those this process may use, and its memory."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return f"{usable} of {os.cpu_count()} cores usable, {as_size(available_memory())} of memory available"
+    return f"{available_cores()} of {os.cpu_count()} cores usable, {as_size(available_memory())} of memory available"
 
 
 def open_files() -> str:
@@ -134,7 +133,7 @@ def disk(folder: Path | None) -> str:
     except OSError as error:
         remedy = "work in a folder of your own, or set TMPDIR to one"
         raise Missing(f"{folder} cannot be written ({error.strerror})", remedy, required=True) from error
-    free = shutil.disk_usage(folder).free
+    free = free_bytes(folder)
     if free < LITTLE_DISK:
         raise Missing(f"{as_size(free)} free in {folder}", "train.py ... dry_run=true says how much a run needs")
     return f"{as_size(free)} free in {folder}"

@@ -18,6 +18,11 @@ JOB_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 """What SLURM sends before it takes a job's nodes away: SIGTERM, or what ``sbatch --signal`` names."""
 
 
+def in_slurm_job() -> bool:
+    """Whether this process belongs to a SLURM job, of any kind."""
+    return "SLURM_JOB_ID" in os.environ
+
+
 class StopRequested(SystemExit):
     """The work stopped on a signal after saving; carries the shell's exit code for it.
 
@@ -67,7 +72,7 @@ class StopSignals:
 
     @staticmethod
     def _is_slurms(number: int | None) -> bool:
-        return number in JOB_SIGNALS and "SLURM_JOB_ID" in os.environ
+        return number in JOB_SIGNALS and in_slurm_job()
 
     def raise_if_received(self) -> None:
         """Call where everything is saved.
@@ -81,7 +86,7 @@ class StopSignals:
 
 def stop_signals() -> Sequence[signal.Signals]:
     """Signals that ask a process to stop here."""
-    return tuple(dict.fromkeys((*STOP_SIGNALS, *JOB_SIGNALS))) if "SLURM_JOB_ID" in os.environ else STOP_SIGNALS
+    return tuple(dict.fromkeys((*STOP_SIGNALS, *JOB_SIGNALS))) if in_slurm_job() else STOP_SIGNALS
 
 
 @contextlib.contextmanager

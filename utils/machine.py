@@ -1,4 +1,4 @@
-"""Room on this machine: in memory, on disks."""
+"""This machine: its processors, and its room in memory and on disks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,19 @@ import sys
 from pathlib import Path
 
 import psutil
+
+
+def available_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu_info() -> str:
+    """What the kernel says of the processors; empty where it does not."""
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return ""
 
 
 def available_memory() -> int:

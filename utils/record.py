@@ -103,13 +103,12 @@ def why_busy(record: Mapping[str, Any]) -> str | None:
     return f"process {number} on {host} (if it is gone, delete {FILENAME})"
 
 
-def confirm(folder: Path) -> None:
+def confirm(folder: Path, record: Mapping[str, Any]) -> None:
     """Note that a finished run is what was asked for, where attempts with other settings have failed since."""
-    record = read_record(folder)
-    if record is None or record["attempts"][-1]["status"] == FINISHED:
-        return
-    record["attempts"].append({"status": FINISHED, "started": _now(), "confirmed": True, "process": _process()})
-    write_json(folder / FILENAME, record)
+    attempts = record["attempts"]
+    if attempts[-1]["status"] != FINISHED:
+        now = {"status": FINISHED, "started": _now(), "confirmed": True, "process": _process()}
+        write_json(folder / FILENAME, {**record, "attempts": [*attempts, now]})
 
 
 def mark_ended(folder: Path, status: str, error: str) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 
 from utils import distributed
+from utils.machine import cpu_info
 
 PRECISIONS = ("auto", "float32", "bf16")
 PACKAGES = ("torch", "torchvision", "numpy", "hydra-core", "gymnasium", "safetensors")
@@ -103,11 +104,8 @@ def describe_environment() -> dict[str, str]:
 
 
 def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or "unknown"
+    names = (line.split(":", 1)[1].strip() for line in cpu_info().splitlines() if line.startswith("model name"))
+    return next(names, platform.processor() or "unknown")
 
 
 def revision() -> str:

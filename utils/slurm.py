@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 
-from utils.interrupts import JOB_SIGNALS, StopRequested, stopping_at_once
+from utils.interrupts import JOB_SIGNALS, StopRequested, in_slurm_job, stopping_at_once
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def requeued_when_stopped(is_outermost: bool = True) -> Iterator[None]:
     Args:
         is_outermost: False in a part of what the job does; its caller requeues, once the other parts have saved.
     """
-    if not (is_outermost and in_job()):
+    if not (is_outermost and in_slurm_job()):
         yield
         return
     with stopping_at_once(JOB_SIGNALS):
@@ -89,11 +89,6 @@ def _requeue(stop: StopRequested) -> None:
         told.clear()
         if requeue():  # its other tasks are to be ended by SLURM, not because this one went first
             told.wait(KILLED_WITHIN)
-
-
-def in_job() -> bool:
-    """Whether this process belongs to a SLURM job, of any kind."""
-    return "SLURM_JOB_ID" in os.environ
 
 
 def rank() -> int:

@@ -123,7 +123,7 @@ def run_member(script: str, config: Mapping[str, Any]) -> Any:
     record = read_record(folder)
     if record is not None and is_finished(record, config):
         log.info("%s is finished: skipped%s", folder.name, _other_revision(record))
-        confirm(folder)
+        confirm(folder, record)
         return record.get("result")
     if record is not None and (busy := why_busy(record)):
         log.warning("%s is being run by %s: skipped", folder.name, busy)

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from datasets.workers import WorkerError, available_cores, run_in_processes
+from datasets.workers import WorkerError, run_in_processes
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
@@ -32,7 +32,3 @@ def test_an_error_of_the_users_making_is_one_line():
 def test_a_worker_that_dies_is_noticed():
     with pytest.raises(WorkerError, match="exit code 3"):
         list(run_in_processes(os._exit, [3], 2))
-
-
-def test_there_is_at_least_one_core():
-    assert 1 <= available_cores() <= (os.cpu_count() or 1)

@@ -63,8 +63,8 @@ JOBLIB = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
 
 
 @pytest.fixture
-def start(tmp_path):
-    """Start the entry; what still runs at the end of the test is killed."""
+def start(tmp_path, spawn):
+    """Start the entry."""
     (tmp_path / "conf").mkdir()
     (tmp_path / "conf" / "toy.yaml").write_text(CONFIG)
     (tmp_path / "toy.py").write_text(SCRIPT)
@@ -72,22 +72,9 @@ def start(tmp_path):
         "PYTHONPATH": f"{REPOSITORY}:{os.environ.get('PYTHONPATH', '')}",
         "OMP_NUM_THREADS": "1",
     }
-    started = []
-
-    def begin(*arguments):
-        started.append(
-            subprocess.Popen(
-                [sys.executable, "toy.py", *arguments], cwd=tmp_path, env=environment, stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT, text=True, start_new_session=True,
-            )
-        )  # fmt: skip
-        return started[-1]
-
-    yield begin
-    for process in started:
-        process.kill()
-        process.wait()
-        process.stdout.close()
+    return lambda *arguments: spawn(
+        [sys.executable, "toy.py", *arguments], cwd=tmp_path, env=environment, start_new_session=True
+    )
 
 
 def end_of(process):
@@ -202,7 +189,7 @@ def test_the_last_attempt_decides_and_numbers_keep_their_settings(tmp_path, capl
     assert "failed a: rate must be positive" in caplog.text
     (run,) = read_runs(tmp_path)
     assert (run.settings, run.is_finished) == ({"rate": "1"}, True)
-    confirm(tmp_path / "a")  # the first command, given again
+    confirm(tmp_path / "a", read_record(tmp_path / "a"))  # the first command, given again
     assert summarize(tmp_path, 1)
 
 
