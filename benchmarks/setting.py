@@ -117,7 +117,7 @@ class Setting:
         try:
             yield trainer
         finally:
-            trainer.method.close()
+            trainer.close()
 
     def checkpoint(self) -> None:
         """Leave the untrained model behind as a training would, once."""
