@@ -52,11 +52,12 @@ class Imagination:
         self._past = model.layout.assemble(context[:, first : context.num_frames - 1], embedded)  # (B, c, P', D')
         self._memories: dict[int, Memory] = {}
 
-    def __call__(self, actions: Tensor, episode: Tensor | None = None) -> Latent:
+    def __call__(self, actions: Tensor, episode: Tensor | None = None, only_last: bool = False) -> Latent:
         """Latents (R, T) that follow from z-scored blocks ``actions`` (R, T, A); differentiable in them.
 
         Args:
             episode: (R,) which episode a row goes on from; None means row r from episode r.
+            only_last: return the last one (R, 1) alone; to join them all takes a pass over memory or two.
         """
         layout, embedded = self.model.layout, self.model.action_encoder(actions)
         present = self._present if episode is None else self._present[episode]
@@ -69,7 +70,7 @@ class Imagination:
             action = embedded[:, step + 1 : step + 2]
             if action.shape[1]:
                 frames.append(self._seen_again(newest, action))
-        return layout.split(torch.cat(predicted, 1))
+        return layout.split(predicted[-1] if only_last else torch.cat(predicted, 1))
 
     def _step(
         self, frames: list[Tensor], memory: Memory | None, episode: Tensor | None, last: bool

@@ -18,6 +18,20 @@ from planning.objectives import GoalDistance
 CPU_CACHE_BYTES = 16 * 2**20
 """On a CPU, chunks without gradients are no larger than about this: what fits the cache runs 1.5 times as fast."""
 CPU_MIN_ROWS = 8  # but not so small that matrix products become thin
+GPU_SHARE = 0.25  # of a GPU's memory, for the activations that a gradient needs
+ENOUGH_GB = 4.0  # without gradients, larger chunks are no faster
+MemoryBudget = float | str
+AUTO: MemoryBudget = "auto"
+
+
+def check_budget(gigabytes: MemoryBudget) -> None:
+    """Refuse a budget that nothing fits.
+
+    Raises:
+        ValueError: If it is neither a positive number nor "auto".
+    """
+    if gigabytes != AUTO and (isinstance(gigabytes, str) or not gigabytes > 0):
+        raise ValueError(f"memory_budget_gb must be > 0 or auto, got {gigabytes}")
 
 
 class LatentGoalCost:
@@ -33,7 +47,7 @@ class LatentGoalCost:
         past_actions: (B, F0 - 1, A) z-scored blocks executed between them.
         goal: (B, 1) goal latent.
         rollout: what the predictor sees at each step.
-        memory_budget_gb: for the activations of one chunk.
+        memory_budget_gb: for the activations of one chunk; "auto": 4, with gradients on a GPU a quarter of its memory.
         progress: called with the number of rows just imagined.
         capturable: see ``planning.search.CostFn``.
     """
@@ -46,7 +60,7 @@ class LatentGoalCost:
         past_actions: Tensor,
         goal: Latent,
         rollout: RolloutType = ROLLOUT_TYPES["regular"],
-        memory_budget_gb: float = 4.0,
+        memory_budget_gb: MemoryBudget = AUTO,
         progress: Callable[[int], None] | None = None,
         capturable: bool = False,
     ) -> None:
@@ -55,7 +69,7 @@ class LatentGoalCost:
         self.context, self.past_actions, self.goal = context, past_actions, goal
         with torch.no_grad():
             self._imagine = Imagination(model, context, past_actions, rollout.num_context, rollout.tiles_proprio)
-        self.budget = int(memory_budget_gb * 2**30)
+        self._budget_gb = memory_budget_gb
         self.progress = progress
 
     def __call__(self, actions: Tensor) -> Tensor:
@@ -80,15 +94,26 @@ class LatentGoalCost:
 
     def _rows_at_a_time(self, num_steps: int, with_grad: bool) -> int:
         per_row = self.model.rollout_bytes(self.past_actions.shape[1] + num_steps, with_grad)
-        rows = max(1, self.budget // per_row)
+        rows = max(1, self._budget(with_grad) // per_row)
         if not with_grad and self.past_actions.device.type == "cpu":
             rows = min(rows, max(CPU_MIN_ROWS, CPU_CACHE_BYTES // per_row))
         return rows
 
+    def _budget(self, with_grad: bool) -> int:
+        if not isinstance(self._budget_gb, str):
+            return int(self._budget_gb * 2**30)
+        device = self.past_actions.device
+        if device.type == "cuda" and with_grad:
+            return int(GPU_SHARE * torch.cuda.get_device_properties(device).total_memory)
+        return int(ENOUGH_GB * 2**30)
+
     def _rows(self, actions: Tensor, first: int, n: int) -> Tensor:
         """Cost of the rows ``first`` ... of the flattened (B * N) batch."""
         episode = torch.arange(first, first + actions.shape[0], device=actions.device) // n
-        cost = self.objective(self._rollout(actions, first, n), self.goal[episode])
+        if self.objective.mode == "last":
+            cost = self.objective(self._imagine(actions, episode, only_last=True), self.goal[episode])
+        else:
+            cost = self.objective(self._rollout(actions, first, n), self.goal[episode])
         if self.progress is not None and not (actions.is_cuda and torch.cuda.is_current_stream_capturing()):
             self.progress(actions.shape[0])
         return cost

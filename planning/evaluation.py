@@ -21,6 +21,7 @@ from datasets.normalizer import Normalizer
 from datasets.trajectories import Trajectories
 from models.checkpoint import Checkpoint, read_checkpoint
 from models.loading import check_environment, load_for_planning, stored_normalizer
+from planning.cost import check_budget
 from planning.episodes import Episodes
 from planning.evaluate import final_metrics
 from planning.film import Film
@@ -70,8 +71,7 @@ class Evaluation:
         """
         if config["n_plot_samples"] < 0:
             raise ValueError(f"n_plot_samples must be at least 0, got {config['n_plot_samples']}")
-        if not config["memory_budget_gb"] > 0:
-            raise ValueError(f"memory_budget_gb must be > 0, got {config['memory_budget_gb']}")
+        check_budget(config["memory_budget_gb"])
         controller = MPCController.of(instantiate(config["planner"]))
         objective = instantiate(config["objective"])
         checkpoint = read_checkpoint(Path(config["ckpt_path"]), config["model_epoch"])

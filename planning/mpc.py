@@ -13,7 +13,7 @@ from torch import Tensor
 from envs.base import VectorEnv
 from models.latent import Latent, cat_latents
 from models.world_model import WorldModel
-from planning.cost import LatentGoalCost
+from planning.cost import AUTO, LatentGoalCost, MemoryBudget
 from planning.episodes import Episodes
 from planning.fast_paths import FastPaths
 from planning.film import Film
@@ -54,7 +54,7 @@ class PlanningTask:
     objective: GoalDistance
     seed: int
     frameskip: int
-    memory_budget_gb: float = 4.0
+    memory_budget_gb: MemoryBudget = AUTO
     initial_actions: Tensor | None = None
     film: Film | None = None
     progress: Callable[[int], None] | None = None

@@ -14,7 +14,7 @@ from datasets.batch import Batch
 from envs.base import Trajectory, VectorEnv, simulate
 from models.latent import Latent
 from models.world_model import Windows, planning_mode
-from planning.cost import LatentGoalCost
+from planning.cost import AUTO, LatentGoalCost, MemoryBudget, check_budget
 from planning.fast_paths import FastPaths
 from planning.goals import Problem
 from planning.mpc import MPCController, PlanningTask
@@ -85,7 +85,7 @@ class Online(Method):
         replay_capacity: int = 6000,
         replay_sampling: str = "slot",
         frame_stride: int | None = None,
-        memory_budget_gb: float = 4.0,
+        memory_budget_gb: MemoryBudget = AUTO,
         speed: FastPaths | None = None,
         overlap: bool = False,
         **hooks: Any,
@@ -105,6 +105,7 @@ class Online(Method):
                 "method.overlap=true: with replay_buffer_frequency=1 the slot of a refresh is over before anything is "
                 "learnt from it; use replay_sampling=all or a replay_buffer_frequency of 2 or more"
             )
+        check_budget(memory_budget_gb)
         self.objective, self.tasks = objective, tasks
         self.frequency, self.capacity, self.sampling = replay_buffer_frequency, replay_capacity, replay_sampling
         self.frame_stride, self.memory_budget_gb = frame_stride, memory_budget_gb

@@ -5,7 +5,7 @@ from models.latent import Latent
 from models.rollout_type import ROLLOUT_TYPES
 from models.world_model import WorldModel
 from planning.cem import CEMPlanner
-from planning.cost import LatentGoalCost
+from planning.cost import LatentGoalCost, check_budget
 from planning.gd import GDPlanner
 from planning.noise import EpisodeNoise
 from planning.objectives import GoalDistance
@@ -19,9 +19,9 @@ def model() -> WorldModel:
     return bare_model(num_hist=2).requires_grad_(False)
 
 
-def make(model: WorldModel, batch: int = 3, frames: int = 2, **settings) -> LatentGoalCost:
+def make(model: WorldModel, batch: int = 3, frames: int = 2, mode: str = "last", **settings) -> LatentGoalCost:
     context, goal = latent_of(batch, frames, model=model), latent_of(batch, 1, model=model, seed=1)
-    return LatentGoalCost(model, GoalDistance(), context, numbers(batch, frames - 1, 4, seed=9), goal, **settings)
+    return LatentGoalCost(model, GoalDistance(mode), context, numbers(batch, frames - 1, 4, seed=9), goal, **settings)
 
 
 def budget(model: WorldModel, rows: int, steps: int, with_grad: bool) -> float:
@@ -29,16 +29,17 @@ def budget(model: WorldModel, rows: int, steps: int, with_grad: bool) -> float:
     return (rows + 0.5) * model.rollout_bytes(steps, with_grad) / GIGABYTE
 
 
-def test_a_candidate_is_judged_by_its_own_rollout(model):
+@pytest.mark.parametrize("mode", ["last", "all"])
+def test_a_candidate_is_judged_by_its_own_rollout(model, mode):
     """Row (b, n) from scratch: context and goal of episode b, actions of its candidate n."""
-    cost, actions = make(model), numbers(3, 4, 3, 4)
+    cost, actions = make(model, mode=mode), numbers(3, 4, 3, 4)
     found = cost(actions)
     assert found.shape == (3, 4)
     for b in range(3):
         for n in range(4):
             sequence = torch.cat([cost.past_actions[b : b + 1], actions[b : b + 1, n]], 1)
             imagined = model.rollout(cost.context[b : b + 1], sequence)
-            expected = GoalDistance()(imagined[:, 1:], cost.goal[b : b + 1])
+            expected = GoalDistance(mode)(imagined[:, 1:], cost.goal[b : b + 1])
             near(found[b, n], expected[0], 1e-5)
 
 
@@ -70,6 +71,24 @@ def test_chunks_of_a_backward_pass_leave_the_weights_alone():
 
 def test_even_the_smallest_budget_makes_progress(model):
     assert make(model, memory_budget_gb=1e-12)(numbers(3, 2, 3, 4)).shape == (3, 2)
+
+
+@pytest.mark.parametrize("wrong", [0, -1.0, "plenty"])
+def test_a_budget_that_nothing_fits_is_refused(wrong):
+    with pytest.raises(ValueError, match=rf"memory_budget_gb must be > 0 or auto, got {wrong}"):
+        check_budget(wrong)
+    check_budget("auto")
+    check_budget(0.5)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_gradients_may_take_a_quarter_of_its_memory(model):
+    cost = make(model.to("cuda"))
+    cost.past_actions = cost.past_actions.to("cuda")
+    quarter = torch.cuda.get_device_properties("cuda").total_memory // 4
+    assert cost._budget(with_grad=True) == quarter
+    assert cost._budget(with_grad=False) == 4 * GIGABYTE
 
 
 def test_an_estimate_is_made_for_all_steps_of_a_row(model):
