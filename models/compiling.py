@@ -1,12 +1,17 @@
-"""``torch.compile`` of a predictor, in place."""
+"""``torch.compile`` of networks, in place."""
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import shutil
+
 import torch
 
-from models.parts import Predictor
+from models.parts import Encoder, Predictor
 
 AUTO = "auto"
+FIRST_WITH_BF16 = (8, 0)  # compute capability
 VARIANTS = 64
 """A window that grows, then slides, with gradients and without, for all episodes and fewer: torch would stop at 8."""
 
@@ -19,13 +24,25 @@ def compiles(choice: bool | str, device: torch.device, key: str) -> bool:
     """
     if choice not in (True, False, AUTO):
         raise ValueError(f"{key} must be true, false or auto, got {choice!r}")
-    return device.type == "cuda" if choice == AUTO else bool(choice)
+    return device.type == "cuda" and _finds_a_c_compiler() if choice == AUTO else bool(choice)
 
 
-def compile_in_place(predictor: Predictor) -> None:
+def runs_triton(device: torch.device) -> bool:
+    """Whether kernels of ``models/kernels`` can be built for ``device``: an NVIDIA GPU from Ampere on."""
+    if device.type != "cuda" or importlib.util.find_spec("triton") is None or not _finds_a_c_compiler():
+        return False
+    return torch.cuda.get_device_capability(device) >= FIRST_WITH_BF16
+
+
+def _finds_a_c_compiler() -> bool:
+    """Triton builds the code that launches a kernel with it."""
+    return bool(os.environ.get("CC")) or any(shutil.which(name) for name in ("gcc", "clang", "cc"))
+
+
+def compile_in_place(network: Predictor | Encoder) -> None:
     """Compile the parts that hold the arithmetic; names of tensors, and copies of the module, stay uncompiled."""
     from torch._dynamo import config as dynamo  # takes seconds
 
     dynamo.recompile_limit = max(dynamo.recompile_limit, VARIANTS)
-    for part in predictor.compiled_parts():
+    for part in network.compiled_parts():
         part.compile()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.dinov2_vit import DinoVisionTransformer
 from models.dinov2_weights import ARCHITECTURES, find_weights, read_weights
@@ -110,6 +110,10 @@ class DinoV2Encoder(Encoder):
 
     def calibrate(self, frames: Tensor) -> None:
         """Nothing to measure on the data: the weights are pretrained."""
+
+    def compiled_parts(self) -> list[nn.Module]:
+        """The blocks; they are alike, so that one compilation does for all."""
+        return list(self.base_model.blocks)
 
     def preprocess(self, visual: Tensor) -> Tensor:
         """Images (n, 3, S, S) in 0..255 -> the network's input (n, 3, input_size, input_size) in [-1, 1]."""

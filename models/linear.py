@@ -8,15 +8,40 @@ from torch import Tensor, nn
 
 from models.product import linear
 
+ALIGNED = 8  # entries of bf16 are 16 bytes, what a GPU's bulk copies read
+
 
 class Linear(nn.Linear):
-    """``nn.Linear`` by the faster library, of which a part of the outputs can be asked for."""
+    """``nn.Linear`` by the faster library, of which a part of the outputs can be asked for.
+
+    Attributes:
+        pads: whether widths are padded where a GPU multiplies 16-bit numbers under autocast, see ``PreparedLinear``.
+    """
+
+    pads = False
 
     def forward(self, values: Tensor, rows: slice | None = None) -> Tensor:
         """(..., in_features) -> (..., number of ``rows``), all outputs if none are named."""
+        if self.pads and rows is None and values.is_cuda and torch.is_autocast_enabled("cuda"):
+            return self.padded(values, torch.get_autocast_dtype("cuda"))
         if rows is None:
             return linear(values, self.weight, self.bias)
         return linear(values, self.weight[rows], None if self.bias is None else self.bias[rows])
+
+    def padded(self, values: Tensor, dtype: torch.dtype) -> Tensor:
+        """As ``forward``, multiplied in ``dtype`` with zeros added to widths that are no multiple of 8."""
+        wider, taller = -self.in_features % ALIGNED, -self.out_features % ALIGNED
+        weight = F.pad(self.weight.to(dtype), (0, wider, 0, taller))
+        bias = None if self.bias is None else F.pad(self.bias.to(dtype), (0, taller))
+        found = F.linear(F.pad(values.to(dtype), (0, wider)), weight, bias)
+        return found[..., : self.out_features] if taller else found
+
+
+def choose_padding(model: nn.Module, pads: bool) -> None:
+    """Let every ``Linear`` of a model pad its widths, or none; those that need no padding never do."""
+    for module in model.modules():
+        if isinstance(module, Linear):
+            module.pads = pads and bool(module.in_features % ALIGNED or module.out_features % ALIGNED)
 
 
 class PreparedLinear(nn.Module):
@@ -49,11 +74,19 @@ class PreparedLinear(nn.Module):
             self.bias[: self.out_features] = source.bias
 
     def forward(self, values: Tensor, rows: slice | None = None) -> Tensor:
-        """As ``Linear``; a view of a wider tensor where the output is padded."""
-        missing = self.weight.shape[1] - self.in_features
-        padded = F.pad(values, (0, missing)) if missing else values
+        """As ``Linear``; a view of a wider tensor where the output is padded. ``values`` may be padded already."""
         if rows is not None:
             first, last, _ = rows.indices(self.out_features)
-            return F.linear(padded, self.weight[first:last], None if self.bias is None else self.bias[first:last])
-        found = F.linear(padded, self.weight, self.bias)
+            return F.linear(
+                self._wide(values), self.weight[first:last], None if self.bias is None else self.bias[first:last]
+            )
+        found = self.padded(values)
         return found if found.shape[-1] == self.out_features else found[..., : self.out_features]
+
+    def padded(self, values: Tensor) -> Tensor:
+        """As ``forward``, with all outputs; those beyond ``out_features`` are zero."""
+        return F.linear(self._wide(values), self.weight, self.bias)
+
+    def _wide(self, values: Tensor) -> Tensor:
+        missing = self.weight.shape[1] - values.shape[-1]
+        return F.pad(values, (0, missing)) if missing else values

@@ -26,6 +26,10 @@ class Encoder(nn.Module):
     def calibrate(self, frames: Tensor) -> None:
         """Look at frames (n, 3, S, S) of the training data once, before a training from scratch; may do nothing."""
 
+    def compiled_parts(self) -> list[nn.Module]:
+        """Where ``torch.compile`` is applied; nowhere in a small one."""
+        return []
+
 
 Memory = tuple[Tensor, ...]
 """What a predictor keeps of the frames it has seen; every tensor leads with the batch. Empty before the first frame."""

@@ -18,6 +18,7 @@ from models.architecture import CHANGEABLE
 from models.checkpoint import parentage, write_model_config
 from models.compiling import compile_in_place, compiles
 from models.dropout import choose_dropout
+from models.linear import choose_padding
 from models.loading import stored_normalizer
 from models.parts import Decoder, Encoder
 from planning.observer import Observer
@@ -62,9 +63,11 @@ def build_trainer(config: Mapping[str, Any], explicit: Set[str], device: torch.d
     method.attach(start.model)
     model, settings = start.model, _settings(config, start, method)
     choose_dropout(model, fast=config["training"]["fast_dropout"])
+    choose_padding(model, config["training"]["pad_widths"])
     if compiles(config["training"]["compile"], device, "training.compile") and model.predictor is not None:
         log.info("training a compiled predictor: the first steps take longer (training.compile=false)")
         compile_in_place(model.predictor)
+        compile_in_place(model.encoder)
     fused = config["training"]["fused_optimizers"]
     optimizers = Optimizers(model, _rates(config["training"], start), **_trained_parts(settings), fused=fused)
     check_method(method, settings)

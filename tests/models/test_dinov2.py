@@ -1,8 +1,11 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from models.compiling import compile_in_place
 from models.dinov2 import DinoV2Encoder
 from models.dinov2_weights import WeightsError
 
@@ -120,3 +123,13 @@ def test_images_of_another_size_are_refused(encoder):
 def test_weights_of_another_size_are_refused(golden):
     with pytest.raises(WeightsError, match="wrong shape"):
         DinoV2Encoder(weights=str(golden("dinov2_reduced.safetensors")))
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_compiled_blocks_see_the_same(encoder, images):
+    """All blocks are alike: they are compiled once, and again for another number of frames."""
+    compiled = copy.deepcopy(encoder)
+    compile_in_place(compiled)
+    for frames in (images, images[:1]):
+        torch.testing.assert_close(compiled(frames), encoder(frames), atol=1e-5, rtol=1e-5)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from models.checkpoint import read_checkpoint
-from models.compiling import compiles
+from models.compiling import compiles, runs_triton
 from tests.training.tiny import build, without_times
 
 BRIEF = ("training.epochs=1", "training.max_batches=3", "training.num_reconstruct_samples=0")
@@ -29,9 +29,15 @@ def test_a_compiled_predictor_trains_as_a_plain_one(tmp_path, method):
         torch.testing.assert_close(tensor, plain[name], rtol=1e-3, atol=1e-4)
 
 
-def test_what_is_compiled_where_nothing_is_said():
+def test_what_is_compiled_where_nothing_is_said(monkeypatch):
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     assert [compiles("auto", device, "training.compile") for device in (cpu, gpu)] == [False, True]
     assert [compiles(choice, cpu, "training.compile") for choice in (True, False)] == [True, False]
+    with monkeypatch.context() as patch:  # where nothing could build what a compiled network launches
+        patch.delenv("CC", raising=False)
+        patch.setenv("PATH", "")
+        assert not compiles("auto", gpu, "training.compile")
+        assert not runs_triton(gpu)
+    assert not runs_triton(cpu)
     with pytest.raises(ValueError, match=r"training.compile must be true, false or auto, got 'always'"):
         compiles("always", gpu, "training.compile")
