@@ -32,8 +32,12 @@ class Attention(nn.Module):
         Args:
             past: keys and values (B, heads, m, d) of earlier frames, or nothing.
         """
-        wanted = tokens.shape[1] if wanted is None else wanted
-        query, key, value = self._project(self.norm(tokens), wanted)
+        attended, seen = self.attend(self.norm(tokens), past, tokens.shape[1] if wanted is None else wanted)
+        return self.to_out(attended), seen
+
+    def attend(self, normed: Tensor, past: Memory, wanted: int) -> tuple[Tensor, Memory]:
+        """As ``forward``, between the norm before and the linear map after it: (B, wanted, heads * d)."""
+        query, key, value = self._project(normed, wanted)
         if past:
             key, value = torch.cat([past[0], key], 2), torch.cat([past[1], value], 2)
         if self._writes_attention_out(query):
@@ -45,7 +49,7 @@ class Attention(nn.Module):
             for part, end in zip(query.split(size, 2), range(total - wanted + size, total + 1, size), strict=True)
         ]
         joined = attended[0] if len(attended) == 1 else torch.cat(attended, dim=2)
-        return self.to_out(joined.transpose(1, 2).flatten(2)), (key, value)
+        return joined.transpose(1, 2).flatten(2), (key, value)
 
     def _project(self, normed: Tensor, wanted: int) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (B, heads, wanted, d) of the last tokens, keys and values (B, heads, F * P, d) of all."""

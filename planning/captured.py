@@ -9,7 +9,7 @@ import torch
 
 log = logging.getLogger(__name__)
 
-WARM_UP = 3  # calls before recording: libraries choose kernels, compilers compile, optimisers make their state
+WARM_UP = 1  # calls before recording: libraries choose kernels, compilers compile, optimisers make their state
 WORTH = 12  # calls that recording pays off for
 
 

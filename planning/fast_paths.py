@@ -8,14 +8,14 @@ import logging
 import torch
 from torch import nn
 
-from models.compiling import AUTO, compile_in_place, compiles
-from models.linear import PreparedLinear
+from models.compiling import AUTO, compile_in_place, compiles, runs_triton
+from models.linear import ALIGNED, PreparedLinear
 from models.parts import Predictor
+from models.vit import Transformer
 from models.world_model import WorldModel
 
 log = logging.getLogger(__name__)
 
-ALIGNED = 8  # entries of bf16 are 16 bytes, what a GPU's bulk copies read
 Choice = bool | str
 
 
@@ -26,7 +26,10 @@ class FastPaths:
         reuse_history: reuse keys and values in rollouts, see ``models/imagination.py``.
         prepare_weights: under autocast, keep the predictor's weights in the type that products are computed in.
         pad_widths: with that, pad widths to a multiple of 8; "auto" does so on a GPU, where it decides about kernels.
-        compile: the predictor by ``torch.compile``; "auto" does so on a GPU. It takes a minute, once per machine.
+        kernels: with prepared weights on a GPU, the predictor's transformer out of our own kernels, see
+            ``models/fused_vit.py``; "auto" is true where Triton is installed.
+        compile: the predictor by ``torch.compile``, which takes a minute, once per machine; "auto" does so on a GPU for
+            what ``kernels`` leaves: other predictors, and float32.
         capture: a gradient step as one CUDA graph, without a GPU nothing; "auto" is true.
 
     Raises:
@@ -38,16 +41,20 @@ class FastPaths:
         reuse_history: bool = True,
         prepare_weights: bool = True,
         pad_widths: Choice = AUTO,
+        kernels: Choice = AUTO,
         compile: Choice = AUTO,
         capture: Choice = AUTO,
     ) -> None:
-        for key, choice in (("pad_widths", pad_widths), ("compile", compile), ("capture", capture)):
+        choices = {"pad_widths": pad_widths, "kernels": kernels, "compile": compile, "capture": capture}
+        for key, choice in choices.items():
             if choice not in (True, False, AUTO):
                 raise ValueError(f"speed.{key} must be true, false or auto, got {choice!r}")
         if pad_widths is True and not prepare_weights:
             raise ValueError("speed.pad_widths=true has no effect with speed.prepare_weights=false; set that too")
+        if kernels is True and (compile is True or not prepare_weights):
+            raise ValueError("speed.kernels=true needs speed.prepare_weights=true and excludes speed.compile=true")
         self.reuse_history, self.prepare_weights = reuse_history, prepare_weights
-        self.pad_widths, self.compile, self.capture = pad_widths, compile, capture
+        self.pad_widths, self.kernels, self.compile, self.capture = pad_widths, kernels, compile, capture
         self._predictor: Predictor | None = None  # built once: a compiled one is not to be compiled again
         self._source: Predictor | None = None
         self._built_for: tuple[object, ...] = ()
@@ -55,7 +62,8 @@ class FastPaths:
     @classmethod
     def plain(cls) -> FastPaths:
         """Everything off."""
-        return cls(reuse_history=False, prepare_weights=False, pad_widths=False, compile=False, capture=False)
+        off = dict.fromkeys(("reuse_history", "prepare_weights", "pad_widths", "kernels", "compile", "capture"), False)
+        return cls(**off)
 
     def captures(self, device: torch.device) -> bool:
         """Whether gradient steps become CUDA graphs."""
@@ -78,19 +86,41 @@ class FastPaths:
         dtype = dtype if self.prepare_weights else None
         if dtype is None and self.pad_widths is True:
             raise ValueError("speed.pad_widths=true acts on weights in bf16 only: set precision=bf16, or auto")
-        compiled = compiles(self.compile, device, "speed.compile")
+        fused = self._fuses(predictor, dtype, device)
+        compiled = compiles(self.compile, device, "speed.compile") and not fused
         if dtype is None and not compiled:
             return prepared
-        wanted = (device, dtype, compiled)
+        wanted = (device, dtype, fused, compiled)
         if self._predictor is None or self._source is not predictor or self._built_for != wanted:
-            self._predictor, self._source = self._build(predictor, dtype, device, compiled), predictor
+            self._predictor, self._source = self._build(predictor, *wanted), predictor
             self._built_for = wanted
         _take_over(predictor, self._predictor)
         prepared._modules["predictor"] = self._predictor
         return prepared
 
+    def _fuses(self, predictor: Predictor, dtype: torch.dtype | None, device: torch.device) -> bool:
+        """Whether our kernels compute it: they take 16-bit weights and a transformer.
+
+        Raises:
+            ValueError: If that is asked for where it cannot be.
+        """
+        if self.kernels is False or self.compile is True:
+            return False
+        able = dtype is not None and runs_triton(device)
+        if self.kernels is True and not able:
+            raise ValueError(
+                "speed.kernels=true takes an NVIDIA GPU from Ampere on, precision=bf16, Triton and a C compiler; set "
+                "speed.kernels=auto"
+            )
+        return able and any(isinstance(module, Transformer) for module in predictor.modules())
+
     def _build(
-        self, predictor: Predictor, dtype: torch.dtype | None, device: torch.device, compiled: bool
+        self,
+        predictor: Predictor,
+        device: torch.device,
+        dtype: torch.dtype | None,
+        fused: bool,
+        compiled: bool,
     ) -> Predictor:
         built = copy.deepcopy(predictor).eval().requires_grad_(False)
         if dtype is not None:
@@ -99,6 +129,13 @@ class FastPaths:
                 for name, child in module.named_children():
                     if isinstance(child, nn.Linear):
                         setattr(module, name, PreparedLinear(child, dtype, ALIGNED if pads else 1))
+        if fused:
+            from models.fused_vit import FusedTransformer  # Triton is only there with CUDA builds of torch
+
+            for module in list(built.modules()):
+                for name, child in module.named_children():
+                    if isinstance(child, Transformer):
+                        setattr(module, name, FusedTransformer(child))
         if compiled:
             log.info("planning through a compiled predictor: the first steps take longer (speed.compile=false)")
             compile_in_place(built)

@@ -1,6 +1,7 @@
 """Fixtures shared by all tests."""
 
 import functools
+import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from envs.opengl import OpenGLError
 from envs.point_maze import PointMazeSimulator
@@ -20,6 +22,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 def pytest_configure() -> None:
     """Hear Ctrl-C, which a shell tells its background jobs to ignore: tests send it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if not torch.cuda.is_available():
+        os.environ["TRITON_INTERPRET"] = "1"  # GPU kernels run on the CPU, slowly; read when Triton is first imported
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

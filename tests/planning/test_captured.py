@@ -127,7 +127,7 @@ def test_a_real_graph_counts():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("settings", [{}, {"num_starts": 3, "clip_actions": True}])
-@pytest.mark.parametrize("speed", [{"compile": False}, {"compile": False, "pad_widths": False}, {}])
+@pytest.mark.parametrize("speed", [{}, {"pad_widths": False}, {"kernels": False, "compile": False}, {"kernels": False}])
 @pytest.mark.parametrize("budget", [4.0, 1e-6])
 def test_a_captured_plan_is_the_plain_one_on_a_gpu(settings, speed, budget):
     """In bf16, in one chunk and in many; 5 %, as compiled and padded products round to bf16 at other places."""

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from models.imagination import Imagination
-from models.linear import Linear, PreparedLinear
+from models.linear import Linear, PreparedLinear, choose_padding
 from models.vit import ViTPredictor
 from planning.cost import LatentGoalCost
 from planning.fast_paths import FastPaths
@@ -15,7 +15,7 @@ from planning.objectives import GoalDistance
 from tests.builders import bare_model, latent_of, near, numbers
 from utils.runtime import autocast
 
-OFF = {"reuse_history": False, "prepare_weights": False, "pad_widths": False, "compile": False, "capture": False}
+OFF = dict.fromkeys(("reuse_history", "prepare_weights", "pad_widths", "kernels", "compile", "capture"), False)
 PADDED = 0.02  # of the largest entry, bf16: the same products, which a kernel of another width sums in another order
 
 
@@ -87,6 +87,26 @@ def test_a_padded_product_is_exact_where_sums_are(rows):
     assert torch.equal(padded(values)[..., rows], plain(values, rows))
 
 
+def test_what_trains_can_be_padded_too():
+    """The same whole numbers, forward and backward; only widths that are no multiple of 8 are touched."""
+    values = torch.randint(-4, 5, (2, 3, 5)).float()
+    found = []
+    for padded in (False, True):
+        layer = Linear(5, 9)
+        with torch.no_grad():
+            layer.weight.copy_(torch.arange(45).reshape(9, 5) % 7 - 3)
+            layer.bias.copy_(torch.arange(9) - 4)
+        inputs = values.clone().requires_grad_()
+        outputs = layer.padded(inputs, torch.float32) if padded else layer(inputs)
+        found.append([outputs, *torch.autograd.grad(outputs.square().sum(), [inputs, layer.weight, layer.bias])])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+    model = torch.nn.Sequential(Linear(5, 9), Linear(8, 16), torch.nn.Linear(5, 9))
+    choose_padding(model, True)
+    assert [getattr(layer, "pads", None) for layer in model] == [True, False, None]
+    choose_padding(model, False)
+    assert not model[0].pads
+
+
 def test_weights_are_taken_over_as_they_are_now(model):
     speed = only(prepare_weights=True)
     before = imagined(prepared(speed, model, autocast=True), autocast=True)
@@ -129,11 +149,37 @@ def test_graphs_are_for_gpus():
         ({"compile": "yes"}, "speed.compile must be true, false or auto, got 'yes'"),
         ({"capture": None}, "speed.capture must be true, false or auto, got None"),
         ({"pad_widths": True, "prepare_weights": False}, "speed.pad_widths=true has no effect"),
+        ({"kernels": "some"}, "speed.kernels must be true, false or auto, got 'some'"),
+        ({"kernels": True, "compile": True}, r"speed\.kernels=true needs .* and excludes speed\.compile=true"),
+        ({"kernels": True, "prepare_weights": False}, r"speed\.kernels=true needs speed\.prepare_weights=true"),
     ],
 )
 def test_a_wrong_choice_is_named(settings, message):
     with pytest.raises(ValueError, match=message):
         FastPaths(**settings)
+
+
+def test_kernels_are_refused_where_there_is_no_gpu_for_them(model):
+    with pytest.raises(ValueError, match=r"speed\.kernels=true takes an NVIDIA GPU"):
+        prepared(only(prepare_weights=True, kernels=True), model, autocast=True)
+
+
+def test_kernels_take_the_transformer_s_place(model, monkeypatch):
+    """As on a GPU, but for the arithmetic: tests/models/test_kernels.py is about that."""
+    fused = pytest.importorskip("models.fused_vit")
+    monkeypatch.setattr("planning.fast_paths.runs_triton", lambda device: True)
+    for choice, taken in ((True, True), ("auto", True), (False, False)):
+        fast = prepared(only(prepare_weights=True, kernels=choice), model, autocast=True)
+        assert isinstance(fast.predictor.transformer, fused.FusedTransformer) is taken
+        assert not isinstance(model.predictor.transformer, fused.FusedTransformer)
+    with torch.no_grad():
+        model.predictor.transformer.norm.weight.mul_(3)
+    speed = only(prepare_weights=True, kernels=True)
+    again = prepared(speed, model, autocast=True)
+    assert torch.equal(again.predictor.transformer.norm.weight, model.predictor.transformer.norm.weight)
+    assert again.predictor is prepared(speed, model, autocast=True).predictor
+    in_float32 = prepared(only(prepare_weights=True, kernels="auto"), model)
+    assert in_float32.predictor is model.predictor
 
 
 def test_padding_without_anything_prepared_is_refused(model):
