@@ -43,7 +43,7 @@ class _Attend(torch.autograd.Function):
         batch, tokens, joint = qkv.shape
         out, level = qkv.new_empty(batch, tokens, joint // 3), qkv.new_empty(batch, heads, tokens, dtype=torch.float32)
         ctx.sizes = {"tokens": tokens, "heads": heads, "width": joint // (3 * heads)}
-        grid = (triton.cdiv(tokens, FORWARD["block_q"]), batch * heads)
+        grid = (batch * heads * triton.cdiv(tokens, FORWARD["block_q"]),)  # one axis: the others end at 65535
         scale = ctx.sizes["width"] ** -0.5
         _forward[grid](qkv, out, level, scale * LOG2_E, **ctx.sizes, **_blocks(FORWARD, tokens))
         ctx.save_for_backward(qkv, out, level)
@@ -59,7 +59,7 @@ class _Attend(torch.autograd.Function):
         scale = ctx.sizes["width"] ** -0.5
         given = (qkv, out, level, upstream, shift, gradient, scale * LOG2_E, scale)
         for kernel, options, split in ((_to_queries, TO_QUERIES, "block_q"), (_to_keys, TO_KEYS, "block_k")):
-            grid = (triton.cdiv(tokens, options[split]), batch * ctx.sizes["heads"])
+            grid = (batch * ctx.sizes["heads"] * triton.cdiv(tokens, options[split]),)
             kernel[grid](*given, **ctx.sizes, **_blocks(options, tokens))
         return gradient, None
 
@@ -75,8 +75,7 @@ def _forward(
     qkv, out, level, scale, tokens: tl.constexpr, heads: tl.constexpr, width: tl.constexpr,
     block_q: tl.constexpr, block_k: tl.constexpr, tail_q: tl.constexpr, tail_k: tl.constexpr,
 ):  # fmt: skip
-    row = tl.program_id(1).to(tl.int64)
-    first = tl.program_id(0) * block_q
+    row, first = _place(tokens, block_q)
     stride: tl.constexpr = 3 * heads * width
     qkv += _start(row, tokens, heads, stride, width)
     out += _start(row, tokens, heads, heads * width, width)
@@ -132,8 +131,7 @@ def _to_queries(
     tokens: tl.constexpr, heads: tl.constexpr, width: tl.constexpr,
     block_q: tl.constexpr, block_k: tl.constexpr, tail_q: tl.constexpr, tail_k: tl.constexpr,
 ):  # fmt: skip
-    row = tl.program_id(1).to(tl.int64)
-    first = tl.program_id(0) * block_q
+    row, first = _place(tokens, block_q)
     joint = _start(row, tokens, heads, 3 * heads * width, width)
     plain = _start(row, tokens, heads, heads * width, width)
     qkv += joint
@@ -207,8 +205,7 @@ def _to_keys(
     tokens: tl.constexpr, heads: tl.constexpr, width: tl.constexpr,
     block_q: tl.constexpr, block_k: tl.constexpr, tail_q: tl.constexpr, tail_k: tl.constexpr,
 ):  # fmt: skip
-    row = tl.program_id(1).to(tl.int64)
-    first = tl.program_id(0) * block_k
+    row, first = _place(tokens, block_k)
     joint = _start(row, tokens, heads, 3 * heads * width, width)
     qkv += joint
     gradient += joint
@@ -273,6 +270,13 @@ def _from_queries(
     to_value = tl.dot(weights.to(above.dtype), above, to_value)
     slopes = weights * (tl.dot(value, tl.trans(above)) - moved[None, :])
     return tl.dot(slopes.to(query.dtype), query, to_key), to_value
+
+
+@triton.jit
+def _place(tokens: tl.constexpr, block: tl.constexpr):
+    program = tl.program_id(0)
+    count: tl.constexpr = (tokens + block - 1) // block
+    return (program // count).to(tl.int64), program % count * block
 
 
 @triton.jit
