@@ -231,9 +231,12 @@ def _quoted(text: str) -> str:
 def same_settings(
     before: Mapping[str, Any], now: Mapping[str, Any], free: Sequence[str], prefix: str = ""
 ) -> list[str]:
-    """Differences between two configs as "key: before -> now", leaving out the ``free`` keys and all below them."""
+    """Differences between two configs as "key: before -> now", leaving out the ``free`` keys and all below them.
+
+    A key that is new contradicts nothing: it came with a later version.
+    """
     differences = []
-    for key in sorted(set(before) | set(now)):
+    for key in sorted(before):
         path = f"{prefix}{key}"
         old, new = before.get(key), now.get(key)
         if path in free or old == new:
