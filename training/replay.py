@@ -70,6 +70,20 @@ class Corrected:
         return self.features[trajectory[:, None], frame], self.proprio[trajectory[:, None], frame], blocks
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """Windows from the memory.
+
+    Attributes:
+        windows: features (W, num_frames, P, D), proprio and action blocks of those that this process holds.
+        numbers: (W,) of each among the ``total`` that all processes hold together.
+    """
+
+    windows: tuple[Tensor, Tensor, Tensor]
+    numbers: Tensor
+    total: int
+
+
 class ReplayMemory:
     """Corrected trajectories by slot; the oldest leave when ``capacity`` trajectories are exceeded.
 
@@ -135,6 +149,31 @@ class ReplayMemory:
     def shares(self, slot: int | None) -> list[Share]:
         """Which rows of each of these entries this process has."""
         return [self._shares[name] for name in self._names(slot)]
+
+    def draw(
+        self, slot: int | None, at_most: int, num_frames: int, frameskip: int, draws: torch.Generator
+    ) -> Drawn | None:
+        """Up to ``at_most`` windows, without repetition, from a slot or from everything; None if there are none.
+
+        All processes draw the same, and each takes those that it holds: what all train on is what one would train on.
+        """
+        entries, shares = self.entries(slot), self.shares(slot)
+        starts = [entry.num_starts(num_frames, frameskip) for entry in entries]
+        sizes = torch.tensor([share.total * count for share, count in zip(shares, starts, strict=True)])
+        if not len(entries) or not sizes.sum():
+            return None
+        drawn = torch.randperm(int(sizes.sum()), generator=draws)[:at_most].sort().values
+        ends = sizes.cumsum(0)
+        owner = torch.searchsorted(ends, drawn, right=True)
+        gathered, numbers = [], []
+        for number in owner.unique().tolist():
+            share, local = shares[number], drawn[owner == number] - (ends[number] - sizes[number])
+            row = local // starts[number] - share.first
+            here = (row >= 0) & (row < share.count)
+            gathered.append(entries[number].gather(row[here], (local % starts[number])[here], num_frames, frameskip))
+            numbers.append((owner == number).nonzero().squeeze(1)[here])
+        features, proprio, actions = (torch.cat(parts) for parts in zip(*gathered, strict=True))
+        return Drawn((features, proprio, actions), torch.cat(numbers), len(drawn))
 
     def _names(self, slot: int | None) -> list[str]:
         return [name for name in self._entries if slot is None or self._slots[name] == slot]

@@ -67,7 +67,7 @@ def test_a_plan_that_repeats_the_data_set_gives_the_data_set_back(online, images
     training = online(images=images)
     batch, features, _ = step_of(training)
     assert batch.layouts["fix_door_location"].unique().numel() > 1 or len(batch.trajectory.unique()) == 1
-    training.method.planner = Given(batch.actions[:, :5])
+    training.method.corrector.planner = Given(batch.actions[:, :5])
     [corrected] = training.method.correct(batch, features)
     assert corrected.features.shape == features.shape
     torch.testing.assert_close(corrected.features, features, rtol=0, atol=2e-3)
@@ -80,14 +80,14 @@ def test_the_layouts_of_the_batch_reach_the_simulator(online):
     samples = torch.tensor([0, 11, 22, 33])  # of four trajectories
     batch = training.train_data.__getitems__(samples)
     assert len(batch.layouts["fix_wall_location"].unique()) > 1 and len(batch.layouts["fix_door_location"].unique()) > 1
-    told, original = [], training.method._simulator.reset
+    told, original = [], training.method.corrector._simulator.reset
 
     def noting(seeds, states, layouts=None):
         told.append(layouts)
         return original(seeds, states, layouts)
 
-    training.method._simulator.reset = noting
-    training.method.planner = Given(batch.actions[:, :5])
+    training.method.corrector._simulator.reset = noting
+    training.method.corrector.planner = Given(batch.actions[:, :5])
     [corrected] = training.method.correct(batch, training.features(batch))
     assert len(told) == 1
     for name in ("fix_door_location", "fix_wall_location"):
@@ -106,7 +106,7 @@ def test_no_window_mixes_and_every_one_is_a_transition_of_the_simulator(online, 
         assert torch.equal(getattr(joined.target, part)[:count], getattr(expert.target, part))
     assert torch.equal(joined.actions[:count], expert.actions)
     assert len(joined.actions) == count + 4 * per_trajectory  # all windows of the slot, in order
-    normalizer, env = training.observer.normalizer, training.method._simulator
+    normalizer, env = training.observer.normalizer, training.method.corrector._simulator
 
     def raw_states(visual):  # (W, 1, D), what encoder=state shows
         return (visual[:, 0] * normalizer.state_std + normalizer.state_mean).double()
@@ -132,7 +132,7 @@ def test_no_window_mixes_and_every_one_is_a_transition_of_the_simulator(online, 
 def test_the_goal_lies_as_many_blocks_ahead_as_the_planner_looks(online, horizon):
     training = online(f"method.planner.horizon={horizon}")
     batch, features, expert = step_of(training)
-    training.method.planner = planner = Given(horizon=horizon)
+    training.method.corrector.planner = planner = Given(horizon=horizon)
     training.method.windows(expert, batch, features, 0)
     cost = planner.asked[0]
     assert torch.equal(cost.goal.visual, features[:, horizon : horizon + 1])
@@ -168,7 +168,7 @@ def test_simulated_proprio_is_in_the_units_of_the_data_set(online):
     entry, normalizer = training.method.memory.entries(0)[0], training.observer.normalizer
     torch.testing.assert_close(entry.proprio[:, 0], batch.proprio[:, 0])
     raw = normalizer.actions_to_raw(entry.actions)
-    states = simulate(training.method._simulator, [0] * 4, batch.states[:, 0], raw, batch.layouts).states[:, ::5]
+    states = simulate(training.method.corrector._simulator, [0] * 4, batch.states[:, 0], raw, batch.layouts).states[:, ::5]
     expected = (states.float() - normalizer.proprio_mean) / normalizer.proprio_std
     torch.testing.assert_close(entry.proprio, expected, rtol=1e-4, atol=1e-4)
 
@@ -206,7 +206,7 @@ def test_the_model_plans_in_eval_mode_without_weight_gradients_and_is_put_back(o
             assert torch.equal(cost(actions[:, None]), cost(actions[:, None]))  # no dropout
             assert torch.autograd.grad(cost(actions[:, None]).sum(), actions)[0].isfinite().all()
 
-    training.method.planner = Given(look=look)
+    training.method.corrector.planner = Given(look=look)
     batch, features, expert = step_of(training)
     training.method.windows(expert, batch, features, 0)
     assert seen
@@ -219,7 +219,7 @@ def test_the_model_is_put_back_even_if_planning_fails(online):
     training = online()
     training.model.train()
     batch, features, expert = step_of(training)
-    training.method.planner = Given(torch.full((4, 5, 10), float("nan")))
+    training.method.corrector.planner = Given(torch.full((4, 5, 10), float("nan")))
     with pytest.raises(ValueError, match=r"actions must be numbers, got NaN \(did the planner diverge\?\)"):
         training.method.windows(expert, batch, features, 0)
     assert training.model.predictor.training
@@ -230,7 +230,7 @@ def test_the_model_is_put_back_even_if_planning_fails(online):
 def test_a_diverging_plan_stops_training_before_the_update(online):
     training = online()
     before = weights(training.model)
-    training.method.planner = Given(torch.full((4, 5, 10), float("nan")))
+    training.method.corrector.planner = Given(torch.full((4, 5, 10), float("nan")))
     with pytest.raises(ValueError, match=r"got NaN"):
         training.fit()
     assert not changed(before, weights(training.model))
@@ -266,8 +266,8 @@ def test_a_closed_loop_is_carried_out_as_in_an_evaluation(online, images, tasks)
     training = online(*options, "method.planner.n_taken_actions=2", f"method.tasks={tasks}", images=images)
     method, env = training.method, training.method.context.env
     batch, features, _ = step_of(training)
-    ran, run = [], method.loop.run
-    method.loop.run = lambda task, episodes, after: (run(task, episodes, after), ran.append((task, episodes)))
+    ran, run = [], method.corrector.loop.run
+    method.corrector.loop.run = lambda task, episodes, after: (run(task, episodes, after), ran.append((task, episodes)))
     parts = method.correct(batch, features)
     task, episodes = ran[0]
     normalizer = training.observer.normalizer
@@ -290,14 +290,14 @@ def test_a_closed_loop_is_carried_out_as_in_an_evaluation(online, images, tasks)
 
 def test_what_a_solved_episode_does_no_more_is_not_trained_on(online):
     training = online(*CLOSED[:1], "method.planner.max_iter=3", "method.planner.sub_planner.opt_steps=1")
-    method, run = training.method, training.method.loop.run
+    method, run = training.method, training.method.corrector.loop.run
     batch, features, _ = step_of(training)
 
     def solve_some(task, episodes, after):
         run(task, episodes, after)
         episodes.solved_at[:] = torch.tensor([0, 1, 1, 2])
 
-    method.loop.run = solve_some
+    method.corrector.loop.run = solve_some
     assert [part.actions.shape[:2] for part in method.correct(batch, features)] == [(2, 5), (1, 10), (1, 15)]
 
 
@@ -382,7 +382,7 @@ def test_replay_from_the_whole_memory_reaches_all_of_it(online):
 
 def test_random_tasks_are_those_of_an_evaluation_in_the_layouts_of_the_batch(online, monkeypatch):
     training = online("method.tasks=random_state", "method.replay_capacity=8")
-    method, env = training.method, training.method._simulator
+    method, env = training.method, training.method.corrector._simulator
     batch, features, _ = step_of(training)
     asked, original = [], env.sample_start_goal
     monkeypatch.setattr(
@@ -390,7 +390,7 @@ def test_random_tasks_are_those_of_an_evaluation_in_the_layouts_of_the_batch(onl
     )
     costs = []
     for _ in range(2):
-        method.planner = Given()
+        method.corrector.planner = Given()
         [corrected] = method.correct(batch, features)
         costs.append(method.planner.asked[0])
         seeds, layouts = asked[-1]
@@ -419,7 +419,7 @@ def test_each_frame_is_encoded_once(online):
     training = online(images=True)
     encoded = []
     training.model.encoder.register_forward_hook(lambda module, given, found: encoded.append(given[0].flatten(0, -4)))
-    training.method.planner = GDPlanner(opt_steps=3)
+    training.method.corrector.planner = GDPlanner(opt_steps=3)
     training._train_step(training.train_data.__getitems__(range(4)))
     assert sum(len(frames) for frames in encoded) == 4 * 6 + 4 * 6  # the batch's, the simulator's; planning none
     assert {frames.dtype for frames in encoded} == {torch.uint8}
@@ -428,8 +428,8 @@ def test_each_frame_is_encoded_once(online):
 @pytest.mark.parametrize("images", [False, True])
 def test_only_frames_that_the_model_sees_are_drawn(online, images, monkeypatch):
     training = online(images=images)
-    drawn, render = [], training.method._simulator.render
-    monkeypatch.setattr(training.method._simulator, "render", lambda: drawn.append(render()) or drawn[-1])
+    drawn, render = [], training.method.corrector._simulator.render
+    monkeypatch.setattr(training.method.corrector._simulator, "render", lambda: drawn.append(render()) or drawn[-1])
     training._train_step(training.train_data.__getitems__(range(4)))
     assert sum(len(frames) for frames in drawn) == (4 * 6 if images else 0)  # of 26 states each
 
@@ -457,7 +457,7 @@ def test_what_a_refresh_shows_is_learnt_from_the_next_batch_on(online):
 
 def test_the_simulator_plays_while_the_batch_trains(online, monkeypatch):
     training = online(*OVERLAPPING)
-    env, training_began = training.method._simulator, threading.Event()
+    env, training_began = training.method.corrector._simulator, threading.Event()
     rollout, losses = env.rollout, training.method.loss
     monkeypatch.setattr(env, "rollout", lambda *given: training_began.wait(60) and rollout(*given))
     monkeypatch.setattr(training.method, "loss", lambda windows: training_began.set() or losses(windows))
@@ -470,11 +470,11 @@ def test_overlapping_depends_on_no_timing(tmp_path, monkeypatch, seconds):
     """``None`` plays before the batch trains, in the same thread."""
     reference = run(tmp_path / "overlapping", *ONLINE, *OVERLAPPING)
     playing = build(tmp_path / "other", *ONLINE, *OVERLAPPING)
-    method, simulate_plans = playing.method, playing.method._simulate
+    method, simulate_plans = playing.method, playing.method.corrector.play
     if seconds is None:
         monkeypatch.setattr(method._thread, "submit", lambda play, *given: _done(play(*given)))
     else:
-        monkeypatch.setattr(method, "_simulate", lambda *given: time.sleep(seconds) or simulate_plans(*given))
+        monkeypatch.setattr(method.corrector, "play", lambda *given: time.sleep(seconds) or simulate_plans(*given))
     playing.fit()
     assert without_times(playing.folder / "logs.json") == without_times(reference.folder / "logs.json")
     assert not changed(weights(playing.model), weights(reference.model))
@@ -525,14 +525,14 @@ def test_online_and_adversarial_compose(online, tmp_path):
         """Corrected trajectories, perturbed too."""
 
     training = online()
-    method = Both(planner=Given(), objective=training.method.objective, visual_eps_factor=0.5)
-    method.setup(TrainingContext(training.model, training.observer, training.method._simulator, 5, 0, tmp_path / "b"))
+    method = Both(planner=Given(), objective=training.method.corrector.objective, visual_eps_factor=0.5)
+    method.setup(TrainingContext(training.model, training.observer, training.method.corrector._simulator, 5, 0, tmp_path / "b"))
     batch, features, expert = step_of(training)
     windows = method.windows(expert, batch, features, 0)
     assert len(windows.actions) == 2 * len(expert.actions)
     assert method.loss(windows).total > Method.loss(method, windows).total
-    again = Both(planner=Given(), objective=training.method.objective, visual_eps_factor=0.5)
-    again.setup(TrainingContext(training.model, training.observer, training.method._simulator, 5, 3, tmp_path / "b"))
+    again = Both(planner=Given(), objective=training.method.corrector.objective, visual_eps_factor=0.5)
+    again.setup(TrainingContext(training.model, training.observer, training.method.corrector._simulator, 5, 3, tmp_path / "b"))
     again.load_state_dict(method.state_dict())
     one, two = (each.windows(expert, batch, features, 1) for each in (method, again))
     assert torch.equal(one.actions, two.actions)
@@ -571,7 +571,7 @@ def test_the_plan_is_better_than_its_start_under_the_model(online):
             plans.append((cost(actions_init[:, None]), plan.cost))
             return plan
 
-    training.method.planner = Noting(opt_steps=20, lr=planner.descent.lr, action_noise=planner.descent.action_noise)
+    training.method.corrector.planner = Noting(opt_steps=20, lr=planner.descent.lr, action_noise=planner.descent.action_noise)
     batch, features, expert = step_of(training)
     training.method.windows(expert, batch, features, 0)
     before, after = plans[0]
