@@ -80,13 +80,13 @@ def test_the_layouts_of_the_batch_reach_the_simulator(online):
     samples = torch.tensor([0, 11, 22, 33])  # of four trajectories
     batch = training.train_data.__getitems__(samples)
     assert len(batch.layouts["fix_wall_location"].unique()) > 1 and len(batch.layouts["fix_door_location"].unique()) > 1
-    told, original = [], training.method.corrector._simulator.reset
+    told, original = [], training.method.context.env.reset
 
     def noting(seeds, states, layouts=None):
         told.append(layouts)
         return original(seeds, states, layouts)
 
-    training.method.corrector._simulator.reset = noting
+    training.method.context.env.reset = noting
     training.method.corrector.planner = Given(batch.actions[:, :5])
     [corrected] = training.method.correct(batch, training.features(batch))
     assert len(told) == 1
@@ -106,7 +106,7 @@ def test_no_window_mixes_and_every_one_is_a_transition_of_the_simulator(online, 
         assert torch.equal(getattr(joined.target, part)[:count], getattr(expert.target, part))
     assert torch.equal(joined.actions[:count], expert.actions)
     assert len(joined.actions) == count + 4 * per_trajectory  # all windows of the slot, in order
-    normalizer, env = training.observer.normalizer, training.method.corrector._simulator
+    normalizer, env = training.observer.normalizer, training.method.context.env
 
     def raw_states(visual):  # (W, 1, D), what encoder=state shows
         return (visual[:, 0] * normalizer.state_std + normalizer.state_mean).double()
@@ -168,7 +168,7 @@ def test_simulated_proprio_is_in_the_units_of_the_data_set(online):
     entry, normalizer = training.method.memory.entries(0)[0], training.observer.normalizer
     torch.testing.assert_close(entry.proprio[:, 0], batch.proprio[:, 0])
     raw = normalizer.actions_to_raw(entry.actions)
-    states = simulate(training.method.corrector._simulator, [0] * 4, batch.states[:, 0], raw, batch.layouts).states[:, ::5]
+    states = simulate(training.method.context.env, [0] * 4, batch.states[:, 0], raw, batch.layouts).states[:, ::5]
     expected = (states.float() - normalizer.proprio_mean) / normalizer.proprio_std
     torch.testing.assert_close(entry.proprio, expected, rtol=1e-4, atol=1e-4)
 
@@ -382,7 +382,7 @@ def test_replay_from_the_whole_memory_reaches_all_of_it(online):
 
 def test_random_tasks_are_those_of_an_evaluation_in_the_layouts_of_the_batch(online, monkeypatch):
     training = online("method.tasks=random_state", "method.replay_capacity=8")
-    method, env = training.method, training.method.corrector._simulator
+    method, env = training.method, training.method.context.env
     batch, features, _ = step_of(training)
     asked, original = [], env.sample_start_goal
     monkeypatch.setattr(
@@ -428,8 +428,8 @@ def test_each_frame_is_encoded_once(online):
 @pytest.mark.parametrize("images", [False, True])
 def test_only_frames_that_the_model_sees_are_drawn(online, images, monkeypatch):
     training = online(images=images)
-    drawn, render = [], training.method.corrector._simulator.render
-    monkeypatch.setattr(training.method.corrector._simulator, "render", lambda: drawn.append(render()) or drawn[-1])
+    drawn, render = [], training.method.context.env.render
+    monkeypatch.setattr(training.method.context.env, "render", lambda: drawn.append(render()) or drawn[-1])
     training._train_step(training.train_data.__getitems__(range(4)))
     assert sum(len(frames) for frames in drawn) == (4 * 6 if images else 0)  # of 26 states each
 
@@ -457,7 +457,7 @@ def test_what_a_refresh_shows_is_learnt_from_the_next_batch_on(online):
 
 def test_the_simulator_plays_while_the_batch_trains(online, monkeypatch):
     training = online(*OVERLAPPING)
-    env, training_began = training.method.corrector._simulator, threading.Event()
+    env, training_began = training.method.context.env, threading.Event()
     rollout, losses = env.rollout, training.method.loss
     monkeypatch.setattr(env, "rollout", lambda *given: training_began.wait(60) and rollout(*given))
     monkeypatch.setattr(training.method, "loss", lambda windows: training_began.set() or losses(windows))
@@ -526,13 +526,13 @@ def test_online_and_adversarial_compose(online, tmp_path):
 
     training = online()
     method = Both(planner=Given(), objective=training.method.corrector.objective, visual_eps_factor=0.5)
-    method.setup(TrainingContext(training.model, training.observer, training.method.corrector._simulator, 5, 0, tmp_path / "b"))
+    method.setup(TrainingContext(training.model, training.observer, training.method.context.env, 5, 0, tmp_path / "b"))
     batch, features, expert = step_of(training)
     windows = method.windows(expert, batch, features, 0)
     assert len(windows.actions) == 2 * len(expert.actions)
     assert method.loss(windows).total > Method.loss(method, windows).total
     again = Both(planner=Given(), objective=training.method.corrector.objective, visual_eps_factor=0.5)
-    again.setup(TrainingContext(training.model, training.observer, training.method.corrector._simulator, 5, 3, tmp_path / "b"))
+    again.setup(TrainingContext(training.model, training.observer, training.method.context.env, 5, 3, tmp_path / "b"))
     again.load_state_dict(method.state_dict())
     one, two = (each.windows(expert, batch, features, 1) for each in (method, again))
     assert torch.equal(one.actions, two.actions)
@@ -571,7 +571,9 @@ def test_the_plan_is_better_than_its_start_under_the_model(online):
             plans.append((cost(actions_init[:, None]), plan.cost))
             return plan
 
-    training.method.corrector.planner = Noting(opt_steps=20, lr=planner.descent.lr, action_noise=planner.descent.action_noise)
+    training.method.corrector.planner = Noting(
+        opt_steps=20, lr=planner.descent.lr, action_noise=planner.descent.action_noise
+    )
     batch, features, expert = step_of(training)
     training.method.windows(expert, batch, features, 0)
     before, after = plans[0]
