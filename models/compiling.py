@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import sysconfig
+from pathlib import Path
 
 import torch
 
@@ -24,19 +26,25 @@ def compiles(choice: bool | str, device: torch.device, key: str) -> bool:
     """
     if choice not in (True, False, AUTO):
         raise ValueError(f"{key} must be true, false or auto, got {choice!r}")
-    return device.type == "cuda" and _finds_a_c_compiler() if choice == AUTO else bool(choice)
+    return device.type == "cuda" and what_triton_lacks() is None if choice == AUTO else bool(choice)
 
 
-def runs_triton(device: torch.device) -> bool:
-    """Whether kernels of ``models/kernels`` can be built for ``device``: an NVIDIA GPU from Ampere on."""
-    if device.type != "cuda" or importlib.util.find_spec("triton") is None or not _finds_a_c_compiler():
+def runs_kernels(device: torch.device) -> bool:
+    """Whether those of ``models/kernels`` can be built for ``device``: an NVIDIA GPU from Ampere on."""
+    if device.type != "cuda" or torch.version.hip is not None or what_triton_lacks() is not None:
         return False
     return torch.cuda.get_device_capability(device) >= FIRST_WITH_BF16
 
 
-def _finds_a_c_compiler() -> bool:
-    """Triton builds the code that launches a kernel with it."""
-    return bool(os.environ.get("CC")) or any(shutil.which(name) for name in ("gcc", "clang", "cc"))
+def what_triton_lacks() -> str | None:
+    """What it would need to build the code that launches a kernel, and how to get it; None if all is there."""
+    if importlib.util.find_spec("triton") is None:
+        return "Triton (it comes with torch's CUDA builds)"
+    if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+        return "a C compiler (on Debian and Ubuntu: apt-get install gcc)"
+    if not Path(sysconfig.get_paths()["include"], "Python.h").exists():
+        return "Python's headers (on Debian and Ubuntu: apt-get install python3-dev)"
+    return None
 
 
 def compile_in_place(network: Predictor | Encoder) -> None:

@@ -66,11 +66,11 @@ class Imagination:
         memory: Memory | None = None
         for step in range(actions.shape[1]):
             newest, memory = self._step(frames, memory, episode, last=step + 1 == actions.shape[1])
-            predicted.append(newest)
+            predicted = [newest] if only_last else [*predicted, newest]
             action = embedded[:, step + 1 : step + 2]
             if action.shape[1]:
                 frames.append(self._seen_again(newest, action))
-        return layout.split(predicted[-1] if only_last else torch.cat(predicted, 1))
+        return layout.split(newest if only_last else torch.cat(predicted, 1))
 
     def _step(
         self, frames: list[Tensor], memory: Memory | None, episode: Tensor | None, last: bool

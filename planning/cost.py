@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -30,7 +31,8 @@ def check_budget(gigabytes: MemoryBudget) -> None:
     Raises:
         ValueError: If it is neither a positive number nor "auto".
     """
-    if gigabytes != AUTO and (isinstance(gigabytes, str) or not gigabytes > 0):
+    number = isinstance(gigabytes, int | float) and not isinstance(gigabytes, bool)
+    if gigabytes != AUTO and not (number and 0 < gigabytes < math.inf):  # type: ignore[operator]  # a number
         raise ValueError(f"memory_budget_gb must be > 0 or auto, got {gigabytes}")
 
 
@@ -110,7 +112,7 @@ class LatentGoalCost:
     def _rows(self, actions: Tensor, first: int, n: int) -> Tensor:
         """Cost of the rows ``first`` ... of the flattened (B * N) batch."""
         episode = torch.arange(first, first + actions.shape[0], device=actions.device) // n
-        if self.objective.mode == "last":
+        if self.objective.sees_only_last:
             cost = self.objective(self._imagine(actions, episode, only_last=True), self.goal[episode])
         else:
             cost = self.objective(self._rollout(actions, first, n), self.goal[episode])

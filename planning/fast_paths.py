@@ -8,7 +8,7 @@ import logging
 import torch
 from torch import nn
 
-from models.compiling import AUTO, compile_in_place, compiles, runs_triton
+from models.compiling import AUTO, compile_in_place, compiles, runs_kernels, what_triton_lacks
 from models.linear import ALIGNED, PreparedLinear
 from models.parts import Predictor
 from models.vit import Transformer
@@ -27,7 +27,7 @@ class FastPaths:
         prepare_weights: under autocast, keep the predictor's weights in the type that products are computed in.
         pad_widths: with that, pad widths to a multiple of 8; "auto" does so on a GPU, where it decides about kernels.
         kernels: with prepared weights on a GPU, the predictor's transformer out of our own kernels, see
-            ``models/fused_vit.py``; "auto" is true where Triton is installed.
+            ``models/fused_vit.py``; "auto" is true where that can be.
         compile: the predictor by ``torch.compile``, which takes a minute, once per machine; "auto" does so on a GPU for
             what ``kernels`` leaves: other predictors, and float32.
         capture: a gradient step as one CUDA graph, without a GPU nothing; "auto" is true.
@@ -87,6 +87,8 @@ class FastPaths:
         if dtype is None and self.pad_widths is True:
             raise ValueError("speed.pad_widths=true acts on weights in bf16 only: set precision=bf16, or auto")
         fused = self._fuses(predictor, dtype, device)
+        if device.type == "cuda" and self.kernels == AUTO and not fused and (lacking := what_triton_lacks()):
+            log.warning("planning is slower than it could be: the GPU's kernels cannot be built without %s", lacking)
         compiled = compiles(self.compile, device, "speed.compile") and not fused
         if dtype is None and not compiled:
             return prepared
@@ -106,13 +108,14 @@ class FastPaths:
         """
         if self.kernels is False or self.compile is True:
             return False
-        able = dtype is not None and runs_triton(device)
+        able = dtype is not None and any(isinstance(module, Transformer) for module in predictor.modules())
+        able = able and runs_kernels(device)
         if self.kernels is True and not able:
             raise ValueError(
-                "speed.kernels=true takes an NVIDIA GPU from Ampere on, precision=bf16, Triton and a C compiler; set "
-                "speed.kernels=auto"
+                "speed.kernels=true takes a transformer (not predictor=mlp), precision=bf16, an NVIDIA GPU from Ampere "
+                "on, Triton and a C compiler; set speed.kernels=auto"
             )
-        return able and any(isinstance(module, Transformer) for module in predictor.modules())
+        return able
 
     def _build(
         self,

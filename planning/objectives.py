@@ -35,9 +35,14 @@ class GoalDistance:
         self.mode, self.alpha = mode, alpha
         self.base = 2.0 if base is None else base
 
+    @property
+    def sees_only_last(self) -> bool:
+        """Whether it looks at the last frame of a rollout only, so that the others need not be brought."""
+        return self.mode == "last"
+
     def __call__(self, rollout: Latent, goal: Latent) -> Tensor:
         """Cost (B,) of ``rollout`` (B, T + 1), whose first frame is the present, towards ``goal`` (B, 1)."""
-        if self.mode == "last":
+        if self.sees_only_last:
             rollout = rollout[:, -1:]
         # mean over features last, so that each frame keeps its own value until it is weighted
         visual = (_wide(rollout.visual) - goal.visual).square().mean((2, 3))

@@ -47,13 +47,15 @@ def latent_of(*leading: int, model: WorldModel, seed: int = 0) -> Latent:
     return Latent(visual, numbers(*leading, layout.proprio_dim, seed=seed + 1000))
 
 
-def bare_model(num_hist: int = 3, concat_dim: int = 1, repeats: tuple[int, int] = (1, 1), seed: int = 0) -> WorldModel:
+def bare_model(
+    num_hist: int = 3, concat_dim: int = 1, repeats: tuple[int, int] = (1, 1), seed: int = 0, dim_head: int = 8
+) -> WorldModel:
     """A ViT world model over 3 patches in eval mode; its encoder is a stand-in, give it latents."""
     widths = (6, 6, 6) if concat_dim == 0 else (6, 2, 3)
     layout = TOKEN_LAYOUTS[concat_dim](3, *widths, *repeats)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        predictor = ViTPredictor(layout.tokens_per_frame, num_hist, layout.token_dim, 2, 2, 16, 8, dropout=0.5)
+        predictor = ViTPredictor(layout.tokens_per_frame, num_hist, layout.token_dim, 2, 2, 16, dim_head, dropout=0.5)
         proprio, action = ProprioceptiveEmbedding(2, widths[1]), ProprioceptiveEmbedding(4, widths[2])
     return WorldModel(StateEncoder(widths[0]), proprio, action, predictor, None, layout, num_hist).eval()
 

@@ -65,7 +65,7 @@ def build_trainer(config: Mapping[str, Any], explicit: Set[str], device: torch.d
     choose_dropout(model, fast=config["training"]["fast_dropout"])
     choose_padding(model, config["training"]["pad_widths"])
     if compiles(config["training"]["compile"], device, "training.compile") and model.predictor is not None:
-        log.info("training a compiled predictor: the first steps take longer (training.compile=false)")
+        log.info("training compiled networks: the first steps take longer (training.compile=false)")
         compile_in_place(model.predictor)
         compile_in_place(model.encoder)
     fused = config["training"]["fused_optimizers"]

@@ -20,6 +20,7 @@ from omegaconf import OmegaConf
 from packaging.requirements import Requirement
 
 from datasets.video import read_frames
+from models.compiling import what_triton_lacks
 from utils.machine import as_size, available_cores, available_memory, free_bytes
 from utils.pictures import write_mp4
 
@@ -91,11 +92,14 @@ def gpu() -> str:
 
 
 def compiler() -> str:
-    """What torch.compile calls: on by default on a GPU (training.compile, speed)."""
-    found = [path for path in map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++", "gcc")) if path]
+    """What builds kernels for a GPU, ours and torch.compile's, which are on by default there; and torch.compile's for a
+    CPU, where it is off.
+    """
+    if torch.cuda.is_available() and (lacking := what_triton_lacks()):
+        raise Missing("kernels cannot be built", f"training and planning are slower without {lacking}")
+    found = [path for path in map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++")) if path]
     if not found:
-        remedy = "apt-get install g++, or set training.compile=false and speed=plain"
-        raise Missing("none, which torch.compile needs", remedy, required=torch.cuda.is_available())
+        raise Missing("none", "speed.compile=true and training.compile=true on a CPU need it: apt-get install g++")
     return found[0]
 
 

@@ -20,7 +20,8 @@ from utils.runtime import describe_environment
 
 FILENAME = "run.json"
 RUNNING, FINISHED, FAILED, STOPPED = "running", "finished", "failed", "stopped"
-FREE = ("run_dir", "device", "num_threads", "memory_budget_gb", "disk_patience_minutes", "logger", "env.num_workers")
+FREE = ("run_dir", "device", "num_threads", "memory_budget_gb", "method.memory_budget_gb", "disk_patience_minutes",
+        "logger", "env.num_workers")  # fmt: skip
 """Settings that do not change what a run comes to, so that a finished one need not be run again for them."""
 
 

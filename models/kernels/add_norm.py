@@ -104,8 +104,10 @@ class _AddNorm(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, to_total: Tensor | None, to_normed: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, to_total: Tensor | None, to_normed: Tensor | None) -> tuple[Tensor | None, ...]:
         total, means, scales, weight = ctx.saved_tensors
+        if to_normed is None:  # only the sum was used
+            to_normed = total.new_zeros(*total.shape[:-1], ctx.sizes["normed_width"])
         rows, to_values = len(means), torch.empty_like(total)
         to_change = None if ctx.change_like is None else total.new_empty(ctx.change_like[0], dtype=ctx.change_like[1])
         _backward[(triton.cdiv(rows, ROWS),)](

@@ -19,7 +19,8 @@ from models.kernels import attention  # noqa: E402
 from models.kernels.add_norm import add_norm  # noqa: E402
 from models.kernels.gelu import gelu  # noqa: E402
 
-if DEVICE.type == "cpu" and tuple(map(int, triton.__version__.split(".")[:2])) < (3, 9) and np.__version__ > "2.4":
+OLD_TRITON = tuple(map(int, triton.__version__.split(".")[:2])) < (3, 9)
+if DEVICE.type == "cpu" and OLD_TRITON and np.lib.NumpyVersion(np.__version__) >= "2.4.0":
     pytest.skip("this Triton's interpreter does not know this NumPy", allow_module_level=True)
 
 
@@ -58,7 +59,16 @@ def test_attention_as_it_is_configured_survives_large_scores():
     assert torch.autograd.grad(found.sum(), qkv)[0].isfinite().all()
 
 
-@pytest.mark.parametrize("width, known", [(8, False), (16, True), (24, False), (64, True)])
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_more_heads_than_a_grid_s_other_axes_take():
+    qkv = drawn(4100, 16, 3 * 16 * 16)
+    query, key, value = qkv.float().unflatten(-1, (3, 16, 16)).permute(2, 0, 3, 1, 4)
+    expected = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+    agree(attention.attend(qkv, 16), expected, [qkv])
+
+
+@pytest.mark.parametrize("width, known", [(8, False), (16, True), (24, False), (64, True), (128, True), (256, False)])
 def test_widths_that_attention_knows(width, known):
     assert attention.takes_width(width) is known
 
@@ -75,6 +85,8 @@ def test_sum_and_norm(rows, adds):
     assert total.dtype == torch.float32 and normed.dtype == DTYPE
     assert not normed[:, 20:].any()
     agree(torch.cat([total, normed.float()], 1), torch.cat([plain_total, plain_normed], 1), inputs)
+    alone = add_norm(values, change if adds else None, weight, bias, 1e-5, DTYPE)[0]
+    agree(alone, plain_total, inputs)
     agree(add_norm(values, None, weight, bias, 1e-5, DTYPE)[1], F.layer_norm(values, (20,), weight, bias), [values])
 
 

@@ -73,9 +73,9 @@ def test_even_the_smallest_budget_makes_progress(model):
     assert make(model, memory_budget_gb=1e-12)(numbers(3, 2, 3, 4)).shape == (3, 2)
 
 
-@pytest.mark.parametrize("wrong", [0, -1.0, "plenty"])
+@pytest.mark.parametrize("wrong", [0, -1.0, "plenty", True, None, float("inf"), float("nan"), [4]])
 def test_a_budget_that_nothing_fits_is_refused(wrong):
-    with pytest.raises(ValueError, match=rf"memory_budget_gb must be > 0 or auto, got {wrong}"):
+    with pytest.raises(ValueError, match=r"memory_budget_gb must be > 0 or auto, got "):
         check_budget(wrong)
     check_budget("auto")
     check_budget(0.5)
@@ -84,7 +84,7 @@ def test_a_budget_that_nothing_fits_is_refused(wrong):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_gpu_gradients_may_take_a_quarter_of_its_memory(model):
-    cost = make(model.to("cuda"))
+    cost = make(model)
     cost.past_actions = cost.past_actions.to("cuda")
     quarter = torch.cuda.get_device_properties("cuda").total_memory // 4
     assert cost._budget(with_grad=True) == quarter

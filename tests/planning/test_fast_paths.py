@@ -160,14 +160,14 @@ def test_a_wrong_choice_is_named(settings, message):
 
 
 def test_kernels_are_refused_where_there_is_no_gpu_for_them(model):
-    with pytest.raises(ValueError, match=r"speed\.kernels=true takes an NVIDIA GPU"):
+    with pytest.raises(ValueError, match=r"speed\.kernels=true takes a transformer .*, an NVIDIA GPU"):
         prepared(only(prepare_weights=True, kernels=True), model, autocast=True)
 
 
 def test_kernels_take_the_transformer_s_place(model, monkeypatch):
     """As on a GPU, but for the arithmetic: tests/models/test_kernels.py is about that."""
     fused = pytest.importorskip("models.fused_vit")
-    monkeypatch.setattr("planning.fast_paths.runs_triton", lambda device: True)
+    monkeypatch.setattr("planning.fast_paths.runs_kernels", lambda device: True)
     for choice, taken in ((True, True), ("auto", True), (False, False)):
         fast = prepared(only(prepare_weights=True, kernels=choice), model, autocast=True)
         assert isinstance(fast.predictor.transformer, fused.FusedTransformer) is taken

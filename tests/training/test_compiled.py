@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from models.checkpoint import read_checkpoint
-from models.compiling import compiles, runs_triton
+from models.compiling import compiles, runs_kernels, what_triton_lacks
+from models.linear import Linear
+from tests.builders import near
 from tests.training.tiny import build, without_times
 
 BRIEF = ("training.epochs=1", "training.max_batches=3", "training.num_reconstruct_samples=0")
@@ -31,13 +33,46 @@ def test_a_compiled_predictor_trains_as_a_plain_one(tmp_path, method):
 
 def test_what_is_compiled_where_nothing_is_said(monkeypatch):
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    monkeypatch.setattr("models.compiling.what_triton_lacks", lambda: None)
     assert [compiles("auto", device, "training.compile") for device in (cpu, gpu)] == [False, True]
     assert [compiles(choice, cpu, "training.compile") for choice in (True, False)] == [True, False]
-    with monkeypatch.context() as patch:  # where nothing could build what a compiled network launches
-        patch.delenv("CC", raising=False)
-        patch.setenv("PATH", "")
-        assert not compiles("auto", gpu, "training.compile")
-        assert not runs_triton(gpu)
-    assert not runs_triton(cpu)
+    assert not runs_kernels(cpu)
     with pytest.raises(ValueError, match=r"training.compile must be true, false or auto, got 'always'"):
         compiles("always", gpu, "training.compile")
+
+
+def test_what_triton_lacks(monkeypatch, tmp_path):
+    """Without it nothing is compiled on a GPU unless that is asked for."""
+    gpu = torch.device("cuda")
+    with monkeypatch.context() as patch:
+        patch.setattr("sysconfig.get_paths", lambda: {"include": str(tmp_path)})
+        assert "python3-dev" in what_triton_lacks()
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", "")
+    assert "gcc" in what_triton_lacks()
+    assert not compiles("auto", gpu, "training.compile")
+    assert compiles(True, gpu, "training.compile")
+    assert not runs_kernels(gpu)
+
+
+@pytest.mark.parametrize("pads", ["true", "false"])
+def test_padding_reaches_the_layers_that_need_it(tmp_path, pads):
+    model = build(tmp_path, "predictor=vit", f"training.pad_widths={pads}").model
+    layers = [module for module in model.modules() if isinstance(module, Linear)]
+    needy = [layer for layer in layers if layer.in_features % 8 or layer.out_features % 8]
+    assert needy and [layer for layer in layers if layer.pads] == (needy if pads == "true" else [])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_padded_layers_multiply_as_they_did():
+    layer, values = Linear(404, 30, device="cuda"), torch.randn(50, 404, device="cuda")
+    found = []
+    for pads in (False, True):
+        layer.pads = pads
+        with torch.autocast("cuda", torch.bfloat16):
+            found.append(layer(values))
+        found.append(torch.autograd.grad(found[-1].float().square().sum(), layer.weight)[0])
+    assert found[2].shape == (50, 30) and found[2].dtype == torch.bfloat16
+    near(found[2].float(), found[0].float(), 0.01)
+    near(found[3], found[1], 0.01)

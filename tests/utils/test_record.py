@@ -18,6 +18,8 @@ def test_a_finished_run_is_one_with_these_settings_wherever_it_ran(tmp_path):
     assert is_finished(record, CONFIG | {"device": "cuda", "run_dir": "elsewhere"})
     assert not is_finished(record, CONFIG | {"training": {"seed": 2}})
     assert not is_finished(None, CONFIG)
+    before, now = ({"method": {"memory_budget_gb": budget}} for budget in (4.0, "auto"))
+    assert is_finished(finished(tmp_path / "online", before), now)
 
 
 def test_every_attempt_is_kept(tmp_path):
