@@ -145,7 +145,7 @@ def check_speed(group, option, tmp_path):
     speed = instantiate(composed(f"speed={option}", name="plan_wall", run_dir="r", ckpt_path="c")["speed"])
     assert isinstance(speed, FastPaths)
     online = composed("method=online", f"speed@method.speed={option}", run_dir="r")
-    assert vars(instantiate(online["method"]).speed) == vars(speed)
+    assert vars(instantiate(online["method"]).corrector.speed) == vars(speed)
 
 
 def check_logger(group, option, tmp_path):

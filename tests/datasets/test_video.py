@@ -177,6 +177,16 @@ def test_missing_files_frames_and_videos_are_explained(tmp_path):
         video_size(path)
 
 
+@pytest.fixture
+def one_thread():
+    """Of torch: beside other programs a second one would be waited for, and waiting counts as work."""
+    number = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(number)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_a_sample_is_read_much_faster_than_an_episode(tmp_path):
     path = tmp_path / "episode_000.mp4"
     write_video(path, moving_picture(246, 224), g="10", crf="18", x264="bframes=4:b-adapt=0:b-pyramid=none:scenecut=0")
