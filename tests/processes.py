@@ -31,6 +31,8 @@ class Processes:
         Raises:
             AssertionError: With the traceback of the first process that failed, or if they take too long.
         """
+        if not all(process.is_alive() for process in self._running):  # another test may end what it finds running
+            self.close()
         if not self._running:
             self._start()
         for pipe in self._pipes:
