@@ -122,11 +122,11 @@ def measure(case: Case, device: torch.device, pace: Pace, ceilings: dict[torch.d
     if case.dtype not in known:
         known[case.dtype] = Ceiling(device, case.dtype)
     with case.build() as work:
-        before, begin = known[case.dtype].measure(), time.perf_counter()
+        begin = time.perf_counter()
         executed, peak = _counted(work, device)
         first = time.perf_counter() - begin
         if device.type == "cuda" and first > LONG:
-            return _timing(case, work, executed, peak, {}, [_Repeat(first, before, {})])
+            return _timing(case, work, executed, peak, {}, [_Repeat(first, known[case.dtype].measure(), {})])
         ways = dict(work.plain()) if work.plain is not None and pace.plain else {}
         plain_peaks = {name: peak_gb(way, device) for name, way in ways.items()}
         repeats = list(_repeats(work.run, ways, device, pace, known[case.dtype]))

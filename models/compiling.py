@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import shutil
@@ -36,6 +37,7 @@ def runs_kernels(device: torch.device) -> bool:
     return torch.cuda.get_device_capability(device) >= FIRST_WITH_BF16
 
 
+@functools.cache  # every plan asks, and it looks at files
 def what_triton_lacks() -> str | None:
     """What it would need to build the code that launches a kernel, and how to get it; None if all is there."""
     if importlib.util.find_spec("triton") is None:

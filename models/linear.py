@@ -23,12 +23,12 @@ class Linear(nn.Linear):
     def forward(self, values: Tensor, rows: slice | None = None) -> Tensor:
         """(..., in_features) -> (..., number of ``rows``), all outputs if none are named."""
         if self.pads and rows is None and values.is_cuda and torch.is_autocast_enabled("cuda"):
-            return self.padded(values, torch.get_autocast_dtype("cuda"))
+            return self.forward_padded(values, torch.get_autocast_dtype("cuda"))
         if rows is None:
             return linear(values, self.weight, self.bias)
         return linear(values, self.weight[rows], None if self.bias is None else self.bias[rows])
 
-    def padded(self, values: Tensor, dtype: torch.dtype) -> Tensor:
+    def forward_padded(self, values: Tensor, dtype: torch.dtype) -> Tensor:
         """As ``forward``, multiplied in ``dtype`` with zeros added to widths that are no multiple of 8."""
         wider, taller = -self.in_features % ALIGNED, -self.out_features % ALIGNED
         weight = F.pad(self.weight.to(dtype), (0, wider, 0, taller))

@@ -10,6 +10,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from models.compiling import AUTO
 from models.imagination import Imagination
 from models.latent import Latent, cat_latents
 from models.rollout_type import ROLLOUT_TYPES, RolloutType
@@ -22,7 +23,6 @@ CPU_MIN_ROWS = 8  # but not so small that matrix products become thin
 GPU_SHARE = 0.25  # of a GPU's memory, for the activations that a gradient needs
 ENOUGH_GB = 4.0  # without gradients, larger chunks are no faster
 MemoryBudget = float | str
-AUTO: MemoryBudget = "auto"
 
 
 def check_budget(gigabytes: MemoryBudget) -> None:
@@ -91,7 +91,8 @@ class LatentGoalCost:
         """The present and the T latents (B, T + 1) that follow from ``actions`` (B, T, A); no gradients."""
         with torch.no_grad():
             rows = self._rows_at_a_time(actions.shape[1], with_grad=False)
-            chunks = [self._rollout(actions[i : i + rows], i, 1) for i in range(0, actions.shape[0], rows)]
+            everyone = self._episodes(actions, 0, 1)
+            chunks = [self._rollout(*part) for part in zip(actions.split(rows), everyone.split(rows), strict=True)]
         return cat_latents(chunks, 0)
 
     def _rows_at_a_time(self, num_steps: int, with_grad: bool) -> int:
@@ -111,17 +112,18 @@ class LatentGoalCost:
 
     def _rows(self, actions: Tensor, first: int, n: int) -> Tensor:
         """Cost of the rows ``first`` ... of the flattened (B * N) batch."""
-        episode = torch.arange(first, first + actions.shape[0], device=actions.device) // n
-        if self.objective.sees_only_last:
-            cost = self.objective(self._imagine(actions, episode, only_last=True), self.goal[episode])
-        else:
-            cost = self.objective(self._rollout(actions, first, n), self.goal[episode])
+        episode = self._episodes(actions, first, n)
+        only_last = self.objective.sees_only_last
+        rollout = self._imagine(actions, episode, only_last) if only_last else self._rollout(actions, episode)
+        cost = self.objective(rollout, self.goal[episode])
         if self.progress is not None and not (actions.is_cuda and torch.cuda.is_current_stream_capturing()):
             self.progress(actions.shape[0])
         return cost
 
-    def _rollout(self, actions: Tensor, first: int, n: int) -> Latent:
-        episode = torch.arange(first, first + actions.shape[0], device=actions.device) // n
+    def _episodes(self, actions: Tensor, first: int, n: int) -> Tensor:
+        return torch.arange(first, first + actions.shape[0], device=actions.device) // n
+
+    def _rollout(self, actions: Tensor, episode: Tensor) -> Latent:
         present = self.context[:, self.context.num_frames - 1 :][episode]
         return cat_latents([present, self._imagine(actions, episode)], 1)
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import functools
 import logging
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -17,6 +20,7 @@ from models.world_model import WorldModel
 log = logging.getLogger(__name__)
 
 Choice = bool | str
+M = TypeVar("M", bound=nn.Module)
 
 
 class FastPaths:
@@ -88,7 +92,7 @@ class FastPaths:
             raise ValueError("speed.pad_widths=true acts on weights in bf16 only: set precision=bf16, or auto")
         fused = self._fuses(predictor, dtype, device)
         if device.type == "cuda" and self.kernels == AUTO and not fused and (lacking := what_triton_lacks()):
-            log.warning("planning is slower than it could be: the GPU's kernels cannot be built without %s", lacking)
+            _warn_of(lacking)
         compiled = compiles(self.compile, device, "speed.compile") and not fused
         if dtype is None and not compiled:
             return prepared
@@ -128,21 +132,28 @@ class FastPaths:
         built = copy.deepcopy(predictor).eval().requires_grad_(False)
         if dtype is not None:
             pads = device.type == "cuda" if self.pad_widths == AUTO else self.pad_widths
-            for module in list(built.modules()):
-                for name, child in module.named_children():
-                    if isinstance(child, nn.Linear):
-                        setattr(module, name, PreparedLinear(child, dtype, ALIGNED if pads else 1))
+            replace_in(built, nn.Linear, lambda linear: PreparedLinear(linear, dtype, ALIGNED if pads else 1))
         if fused:
             from models.fused_vit import FusedTransformer  # Triton is only there with CUDA builds of torch
 
-            for module in list(built.modules()):
-                for name, child in module.named_children():
-                    if isinstance(child, Transformer):
-                        setattr(module, name, FusedTransformer(child))
+            replace_in(built, Transformer, FusedTransformer)
         if compiled:
             log.info("planning through a compiled predictor: the first steps take longer (speed.compile=false)")
             compile_in_place(built)
         return built
+
+
+def replace_in(model: nn.Module, kind: type[M], make: Callable[[M], nn.Module]) -> None:
+    """Put ``make(module)`` in the place of every module of a ``kind`` within ``model``."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, kind):
+                setattr(module, name, make(child))
+
+
+@functools.cache  # once: every plan comes by
+def _warn_of(lacking: str) -> None:
+    log.warning("planning is slower than it could be: the GPU's kernels cannot be built without %s", lacking)
 
 
 @torch.no_grad()

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from envs.base import VectorEnv
+from models.compiling import AUTO
 from models.latent import Latent, cat_latents
 from models.world_model import WorldModel
-from planning.cost import AUTO, LatentGoalCost, MemoryBudget
+from planning.cost import LatentGoalCost, MemoryBudget
 from planning.episodes import Episodes
 from planning.fast_paths import FastPaths
 from planning.film import Film

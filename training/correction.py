@@ -10,9 +10,10 @@ from torch import Tensor
 
 from datasets.batch import Batch
 from envs.base import Trajectory, VectorEnv, simulate
+from models.compiling import AUTO
 from models.latent import Latent
 from models.world_model import planning_mode
-from planning.cost import AUTO, LatentGoalCost, MemoryBudget, check_budget
+from planning.cost import LatentGoalCost, MemoryBudget, check_budget
 from planning.fast_paths import FastPaths
 from planning.goals import Problem
 from planning.mpc import MPCController, PlanningTask

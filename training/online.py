@@ -11,8 +11,9 @@ from torch import Tensor
 
 from datasets.batch import Batch
 from envs.base import Trajectory
+from models.compiling import AUTO
 from models.world_model import Windows
-from planning.cost import AUTO, MemoryBudget
+from planning.cost import MemoryBudget
 from planning.fast_paths import FastPaths
 from planning.mpc import MPCController
 from planning.objectives import GoalDistance
@@ -131,10 +132,10 @@ class Online(Method):
         """The expert windows and as many corrected ones, where the memory has them."""
         slot = position // self.frequency
         if position % self.frequency == 0:
-            planned = self._plan(batch, features)
             if self._thread is None:
-                self._keep(slot, self.corrector.encode(planned, self.corrector.play(batch, planned)))
+                self._keep(slot, self.correct(batch, features))
             else:
+                planned = self._plan(batch, features)
                 self._playing = slot, planned, self._thread.submit(self.corrector.play, batch, planned)
         corrected = self._draw(slot if self.sampling == "slot" else None, numbering(expert)[1])
         return expert if corrected is None else cat_windows(expert, corrected)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from models.linear import PreparedLinear
 from models.vit import ViTPredictor
+from planning.fast_paths import replace_in
 from tests.builders import near
 
 triton = pytest.importorskip("triton")
@@ -106,10 +107,7 @@ def predictors(dim_head, pads):
         num_patches=9, num_frames=3, dim=20, depth=2, heads=2, mlp_dim=30, dim_head=dim_head, dropout=0.1
     )
     plain = plain.to(DEVICE).eval().requires_grad_(False)
-    for module in list(plain.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, torch.nn.Linear):
-                setattr(module, name, PreparedLinear(child, DTYPE, 8 if pads else 1))
+    replace_in(plain, torch.nn.Linear, lambda linear: PreparedLinear(linear, DTYPE, 8 if pads else 1))
     fused = ViTPredictor.__new__(ViTPredictor)
     fused.__dict__ = {**plain.__dict__, "_modules": dict(plain._modules)}
     fused.transformer = FusedTransformer(plain.transformer)

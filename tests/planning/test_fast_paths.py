@@ -97,7 +97,7 @@ def test_what_trains_can_be_padded_too():
             layer.weight.copy_(torch.arange(45).reshape(9, 5) % 7 - 3)
             layer.bias.copy_(torch.arange(9) - 4)
         inputs = values.clone().requires_grad_()
-        outputs = layer.padded(inputs, torch.float32) if padded else layer(inputs)
+        outputs = layer.forward_padded(inputs, torch.float32) if padded else layer(inputs)
         found.append([outputs, *torch.autograd.grad(outputs.square().sum(), [inputs, layer.weight, layer.bias])])
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
     model = torch.nn.Sequential(Linear(5, 9), Linear(8, 16), torch.nn.Linear(5, 9))

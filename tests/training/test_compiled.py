@@ -41,12 +41,21 @@ def test_what_is_compiled_where_nothing_is_said(monkeypatch):
         compiles("always", gpu, "training.compile")
 
 
-def test_what_triton_lacks(monkeypatch, tmp_path):
+@pytest.fixture
+def asked_anew():
+    """What Triton lacks is looked up once per process."""
+    what_triton_lacks.cache_clear()
+    yield what_triton_lacks.cache_clear
+    what_triton_lacks.cache_clear()
+
+
+def test_what_triton_lacks(monkeypatch, tmp_path, asked_anew):
     """Without it nothing is compiled on a GPU unless that is asked for."""
     gpu = torch.device("cuda")
     with monkeypatch.context() as patch:
         patch.setattr("sysconfig.get_paths", lambda: {"include": str(tmp_path)})
         assert "python3-dev" in what_triton_lacks()
+    asked_anew()
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("PATH", "")
     assert "gcc" in what_triton_lacks()
