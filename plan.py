@@ -13,6 +13,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from models.cpu_kernels.build import choose_kernels
 from models.product import choose_library
 from planning.evaluation import STATE, Evaluation
 from utils.cli import check_types, one_line_errors, plain
@@ -75,6 +76,7 @@ def plan(config: Mapping[str, Any]) -> dict[str, Any]:
     device = runtime.pick_device(config["device"])
     runtime.set_threads(config["num_threads"])
     choose_library(config["cpu_products"])
+    choose_kernels(config["cpu_kernels"])
     with runtime.autocast(config["precision"], device, keeps_casts=False):
         evaluation = Evaluation.prepare(config, device)
         sync_files(evaluation.folder / ".hydra")  # resume= reads the command there, after a power loss too

@@ -15,6 +15,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from models.cpu_kernels.build import choose_kernels
 from models.product import choose_library
 from training.assemble import build_trainer
 from training.dry_run import dry_run
@@ -106,6 +107,7 @@ def _prepared_device(config: Mapping[str, Any]) -> torch.device:
     device = runtime.pick_device(config["device"])
     runtime.set_threads(config["num_threads"])
     choose_library(config["cpu_products"])
+    choose_kernels(config["cpu_kernels"])
     runtime.autocast(config["precision"], device)  # refuses what it does not know
     return device
 

@@ -28,6 +28,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from models.cpu_kernels.attention import Executed
 from models.dinov2 import DinoV2Encoder
 from models.parts import Decoder, Encoder, Predictor
 from models.product import ONEDNN_LINEAR
@@ -156,14 +157,26 @@ def _decoder(decoder: Decoder, patches: int) -> float:
 def counted(module: nn.Module, values: torch.Tensor) -> float:
     """What torch counts while ``module`` computes one forward of ``values``."""
     device = next((tensor.device for tensor in (*module.parameters(), *module.buffers())), torch.device("cpu"))
-    with flop_counter() as counter:
+    with Counter() as counter:
         module(values.to(device))
     return float(counter.get_total_flops())
 
 
-def flop_counter() -> FlopCounterMode:
-    """Torch's, which also knows the linear maps that ``models/product.py`` gives to oneDNN."""
-    return FlopCounterMode(display=False, custom_mapping={ONEDNN_LINEAR: _linear} if ONEDNN_LINEAR else None)
+class Counter(FlopCounterMode):
+    """Torch's, which also knows the linear maps that are given to oneDNN and the attention of our own CPU kernels."""
+
+    def __init__(self) -> None:
+        super().__init__(display=False, custom_mapping={ONEDNN_LINEAR: _linear} if ONEDNN_LINEAR else None)
+
+    def __enter__(self) -> Counter:
+        """Begin to count."""
+        super().__enter__()
+        self._before = Executed.flops
+        return self
+
+    def get_total_flops(self) -> int:
+        """All that was counted so far."""
+        return super().get_total_flops() + Executed.flops - self._before
 
 
 def _linear(values: Sequence[int], weight: Sequence[int], *_: Any, **__: Any) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 
 from benchmarks.ceiling import Ceiling, Peaks, synchronize
-from benchmarks.flops import flop_counter
+from benchmarks.flops import Counter
 from benchmarks.memory import peak_gb
 
 Run = Callable[[], object]
@@ -137,7 +137,7 @@ def _counted(work: Work, device: torch.device) -> tuple[float, float]:
     """What torch counts in one run, and its peak memory."""
     if not work.counts or device.type == "cuda":  # torch does not count what a CUDA graph replays
         return 0.0, peak_gb(work.run, device)
-    with flop_counter() as counter:
+    with Counter() as counter:
         peak = peak_gb(work.run, device)
     return float(counter.get_total_flops()), peak
 

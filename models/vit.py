@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.cpu_kernels import attention as cpu_kernels
 from models.dropout import Dropout
 from models.linear import Linear
 from models.parts import Memory, Predictor
@@ -37,9 +38,13 @@ class Attention(nn.Module):
 
     def attend(self, normed: Tensor, past: Memory, wanted: int) -> tuple[Tensor, Memory]:
         """As ``forward``, between the norm before and the linear map after it: (B, wanted, heads * d)."""
-        query, key, value = self._project(normed, wanted)
+        projected = self._project(normed, wanted)
+        query, key, value = (part.transpose(1, 2) for source in projected for part in source.unbind(2))
         if past:
             key, value = torch.cat([past[0], key], 2), torch.cat([past[1], value], 2)
+        if not self.dropout.acts() and cpu_kernels.takes(query, query.shape[3]):
+            sources = [part.transpose(1, 2)[:, :, None] for part in (query, key, value)] if past else projected
+            return cpu_kernels.attend(*sources, frame=self.tokens_per_frame).flatten(2), (key, value)
         if self._writes_attention_out(query):
             query, key, value = (part.contiguous() for part in (query, key, value))  # once, not for every frame
         # One call per frame instead of one masked call: nothing hidden is computed, and kernels that know no masks fit.
@@ -51,16 +56,14 @@ class Attention(nn.Module):
         joined = attended[0] if len(attended) == 1 else torch.cat(attended, dim=2)
         return joined.transpose(1, 2).flatten(2), (key, value)
 
-    def _project(self, normed: Tensor, wanted: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (B, heads, wanted, d) of the last tokens, keys and values (B, heads, F * P, d) of all."""
+    def _project(self, normed: Tensor, wanted: int) -> tuple[Tensor, ...]:
+        """Queries of the last ``wanted`` tokens, keys and values of all: one or two (B, tokens, parts, heads, d)."""
         unused = normed.shape[1] - wanted
         if not unused:
-            query, key, value = self.to_qkv(normed).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-            return query, key, value
+            return (self.to_qkv(normed).unflatten(-1, (3, self.heads, -1)),)
         third = self.to_qkv.out_features // 3
-        key, value = self.to_qkv(normed, slice(third, None)).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        query = self.to_qkv(normed[:, unused:], slice(third)).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        return query, key, value
+        query = self.to_qkv(normed[:, unused:], slice(third)).unflatten(-1, (1, self.heads, -1))
+        return query, self.to_qkv(normed, slice(third, None)).unflatten(-1, (2, self.heads, -1))
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Attention of some queries to all keys, (B, heads, n, dim_head) each, with dropout on its weights."""

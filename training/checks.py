@@ -25,9 +25,9 @@ from utils.cli import same_settings
 
 log = logging.getLogger(__name__)
 
-FREE_ON_RESUME = ("run_dir", "dry_run", "device", "num_threads", "cpu_products", "logger", "env.num_workers",
-                  "ckpt_path", "memory_budget_gb", "disk_patience_minutes", "method.memory_budget_gb",
-                  "training.latent_dir")  # fmt: skip
+FREE_ON_RESUME = ("run_dir", "dry_run", "device", "num_threads", "cpu_products", "cpu_kernels", "logger",
+                  "env.num_workers", "ckpt_path", "memory_budget_gb", "disk_patience_minutes",
+                  "method.memory_budget_gb", "training.latent_dir")  # fmt: skip
 
 
 def check_method(method: Method, settings: TrainSettings) -> None:

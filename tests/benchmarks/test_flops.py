@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.flops import ModelFlops, TransformerFlops, flop_counter
+from benchmarks.flops import Counter, ModelFlops, TransformerFlops
 from benchmarks.plain.model import PlainViT
 from models.dinov2_vit import DinoVisionTransformer
 from models.linear import Linear
@@ -42,7 +42,7 @@ def test_a_written_out_transformer_executes_what_the_formula_says(frames, backwa
 @pytest.mark.parametrize("frames", [1, 3])
 def test_what_onednn_computes_is_counted_too(frames):
     layer, values = Linear(404, 512), torch.randn(frames, 3, 404, requires_grad=True)
-    with library("onednn"), flop_counter() as counter:
+    with library("onednn"), Counter() as counter:
         layer(values).sum().backward()
     assert counter.get_total_flops() == 3 * 2 * 3 * frames * 404 * 512
 

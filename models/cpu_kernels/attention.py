@@ -1,0 +1,90 @@
+"""Attention of frames that see themselves and earlier ones, without copies of queries, keys and values."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.cpu_kernels.build import chosen
+
+WIDTHS = 32  # heads are a multiple of it wide, for which all vectors are whole
+
+
+class Executed:
+    """Arithmetic of the whole process, which torch cannot count: FLOP of the products of queries, keys and values."""
+
+    flops = 0
+
+
+def takes(values: Tensor, width: int) -> bool:
+    """Whether ``attend`` computes for ``values`` and heads of this ``width``; it has no dropout."""
+    if values.device.type != "cpu" or not values.numel() or width % WIDTHS or torch.compiler.is_compiling():
+        return False
+    if values.dtype not in (torch.float32, torch.bfloat16):
+        return False
+    library = chosen()
+    return library is not None and (values.dtype == torch.float32 or bool(library.has_bf16()))
+
+
+def attend(*sources: Tensor, frame: int) -> Tensor:
+    """softmax(Q K^T / sqrt(d)) V, in which a query sees all keys but those of later frames.
+
+    Args:
+        sources: (B, tokens, parts, heads, d) with the queries, keys and values: one of three parts, or several tensors
+            with fewer, in this order. There may be more keys than queries, which are those of the last frames. All in
+            float32 or in bf16.
+        frame: tokens of a frame; queries are whole frames.
+
+    Returns:
+        (B, queries, heads, d); differentiable once.
+    """
+    found: Tensor = _Attend.apply(frame, *sources)
+    return found
+
+
+class _Attend(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, frame: int, *sources: Tensor) -> Tensor:
+        sources = tuple(source if source.stride(-1) == 1 else source.contiguous() for source in sources)
+        query, key, value = _parts(sources)
+        batch, tokens, heads, width = query.shape
+        out = query.new_empty(batch, tokens, heads, width)
+        level = query.new_empty(batch, heads, tokens, dtype=torch.float32)
+        _run(frame, level, False, query, key, value, out)
+        ctx.save_for_backward(level, out, *sources)
+        ctx.frame = frame
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        level, out, *sources = ctx.saved_tensors
+        gradients = [torch.empty(source.shape, dtype=source.dtype) for source in sources]
+        upstream = upstream if upstream.stride(-1) == 1 else upstream.contiguous()
+        _run(ctx.frame, level, True, *_parts(sources), out, upstream, *_parts(gradients))
+        return None, *gradients
+
+
+def _parts(sources: list[Tensor] | tuple[Tensor, ...]) -> list[Tensor]:
+    """Queries, keys and values (B, tokens, heads, d)."""
+    return [part for source in sources for part in source.unbind(2)]
+
+
+def _run(frame: int, level: Tensor, backward: bool, *matrices: Tensor) -> None:
+    """Matrices in the order of ``Problem`` in ``attention.cpp``, those of the backward left out before it."""
+    query, key = matrices[:2]
+    batch, tokens, heads, width = query.shape
+    numbers: list[int] = []
+    for matrix in matrices:
+        numbers += (matrix.data_ptr(), matrix.stride(0), matrix.stride(2), matrix.stride(1))
+    numbers += [0] * (4 * 8 - len(numbers))
+    numbers += (level.data_ptr(), batch, heads, tokens, key.shape[1], frame, width)
+    library = chosen()
+    assert library is not None, "takes makes sure of it"
+    array = (ctypes.c_long * len(numbers))(*numbers)
+    library.attend(array, width**-0.5, query.dtype == torch.bfloat16, backward, torch.get_num_threads())
+    seen = sum(range(key.shape[1] - tokens + frame, key.shape[1] + 1, frame)) * frame  # pairs of a query and a key
+    Executed.flops += (2 + 3 * backward) * 2 * batch * heads * width * seen
