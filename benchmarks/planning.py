@@ -17,6 +17,7 @@ from benchmarks.measure import Case, Run, Work
 from benchmarks.plain.model import PlainModel
 from benchmarks.plain.planning import PlainDescent, PlainProblem, plain_cem_step
 from benchmarks.setting import Setting
+from models.cpu_kernels.build import kernels
 from models.product import library
 from planning.cem import CEMPlanner
 from planning.cost import LatentGoalCost
@@ -169,6 +170,8 @@ def _other_descents(setting: Setting, question: Asked, steps: int, stack: contex
         ways["speed=plain"] = partial(_descend, slow, steps)
     if setting.device.type == "cpu" and setting.dtype == torch.float32:
         ways["cpu_products=torch"] = library("torch")(partial(_descend, question, steps))
+    if setting.device.type == "cpu":
+        ways["cpu_kernels=false"] = kernels(False)(partial(_descend, question, steps))
     if setting.dtype == torch.bfloat16:
         with torch.autocast(setting.device.type, enabled=False):
             exact = stack.enter_context(asked(replace(setting, precision="float32"), "gd", episodes))

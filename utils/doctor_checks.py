@@ -21,6 +21,7 @@ from packaging.requirements import Requirement
 
 from datasets.video import read_frames
 from models.compiling import what_triton_lacks
+from models.cpu_kernels.build import find_compiler
 from utils.machine import as_size, available_cores, available_memory, free_bytes
 from utils.pictures import write_mp4
 
@@ -92,15 +93,13 @@ def gpu() -> str:
 
 
 def compiler() -> str:
-    """What builds kernels for a GPU, ours and torch.compile's, which are on by default there; and torch.compile's for a
-    CPU, where it is off.
-    """
+    """What builds kernels: ours for a GPU and for a CPU, and torch.compile's, which are on by default on a GPU."""
     if torch.cuda.is_available() and (lacking := what_triton_lacks()):
         raise Missing("kernels cannot be built", f"training and planning are slower without {lacking}")
-    found = [path for path in map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++")) if path]
-    if not found:
-        raise Missing("none", "speed.compile=true and training.compile=true on a CPU need it: apt-get install g++")
-    return found[0]
+    found = find_compiler()
+    if found is None:
+        raise Missing("none", "attention on a CPU is slower, and torch.compile impossible there: apt-get install g++")
+    return found
 
 
 def processors() -> str:

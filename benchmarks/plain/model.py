@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
+from collections.abc import Iterator
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from models.cpu_kernels.build import kernels
 from models.dropout import choose_dropout
 from models.latent import Latent
+from models.product import library
 from models.residual import ResidualViT
 from models.vit import Attention, FeedForward, ViTPredictor
 from models.world_model import WorldModel
+
+
+@contextlib.contextmanager
+def torch_alone() -> Iterator[None]:
+    """Torch's own matrix products and attention on a CPU."""
+    with library("torch"), kernels(False):
+        yield
 
 
 class PlainViT(nn.Module):
@@ -68,7 +79,7 @@ class PlainResidual(nn.Module):
 class PlainModel(nn.Module):
     """A copy of a world model with the same weights, used in the plain way, with torch's own dropout.
 
-    The loops around it run under ``models.product.library("torch")``: with torch's own matrix products.
+    The loops around it run under ``torch_alone``.
 
     Args:
         model: stays as it is. Its predictor must be a transformer.

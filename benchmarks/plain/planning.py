@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchmarks.plain.model import PlainModel
+from benchmarks.plain.model import PlainModel, torch_alone
 from models.latent import Latent
-from models.product import library
 from planning.objectives import GoalDistance
 
 
@@ -40,7 +39,7 @@ class PlainDescent:
         self.actions = actions.detach().clone().requires_grad_()
         self.optimizer = torch.optim.Adam([self.actions], lr=lr)
 
-    @library("torch")
+    @torch_alone()
     def step(self) -> Tensor:
         """One step; returns the cost (B,) before it."""
         problem = self.problem
@@ -52,7 +51,7 @@ class PlainDescent:
         return cost.detach()
 
 
-@library("torch")
+@torch_alone()
 @torch.no_grad()
 def plain_cem_step(
     model: PlainModel, problem: PlainProblem, mean: Tensor, std: Tensor, draws: Tensor, topk: int
