@@ -3,11 +3,11 @@
 // The unit of work is one head of one sequence: its keys and values are laid out once for the products, its queries are
 // taken a few at a time, so that scores never leave the cache. Nothing depends on the number of threads.
 
-#include "vectors.h"
-
 #include <cmath>
 #include <cstddef>
 #include <cstdlib>
+
+#include "vectors.h"
 
 namespace {
 
@@ -94,7 +94,8 @@ void pack_row(const float* weights, long count, typename N::Word* out) {
     } else {
 #if HAS_BF16
         for (long k = 0; k < count; k += 2 * LANES)  // the room ends with a whole block
-            _mm512_storeu_si512(out + k / 2, (__m512i)_mm512_cvtne2ps_pbh((__m512)load(weights + k + LANES), (__m512)load(weights + k)));
+            _mm512_storeu_si512(out + k / 2, (__m512i)_mm512_cvtne2ps_pbh((__m512)load(weights + k + LANES),
+                                                                          (__m512)load(weights + k)));
 #endif
     }
 }
@@ -154,12 +155,14 @@ struct Head {
         for (long b = 0; b < blocks; b++) {
             const long here = p.keys - b * KEYS < KEYS ? p.keys - b * KEYS : KEYS;
             lay_across<N, COLUMNS>(part<N>(p.key, batch, head, b * KEYS), p.key.row, here, p.width, keys + b * across);
-            lay_along<N>(part<N>(p.value, batch, head, b * KEYS), p.value.row, here, p.width, values + b * LINE * p.width, along);
+            lay_along<N>(part<N>(p.value, batch, head, b * KEYS), p.value.row, here, p.width,
+                         values + b * LINE * p.width, along);
         }
         const float scale = p.scale * (float)M_LOG2E;
         for (long frame = 0; frame < p.queries; frame += p.frame)
             for (long first = frame; first < frame + p.frame; first += ROWS) {
-                const long rows = frame + p.frame - first < ROWS ? frame + p.frame - first : ROWS, seen = seen_by(frame);
+                const long rows = frame + p.frame - first < ROWS ? frame + p.frame - first : ROWS,
+                           seen = seen_by(frame);
                 float highest[ROWS], total[ROWS];
                 for (int r = 0; r < ROWS; r++) highest[r] = -INFINITY, total[r] = 0;
                 lay_across<N, ROWS>(part<N>(p.query, batch, head, first), p.query.row, rows, p.width, query);
@@ -170,10 +173,12 @@ struct Head {
                         float faded = soften(scores + r * KEYS, here, scale, highest[r], total[r]);
                         pack_row<N>(scores + r * KEYS, here, weights + r * LINE);
                         if (b && faded != 1)
-                            for (long c = 0; c < p.width; c += LANES) store(found + r * p.width + c, load(found + r * p.width + c) * faded);
+                            for (long c = 0; c < p.width; c += LANES)
+                                store(found + r * p.width + c, load(found + r * p.width + c) * faded);
                     }
                     const Word* left = N::PER_WORD == 1 ? (const Word*)scores : weights;
-                    product<N, LINE, 1>(left, values + b * LINE * p.width, along, found, p.width, blocks_of(here, N::PER_WORD), p.width, b > 0);
+                    product<N, LINE, 1>(left, values + b * LINE * p.width, along, found, p.width,
+                                        blocks_of(here, N::PER_WORD), p.width, b > 0);
                 }
                 for (long r = 0; r < rows; r++) {
                     write(found + r * p.width, 1 / total[r], part<N>(p.out, batch, head, first + r));
@@ -210,9 +215,9 @@ struct Head {
     void backward() {
         Room space{room(bytes(p))};
         const long across = KEYS * deep, along = LINE * COLUMNS, width = p.width;
-        Word* keys = space.take<Word>(blocks * across);         // for scores
+        Word* keys = space.take<Word>(blocks * across);              // for scores
         Word* keys_along = space.take<Word>(blocks * LINE * width);  // for the queries' gradient
-        Word* values = space.take<Word>(blocks * across);       // for the weights' gradient
+        Word* values = space.take<Word>(blocks * across);            // for the weights' gradient
         float* to_key = space.take<float>(blocks * KEYS * width);
         float* to_value = space.take<float>(blocks * KEYS * width);
         Word* query = space.take<Word>((QUERIES + ROWS) * deep);
@@ -239,47 +244,56 @@ struct Head {
         const float scale = p.scale * (float)M_LOG2E;
         for (long frame = 0; frame < p.queries; frame += p.frame)
             for (long first = frame; first < frame + p.frame; first += QUERIES) {
-                const long rest = frame + p.frame - first, rows = rest < QUERIES ? rest : QUERIES, seen = seen_by(frame);
+                const long rest = frame + p.frame - first, rows = rest < QUERIES ? rest : QUERIES,
+                           seen = seen_by(frame);
                 const long tiles = blocks_of(rows, ROWS), padded = tiles * ROWS;
-                const Number *asked = part<N>(p.query, batch, head, first), *given = part<N>(p.upstream, batch, head, first);
+                const Number *asked = part<N>(p.query, batch, head, first),
+                             *given = part<N>(p.upstream, batch, head, first);
                 lay_across<N, ROWS>(asked, p.query.row, rows, width, query);
                 lay_across<N, ROWS>(given, p.upstream.row, rows, width, upstream);
                 lay_along<N>(asked, p.query.row, rows, width, query_along, QUERIES / N::PER_WORD * COLUMNS);
                 lay_along<N>(given, p.upstream.row, rows, width, upstream_along, QUERIES / N::PER_WORD * COLUMNS);
                 for (long r = 0; r < padded; r++) {
-                    shift[r] = level[r] = 0;
-                    if (r >= rows) continue;
-                    const Number *out = part<N>(p.out, batch, head, first + r), *up = given + r * p.upstream.row;
-                    float sums[LANES] = {};
-                    for (long c = 0; c < width; c += LANES)
-                        for (int i = 0; i < LANES; i++) sums[i] += N::widen(out[c + i]) * N::widen(up[c + i]);
-                    for (int i = 0; i < LANES; i++) shift[r] += sums[i];
-                    level[r] = levels()[first + r];
+                    const bool exists = r < rows;
+                    shift[r] = exists ? along_out(first + r, given + r * p.upstream.row) : 0;
+                    level[r] = exists ? levels()[first + r] : 0;
                 }
                 for (long b = 0; b * KEYS < seen; b++) {
                     const long here = seen - b * KEYS < KEYS ? seen - b * KEYS : KEYS, lines = blocks_of(here, ROWS);
                     for (long t = 0; t < tiles; t++) {
-                        product<N, 1, ROWS>(query + t * ROWS * deep, keys + b * across, COLUMNS * deep, weights + t * ROWS * KEYS, KEYS, deep, here, false);
-                        product<N, 1, ROWS>(upstream + t * ROWS * deep, values + b * across, COLUMNS * deep, change + t * ROWS * KEYS, KEYS, deep, here, false);
+                        product<N, 1, ROWS>(query + t * ROWS * deep, keys + b * across, COLUMNS * deep,
+                                            weights + t * ROWS * KEYS, KEYS, deep, here, false);
+                        product<N, 1, ROWS>(upstream + t * ROWS * deep, values + b * across, COLUMNS * deep,
+                                            change + t * ROWS * KEYS, KEYS, deep, here, false);
                         for (long r = t * ROWS; r < (t + 1) * ROWS; r++)
                             turn(weights + r * KEYS, change + r * KEYS, here, scale, level[r], shift[r], p.scale);
-                        for (long r = t * ROWS; r < (t + 1) * ROWS; r++) pack_row<N>(change + r * KEYS, here, change_row + r * LINE);
+                        for (long r = t * ROWS; r < (t + 1) * ROWS; r++)
+                            pack_row<N>(change + r * KEYS, here, change_row + r * LINE);
                         const Word* left = N::PER_WORD == 1 ? (const Word*)change : change_row;
-                        product<N, LINE, 1>(left + t * ROWS * LINE, keys_along + b * LINE * width, along, to_query + t * ROWS * width, width, blocks_of(here, N::PER_WORD), width, b > 0);
+                        product<N, LINE, 1>(left + t * ROWS * LINE, keys_along + b * LINE * width, along,
+                                            to_query + t * ROWS * width, width, blocks_of(here, N::PER_WORD), width,
+                                            b > 0);
                     }
                     if (N::PER_WORD == 2)
                         for (long r = 0; r < padded; r += 2) {
-                            pack_pair<N>(weights + r * KEYS, weights + (r + 1) * KEYS, lines * ROWS, weights_pair + r / 2 * KEYS);
-                            pack_pair<N>(change + r * KEYS, change + (r + 1) * KEYS, lines * ROWS, change_pair + r / 2 * KEYS);
+                            pack_pair<N>(weights + r * KEYS, weights + (r + 1) * KEYS, lines * ROWS,
+                                         weights_pair + r / 2 * KEYS);
+                            pack_pair<N>(change + r * KEYS, change + (r + 1) * KEYS, lines * ROWS,
+                                         change_pair + r / 2 * KEYS);
                         }
-                    const Word *by_value = N::PER_WORD == 1 ? (const Word*)weights : weights_pair, *by_key = N::PER_WORD == 1 ? (const Word*)change : change_pair;
+                    const Word *by_value = N::PER_WORD == 1 ? (const Word*)weights : weights_pair,
+                               *by_key = N::PER_WORD == 1 ? (const Word*)change : change_pair;
                     for (long t = 0; t < lines; t++) {
-                        const long row = (b * KEYS + t * ROWS) * width, deep_rows = blocks_of(rows, N::PER_WORD), panel = QUERIES / N::PER_WORD * COLUMNS;
-                        product<N, 1, KEYS>(by_value + t * ROWS, upstream_along, panel, to_value + row, width, deep_rows, width, true);
-                        product<N, 1, KEYS>(by_key + t * ROWS, query_along, panel, to_key + row, width, deep_rows, width, true);
+                        const long row = (b * KEYS + t * ROWS) * width, deep_rows = blocks_of(rows, N::PER_WORD),
+                                   panel = QUERIES / N::PER_WORD * COLUMNS;
+                        product<N, 1, KEYS>(by_value + t * ROWS, upstream_along, panel, to_value + row, width,
+                                            deep_rows, width, true);
+                        product<N, 1, KEYS>(by_key + t * ROWS, query_along, panel, to_key + row, width, deep_rows,
+                                            width, true);
                     }
                 }
-                for (long r = 0; r < rows; r++) write(to_query + r * width, 1, part<N>(p.to_query, batch, head, first + r));
+                for (long r = 0; r < rows; r++)
+                    write(to_query + r * width, 1, part<N>(p.to_query, batch, head, first + r));
             }
         for (long k = 0; k < p.keys; k++) {
             write(to_key + k * width, 1, part<N>(p.to_key, batch, head, k));
@@ -287,8 +301,19 @@ struct Head {
         }
     }
 
+    // What flows into a query's output, along that output: the softmax takes it off every weight's gradient.
+    float along_out(long query, const Number* upstream) const {
+        const Number* out = part<N>(p.out, batch, head, query);
+        float sums[LANES] = {}, sum = 0;
+        for (long c = 0; c < p.width; c += LANES)
+            for (int i = 0; i < LANES; i++) sums[i] += N::widen(out[c + i]) * N::widen(upstream[c + i]);
+        for (int i = 0; i < LANES; i++) sum += sums[i];
+        return sum;
+    }
+
     // Scores become weights, and what flows into the weights what flows into the scores; both zero beyond ``count``.
-    static INLINE void turn(float* row, float* change, long count, float scale, float level, float shift, float factor) {
+    static INLINE void turn(float* row, float* change, long count, float scale, float level, float shift,
+                            float factor) {
         const long whole = count / LANES * LANES;
         auto step = [&](long k) __attribute__((always_inline)) {
             Floats weight = power_of_two(load(row + k) * scale - level);
@@ -296,12 +321,16 @@ struct Head {
             store(change + k, weight * (load(change + k) - shift) * factor);
         };
         for (long k = 0; k < whole; k += LANES) step(k);
-        if (whole == count) return;
-        step(whole);
-        const Ints within = lanes_below(count - whole);
-        store(row + whole, choose(within, load(row + whole), Floats{}));
-        store(change + whole, choose(within, load(change + whole), Floats{}));
-        for (long k = whole + LANES; k < KEYS && k < count + ROWS; k += LANES) store(row + k, Floats{}), store(change + k, Floats{});
+        long k = whole;
+        if (whole < count) {
+            step(whole);
+            const Ints within = lanes_below(count - whole);
+            store(row + whole, choose(within, load(row + whole), Floats{}));
+            store(change + whole, choose(within, load(change + whole), Floats{}));
+            k += LANES;
+        }
+        for (; k < KEYS && k < count + ROWS; k += LANES)
+            store(row + k, Floats{}), store(change + k, Floats{});  // of the last tile
     }
 };
 

@@ -86,9 +86,12 @@ struct BFloat16 {
         memcpy(&found, &bits, 4);
         return found;
     }
-    static INLINE Number narrow(float value) { return (Number)_mm_cvtsi128_si32((__m128i)_mm_cvtneps_pbh(_mm_set_ss(value))); }
+    static INLINE Number narrow(float value) {
+        return (Number)_mm_cvtsi128_si32((__m128i)_mm_cvtneps_pbh(_mm_set_ss(value)));
+    }
     static INLINE Floats multiply_add(Floats sum, Word left, const Word* right) {
-        return (Floats)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32((int)left), (__m512bh)_mm512_loadu_si512(right));
+        return (Floats)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32((int)left),
+                                        (__m512bh)_mm512_loadu_si512(right));
     }
 };
 #endif
@@ -96,7 +99,8 @@ struct BFloat16 {
 // found[ROWS][COLUMNS] (+)= left x right over ``deep`` words. Left: word (row, k) at row * ROW + k * DEEP. Right: a
 // panel, COLUMNS words for each k. ``VECTORS``: 1 computes the first half of the columns only.
 template <class N, int ROW, int DEEP, int VECTORS>
-INLINE void tile_of(const typename N::Word* left, const typename N::Word* right, float* found, long stride, long deep, bool add) {
+INLINE void tile_of(const typename N::Word* left, const typename N::Word* right, float* found, long stride, long deep,
+                    bool add) {
     Floats sums[ROWS][VECTORS];
 #pragma GCC unroll 16
     for (int r = 0; r < ROWS; r++)
@@ -118,7 +122,8 @@ INLINE void tile_of(const typename N::Word* left, const typename N::Word* right,
 
 // All columns of a product with ROWS rows; panels follow each other at a distance of ``panel`` words.
 template <class N, int ROW, int DEEP>
-INLINE void product(const typename N::Word* left, const typename N::Word* panels, long panel, float* found, long stride, long deep, long columns, bool add) {
+INLINE void product(const typename N::Word* left, const typename N::Word* panels, long panel, float* found, long stride,
+                    long deep, long columns, bool add) {
     for (; columns > LANES; columns -= COLUMNS, panels += panel, found += COLUMNS)
         tile_of<N, ROW, DEEP, 2>(left, panels, found, stride, deep, add);
     if (columns > 0) tile_of<N, ROW, DEEP, 1>(left, panels, found, stride, deep, add);

@@ -60,10 +60,11 @@ def agree(sources, frame, tolerance, seed=5):
         near(mine.double(), theirs, tolerance)
 
 
-# Frames of one token, of less than a tile, DINO-WM's, one more, one more than a block of keys, several blocks.
-@pytest.mark.parametrize(
-    ("frame", "frames"), [(1, 3), (5, 1), (9, 3), (196, 1), (196, 3), (197, 1), (225, 2), (481, 1)]
-)
+# Frames of one token, less than a tile, whole vectors, DINO-WM's, one more, one more than a block of keys, several.
+SIZES = [(1, 3), (5, 1), (9, 3), (16, 3), (64, 4), (196, 1), (196, 3), (197, 1), (208, 2), (225, 2), (481, 1)]
+
+
+@pytest.mark.parametrize(("frame", "frames"), SIZES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_attention_of_one_projection(frame, frames, dtype):
     if dtype == torch.bfloat16 and not build.load().has_bf16():
