@@ -167,16 +167,24 @@ class Counter(FlopCounterMode):
 
     def __init__(self) -> None:
         super().__init__(display=False, custom_mapping={ONEDNN_LINEAR: _linear} if ONEDNN_LINEAR else None)
+        self._before = Executed.flops
+        self._after: int | None = None
 
     def __enter__(self) -> Counter:
         """Begin to count."""
         super().__enter__()
-        self._before = Executed.flops
+        self._before, self._after = Executed.flops, None
         return self
+
+    def __exit__(self, *failure: Any) -> Any:
+        """Count no more."""
+        self._after = Executed.flops
+        return super().__exit__(*failure)
 
     def get_total_flops(self) -> int:
         """All that was counted so far."""
-        return super().get_total_flops() + Executed.flops - self._before
+        until = Executed.flops if self._after is None else self._after
+        return int(super().get_total_flops()) + until - self._before
 
 
 def _linear(values: Sequence[int], weight: Sequence[int], *_: Any, **__: Any) -> int:

@@ -30,17 +30,21 @@ typename N::Number* part(const Matrix& matrix, long batch, long head, long row =
     return (typename N::Number*)matrix.start + batch * matrix.batch + head * matrix.head + row * matrix.row;
 }
 
-// Room of this thread that stays its own: fresh memory would cost more than a head's arithmetic.
+// Room of this thread that stays its own until it ends: fresh memory would cost more than a head's arithmetic.
 char* room(size_t bytes) {
-    static thread_local char* held = nullptr;
-    static thread_local size_t size = 0;
-    if (bytes > size) {
-        free(held);
-        held = (char*)aligned_alloc(64, (bytes + 63) / 64 * 64);
-        size = held ? bytes : 0;
-        if (!held) abort();
+    struct Held {
+        char* start = nullptr;
+        size_t size = 0;
+        ~Held() { free(start); }
+    };
+    static thread_local Held held;
+    if (bytes > held.size) {
+        free(held.start);
+        held.start = (char*)aligned_alloc(64, (bytes + 63) / 64 * 64);
+        held.size = bytes;
+        if (!held.start) abort();
     }
-    return held;
+    return held.start;
 }
 
 struct Room {

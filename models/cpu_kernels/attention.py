@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.cpu_kernels.build import chosen
+from models.cpu_kernels.build import chosen, load
 
 WIDTHS = 32  # heads are a multiple of it wide, for which all vectors are whole
 
@@ -40,7 +40,21 @@ def attend(*sources: Tensor, frame: int) -> Tensor:
 
     Returns:
         (B, queries, heads, d); differentiable once.
+
+    Raises:
+        ValueError: If shapes or types do not go together; the kernel itself would read what is not there.
     """
+    query, key, value = _parts(sources)
+    _, tokens, *others = query.shape
+    fits = key.shape == value.shape and query.shape[0] == key.shape[0] and others == list(key.shape[2:])
+    if not fits or frame < 1 or tokens % frame or key.shape[1] % frame or key.shape[1] < tokens:
+        raise ValueError(
+            f"attention takes whole frames of {frame} tokens, and no more queries than keys, got queries "
+            f"{tuple(query.shape)}, keys {tuple(key.shape)} and values {tuple(value.shape)}"
+        )
+    types = {(source.dtype, source.device.type) for source in sources}
+    if types not in ({(torch.float32, "cpu")}, {(torch.bfloat16, "cpu")}):
+        raise ValueError(f"attention on a CPU takes float32 or bf16 alone, got {sorted(map(str, types))}")
     found: Tensor = _Attend.apply(frame, *sources)
     return found
 
@@ -63,6 +77,7 @@ class _Attend(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         level, out, *sources = ctx.saved_tensors
         gradients = [torch.empty(source.shape, dtype=source.dtype) for source in sources]
+        upstream = upstream.to(out.dtype)
         upstream = upstream if upstream.stride(-1) == 1 else upstream.contiguous()
         _run(ctx.frame, level, True, *_parts(sources), out, upstream, *_parts(gradients))
         return None, *gradients
@@ -82,9 +97,7 @@ def _run(frame: int, level: Tensor, backward: bool, *matrices: Tensor) -> None:
         numbers += (matrix.data_ptr(), matrix.stride(0), matrix.stride(2), matrix.stride(1))
     numbers += [0] * (4 * 8 - len(numbers))
     numbers += (level.data_ptr(), batch, heads, tokens, key.shape[1], frame, width)
-    library = chosen()
-    assert library is not None, "takes makes sure of it"
     array = (ctypes.c_long * len(numbers))(*numbers)
-    library.attend(array, width**-0.5, query.dtype == torch.bfloat16, backward, torch.get_num_threads())
+    load().attend(array, width**-0.5, query.dtype == torch.bfloat16, backward, torch.get_num_threads())
     seen = sum(range(key.shape[1] - tokens + frame, key.shape[1] + 1, frame)) * frame  # pairs of a query and a key
     Executed.flops += (2 + 3 * backward) * 2 * batch * heads * width * seen

@@ -11,10 +11,11 @@ import os
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from utils.files import atomic_path
+from utils.files import sync_files
 from utils.machine import cpu_info
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,8 @@ FLAGS = [
     "-w",
 ]
 WIDE = 16  # float32 numbers of a vector of AVX-512
-SECONDS = 300.0  # that a compiler may take; two are usual
+SECONDS = 60.0  # that a compiler may take; two are usual
+_LOCK = threading.Lock()
 NO_COMPILER = "a C++ compiler (on Debian and Ubuntu: apt-get install g++)"
 
 
@@ -90,28 +92,50 @@ def _worthwhile() -> ctypes.CDLL | None:
     return built if built.lanes() == WIDE else None
 
 
-@functools.cache
 def load() -> ctypes.CDLL:
     """The kernels, from the user's cache (``XDG_CACHE_HOME``, else ``~/.cache``) if they were built before.
 
     Raises:
         OSError: Saying what is missing.
     """
+    with _LOCK:
+        return _load()
+
+
+@functools.cache
+def _load() -> ctypes.CDLL:
     compiler = find_compiler()
     if compiler is None:
         raise OSError(f"our kernels need {NO_COMPILER}")
-    name = f"kernels-{_fingerprint(compiler)}.so"
-    try:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "gradient-world-models")
+    kept = _cache() / f"kernels-{_fingerprint(compiler)}.so"
+    with contextlib.suppress(OSError):
+        if kept.stat().st_uid == os.getuid():
+            return _opened(kept)
+    with tempfile.TemporaryDirectory() as folder:
+        built = Path(folder, kept.name)
+        _compile(compiler, built)
+        with contextlib.suppress(OSError):  # a disk that is full or read-only: the next process builds it again
+            _keep(built, kept)
         with contextlib.suppress(OSError):
-            return _opened(folder / name)
-        with atomic_path(folder / name) as temporary:
-            _compile(compiler, temporary)
-        return _opened(folder / name)
-    except (OSError, RuntimeError):  # no home, a disk that is full or read-only, one from which no code is run
-        with tempfile.TemporaryDirectory() as other:
-            _compile(compiler, Path(other, name))
-            return _opened(Path(other, name))  # what is loaded needs its file no more
+            return _opened(built)  # what is loaded needs its file no more
+    return _opened(kept)  # from where temporary files are, no code may be run
+
+
+def _cache() -> Path:
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "gradient-world-models")
+    except RuntimeError:  # a user without a home
+        return Path(tempfile.gettempdir(), f"gradient-world-models-{os.getuid()}")
+
+
+def _keep(built: Path, path: Path) -> None:
+    """Copy it to ``path`` at once; the name on the way is no other process's, on no other machine."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        copy = Path(folder, path.name)
+        copy.write_bytes(built.read_bytes())
+        sync_files(copy.parent)
+        copy.replace(path)
 
 
 def find_compiler() -> str | None:
@@ -121,17 +145,25 @@ def find_compiler() -> str | None:
 
 def _compile(compiler: str, path: Path) -> None:
     command = [compiler, *FLAGS, "-o", str(path), str(SOURCE)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise OSError(f"our kernels were not built: {error}") from None
+    done = _ran(command)
     if done.returncode:
         said = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip())
         raise OSError(f"our kernels were not built by {compiler}: {said[:300]}")
 
 
+def _ran(command: list[str]) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise OSError(f"our kernels were not built: {error}") from None
+
+
 def _opened(path: Path) -> ctypes.CDLL:
     opened = ctypes.CDLL(str(path))
+    if not hasattr(opened, "attend"):
+        raise OSError(f"{path} holds no kernels of ours")
     opened.attend.argtypes = [ctypes.c_void_p, ctypes.c_float, ctypes.c_int, ctypes.c_int, ctypes.c_int]
     opened.attend.restype = None
     return opened
@@ -139,7 +171,7 @@ def _opened(path: Path) -> ctypes.CDLL:
 
 def _fingerprint(compiler: str) -> str:
     """Of all that the built file depends on: a home may be shared by machines with other processors."""
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=False).stdout
+    version = _ran([compiler, "--version"]).stdout.encode()
     described = [line for line in cpu_info().splitlines() if line.startswith(("model name", "flags", "Features"))]
     parts = [version, " ".join(FLAGS).encode(), "\n".join(sorted(set(described))).encode()]
     parts += [path.read_bytes() for path in sorted(SOURCE.parent.iterdir()) if path.suffix in (".cpp", ".h")]

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__AVX512F__) && defined(__AVX512BF16__) && defined(__AVX512BW__)
+#if defined(__AVX512F__) && defined(__AVX512BF16__) && defined(__AVX512BW__) && defined(__AVX512VL__)
 #include <immintrin.h>
 #define HAS_BF16 1
 #else
@@ -47,7 +47,7 @@ INLINE float highest_of(Floats values) {
     return found;
 }
 
-// 2 to the power of x <= 0, to 2e-7; 0 below the smallest normal number. The polynomial is the best of its degree for
+// 2 to the power of x <= 0, to 2e-7; 0 below the smallest normal number, and what is no number stays none. The polynomial is the best of its degree for
 // the fraction, by relative error.
 INLINE Floats power_of_two(Floats x) {
     const Floats rounder = all(12582912.0f);  // 1.5 * 2^23: adding it leaves no room for a fraction
@@ -61,7 +61,7 @@ INLINE Floats power_of_two(Floats x) {
     p = p * f + 6.931472057372609e-1f;
     p = p * f + 1.0f;
     Floats scaled = (Floats)((Ints)p + ((Ints)shifted << 23));
-    return choose(x > all(-126.0f), scaled, Floats{});
+    return choose(x > all(-126.0f), scaled, choose(x != x, x, Floats{}));
 }
 
 // What a number type is in memory and in products. A Word is what a product takes at a time along the sum: one float,

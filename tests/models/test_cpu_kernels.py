@@ -12,6 +12,7 @@ from models.cpu_kernels.build import choose_kernels, kernels
 from models.dinov2_vit import SelfAttention
 from models.vit import Attention
 from tests.builders import near
+from utils.machine import cpu_info
 
 pytestmark = pytest.mark.skipif(build.find_compiler() is None, reason="no C++ compiler")
 TOLERANCE = {torch.float32: 5e-6, torch.bfloat16: 0.01}  # of the largest entry, against float64
@@ -27,7 +28,7 @@ def on():
 def unknown(monkeypatch, tmp_path):
     """As in a new process with an empty cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    remembering = (build.load, build._worthwhile)
+    remembering = (build._load, build._worthwhile)
     for function in remembering:
         function.cache_clear()
     yield tmp_path / "cache"
@@ -79,6 +80,8 @@ def test_few_queries_of_the_last_frames_and_other_widths(width):
     agree([query, rest], 9, 5e-6)
     key, value = (part[:, :, None] for part in rest.detach().unbind(2))
     agree([query, key.requires_grad_(), value.requires_grad_()], 9, 5e-6)
+    if build.load().has_bf16():
+        agree([part.detach().bfloat16().requires_grad_() for part in (query, rest)], 9, TOLERANCE[torch.bfloat16])
 
 
 def test_rows_with_gaps_and_upstreams_that_are_views():
@@ -99,10 +102,37 @@ def test_equal_and_huge_scores(scale, tolerance):
     agree([drawn(1, 50, 3, 2, 64, scale=scale).requires_grad_()], 25, tolerance)  # scores of 500 have 5 digits left
 
 
-def test_infinities_and_nans_are_not_hidden():
+@pytest.mark.parametrize("part", [0, 1, 2])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_what_is_no_number_is_not_hidden(part, value):
     joint = drawn(1, 20, 3, 1, 32)
-    joint[0, 3, 2, 0, 0] = torch.nan
-    assert attention.attend(joint, frame=20)[0, :, 0, 0].isnan().all()
+    joint[0, 3, part, 0, 0] = value
+    found = attention.attend(joint.requires_grad_(), frame=20)
+    gradient = torch.autograd.grad(found.sum(), joint)[0]
+    exact = joint.detach().requires_grad_()
+    expected = plain(*exact.unbind(2), 20)
+    theirs = torch.autograd.grad(expected.sum(), exact)[0]
+    assert torch.equal(found.isfinite(), expected.isfinite())
+    assert gradient[~theirs.isfinite()].isfinite().sum() == 0
+
+
+def test_parts_of_frames_and_what_does_not_go_together_are_refused():
+    query, rest = drawn(1, 5, 1, 2, 32), drawn(1, 8, 2, 2, 32)
+    with pytest.raises(ValueError, match=r"whole frames of 4 tokens.*queries \(1, 5, 2, 32\)"):
+        attention.attend(query, rest, frame=4)
+    with pytest.raises(ValueError, match="no more queries than keys"):
+        attention.attend(drawn(1, 12, 1, 2, 32), rest, frame=4)
+    with pytest.raises(ValueError, match="float32 or bf16 alone"):
+        attention.attend(query[:, :4].bfloat16(), rest, frame=4)
+    with pytest.raises(ValueError, match="whole frames"):
+        Attention(24, heads=2, dim_head=32, dropout=0.0, tokens_per_frame=4)(drawn(1, 12, 24), (), 5)
+
+
+def test_a_backward_needs_no_choice():
+    joint = drawn(1, 4, 3, 2, 32).requires_grad_()
+    found = attention.attend(joint, frame=4)
+    with kernels(False):
+        assert torch.autograd.grad(found.sum(), joint)[0].isfinite().all()
 
 
 def test_the_number_of_threads_changes_no_bit():
@@ -154,9 +184,10 @@ def test_dropout_on_weights_is_left_to_torch(monkeypatch):
 
 
 def test_the_encoder_s_attention_is_the_same_with_and_without():
-    layer, tokens = SelfAttention(64, 2), drawn(2, 17, 64)
+    layer, tokens, before = SelfAttention(64, 2), drawn(2, 17, 64), attention.Executed.flops
     with torch.no_grad():
         ours = layer(tokens)
+        assert attention.Executed.flops > before
         with kernels(False):
             near(ours, layer(tokens), 1e-5)
 
@@ -175,7 +206,7 @@ def test_a_damaged_build_is_made_anew_and_kept(unknown, monkeypatch):
     built, compile_ = [], build._compile
     monkeypatch.setattr(build, "_compile", lambda *given: built.append(given) or compile_(*given))
     for _ in range(2):
-        build.load.cache_clear()
+        build._load.cache_clear()
         build.load()
     assert len(built) == 1 and list(kept.parent.iterdir()) == [kept]
 
@@ -200,7 +231,20 @@ def test_without_a_compiler_planning_goes_on_and_says_so_once(unknown, monkeypat
 
 def test_a_compiler_that_fails_is_quoted(unknown, monkeypatch):
     monkeypatch.setattr(build, "FLAGS", [*build.FLAGS, "-no-such-flag"])
+    built, compile_ = [], build._compile
+    monkeypatch.setattr(build, "_compile", lambda *given: built.append(given) or compile_(*given))
     with pytest.raises(ValueError, match=r"not built by .*no-such-flag"):
+        choose_kernels(True)
+    assert len(built) == 1
+
+
+def test_a_compiler_that_hangs_is_given_up(unknown, monkeypatch, tmp_path):
+    hanging = tmp_path / "slow"
+    hanging.write_text("#!/bin/sh\nexec sleep 60\n")
+    hanging.chmod(0o755)
+    monkeypatch.setenv("CXX", str(hanging))
+    monkeypatch.setattr(build, "SECONDS", 0.2)
+    with pytest.raises(ValueError, match=r"not built: .*timed out"):
         choose_kernels(True)
 
 
@@ -222,6 +266,8 @@ def test_processors_with_narrower_vectors_compute_the_same(target, unknown, monk
     flags = [target if flag == "-march=native" else flag for flag in build.FLAGS]
     if subprocess.run([build.find_compiler(), target, "-E", "-"], input=b"", capture_output=True).returncode:
         pytest.skip("another architecture")
+    if "avx2" not in cpu_info():
+        pytest.skip("an older processor")
     monkeypatch.setattr(build, "FLAGS", flags)
     choose_kernels(True)
     assert build.load().lanes() == {"-march=x86-64": 4, "-march=haswell": 8}[target]
