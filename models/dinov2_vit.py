@@ -40,7 +40,7 @@ class SelfAttention(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """(n, t, dim) -> (n, t, dim)."""
         joint = self.qkv(tokens).unflatten(-1, (3, self.num_heads, -1))
-        if cpu_kernels.takes(joint, joint.shape[4]):
+        if cpu_kernels.takes(joint):
             return self.proj(cpu_kernels.attend(joint, frame=tokens.shape[1]).flatten(2))
         query, key, value = joint.permute(2, 0, 3, 1, 4)
         return self.proj(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))

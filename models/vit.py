@@ -42,7 +42,7 @@ class Attention(nn.Module):
         query, key, value = (part.transpose(1, 2) for source in projected for part in source.unbind(2))
         if past:
             key, value = torch.cat([past[0], key], 2), torch.cat([past[1], value], 2)
-        if not self.dropout.acts() and cpu_kernels.takes(query, query.shape[3]):
+        if not self.dropout.acts() and cpu_kernels.takes(query):
             sources = [part.transpose(1, 2)[:, :, None] for part in (query, key, value)] if past else projected
             return cpu_kernels.attend(*sources, frame=self.tokens_per_frame).flatten(2), (key, value)
         if self._writes_attention_out(query):

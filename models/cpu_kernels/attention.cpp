@@ -57,15 +57,16 @@ struct Room {
     }
 };
 
+long least(long one, long other) { return one < other ? one : other; }
 long blocks_of(long count, long size) { return (count + size - 1) / size; }
 
-// Of rows (count, width): word k of row r to out[r / columns][k][r % columns]; rows that are missing become zeros.
+// Of rows (count, width): word k of row r to out[r / ACROSS][k][r % ACROSS]; rows that are missing become zeros.
 template <class N, int ACROSS>
 void lay_across(const typename N::Number* from, long stride, long count, long width, typename N::Word* out) {
     typedef typename N::Word Word;
     const long deep = width / N::PER_WORD;
     for (long first = 0; first < count; first += ACROSS, out += deep * ACROSS) {
-        const long here = count - first < ACROSS ? count - first : ACROSS;
+        const long here = least(ACROSS, count - first);
         if (here < ACROSS) memset(out, 0, deep * ACROSS * sizeof(Word));
         for (long r = 0; r < here; r++) {
             const Word* row = (const Word*)(from + (first + r) * stride);
@@ -90,18 +91,15 @@ void lay_along(const typename N::Number* from, long stride, long count, long wid
         }
 }
 
-// A row of weights as the left factor of a product along the keys, in the type of the product.
+// A row of weights as the left factor of a product along the keys; of float32 that is the row itself.
 template <class N>
 void pack_row(const float* weights, long count, typename N::Word* out) {
-    if constexpr (N::PER_WORD == 1) {
-        if ((float*)out != weights) memcpy(out, weights, count * sizeof(float));
-    } else {
 #if HAS_BF16
+    if constexpr (N::PER_WORD == 2)
         for (long k = 0; k < count; k += 2 * LANES)  // the room ends with a whole block
             _mm512_storeu_si512(out + k / 2, (__m512i)_mm512_cvtne2ps_pbh((__m512)load(weights + k + LANES),
                                                                           (__m512)load(weights + k)));
 #endif
-    }
 }
 
 // Two rows of weights as one line of the left factor of a product along the queries.
@@ -157,7 +155,7 @@ struct Head {
         Word* weights = space.take<Word>(ROWS * LINE);
         float* found = space.take<float>(ROWS * p.width);
         for (long b = 0; b < blocks; b++) {
-            const long here = p.keys - b * KEYS < KEYS ? p.keys - b * KEYS : KEYS;
+            const long here = least(KEYS, p.keys - b * KEYS);
             lay_across<N, COLUMNS>(part<N>(p.key, batch, head, b * KEYS), p.key.row, here, p.width, keys + b * across);
             lay_along<N>(part<N>(p.value, batch, head, b * KEYS), p.value.row, here, p.width,
                          values + b * LINE * p.width, along);
@@ -165,13 +163,12 @@ struct Head {
         const float scale = p.scale * (float)M_LOG2E;
         for (long frame = 0; frame < p.queries; frame += p.frame)
             for (long first = frame; first < frame + p.frame; first += ROWS) {
-                const long rows = frame + p.frame - first < ROWS ? frame + p.frame - first : ROWS,
-                           seen = seen_by(frame);
+                const long rows = least(ROWS, frame + p.frame - first), seen = seen_by(frame);
                 float highest[ROWS], total[ROWS];
                 for (int r = 0; r < ROWS; r++) highest[r] = -INFINITY, total[r] = 0;
                 lay_across<N, ROWS>(part<N>(p.query, batch, head, first), p.query.row, rows, p.width, query);
                 for (long b = 0; b * KEYS < seen; b++) {
-                    const long here = seen - b * KEYS < KEYS ? seen - b * KEYS : KEYS;
+                    const long here = least(KEYS, seen - b * KEYS);
                     product<N, 1, ROWS>(query, keys + b * across, COLUMNS * deep, scores, KEYS, deep, here, false);
                     for (int r = 0; r < ROWS; r++) {
                         float faded = soften(scores + r * KEYS, here, scale, highest[r], total[r]);
@@ -211,10 +208,9 @@ struct Head {
         return faded;
     }
 
-    static INLINE void write(const float* row, float factor, Number* out, long width) {
-        for (long c = 0; c < width; c++) out[c] = N::narrow(row[c] * factor);
+    INLINE void write(const float* row, float factor, Number* out) const {
+        for (long c = 0, width = p.width; c < width; c++) out[c] = N::narrow(row[c] * factor);
     }
-    INLINE void write(const float* row, float factor, Number* out) const { write(row, factor, out, p.width); }
 
     void backward() {
         Room space{room(bytes(p))};
@@ -237,7 +233,7 @@ struct Head {
         float* shift = space.take<float>(QUERIES);
         float* level = space.take<float>(QUERIES);
         for (long b = 0; b < blocks; b++) {
-            const long here = p.keys - b * KEYS < KEYS ? p.keys - b * KEYS : KEYS;
+            const long here = least(KEYS, p.keys - b * KEYS);
             const Number *key = part<N>(p.key, batch, head, b * KEYS), *value = part<N>(p.value, batch, head, b * KEYS);
             lay_across<N, COLUMNS>(key, p.key.row, here, width, keys + b * across);
             lay_across<N, COLUMNS>(value, p.value.row, here, width, values + b * across);
@@ -248,8 +244,7 @@ struct Head {
         const float scale = p.scale * (float)M_LOG2E;
         for (long frame = 0; frame < p.queries; frame += p.frame)
             for (long first = frame; first < frame + p.frame; first += QUERIES) {
-                const long rest = frame + p.frame - first, rows = rest < QUERIES ? rest : QUERIES,
-                           seen = seen_by(frame);
+                const long rows = least(QUERIES, frame + p.frame - first), seen = seen_by(frame);
                 const long tiles = blocks_of(rows, ROWS), padded = tiles * ROWS;
                 const Number *asked = part<N>(p.query, batch, head, first),
                              *given = part<N>(p.upstream, batch, head, first);
@@ -263,7 +258,7 @@ struct Head {
                     level[r] = exists ? levels()[first + r] : 0;
                 }
                 for (long b = 0; b * KEYS < seen; b++) {
-                    const long here = seen - b * KEYS < KEYS ? seen - b * KEYS : KEYS, lines = blocks_of(here, ROWS);
+                    const long here = least(KEYS, seen - b * KEYS), lines = blocks_of(here, ROWS);
                     for (long t = 0; t < tiles; t++) {
                         product<N, 1, ROWS>(query + t * ROWS * deep, keys + b * across, COLUMNS * deep,
                                             weights + t * ROWS * KEYS, KEYS, deep, here, false);

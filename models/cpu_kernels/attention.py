@@ -19,9 +19,9 @@ class Executed:
     flops = 0
 
 
-def takes(values: Tensor, width: int) -> bool:
-    """Whether ``attend`` computes for ``values`` and heads of this ``width``; it has no dropout."""
-    if values.device.type != "cpu" or not values.numel() or width % WIDTHS or torch.compiler.is_compiling():
+def takes(values: Tensor) -> bool:
+    """Whether ``attend`` computes for queries, keys or values (..., d); it has no dropout."""
+    if values.device.type != "cpu" or not values.numel() or values.shape[-1] % WIDTHS or torch.compiler.is_compiling():
         return False
     if values.dtype not in (torch.float32, torch.bfloat16):
         return False
@@ -44,17 +44,6 @@ def attend(*sources: Tensor, frame: int) -> Tensor:
     Raises:
         ValueError: If shapes or types do not go together; the kernel itself would read what is not there.
     """
-    query, key, value = _parts(sources)
-    _, tokens, *others = query.shape
-    fits = key.shape == value.shape and query.shape[0] == key.shape[0] and others == list(key.shape[2:])
-    if not fits or frame < 1 or tokens % frame or key.shape[1] % frame or key.shape[1] < tokens:
-        raise ValueError(
-            f"attention takes whole frames of {frame} tokens, and no more queries than keys, got queries "
-            f"{tuple(query.shape)}, keys {tuple(key.shape)} and values {tuple(value.shape)}"
-        )
-    types = {(source.dtype, source.device.type) for source in sources}
-    if types not in ({(torch.float32, "cpu")}, {(torch.bfloat16, "cpu")}):
-        raise ValueError(f"attention on a CPU takes float32 or bf16 alone, got {sorted(map(str, types))}")
     found: Tensor = _Attend.apply(frame, *sources)
     return found
 
@@ -64,6 +53,7 @@ class _Attend(torch.autograd.Function):
     def forward(ctx: Any, frame: int, *sources: Tensor) -> Tensor:
         sources = tuple(source if source.stride(-1) == 1 else source.contiguous() for source in sources)
         query, key, value = _parts(sources)
+        _check(query, key, value, frame)
         batch, tokens, heads, width = query.shape
         out = query.new_empty(batch, tokens, heads, width)
         level = query.new_empty(batch, heads, tokens, dtype=torch.float32)
@@ -81,6 +71,19 @@ class _Attend(torch.autograd.Function):
         upstream = upstream if upstream.stride(-1) == 1 else upstream.contiguous()
         _run(ctx.frame, level, True, *_parts(sources), out, upstream, *_parts(gradients))
         return None, *gradients
+
+
+def _check(query: Tensor, key: Tensor, value: Tensor, frame: int) -> None:
+    _, tokens, *others = query.shape
+    fits = key.shape == value.shape and query.shape[0] == key.shape[0] and others == list(key.shape[2:])
+    if not fits or frame < 1 or tokens % frame or key.shape[1] % frame or key.shape[1] < tokens:
+        raise ValueError(
+            f"attention takes whole frames of {frame} tokens, and no more queries than keys, got queries "
+            f"{tuple(query.shape)}, keys {tuple(key.shape)} and values {tuple(value.shape)}"
+        )
+    types = {(part.dtype, part.device.type) for part in (query, key, value)}
+    if types not in ({(torch.float32, "cpu")}, {(torch.bfloat16, "cpu")}):
+        raise ValueError(f"attention on a CPU takes float32 or bf16 alone, got {sorted(map(str, types))}")
 
 
 def _parts(sources: list[Tensor] | tuple[Tensor, ...]) -> list[Tensor]:

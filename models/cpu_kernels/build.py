@@ -15,28 +15,19 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from utils.files import sync_files
+from utils.files import atomic_path
 from utils.machine import cpu_info
 
 log = logging.getLogger(__name__)
 
 CHOICES = (True, False, "auto")
 SOURCE = Path(__file__).with_name("attention.cpp")
-FLAGS = [
-    "-O3",
-    "-march=native",
-    "-std=c++17",
-    "-fopenmp",
-    "-shared",
-    "-fPIC",
-    "-fno-math-errno",
-    "-fno-exceptions",
-    "-w",
-]
+FLAGS = ["-O3", "-march=native", "-std=c++17", "-fopenmp", "-shared", "-fPIC"]
+FLAGS += ["-fno-math-errno", "-fno-exceptions", "-w"]
 WIDE = 16  # float32 numbers of a vector of AVX-512
 SECONDS = 60.0  # that a compiler may take; two are usual
-_LOCK = threading.Lock()
 NO_COMPILER = "a C++ compiler (on Debian and Ubuntu: apt-get install g++)"
+_LOCK = threading.Lock()  # of the building
 
 
 class _Choice:
@@ -115,7 +106,9 @@ def _load() -> ctypes.CDLL:
         built = Path(folder, kept.name)
         _compile(compiler, built)
         with contextlib.suppress(OSError):  # a disk that is full or read-only: the next process builds it again
-            _keep(built, kept)
+            kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with atomic_path(kept) as temporary:
+                temporary.write_bytes(built.read_bytes())
         with contextlib.suppress(OSError):
             return _opened(built)  # what is loaded needs its file no more
     return _opened(kept)  # from where temporary files are, no code may be run
@@ -128,24 +121,13 @@ def _cache() -> Path:
         return Path(tempfile.gettempdir(), f"gradient-world-models-{os.getuid()}")
 
 
-def _keep(built: Path, path: Path) -> None:
-    """Copy it to ``path`` at once; the name on the way is no other process's, on no other machine."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        copy = Path(folder, path.name)
-        copy.write_bytes(built.read_bytes())
-        sync_files(copy.parent)
-        copy.replace(path)
-
-
 def find_compiler() -> str | None:
     """The C++ compiler that ``CXX`` names, or a usual one."""
     return next(filter(None, map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))), None)
 
 
 def _compile(compiler: str, path: Path) -> None:
-    command = [compiler, *FLAGS, "-o", str(path), str(SOURCE)]
-    done = _ran(command)
+    done = _ran([compiler, *FLAGS, "-o", str(path), str(SOURCE)])
     if done.returncode:
         said = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip())
         raise OSError(f"our kernels were not built by {compiler}: {said[:300]}")

@@ -13,8 +13,8 @@
 
 #define INLINE inline __attribute__((always_inline))
 
-// A tile of a product is ROWS x COLUMNS; its sums stay in registers, of which there are 32 or 16. KEYS are taken at a
-// time: a multiple of both.
+// A tile of a product is ROWS x COLUMNS, as many sums as there are registers for: 32 of AVX-512 and of ARM, 16 of AVX2.
+// KEYS are taken at a time: a multiple of both.
 #if defined(__AVX512F__)
 constexpr int LANES = 16, ROWS = 14, KEYS = 224;
 #elif defined(__AVX2__)
@@ -47,8 +47,8 @@ INLINE float highest_of(Floats values) {
     return found;
 }
 
-// 2 to the power of x <= 0, to 2e-7; 0 below the smallest normal number, and what is no number stays none. The polynomial is the best of its degree for
-// the fraction, by relative error.
+// 2 to the power of x <= 0, to 2e-7; 0 below the smallest normal number, and what is no number stays none. The
+// polynomial is the best of its degree for the fraction, by relative error.
 INLINE Floats power_of_two(Floats x) {
     const Floats rounder = all(12582912.0f);  // 1.5 * 2^23: adding it leaves no room for a fraction
     Floats shifted = x + rounder;

@@ -150,13 +150,13 @@ def test_the_number_of_threads_changes_no_bit():
 
 def test_what_it_does_not_take():
     values = torch.zeros(1, 2, 3, 1, 32)
-    assert attention.takes(values, 32)
-    assert not attention.takes(values, 48)
-    assert not attention.takes(values[:0], 32)
-    assert not attention.takes(values.double(), 32) and not attention.takes(values.half(), 32)
-    assert not attention.takes(values.to("meta"), 32)
+    assert attention.takes(values)
+    assert not attention.takes(torch.zeros(1, 2, 3, 1, 48))
+    assert not attention.takes(values[:0])
+    assert not attention.takes(values.double()) and not attention.takes(values.half())
+    assert not attention.takes(values.to("meta"))
     with kernels(False):
-        assert not attention.takes(values, 32)
+        assert not attention.takes(values)
 
 
 @pytest.mark.parametrize("wanted", [1, 2, 3])
@@ -220,8 +220,8 @@ def test_without_a_compiler_planning_goes_on_and_says_so_once(unknown, monkeypat
     monkeypatch.setattr(build.shutil, "which", lambda _: None)
     monkeypatch.setattr(build, "cpu_info", lambda: "flags: avx512f")
     with caplog.at_level(logging.WARNING), kernels("auto"):
-        assert not attention.takes(torch.zeros(1, 2, 3, 1, 32), 32)
-        assert not attention.takes(torch.zeros(1, 2, 3, 1, 32), 32)
+        assert not attention.takes(torch.zeros(1, 2, 3, 1, 32))
+        assert not attention.takes(torch.zeros(1, 2, 3, 1, 32))
     assert caplog.text.count("apt-get install g++") == 1
     with pytest.raises(
         ValueError, match=r"cpu_kernels=true: our kernels need a C\+\+ compiler .*; or set cpu_kernels=auto"
