@@ -82,6 +82,8 @@ def _check(query: Tensor, key: Tensor, value: Tensor, frame: int) -> None:
             f"{tuple(query.shape)}, keys {tuple(key.shape)} and values {tuple(value.shape)}"
         )
     types = {(part.dtype, part.device.type) for part in (query, key, value)}
+    if query.shape[-1] % WIDTHS:
+        raise ValueError(f"attention on a CPU takes heads that are a multiple of {WIDTHS} wide, got {query.shape[-1]}")
     if types not in ({(torch.float32, "cpu")}, {(torch.bfloat16, "cpu")}):
         raise ValueError(f"attention on a CPU takes float32 or bf16 alone, got {sorted(map(str, types))}")
 

@@ -122,6 +122,8 @@ def test_parts_of_frames_and_what_does_not_go_together_are_refused():
         attention.attend(query, rest, frame=4)
     with pytest.raises(ValueError, match="no more queries than keys"):
         attention.attend(drawn(1, 12, 1, 2, 32), rest, frame=4)
+    with pytest.raises(ValueError, match="a multiple of 32 wide, got 48"):
+        attention.attend(drawn(1, 4, 3, 2, 48), frame=4)
     with pytest.raises(ValueError, match="float32 or bf16 alone"):
         attention.attend(query[:, :4].bfloat16(), rest, frame=4)
     with pytest.raises(ValueError, match="whole frames"):
