@@ -137,7 +137,7 @@ def kill_often(work: Work, root: Path, kills: int, seed: int) -> tuple[int, int]
     chance, survived, runs, further = random.Random(seed), 0, 0, 0
     began = time.monotonic()
     finish(start(work.run, root / "whole", work.overrides), root / "whole")
-    longest = (time.monotonic() - began) / 3  # a start takes a part of it
+    longest = (time.monotonic() - began) / 2  # a start takes a part of it, more of it when others run meanwhile
     with tqdm(total=kills, unit="kill", disable=not sys.stderr.isatty()) as bar:
         while survived < kills:
             folder, runs = root / f"killed_{runs}", runs + 1
