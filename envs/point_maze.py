@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.episode_seeds import episode_generator
 from envs.opengl import mujoco
 from envs.point_maze_model import FRAME_SKIP, maze_model
 from envs.point_maze_render import Image, maze_renderer
@@ -61,7 +62,7 @@ class PointMazeSimulator(Simulator):
     @classmethod
     def sample_start_goal(cls, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Draw a start and a goal anywhere in the maze, each with a velocity of its own: two (4,) float64 arrays."""
-        generator = np.random.RandomState(seed)
+        generator = episode_generator(seed)
         return _sample_state(generator), _sample_state(generator)
 
     @classmethod

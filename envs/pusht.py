@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from envs.episode_seeds import episode_generator
 from envs.pusht_physics import World
 from envs.pusht_render import renderer
 from envs.pusht_shapes import BLOCKS, SHAPE_KEY, SHAPES, shape_index
@@ -88,7 +89,7 @@ class PushTSimulator(Simulator):
 
         The block's angle may be any number, not only one in [0, 2 pi), and the agent may start inside the block.
         """
-        random = np.random.RandomState(seed)
+        random = episode_generator(seed)
 
         def draw() -> Array:
             agent, block = random.randint(50, 450, 2), random.randint(100, 400, 2)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from envs.base import Layouts, Outcome, VectorEnv
+from envs.episode_seeds import episode_generator
 from envs.wall_dynamics import (
     BORDER_HIGH,
     BORDER_LOW,
@@ -203,7 +203,7 @@ def _sample_rooms(seed: int, wall_x: float) -> tuple[tuple[float, float], tuple[
             f"env wall: {WALL_KEY}={wall_x} leaves no room for a start or a goal; choose it in "
             f"[{low + WALL_HALF_WIDTH + START_MARGIN:g}, {high - WALL_HALF_WIDTH - START_MARGIN:g}]"
         )
-    random = np.random.RandomState(seed)  # the generator that the evaluation seeds of the original belong to
+    random = episode_generator(seed)  # the generator that the evaluation seeds of the original belong to
     left, right = random.uniform(low, left_high), random.uniform(right_low, high)
     y_start, y_goal = random.uniform(low, high), random.uniform(low, high)
     if random.uniform() < 0.5:

@@ -19,13 +19,14 @@ from tqdm import tqdm
 from datasets.files import remove_unfinished
 from datasets.normalizer import Normalizer
 from datasets.trajectories import Trajectories
+from envs.episode_seeds import episode_seeds
 from models.checkpoint import Checkpoint, read_checkpoint
 from models.loading import check_environment, load_for_planning, stored_normalizer
 from planning.cost import check_budget
 from planning.episodes import Episodes
 from planning.evaluate import final_metrics
 from planning.film import Film
-from planning.goals import GoalRequest, Problem, episode_seeds, make_problem
+from planning.goals import GoalRequest, Problem, make_problem
 from planning.mpc import MPCController, PlanningTask
 from planning.observer import Observer
 from utils import distributed

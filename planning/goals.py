@@ -15,6 +15,7 @@ from torch import Tensor
 from datasets.normalizer import Normalizer
 from datasets.trajectories import Trajectories
 from envs.base import VectorEnv, simulate
+from envs.episode_seeds import episode_generator
 from utils.files import atomic_path
 
 NEEDED = ("seeds", "states", "goal_states")  # arrays of a ``plan_targets.npz``; there may be more
@@ -50,25 +51,6 @@ class Problem:
             np.savez(file, **plain)  # type: ignore[arg-type]
 
 
-def episode_seeds(seed: int, n_evals: int) -> list[int]:
-    """Environment seeds of the episodes; episode n has ``seed * n + 1``, the published protocol at seed 99.
-
-    Deviation: seed 0 would give the same episode every time, so it gets drawn seeds instead.
-
-    Raises:
-        ValueError: If ``seed`` is negative or too large, or there are no episodes.
-    """
-    if seed < 0 or n_evals < 1 or seed * (n_evals - 1) + 1 >= 2**32:
-        raise ValueError(
-            f"seed must be >= 0, n_evals >= 1, and the last episode's seed * (n_evals - 1) + 1 below 2^32; got "
-            f"seed={seed}, n_evals={n_evals}"
-        )
-    if seed == 0:
-        drawn = np.random.RandomState(0).permutation(2**20)[:n_evals]
-        return [int(value) for value in drawn]
-    return [seed * n + 1 for n in range(n_evals)]
-
-
 @dataclass(frozen=True)
 class GoalRequest:
     """What a goal source needs to know.
@@ -98,7 +80,7 @@ def from_random_actions(request: GoalRequest) -> Problem:
     """A random start, and the state that random z-scored normal actions lead to."""
     starts, _ = request.env.sample_start_goal(request.seeds)
     steps = request.goal_H * request.frameskip
-    drawn = [np.random.RandomState(seed).randn(steps, request.env.env_action_dim) for seed in request.seeds]
+    drawn = [episode_generator(seed).randn(steps, request.env.env_action_dim) for seed in request.seeds]
     actions = request.normalizer.actions_to_raw(torch.from_numpy(np.stack(drawn)).float())
     return _played(request, starts, actions, request.env.default_layouts(len(request.seeds)))
 
@@ -115,7 +97,7 @@ def from_dataset(request: GoalRequest) -> Problem:
         )
     starts, actions, layouts = [], [], []
     for seed in request.seeds:
-        draw = np.random.RandomState(seed)
+        draw = episode_generator(seed)
         number = long_enough[draw.randint(len(long_enough))]
         offset = draw.randint(int(trajectories.lengths[number]) - steps + 1)
         starts.append(trajectories.states[number][offset])
