@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, select_autoescape
 
 from demo import figures
 from demo.scores import Gap, Score
+from demo.text import as_text, findings
 from utils.files import write_json, write_text
 from utils.statistics import Z95, paired_difference
 
@@ -64,52 +65,8 @@ class Report:
         return Gap(model, *(_mean(errors[where]["visual_mse"]) for where in ("dataset", "planner")))
 
     def as_text(self) -> str:
-        """Both tables, for the terminal."""
-        titles = (
-            "planner",
-            "model",
-            "solved",
-            "95 % interval",
-            "to base (paired)",
-            "planning s/episode",
-            "rollouts/episode",
-        )
-        success = [titles] + [
-            (
-                s.planner,
-                s.model,
-                f"{100 * s.success:.0f} % of {s.episodes}",
-                f"{100 * s.low:.0f} - {100 * s.high:.0f}",
-                "" if s.difference is None else "{:+.0f} [{:+.0f}, {:+.0f}]".format(*(100 * d for d in s.difference)),
-                f"{s.seconds:.2f}",
-                f"{s.evaluations:.0f}",
-            )
-            for s in self.scores
-        ]
-        errors = [("one-step visual error", "data set windows", "where the base's plans lead", "ratio")] + [
-            (g.model, "{:.4f} +- {:.4f}".format(*g.dataset), "{:.4f} +- {:.4f}".format(*g.planner), f"{g.ratio:.1f}")
-            for g in self.gaps
-        ]
-        return "\n".join([*_aligned(success), "", *_aligned(errors), "", *self.findings()])
-
-    def findings(self) -> list[str]:
-        """What the numbers say, whichever way they point."""
-        sentences = []
-        base = next(g for g in self.gaps if g.model == "base")
-        control = next((g for g in self.gaps if g.model == "control"), base)
-        for gap in self.gaps:
-            if gap.model not in ("base", "control"):
-                change = gap.planner[0] / control.planner[0]
-                sentences.append(
-                    f"{gap.model}: the error where plans lead is {change:.2f} times that of the control "
-                    f"({gap.planner[0] / base.planner[0]:.2f} times the base's)."
-                )
-        for score in self.scores:
-            if score.difference is not None:
-                _, low, high = score.difference
-                verdict = "better than" if low > 0 else "worse than" if high < 0 else "not distinguishable from"
-                sentences.append(f"{score.planner}: {score.model} is {verdict} the base at {score.episodes} episodes.")
-        return sentences
+        """Both tables and the findings, for the terminal."""
+        return as_text(self.scores, self.gaps)
 
     def write(self) -> None:
         """Write ``report.json``, the figures and ``report.html``."""
@@ -117,7 +74,7 @@ class Report:
             "config": dict(self.config),
             "scores": [asdict(score) for score in self.scores],
             "gap": [asdict(gap) | {"ratio": gap.ratio} for gap in self.gaps],
-            "findings": self.findings(),
+            "findings": findings(self.scores, self.gaps),
             "stage_seconds": {name: r["seconds"] for name, r in self.results.items() if "seconds" in r},
             "environment": dict(self.environment),
             "commands": list(self.commands),
@@ -152,12 +109,6 @@ class Report:
                 if found:
                     chosen[f"{model}, episode {found[0].stem.split('_')[2]}: {outcome}"] = found[0]
         return chosen
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns of equal width."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return ["   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _mean(values: Sequence[float]) -> tuple[float, float]:
