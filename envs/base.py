@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from envs.own_copies import OwnCopies
+
 Layouts = Mapping[str, Tensor]
 """What differs between episodes besides their state, e.g. a door's place: name -> (B, ...)."""
 
@@ -41,10 +43,11 @@ class Trajectory:
     frame_every: int
 
 
-class VectorEnv(ABC):
+class VectorEnv(OwnCopies, ABC):
     """A batch of independent episodes of one environment, stepped forward together.
 
     The simulator keeps the true state; images exist only where ``render`` is called. Nothing here knows a model.
+    A copy (``copy``, ``pickle``) goes on with the same episodes, bit for bit and by itself.
 
     Attributes:
         name: of the environment, as in ``env=<name>``.
@@ -117,7 +120,7 @@ class VectorEnv(ABC):
     def success(self, states: Tensor, goals: Tensor) -> Outcome:
         """Compare states (B, S) with goals (B, S)."""
 
-    def close(self) -> None:  # noqa: B027  (most environments hold nothing that must be released)
+    def close(self) -> None:
         """Release worker processes and graphics contexts."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import pickle
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -46,7 +47,14 @@ class PlayTask:
     block: int
 
 
+@dataclass(frozen=True)
+class CopyTask:
+    """Answer with the episodes as they are, see ``EpisodePlayer.copies``."""
+
+
 Task = ResetTask | PlayTask
+Copies = dict[int, bytes]
+"""Episodes to go on with elsewhere: row -> its simulator, pickled."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +97,18 @@ class EpisodePlayer:
         self._location = location
         self._image_size = image_size
         self._simulators: dict[int, Simulator] = {}
+        self._copies: Copies = {}
+
+    def take(self, copies: Copies) -> None:
+        """Go on with episodes of another player; they are unpickled when first played."""
+        self._copies |= copies
+
+    def copies(self) -> Copies | Failure:
+        """All episodes as they are now, for another player."""
+        try:
+            return self._copies | {row: pickle.dumps(simulator) for row, simulator in self._simulators.items()}
+        except Exception as error:  # simulators hold what they like
+            return Failure([], f"{type(error).__name__}: {error}", traceback.format_exc())
 
     def run(self, task: Task, arrays: Arrays) -> Failure | None:
         """Do a task one row after the other; stops at the first that fails."""
@@ -105,12 +125,15 @@ class EpisodePlayer:
         return None
 
     def _reset(self, row: int, layout: Layout, states: NDArray[Any]) -> None:
+        self._copies.pop(row, None)
         if row not in self._simulators:
             self._simulators[row] = load_simulator(self._location)(self._image_size)
         # a copy, here and below: a simulator may keep what it is given, but this memory is written again
         states[row] = self._simulators[row].reset(states[row].copy(), layout)
 
     def _play(self, row: int, task: PlayTask, own: Arrays) -> None:
+        if row in self._copies:
+            self._simulators[row] = pickle.loads(self._copies.pop(row))
         simulator, actions, frames = self._simulators[row], own["actions"], iter(own["frames"])
         starts = range(0, len(actions), task.block)
         if len(own["frames"]) > len(starts):
@@ -123,6 +146,7 @@ class EpisodePlayer:
 
     def close(self) -> None:
         """Release the simulators."""
+        self._copies.clear()
         while self._simulators:
             self._simulators.popitem()[1].close()
 

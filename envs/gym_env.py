@@ -13,12 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from envs.base import VectorEnv
+from envs.own_copies import OwnCopies
 
 Observation = dict[str, NDArray[Any]]
 OPTIONS = ("state", "goal", "layouts")
 
 
-class SingleEpisodeEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
+class SingleEpisodeEnv(OwnCopies, gymnasium.Env[Observation, NDArray[np.float32]]):
     """A goal-reaching episode: observation {visual, proprio}, reward 1 in the success region, which ends the episode.
 
     ``reset(seed=s)`` draws the start and goal that ``sample_start_goal([s])`` of the vector environment draws. Its

@@ -19,6 +19,9 @@ POSITION_LIMITS = (0.5, 3.1)  # of sampled states, m, along x and y
 BESIDE_WALL = (1.1, 2.5)  # sampled states are not between these x values ...
 BEYOND_WALL = 2.5  # ... unless their y is at least this: that is where the wall in the middle stands
 SPEED_LIMIT = 5.2262554  # of sampled states, m/s along each axis
+ALL_STATE = mujoco.mjtState.mjSTATE_INTEGRATION  # all that the next step depends on
+NOT_COPIED = ("_model", "_data", "_position", "_velocity", "_force", "_num_warnings", "_ball_place")
+"""One for all episodes of a process, and views of its memory: copied, they would be arrays that nothing moves."""
 
 
 class PointMazeSimulator(Simulator):
@@ -52,12 +55,32 @@ class PointMazeSimulator(Simulator):
             raise ValueError(f"env.image_size must be at least 1 pixel, got {image_size}")
         super().__init__(image_size)
         self._model = maze_model()
-        self._data = mujoco.MjData(self._model)
-        self._position, self._velocity = self._data.qpos, self._data.qvel  # views, like the next three
-        self._force = self._data.ctrl
-        self._num_warnings = self._data.warning.number
-        self._ball_place = self._data.site("ball").xpos
         self._is_playing = False
+        self._attach(mujoco.MjData(self._model))
+
+    def _attach(self, data: mujoco.MjData) -> None:
+        """Work on ``data``; all but itself are views of its memory."""
+        self._data = data
+        self._position, self._velocity, self._force = data.qpos, data.qvel, data.ctrl
+        self._num_warnings = data.warning.number
+        self._ball_place = data.site("ball").xpos
+
+    def __getstate__(self) -> dict[str, Any]:
+        # the ball is drawn where it was when places were last computed, which no state of MuJoCo's holds
+        moment = np.empty(mujoco.mj_stateSize(self._model, ALL_STATE))
+        mujoco.mj_getState(self._model, self._data, moment, ALL_STATE)
+        return {
+            **{name: value for name, value in self.__dict__.items() if name not in NOT_COPIED},
+            "moment": (moment, self._ball_place.copy()),
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        moment, ball_place = state.pop("moment")
+        self.__dict__ |= state
+        self._model = maze_model()
+        self._attach(mujoco.MjData(self._model))
+        mujoco.mj_setState(self._model, self._data, moment, ALL_STATE)
+        self._ball_place[:] = ball_place
 
     @classmethod
     def sample_start_goal(cls, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

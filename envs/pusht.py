@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -51,7 +52,7 @@ class PushTSimulator(Simulator):
 
     A state does not say all about a moment: a pushed block goes on differently if the solver has forgotten the
     contact, usually by hundredths of a pixel in the next step, sometimes by tens. ``reset`` starts without contacts,
-    like the original; ``restore`` continues exactly.
+    like the original; ``restore`` continues exactly, and so do copies, which are made by it.
 
     Source: DINO-WM's PushT environment, whose states are reproduced to the last bit. Deviations are marked below.
     """
@@ -76,7 +77,7 @@ class PushTSimulator(Simulator):
         self._world: World | None = None
         self._shape: int
         self._start: Array
-        self._actions: list[Array]  # blocks (K, 2), all since the start
+        self._actions: list[Array] = []  # blocks (K, 2), all since the start
 
     @classmethod
     def default_layout(cls) -> dict[str, Array]:
@@ -199,6 +200,16 @@ class PushTSimulator(Simulator):
                 "take it with the same version of pymunk on the same kind of machine"
             )
         return state
+
+    def __getstate__(self) -> dict[str, Any]:
+        moment = None if self._world is None else self.snapshot()
+        return {**self.__dict__, "_world": None, "_actions": [], "moment": moment}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        moment = state.pop("moment")
+        self.__dict__ |= state
+        if moment is not None:
+            self.restore(moment)
 
     def close(self) -> None:
         """Forget the episode."""

@@ -8,17 +8,23 @@ from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
+from envs.own_copies import OwnCopies
+
 Array = NDArray[Any]
 Layout = Mapping[str, Array]
 """What differs between episodes besides their state, e.g. a block's shape: name -> array of one episode."""
 
 
-class Simulator(ABC):
+class Simulator(OwnCopies, ABC):
     """One episode of an environment whose physics comes from a library that knows no batches.
 
     ``envs.process_vector.ProcessVectorEnv`` makes a batch out of many of these, in worker processes. Modules with a
     simulator import neither torch nor anything that does: a worker then starts in a fraction of the time and memory.
     What the episodes of one process can share (a compiled model, a graphics context) belongs to the class or module.
+
+    A copy made by ``copy`` or ``pickle``, at any moment, goes on with the same bits and by itself. A simulator that
+    holds what these modules do not copy so (a library's objects, views of their memory) says how, by ``__getstate__``
+    and ``__setstate__``.
 
     Attributes:
         name: of the environment, as in ``env=<name>``.
@@ -70,5 +76,5 @@ class Simulator(ABC):
     def render(self) -> Array:
         """The image (image_size, image_size, 3) uint8 of the current state."""
 
-    def close(self) -> None:  # noqa: B027  (most simulators hold nothing that must be released)
+    def close(self) -> None:
         """Release what only this simulator holds."""

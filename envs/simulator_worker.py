@@ -13,7 +13,7 @@ import threading
 import time
 from multiprocessing.connection import Connection
 
-from envs.episode_player import EpisodePlayer
+from envs.episode_player import CopyTask, EpisodePlayer
 from envs.shared_arrays import SharedBuffer
 
 PARENT_CHECK_SECONDS = 0.5
@@ -22,7 +22,7 @@ PARENT_DECIDES = (signal.SIGINT, signal.SIGTERM)
 
 
 def main(arguments: list[str]) -> None:
-    """Receive tasks and answer each with None or a ``Failure``, until the parent closes the connection or dies.
+    """Receive tasks and answer each with None, a ``Failure`` or copies, until the parent closes the connection or dies.
 
     Args:
         arguments: descriptors of connection and buffer, process id of the parent, simulator, image size.
@@ -44,8 +44,10 @@ def serve(connection: Connection, buffer: SharedBuffer, player: EpisodePlayer) -
     """Do tasks until nobody is at the other end."""
     try:
         while True:
-            shapes, task = pickle.loads(connection.recv_bytes())
-            connection.send_bytes(pickle.dumps(player.run(task, buffer.arrays(shapes))))
+            shapes, task, copies = pickle.loads(connection.recv_bytes())
+            player.take(copies)
+            answer = player.copies() if isinstance(task, CopyTask) else player.run(task, buffer.arrays(shapes))
+            connection.send_bytes(pickle.dumps(answer))
     except (EOFError, ConnectionError):
         player.close()
 

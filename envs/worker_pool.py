@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.episode_player import EpisodePlayer, Failure, Task
+from envs.episode_player import Copies, CopyTask, EpisodePlayer, Failure, Task
 from envs.shared_arrays import Shapes, SharedBuffer
 from envs.simulator_worker import PARENT_DECIDES
 
@@ -44,15 +44,31 @@ class WorkerPool:
 
     The processes are neither forked nor spawned by ``multiprocessing``: a fork of a process with torch threads may
     hang, and a spawned one imports the main script once more, torch and all: 6 s and 700 MB each for ``plan.py``.
+
+    A copy of a pool has processes of its own, which go on with copies of the episodes.
     """
 
-    def __init__(self, num_workers: int, location: str, image_size: int) -> None:
-        """Plan ``num_workers`` >= 1 processes for the simulator ``module:Class``; starts none."""
+    def __init__(
+        self,
+        num_workers: int,
+        location: str,
+        image_size: int,
+        copies: Mapping[int, Copies] | None = None,
+    ) -> None:
+        """Plan processes; starts none.
+
+        Args:
+            num_workers: their number, >= 1.
+            location: of the simulator, ``module:Class``.
+            image_size: pixels.
+            copies: episodes that the processes go on with, by the process's index.
+        """
         self.num_workers = num_workers
         self._location = location
         self._image_size = image_size
         self._buffer: SharedBuffer | None = None
         self._workers: dict[int, Worker] = {}
+        self._copies = dict(copies or {})  # of workers that are still to be started
         # also runs when the interpreter exits
         self._stop = weakref.finalize(self, _stop, self._workers, os.getpid(), SECONDS_TO_CLOSE)
 
@@ -78,14 +94,36 @@ class WorkerPool:
             self._end_now()
         return failure
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        copies = self._copies | {index: self._copies_of(worker) for index, worker in self._workers.items()}
+        return type(self), (self.num_workers, self._location, self._image_size, copies)
+
+    def _copies_of(self, worker: Worker) -> Copies:
+        """Ask a worker for its episodes.
+
+        Raises:
+            RuntimeError: If a simulator cannot be copied, or the process has ended.
+        """
+        try:
+            worker.connection.send_bytes(pickle.dumps(({}, CopyTask(), {})))
+            answer: Copies | Failure = _answer(worker, [])
+        except BaseException:  # Ctrl-C, for one; see ``run``
+            self._end_now()
+            raise
+        if isinstance(answer, Failure):
+            raise RuntimeError(f"the episodes of {self._location} cannot be copied: {answer.message}")
+        return answer
+
     def close(self) -> None:
         """End all processes and give the memory back; they get a moment to release what they hold."""
+        self._copies.clear()
         _stop(self._workers, os.getpid(), SECONDS_TO_CLOSE)
         if self._buffer is not None:
             self._buffer.close()
             self._buffer = None
 
     def _end_now(self) -> None:
+        self._copies.clear()
         _stop(self._workers, os.getpid(), 0)
 
     def _run(self, shapes: Shapes, tasks: dict[int, Task]) -> Failure | None:
@@ -96,16 +134,16 @@ class WorkerPool:
         for index, task in tasks.items():
             worker = self._workers[index]
             try:
-                worker.connection.send_bytes(pickle.dumps((shapes, task)))
+                worker.connection.send_bytes(pickle.dumps((shapes, task, self._copies.pop(index, {}))))
             except ConnectionError:
-                return _death(worker, task)
+                return _death(worker, task.rows)
             waiting[worker.connection] = index
         refusals = []
         while waiting:
             for ready in wait(list(waiting)):
                 assert isinstance(ready, Connection)
                 index = waiting.pop(ready)
-                failure = _answer(self._workers[index], tasks[index])
+                failure: Failure | None = _answer(self._workers[index], tasks[index].rows)
                 if failure and not failure.is_refusal:
                     return failure
                 refusals += [failure] if failure else []
@@ -158,15 +196,15 @@ class OwnProcess:
         self._arrays = {}
 
 
-def _answer(worker: Worker, task: Task) -> Failure | None:
+def _answer(worker: Worker, rows: Sequence[int]) -> Any:
+    """What a worker says to its task on ``rows``; a ``Failure`` if it has ended."""
     try:
-        failure: Failure | None = pickle.loads(worker.connection.recv_bytes())
+        return pickle.loads(worker.connection.recv_bytes())
     except (EOFError, ConnectionError):
-        return _death(worker, task)
-    return failure
+        return _death(worker, rows)
 
 
-def _death(worker: Worker, task: Task) -> Failure:
+def _death(worker: Worker, rows: Sequence[int]) -> Failure:
     """Describe the end of a worker whose connection broke off."""
     code = worker.process.wait()
     if code == -signal.SIGKILL:
@@ -175,7 +213,7 @@ def _death(worker: Worker, task: Task) -> Failure:
         how = f"crashed (signal {signal.Signals(-code).name}); too little memory may be the reason"
     else:
         how = f"ended with exit code {code}; too little memory may be the reason"
-    return Failure(task.rows, f"worker process {worker.process.pid} {how}")
+    return Failure(rows, f"worker process {worker.process.pid} {how}")
 
 
 def _stop(workers: dict[int, Worker], owner: int, seconds: float) -> None:

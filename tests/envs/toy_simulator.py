@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 import time
 from typing import ClassVar
 
@@ -80,3 +81,11 @@ class ToySimulator(Simulator):
 
     def close(self):
         ToySimulator.num_closed += 1
+
+
+class UncopiableSimulator(ToySimulator):
+    """Holds something that nothing can copy."""
+
+    def __init__(self, image_size: int = 224) -> None:
+        super().__init__(image_size)
+        self.lock = threading.Lock()
