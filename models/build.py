@@ -113,6 +113,5 @@ def _check(architecture: Mapping[str, Any]) -> None:
 def _part(node: Mapping[str, Any], sizes: Mapping[str, Any]) -> Any:
     """Instantiate a part; it gets those ``sizes`` that its constructor asks for and its config leaves open."""
     wanted = inspect.signature(get_class(node["_target_"])).parameters
-    return instantiate(
-        dict(node), **{name: size for name, size in sizes.items() if name in wanted and name not in node}
-    )
+    sizes = {name: size for name, size in sizes.items() if name in wanted and name not in node}
+    return instantiate(dict(node), _recursive_=False, **sizes)  # a node of a checkpoint builds this class and no other

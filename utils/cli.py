@@ -18,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from launch.values import TRUSTED, checked
 from utils import distributed
 from utils.sweep_names import is_sweep
 
@@ -48,7 +49,7 @@ def check_types(cfg: DictConfig, config_name: str, types: Mapping[str, type] | N
     groups = [override for override in task if override.lstrip("+~").split("=", 1)[0] in _choices()]
     defaults = compose(config_name, overrides=groups)
     for override in task:
-        if override.startswith(("+", "~")) and override not in groups:
+        if override.startswith(("+", "~")) and override not in groups and not override.lstrip("+").startswith(TRUSTED):
             _check_known(override, defaults)
     for key in overridden_keys(task):
         default, value = (OmegaConf.select(tree, key, throw_on_missing=False) for tree in (defaults, cfg))
@@ -89,14 +90,15 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     """The config with everything resolved, as dicts and lists.
 
     Raises:
-        ValueError: If a value is missing or refers to something that is not there.
+        ValueError: If a value is missing, refers to something that is not there, is a number that is not finite, or
+            names a class that no option of ours names, see ``launch/values.py``.
     """
     try:
         resolved = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ValueError(f"the configuration is not complete: {str(error).splitlines()[0]}") from None
     assert isinstance(resolved, dict)
-    return {str(key): value for key, value in resolved.items()}
+    return checked({str(key): value for key, value in resolved.items()})
 
 
 def one_line_errors(main: Callable[..., Any]) -> Callable[..., Any]:
