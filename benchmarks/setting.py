@@ -82,6 +82,7 @@ class Setting:
             *SIZES[self.size],
             f"num_hist={self.history}",
             f"method={method}",
+            "from_scratch=true",
             "model.train_decoder=false",
             f"training.batch_size={batch}",
             f"precision={self.precision}",

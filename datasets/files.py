@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from utils.files import atomic_path
+from utils.nearby import hint
 
 ROOT_VARIABLE = "DATASET_DIR"
+FOLDERS = ("pusht_noise", "point_maze", "wall_single")
 
 
 class DatasetError(ValueError):
@@ -37,7 +39,7 @@ def dataset_root() -> Path:
         raise dataset_error(f"environment variable {ROOT_VARIABLE}", "the folder of the data sets", "nothing", remedy)
     root = Path(value).expanduser()
     if not root.is_dir():
-        state = "a file" if root.exists() else "no such folder"
+        state = hint(root, lambda place: next((name for name in FOLDERS if (place / name).is_dir()), None))
         raise dataset_error(f"environment variable {ROOT_VARIABLE}={value}", "an existing folder", state, remedy)
     return root
 

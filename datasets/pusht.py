@@ -76,7 +76,7 @@ class PushTTrajectories(Trajectories):
     ) -> None:
         self.data_path = Path(data_path).expanduser() if data_path else dataset_root() / FOLDER
         for part in ("train", "val"):
-            check_collected(self.data_path / part, self.name, f"the PushT data ({part})")
+            check_collected(self.data_path, self.name, f"the PushT data ({part})", part)
         train = _load_part(self.data_path / "train", n_rollout)
         val = _load_part(self.data_path / "val", n_rollout, fewer_will_do=True)
         self.states = _joined(train.states, val.states)

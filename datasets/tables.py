@@ -10,27 +10,33 @@ import torch
 from torch import Tensor
 
 from datasets.claim import SETTINGS_FILE
-from datasets.files import dataset_error, load_tensor
+from datasets.files import ROOT_VARIABLE, dataset_error, load_tensor
+from utils.nearby import hint
 
+TABLE = "states.pth"
 _ORIGINAL = "Fetch the original file again."
 
 
-def check_collected(folder: Path, env: str, contents: str) -> None:
-    """Refuse a missing folder and an unfinished collection, each with the command that mends it.
+def check_collected(root: Path, env: str, contents: str, part: str = "") -> None:
+    """Refuse a missing folder, one that is a level off, and an unfinished collection, each with what mends it.
 
     Args:
-        folder: of one collection, whose ``states.pth`` is written last.
+        root: the data set's folder, ``data_path``.
         env: name of the environment, as in ``env=<name>``.
         contents: what the folder should hold, for the message.
+        part: folder of ``root`` that is one collection, whose ``states.pth`` is written last; empty: ``root`` itself.
 
     Raises:
         DatasetError: If there is no such folder, or its collection was interrupted.
     """
     command = f"`python -m datasets.collect env={env}`"
-    if not folder.is_dir():
-        remedy = f"Download the data (docs/data.md), collect them with {command}, or correct data_path."
-        raise dataset_error(folder, f"the folder of {contents}", "no such folder", remedy)
-    if (folder / SETTINGS_FILE).exists() and not (folder / "states.pth").exists():
+    folder = root / part
+    begun = any((folder / name).exists() for name in (TABLE, SETTINGS_FILE))
+    near = "" if begun else hint(root, lambda place: TABLE if (place / part / TABLE).is_file() else None)
+    if not folder.is_dir() or "did you mean" in near:
+        remedy = f"Correct {ROOT_VARIABLE} or data_path, download the data (docs/data.md), or collect them: {command}."
+        raise dataset_error(folder, f"the folder of {contents}", near, remedy)
+    if (folder / SETTINGS_FILE).exists() and not (folder / TABLE).exists():
         remedy = f"Run the same {command} again: it goes on where it stopped."
         raise dataset_error(folder, "a finished collection", "one that was interrupted", remedy)
 

@@ -20,6 +20,7 @@ from models.config_file import read_model_config
 from models.dino_wm import WITHOUT_EFFECT, CheckpointError, is_finite, read_pickled_checkpoint
 from models.world_model import WorldModel
 from utils.files import atomic_path, sha256
+from utils.nearby import hint
 from utils.tensor_files import write_safetensors
 
 LATEST = "latest"
@@ -71,6 +72,12 @@ def weights_file(folder: Path, epoch: int | str = LATEST) -> Path | None:
     return None
 
 
+def trained_weights(folder: Path) -> str | None:
+    """Name the weights that a model directory holds, the latest ones if there are several."""
+    names = sorted(p.name for p in (folder / "checkpoints").glob("model_*") if p.suffix in (".safetensors", ".pth"))
+    return names[-1] if names else None  # "latest" comes after every number
+
+
 def locate_weights(path: Path, epoch: int | str = LATEST) -> Path:
     """The weights file that ``path`` is, or of the model directory that it is.
 
@@ -84,7 +91,7 @@ def locate_weights(path: Path, epoch: int | str = LATEST) -> Path:
         others = sorted(p.name for p in (path / "checkpoints").glob("model_*"))
         raise CheckpointError(
             f"ckpt_path={path}: there is no checkpoints/model_{epoch}.safetensors or .pth; found "
-            f"{', '.join(others) or 'no checkpoint at all'}"
+            f"{', '.join(others) or f'no checkpoint at all: {hint(path, trained_weights)}'}"
         )
     return found
 
@@ -96,7 +103,9 @@ def read_checkpoint(folder: Path, epoch: int | str = LATEST) -> Checkpoint:
         CheckpointError: If the directory, the epoch or ``hydra.yaml`` is missing, or a file is broken or unsafe.
     """
     if folder.is_file():
-        raise CheckpointError(f"ckpt_path={folder} is a file; give its model directory, which has hydra.yaml in it")
+        raise CheckpointError(
+            f"ckpt_path={folder} must be a model directory, which has hydra.yaml in it: {hint(folder, trained_weights)}"
+        )
     path = locate_weights(folder, epoch)
     config = read_model_config(folder / "hydra.yaml")
     return replace(read_weights_file(path), config=config)

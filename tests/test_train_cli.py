@@ -153,7 +153,7 @@ def leaves(value, path=""):
 
 
 def arguments_of(method, folder, base):
-    return (*LONGER, *BRIEF_PLANS[method], f"ckpt_path={base}", f"hydra.run.dir={folder}")
+    return (*LONGER, *BRIEF_PLANS[method], "from_scratch=true", f"ckpt_path={base}", f"hydra.run.dir={folder}")
 
 
 # One base for all, so that the checkpoints of the runs that are compared name the same parent.
@@ -272,7 +272,8 @@ def test_training_from_scratch_where_there_is_no_checkpoint(call, tmp_path):
 
 @pytest.mark.slow
 def test_a_sweep_gives_every_member_a_folder_named_after_its_settings(call, tmp_path):
-    argv = name_sweep(["-m", *BRIEF_STATE, "ckpt_path=base", "method=offline,adversarial"], "outputs/sweeps")
+    methods = ("from_scratch=true", "method=offline,adversarial")
+    argv = name_sweep(["-m", *BRIEF_STATE, "ckpt_path=base", *methods], "outputs/sweeps")
     code, errors = call(*argv)
     assert code == 0, errors
     made = sorted(path.parent for path in (tmp_path / "outputs" / "sweeps").glob("method-*/*/hydra.yaml"))
@@ -345,7 +346,7 @@ def one_line(result, *expected):
         (["precision=half"], "precision must be one of auto, float32, bf16, got 'half'"),
         (["training.compile=maybe"], "training.compile must be true, false or auto, got 'maybe'"),
         (["training.compile=true", "num_threads=0"], "num_threads must be at least 1 or null, got 0"),
-        (["N=1", "method=online"], "set N to at least 5"),
+        (["N=1", "method=online", "from_scratch=true"], "set N to at least 5"),
         (["env.dataset.n_rollout=500"], "1..12 (the trajectories in"),
         (["img_size=224"], "the data set's frames are 65 x 65, the model's img_size is 224"),
         (["model.train_encoder=true"], "model.train_encoder=true, but the model's encoder has nothing to train"),

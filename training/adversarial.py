@@ -39,6 +39,7 @@ class Adversarial(Method):
     """
 
     name = "adversarial"
+    finetunes = True
 
     def __init__(
         self,

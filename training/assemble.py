@@ -23,6 +23,7 @@ from models.loading import stored_normalizer
 from models.parts import Decoder, Encoder
 from planning.observer import Observer
 from training.checks import (
+    check_base,
     check_data,
     check_latent_cache,
     check_method,
@@ -56,10 +57,11 @@ def build_trainer(config: Mapping[str, Any], explicit: Set[str], device: torch.d
     Raises:
         ValueError: If a setting, the data or the checkpoint does not fit; nothing has been written by then.
     """
+    method: Method = instantiate(config["method"])
+    check_base(config, method)
     start = starting_model(config, explicit, device)
     folder, written = Path(config["run_dir"]), {**config, **start.architecture}
     check_resumable(folder, written)
-    method: Method = instantiate(config["method"])
     method.attach(start.model)
     model, settings = start.model, _settings(config, start, method)
     choose_dropout(model, fast=config["training"]["fast_dropout"])

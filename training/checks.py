@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from datasets.trajectories import Trajectories
-from models.checkpoint import read_checkpoint, weights_file
+from models.checkpoint import LATEST, read_checkpoint, trained_weights, weights_file
 from models.config_file import read_model_config
 from models.parts import Encoder
 from models.world_model import WorldModel
@@ -22,11 +22,12 @@ from training.start import StartingModel
 from training.state import FILENAME
 from utils import distributed
 from utils.cli import same_settings
+from utils.nearby import hint
 
 log = logging.getLogger(__name__)
 
 FREE_ON_RESUME = ("run_dir", "dry_run", "device", "num_threads", "cpu_products", "cpu_kernels", "logger",
-                  "env.num_workers", "ckpt_path", "memory_budget_gb", "disk_patience_minutes",
+                  "env.num_workers", "ckpt_path", "from_scratch", "memory_budget_gb", "disk_patience_minutes",
                   "method.memory_budget_gb", "training.latent_dir")  # fmt: skip
 
 
@@ -50,6 +51,37 @@ def check_method(method: Method, settings: TrainSettings) -> None:
         raise ValueError(
             f"method={method.name} keeps latents of a frozen encoder; it excludes model.train_encoder=true"
         )
+
+
+def check_base(config: Mapping[str, Any], method: Method) -> None:
+    """A finetuning method needs a trained model, and a path that leads into one is a mistake of any method."""
+    base, scratch = Path(config["ckpt_path"]), config["from_scratch"]
+    if (Path(config["run_dir"]) / "checkpoints" / FILENAME).exists():
+        return  # it goes on with what it has
+    near = f"ckpt_path={base} holds no model_{LATEST}"
+    if base.is_dir() and weights_file(base):
+        if scratch:
+            raise ValueError(
+                f"from_scratch=true, but ckpt_path={base} holds a model, which training would start from: leave "
+                "from_scratch out, or name another ckpt_path"
+            )
+    elif not method.trains_dynamics:
+        raise ValueError(
+            f"method={method.name} proposes actions for a trained model, and {near}: {hint(base, trained_weights)}; "
+            "train one first (method=offline), or name its folder"
+        )
+    elif base.is_file() or _is_inside_a_model(base):
+        raise ValueError(f"{near}: {hint(base, trained_weights)}")
+    elif method.finetunes and not scratch:
+        raise ValueError(
+            f"method={method.name} finetunes a trained model, and {near}: {hint(base, trained_weights)}; name a model "
+            "directory, or set from_scratch=true if a new model is meant"
+        )
+
+
+def _is_inside_a_model(folder: Path) -> bool:
+    """Whether a folder is the one in which a model directory keeps its weights."""
+    return folder.name == "checkpoints" and weights_file(folder.parent) is not None
 
 
 def check_processes(settings: TrainSettings) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from models.checkpoint import LATEST
+from models.checkpoint import LATEST, weights_file
 from models.config_file import read_model_config
 from training.assemble import build_trainer
 from training.checks import check_latent_cache, check_resumable
@@ -77,7 +77,8 @@ def dry_run(config: Mapping[str, Any], explicit: Set[str], device: torch.device)
     if config["training"]["latent_dir"] is not None:
         check_writable("training.latent_dir", Path(config["training"]["latent_dir"]))
     with tempfile.TemporaryDirectory(prefix="dry_run_") as scratch:
-        beside = {**config, **BESIDES, "run_dir": scratch, "training": {**config["training"], **UNCACHED}}
+        brief = {"run_dir": scratch, "training": {**config["training"], **UNCACHED}}
+        beside = {**config, **BESIDES, **_begun(config), **brief}
         trainer = build_trainer(beside, explicit, device)
         try:
             check_latent_cache(config["training"], trainer.model.encoder, config["model"]["train_encoder"])
@@ -92,6 +93,12 @@ def dry_run(config: Mapping[str, Any], explicit: Set[str], device: torch.device)
             trainer.close()
     if lacking:
         raise ValueError(f"there is not enough room: {'; '.join(lacking)}")
+
+
+def _begun(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What lets a run be rehearsed anew that has begun without a base."""
+    begun = (Path(config["run_dir"]) / "checkpoints" / FILENAME).exists()
+    return {"from_scratch": True} if begun and not weights_file(Path(config["ckpt_path"])) else {}
 
 
 def _rehearse(trainer: Trainer, cached: bool) -> _Rehearsal:

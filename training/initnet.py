@@ -38,6 +38,7 @@ class InitNetTraining(Method):
     """
 
     name = "initnet"
+    finetunes = True
     trains_dynamics = False
 
     def __init__(self, pairs: int = 4, goal_weight: float = 0.0) -> None:

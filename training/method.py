@@ -51,12 +51,14 @@ class Method:
     Attributes:
         name: as in ``method=<name>``. needs_env: whether ``TrainingContext.env`` must be there.
         trains_dynamics: whether it trains predictor and encoders; else it trains the initialisation network only.
+        finetunes: whether it is meant for a trained model, so that a ``ckpt_path`` without one is an error.
         min_sample_frames: model frames that a training sample must span at least.
     """
 
     name = "offline"
     needs_env = False
     trains_dynamics = True
+    finetunes = False
 
     def __init__(self) -> None:
         self.context: TrainingContext | None = None

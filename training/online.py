@@ -57,6 +57,7 @@ class Online(Method):
 
     name = "online"
     needs_env = True
+    finetunes = True
 
     def __init__(
         self,

@@ -12,12 +12,13 @@ import torch
 
 from datasets.trajectories import Trajectories
 from models.architecture import settle_architecture
-from models.build import OPTIONAL, PARTS, build_world_model
-from models.checkpoint import Checkpoint, load_weights, read_checkpoint, weights_file
+from models.build import PARTS, build_world_model
+from models.checkpoint import Checkpoint, load_weights, read_checkpoint, trained_weights, weights_file
 from models.loading import check_environment, place_weights
 from models.world_model import WorldModel
 from training.state import FILENAME, own_seed
 from utils import distributed
+from utils.nearby import hint
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +46,9 @@ def starting_model(config: Mapping[str, Any], explicit: Set[str], device: torch.
     base, env = Path(config["ckpt_path"]), config["env"]
     checkpoint = read_checkpoint(base) if weights_file(base) and not _is_own(base, config["run_dir"]) else None
     if checkpoint is None:
-        _check_from_scratch(base, config)
-        log.warning("%s holds no checkpoint to start from: TRAINING FROM SCRATCH", base)
+        if not (Path(config["run_dir"]) / "checkpoints" / FILENAME).exists():
+            found = hint(base, trained_weights)
+            log.warning("%s holds no checkpoint to start from (%s): TRAINING FROM SCRATCH", base, found)
     else:
         check_environment(checkpoint, env["name"])
     architecture = settle_architecture(config, explicit, checkpoint)
@@ -58,15 +60,6 @@ def starting_model(config: Mapping[str, Any], explicit: Set[str], device: torch.
     if not distributed.is_main():
         torch.manual_seed(own_seed(config["training"]["seed"]))  # equal weights, but not equal dropout
     return StartingModel(model.to(device), architecture, checkpoint, fresh)
-
-
-def _check_from_scratch(base: Path, config: Mapping[str, Any]) -> None:
-    """Refuse to train a network that is only of use beside a trained model."""
-    if any(part in config for part in OPTIONAL):
-        raise ValueError(
-            f"method=initnet proposes actions for a trained model, and ckpt_path={base} holds none: train one first "
-            "(method=offline), or name its folder"
-        )
 
 
 def _is_own(base: Path, run_dir: str) -> bool:

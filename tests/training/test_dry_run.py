@@ -25,7 +25,7 @@ def rehearse(tmp_path, caplog, monkeypatch):
         given = list(overrides) if "experiment=wall_state" in overrides else [*SMALL, *overrides]
         caplog.clear()
         before = files(tmp_path)
-        config = composed(*given, run_dir=str(run_dir), ckpt_path=str(tmp_path / "no_base"))
+        config = composed(*given, run_dir=str(run_dir), ckpt_path=str(tmp_path / "no_base"), from_scratch=True)
         try:
             with caplog.at_level(logging.INFO, "training.dry_run"):
                 dry_run(config, overridden_keys(given), torch.device("cpu"))

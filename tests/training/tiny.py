@@ -88,7 +88,7 @@ def _composed(name: str, overrides: tuple[str, ...]) -> DictConfig:
         return compose(name, overrides=list(overrides))
 
 
-def composed(*overrides: str, name: str = "train", **values: str) -> dict[str, Any]:
+def composed(*overrides: str, name: str = "train", **values: object) -> dict[str, Any]:
     """A config as plain data; ``values`` are set afterwards, so that composing can be remembered between tests."""
     cfg = copy.deepcopy(_composed(name, overrides))
     for key, value in values.items():
@@ -105,7 +105,7 @@ def build(folder: Path, *overrides: str) -> Trainer:
     bases = [text for text in given if text.startswith("ckpt_path=")]
     base = bases[-1].split("=", 1)[1] if bases else str(folder.parent / "no_base")
     rest = tuple(text for text in given if text not in bases)
-    config = composed(*rest, run_dir=str(folder), ckpt_path=base)
+    config = composed(*rest, run_dir=str(folder), ckpt_path=base, from_scratch=not Path(base).exists())
     return build_trainer(config, overridden_keys(given), torch.device("cpu"))
 
 

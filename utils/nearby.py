@@ -1,0 +1,69 @@
+"""What a wrong path was probably meant to be: one folder off, or misspelt."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+MOST_LISTED = 6
+MOST_LOOKED_AT = 200  # entries of a folder; one with more is hardly where somebody keeps models or data
+
+
+def hint(path: Path, holds: Callable[[Path], str | None]) -> str:
+    """Say what is at a path, and which folder near it is probably meant.
+
+    Args:
+        path: where nothing of use was found. holds: names what a folder holds, if it is one of those looked for.
+
+    Returns:
+        For the end of an error: "there is no such folder; did you mean outputs/wall_single? it holds <...>".
+    """
+    for candidate in _near(path):
+        with contextlib.suppress(OSError, ValueError):
+            if candidate != path and (found := holds(candidate)):
+                return f"{describe(path)}; did you mean {candidate}? it holds {found}"
+    return describe(path)
+
+
+def describe(path: Path) -> str:
+    """Say what is at a path: nothing, a file, or a folder with which names in it."""
+    try:
+        if not path.exists():
+            return "there is no such folder"
+        if not path.is_dir():
+            return "it is a file"
+    except OSError as error:
+        return f"it cannot be looked at ({error.strerror})"
+    names = [entry.name for entry in _entries(path)]
+    if not names:
+        return "that folder is empty"
+    more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
+    return f"there is {', '.join(names[:MOST_LISTED])}{more}"
+
+
+def _near(path: Path) -> Iterator[Path]:
+    """Folders that may be meant, the likeliest first."""
+    yield from list(path.parents)[:2]  # one too deep: .../checkpoints, or the file in it
+    yield from _entries(path)  # one too high
+    yield from (entry / path.name for entry in _entries(path.parent))  # a level is missing
+    yield from _respelt(path)
+
+
+def _respelt(path: Path) -> Iterator[Path]:
+    """The path with its first name that does not exist replaced by those that nearly are it."""
+    for missing in reversed([path, *path.parents]):
+        if missing.name and not os.path.lexists(missing):
+            names = [entry.name for entry in _entries(missing.parent)]
+            for name in difflib.get_close_matches(missing.name.strip(), names, n=3, cutoff=0.6):
+                yield missing.parent / name / path.relative_to(missing)
+            return
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())[:MOST_LOOKED_AT]
+    except OSError:
+        return []
