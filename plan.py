@@ -6,6 +6,7 @@ import utils.runtime as runtime  # first: it sets the thread environment before 
 
 # isort: split
 import logging
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from launch.named_environment import with_config_name
 from models.cpu_kernels.build import choose_kernels
 from models.product import choose_library
 from planning.evaluation import STATE, Evaluation
@@ -89,5 +91,11 @@ def plan(config: Mapping[str, Any]) -> dict[str, Any]:
             evaluation.task.env.close()
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """Run the command line, in the environment of the checkpoint where it names none."""
+    sys.argv[1:] = with_config_name(sys.argv[1:])
     start(main, plan, state=STATE, sweeps="plan_outputs/sweeps")
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,49 @@
+"""Which configuration an evaluation is composed from where the user names none: that of the model it plans with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from models.config_file import read_model_config
+
+ENVIRONMENTS = ("pusht", "point_maze", "wall")
+"""Those with a ``conf/plan_<env>.yaml``; nothing else that a checkpoint says may choose a configuration."""
+
+CHOOSING = ("-cn", "--config-n", "-cp", "--config-p", "-cd", "--config-d", "resume=")
+"""How arguments begin that name a configuration, or where one is looked for."""
+
+
+def with_config_name(argv: Sequence[str]) -> list[str]:
+    """Put ``--config-name plan_<env>`` before a command line that names neither environment nor configuration.
+
+    The environment is that of ``ckpt_path``, of all of them in a sweep over several; the file of that name brings the
+    environment's goal defaults, too. The checkpoint's ``hydra.yaml`` is read as inert data.
+
+    Args:
+        argv: arguments of ``plan.py``; returned as they are where nothing can be told.
+    """
+    named = any(argument.startswith(CHOOSING) or _key(argument) == "env" for argument in argv)
+    paths = [argument.split("=", 1)[1] for argument in argv if _key(argument) == "ckpt_path" and "=" in argument]
+    if named or not paths:
+        return list(argv)
+    one = {_environment(paths[-1])}
+    found = one if one != {None} else {_environment(path) for path in paths[-1].split(",")}
+    (env,) = found if len(found) == 1 else (None,)
+    return list(argv) if env is None else ["--config-name", f"plan_{env}", *argv]
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").split("=", 1)[0].split("@", 1)[0]
+
+
+def _environment(ckpt_path: str) -> str | None:
+    """The environment that a model directory was trained in, if it is one of ours."""
+    text = ckpt_path.strip().replace("\\", "")
+    text = text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
+    try:
+        env = read_model_config(Path(text).expanduser() / "hydra.yaml").get("env")
+    except (ValueError, RuntimeError):  # what is wrong with it is said when the checkpoint is read
+        return None
+    name = env.get("name") if isinstance(env, Mapping) else None
+    return name if name in ENVIRONMENTS else None
