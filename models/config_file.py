@@ -2,55 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
-import yaml
+from utils.reading.files import FileError
+from utils.reading.yaml_file import read_yaml
 
-MAX_BYTES = 128_000  # real ones have 3,000; this much takes the parser seconds
-MAX_DEPTH = 32
-FLOAT = re.compile(r"[-+]?\d+\.?\d*[eE][-+]?\d+")
-PLAIN_KEYS = (str, int, float)
-PLAIN = (*PLAIN_KEYS, list, dict, type(None))
-
-
-class _Loader(yaml.SafeLoader):
-    """Plain data, without the means to write much in little: anchors, aliases, deep nesting.
-
-    As in OmegaConf, which wrote these files, 1e-4 is a number, a date is text, and no key comes twice.
-    """
-
-    yaml_implicit_resolvers = {  # noqa: RUF012  (as in the base class)
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-    depth = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        event = self.peek_event()
-        if getattr(event, "anchor", None) is not None:  # of an alias too
-            raise yaml.composer.ComposerError(None, None, "anchors and aliases are not supported", event.start_mark)
-        if self.depth == MAX_DEPTH:
-            raise yaml.composer.ComposerError(None, None, f"more than {MAX_DEPTH} levels", event.start_mark)
-        self.depth += 1
-        node = super().compose_node(parent, index)
-        self.depth -= 1
-        return node
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(None, None, "a key is no text or number", key.start_mark)
-            if (key.tag, key.value) in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} comes twice", key.start_mark)
-            seen.add((key.tag, key.value))
-        return super().construct_mapping(node, deep=deep)
-
-
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+0123456789"))
+REMEDY = "a model directory needs the hydra.yaml that its training wrote"
 
 
 def read_model_config(path: str | Path) -> dict[str, Any]:
@@ -63,32 +21,9 @@ def read_model_config(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        content = yaml.load(_text(path), _Loader)
-        _check_plain(content)
-    except (OSError, ValueError, ArithmeticError, AttributeError, LookupError, TypeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).replace('in "<unicode string>", ', "").split()) or type(error).__name__
-        raise ValueError(f"{path} is not a readable model config: {reason[:300]}") from error
-    if not isinstance(content, dict) or not content:
-        raise ValueError(f"{path} is not a model config: expected keys like num_hist, found {type(content).__name__}")
+        content = read_yaml(path, dict, REMEDY)
+    except OSError as error:
+        raise FileError(f"{path} cannot be read ({error.strerror}); {REMEDY}") from None
+    if not content:
+        raise FileError(f"{path} holds no settings; {REMEDY}")
     return {str(key): value for key, value in content.items()}
-
-
-def _text(path: Path) -> str:
-    if not path.is_file():  # a pipe, say, would never end
-        raise ValueError("it does not exist or is not a file")
-    with path.open("rb") as file:
-        content = file.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise ValueError(f"it is larger than {MAX_BYTES // 1000} kB")
-    return content.decode()
-
-
-def _check_plain(value: Any) -> None:
-    """Refuse what YAML can write by explicit tags, sets for instance."""
-    if not isinstance(value, PLAIN):
-        raise ValueError(f"a value is of type {type(value).__name__}")
-    odd = [type(key).__name__ for key in value if not isinstance(key, PLAIN_KEYS)] if isinstance(value, dict) else []
-    if odd:
-        raise ValueError(f"a key is of type {odd[0]}")
-    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        _check_plain(part)

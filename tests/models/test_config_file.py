@@ -2,7 +2,8 @@ import os
 
 import pytest
 
-from models.config_file import MAX_BYTES, read_model_config
+from models.config_file import read_model_config
+from utils.reading.yaml_file import MAX_BYTES
 
 
 @pytest.fixture
@@ -41,16 +42,17 @@ LAUGHS = "a0: &a0 [1,1]\n" + "".join(f"a{i}: &a{i} [*a{i - 1},*a{i - 1},*a{i - 1
         ("? [1, 2]\n: 3\n", "key"),
         ("null: 3\n", "key is of type NoneType"),
         ("x: !!set {a, b}\n", "type set"),
-        ("x: !!timestamp a\n", "a readable model config"),
+        ("x: !!timestamp a\n", "no readable YAML"),
         ("x: !!python/name:os.system\n", "python/name"),
         ("a: [1\nb: 2\n", "line 2"),
-        ("x: " + "a" * MAX_BYTES, "larger than 128 kB"),
-        ("", "found NoneType"),
-        ("- 1\n", "found list"),
+        ("x: " + "a" * MAX_BYTES, "larger than 0.128 MB"),
+        ("", "nothing instead of settings"),
+        ("{}", "no settings"),
+        ("- 1\n", "a list instead of settings"),
     ],
 )
 def test_what_is_no_plain_config_is_refused_in_one_line(read, text, words):
-    with pytest.raises(ValueError, match=rf"hydra\.yaml is not .*{words}") as caught:
+    with pytest.raises(ValueError, match=rf"hydra\.yaml .*{words}") as caught:
         read(text)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 600
@@ -65,5 +67,6 @@ def test_what_is_no_file_is_not_opened(tmp_path, kind):
         path.symlink_to("/dev/zero")
     elif kind == "folder":
         path.mkdir()
-    with pytest.raises(ValueError, match="does not exist or is not a file"):
+    words = {"pipe": "a named pipe, not a file", "device": "a device", "folder": "a folder", "nothing": "No such file"}
+    with pytest.raises(ValueError, match=rf"hydra\.yaml .*{words[kind]}"):
         read_model_config(path)

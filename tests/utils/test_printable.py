@@ -1,0 +1,24 @@
+import io
+import logging
+
+from utils.printable import PrintableFormatter, printable, write_printable
+
+
+def test_nothing_steers_the_terminal():
+    assert printable("a\x1b[31mb\n\x07é\u202e\ud800") == r"a\x1b[31mb\n\x07é\u202e\ud800"
+    assert printable("a\tb\nc\x1b", lines=True) == "a\tb\nc\\x1b"
+    assert printable("plain\ntext", lines=True) == "plain\ntext"
+    assert printable("x" * 100, 10) == "x" * 10 + "..."
+
+
+def test_logs_are_printable():
+    record = logging.LogRecord("x", logging.INFO, "", 0, "read %s", ("\x1b]0;title\x07",), None)
+    assert PrintableFormatter("[%(levelname)s] %(message)s").format(record) == r"[INFO] read \x1b]0;title\x07"
+
+
+def test_a_stream_gets_what_it_can_show():
+    raw = io.BytesIO()
+    with io.TextIOWrapper(raw, encoding="ascii") as stream:
+        write_printable("é\x1b\n", stream)
+        stream.flush()
+        assert raw.getvalue() == b"\\xe9\\x1b\n"

@@ -1,0 +1,39 @@
+"""Text out of files, made harmless for a terminal."""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+from typing import TextIO
+
+_ESCAPED = re.compile(r"[^\n\t -~]")  # what needs a closer look; most messages are ASCII and have none of it
+
+
+def printable(text: str, length: int | None = None, lines: bool = False) -> str:
+    """Write out control characters, escape sequences and half characters, as ``\\x1b``, instead of sending them on.
+
+    Args:
+        text: anything.
+        length: characters that are kept; None keeps all.
+        lines: leave line breaks and tabs what they are, for texts of several lines.
+    """
+    kept = text if length is None else text[:length]
+    if not lines or _ESCAPED.search(kept):
+        kept = "".join(c if c.isprintable() or (lines and c in "\n\t") else ascii(c)[1:-1] for c in kept)
+    return kept if length is None or len(text) <= length else f"{kept}..."
+
+
+class PrintableFormatter(logging.Formatter):
+    """The formatter of all logs: what a message quotes from a file cannot steer the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See the base class."""
+        return printable(super().format(record), lines=True)
+
+
+def write_printable(text: str, stream: TextIO) -> None:
+    """Write a page of text that quotes files, in whatever characters the stream can show."""
+    shown = printable(text, lines=True)
+    encoding = stream.encoding if isinstance(stream, io.TextIOWrapper) else None
+    stream.write(shown.encode(encoding, "backslashreplace").decode(encoding) if encoding else shown)

@@ -1,0 +1,74 @@
+"""Reading ``.npz`` files of plain numbers."""
+
+from __future__ import annotations
+
+import math
+import re
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from utils.printable import printable
+from utils.reading.files import FileError, open_regular
+from utils.reading.zip_file import checked_zip
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+MAX_ARRAYS = 1_000
+SMALL = 64_000_000  # bytes that arrays may unpack to however small the file is
+MOST_PER_BYTE = 4  # beyond that
+MAX_DIMS = 16
+MAX_HEADER = 1_000
+HEADER = re.compile(
+    rb"\x93NUMPY(?:\x01\x00..|[\x02\x03]\x00....)"
+    rb"\{'descr': '(?P<dtype>[<>|=]?[biufc]\d{1,2})', 'fortran_order': (?P<columns>True|False), "
+    rb"'shape': \((?P<shape>(?:\d{1,18}(?:, ?|(?=\))))*)\), \} *\n",
+    re.DOTALL,
+)
+"""How an array of numbers begins. NumPy's own reader evaluates what stands there, and makes room for it at once."""
+BROKEN = (ValueError, TypeError, OSError, EOFError, KeyError, MemoryError, NotImplementedError,
+          OverflowError, RuntimeError, zipfile.BadZipFile, zlib.error)  # fmt: skip
+"""What damaged bytes make of the readers of zip, deflate and array headers."""
+
+
+def read_npz(path: Path, remedy: str = "write it again with numpy.savez") -> Mapping[str, Array]:
+    """Read all arrays of numbers in a file, by name.
+
+    Raises:
+        FileError: If it is no ``.npz``, is damaged, holds anything but numbers, or unpacks to far more than its size.
+        OSError: If it cannot be read.
+    """
+    with open_regular(path) as file:
+        try:
+            with checked_zip(file, MAX_ARRAYS) as archive:
+                members = archive.infolist()
+                size = sum(member.file_size for member in members)
+                if size > max(SMALL, MOST_PER_BYTE * path.stat().st_size):
+                    raise ValueError(f"it unpacks to {size / 1e6:.0f} MB")
+                return {_name(member.filename): _array(archive.read(member), member.filename) for member in members}
+        except BROKEN as error:
+            reason = printable(str(error), 200) or type(error).__name__
+            raise FileError(f"{path} is no readable .npz of numbers ({reason}); {remedy}") from None
+
+
+def _name(member: str) -> str:
+    return member.removesuffix(".npy")
+
+
+def _array(content: bytes, name: str) -> Array:
+    """An array out of the bytes of a ``.npy`` file, of which nothing is believed that they do not bear out."""
+    found = HEADER.match(content[:MAX_HEADER])
+    if found is None:
+        raise ValueError(f"{name} does not begin like an array of numbers")
+    dtype = np.dtype(found["dtype"].decode())
+    shape = tuple(int(side) for side in found["shape"].replace(b" ", b"").split(b",") if side)
+    there = len(content) - found.end()
+    if len(shape) > MAX_DIMS or math.prod(shape) * dtype.itemsize != there:
+        raise ValueError(f"{name} claims the shape {shape}, for which its {there} bytes are not enough or too many")
+    values = np.frombuffer(content, dtype, offset=found.end())
+    values = values.reshape(shape, order="F" if found["columns"] == b"True" else "C")
+    return values.astype(dtype.newbyteorder("="))  # a copy: who gets it may write into it
