@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from benchmarks.measure import Timing
 from utils.files import write_json
+from utils.reading.json_file import read_json
 
 HEAD = (
     f"{'':46}{'items/s':>12}  {'':10}{'ms/item':>10}{'GFLOP/item':>12}{'GFLOP/s':>9}{'of mm':>7}{'of best':>8}"
@@ -58,7 +58,7 @@ def earlier(path: Path) -> dict[str, float]:
         ValueError: If it is no such file.
     """
     try:
-        timings = json.loads(path.read_text(encoding="utf-8"))["timings"]
+        timings = read_json(path, dict)["timings"]
         return {timing["name"]: timing["items_per_second"] for timing in timings}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"--compare {path}: not a file of an earlier run ({error})") from None

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.files import DatasetError, dataset_error, write_whole
+from utils.reading.json_file import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -60,10 +61,7 @@ def _compare_or_record(folder: Path, wanted: dict[str, Any], products: str) -> N
     (folder / products).mkdir(exist_ok=True)
     if not path.exists() or not any((folder / products).glob("[!.]*")):
         write_whole(path, lambda file: file.write(json.dumps(wanted, indent=1).encode()))
-    try:
-        recorded = json.loads(path.read_text())
-    except ValueError as error:
-        raise dataset_error(path, "recorded settings", f"no JSON ({error})", "Delete the folder.") from error
+    recorded = read_json(path, dict, "delete the folder, or choose another data_path")
     for key in sorted(set(recorded) | set(wanted)):
         if recorded.get(key) != wanted.get(key):
             remedy = f"Repeat with {key}={recorded.get(key)}, or choose another data_path, or delete the folder."

@@ -21,6 +21,7 @@ from datasets.workers import WorkerError
 from envs.process_vector import EnvWorkerError
 from utils.cli import check_types, plain
 from utils.patience import DiskError
+from utils.printable import leave, printable_logs
 
 logger = logging.getLogger(__name__)
 TYPES = {
@@ -40,17 +41,18 @@ _AGAIN = "finished trajectories are kept; the same command goes on from there"
 @hydra.main(version_base="1.3", config_path="../conf", config_name="collect")
 def main(cfg: DictConfig) -> None:
     """Simulate the trajectories of ``env`` and write them below ``$DATASET_DIR`` or to ``data_path``."""
+    printable_logs()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # unwinds: workers and half files go
     try:
         check_types(cfg, "collect", TYPES)
         for collection in collections(plain(cfg)):
             collection.run(num_workers=cfg.num_workers)
     except InstantiationException as error:
-        sys.exit(f"collect: {error.__cause__ or error}")
+        leave(f"collect: {error.__cause__ or error}")
     except (WorkerError, DiskError) as error:
-        sys.exit(f"collect: {error}; {_AGAIN}")
+        leave(f"collect: {error}; {_AGAIN}")
     except (ValueError, OSError, EnvWorkerError) as error:
-        sys.exit(f"collect: {error}")
+        leave(f"collect: {error}")
     except KeyboardInterrupt:
         logger.warning("interrupted; %s", _AGAIN)
         sys.exit(128 + signal.SIGINT)

@@ -11,20 +11,24 @@ from pathlib import Path
 from models.checkpoint import LATEST, locate_weights
 from models.checkpoint_convert import LAYOUTS, convert
 from models.checkpoint_summary import summarise
+from utils.printable import leave, printable_logs, write_printable
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; what goes wrong is one line on standard error and exit code 1."""
     given = _parser().parse_args(arguments)
+    printable_logs()
     try:
         path = locate_weights(given.path, given.epoch)
         if given.command == "inspect":
             summary = summarise(path)
-            sys.stdout.write((json.dumps(summary.as_dict(), indent=2) if given.json else summary.as_text()) + "\n")
+            text = json.dumps(summary.as_dict(), indent=2) if given.json else summary.as_text()
+            write_printable(text + "\n", sys.stdout)
             sys.exit(1 if summary.problem else 0)
-        sys.stdout.write(convert(path, given.out, given.to, given.like and locate_weights(given.like)) + "\n")
+        done = convert(path, given.out, given.to, given.like and locate_weights(given.like))
+        write_printable(done + "\n", sys.stdout)
     except (ValueError, OSError) as error:
-        sys.exit(f"{given.command}: {error}")
+        leave(f"{given.command}: {error}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -34,6 +34,8 @@ from utils.files import atomic_path, write_json
 from utils.interrupts import StopSignals
 from utils.loggers import JsonLinesLogger, SilentLogger
 from utils.patience import Patience
+from utils.reading.files import FileError
+from utils.reading.json_file import read_json
 from utils.tensor_files import tensor_bytes, write_torch
 
 log = logging.getLogger(__name__)
@@ -191,8 +193,11 @@ class Evaluation:
         path = self.folder / FINISHED
         if not path.exists() or (self.folder / STATE).exists():
             return None
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        if kept["identity"] != json.loads(json.dumps(self.identity)):
+        remedy = "delete it, and the evaluation is made again"
+        kept = read_json(path, dict, remedy)
+        if not isinstance(kept.get("metrics"), dict):
+            raise FileError(f"{path} holds no metrics; {remedy}")
+        if kept.get("identity") != json.loads(json.dumps(self.identity)):
             raise ValueError(f"{self.folder} holds a finished evaluation with other settings; use another folder")
         return kept["metrics"]
 

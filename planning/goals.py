@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from datasets.trajectories import Trajectories
 from envs.base import VectorEnv, simulate
 from envs.episode_seeds import episode_generator
 from utils.files import atomic_path
+from utils.reading.npz_file import read_npz
 
 NEEDED = ("seeds", "states", "goal_states")  # arrays of a ``plan_targets.npz``; there may be more
 
@@ -128,11 +127,10 @@ def from_file(request: GoalRequest) -> Problem:
 def _read_arrays(path: Path) -> dict[str, Tensor]:
     """The arrays of a ``plan_targets.npz``, one row per episode each."""
     try:
-        with np.load(path, allow_pickle=False) as data:
-            arrays = {name: torch.from_numpy(data[name]) for name in data.files}
+        arrays = {name: torch.from_numpy(array) for name, array in read_npz(path).items()}
     except FileNotFoundError:
         raise ValueError(f"goal_file_path: there is no file {path}") from None
-    except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (ValueError, TypeError, OSError) as error:
         raise ValueError(f"goal_file_path: {path} is not a plan_targets.npz of this project ({error})") from None
     missing = [name for name in NEEDED if name not in arrays]
     if missing or len({value.shape[:1] for value in arrays.values()}) != 1:

@@ -14,6 +14,7 @@ import numpy as np
 
 from planning.evaluation import TARGETS
 from results.jobs import Run, Study
+from utils.reading.npz_file import read_npz
 from utils.statistics import crossed_interval
 
 
@@ -100,10 +101,9 @@ def goals_hash(folders: Sequence[Path]) -> str:
     found: dict[str, Path] = {}
     for folder in folders:
         digest = hashlib.sha256()
-        with np.load(folder / TARGETS) as arrays:
-            for name in sorted(arrays.files):
-                digest.update(name.encode() + str(arrays[name].dtype).encode() + str(arrays[name].shape).encode())
-                digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+        for name, array in sorted(read_npz(folder / TARGETS).items()):
+            digest.update(name.encode() + str(array.dtype).encode() + str(array.shape).encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
         found.setdefault(digest.hexdigest(), folder)
     if len(found) > 1:
         first, second, *_ = found.values()

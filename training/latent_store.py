@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
-import json
 import logging
 import os
 import time
@@ -21,6 +20,7 @@ from training.latent_identity import SAID_BY, identity
 from utils.files import write_json
 from utils.machine import free_bytes
 from utils.patience import Patience
+from utils.reading.json_file import read_json
 
 log = logging.getLogger(__name__)
 
@@ -124,12 +124,7 @@ def _refuse_others(folder: Path, wanted: Mapping[str, Any]) -> None:
         if folder.exists() and any(folder.glob("[!.]*")):
             raise ValueError(f"training.latent_dir={folder} holds files that are no latents; name another folder")
         return
-    try:
-        found = json.loads(path.read_text())
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} is broken; {_remedy(folder)}")
+    found = read_json(path, dict, _remedy(folder))
     for key, value in wanted.items():
         if found.get(key) != value:
             more = f": {found.get(key)} instead of {value}" if key not in ("encoder", "data") else ""
@@ -211,7 +206,7 @@ def _note(handle: int, folder: Path, rows: int) -> None:
 
 def _rows_done(folder: Path) -> int:
     try:
-        done = int(json.loads((folder / PROGRESS).read_text())["frames"])
-    except (OSError, ValueError, KeyError):
+        done = int(read_json(folder / PROGRESS, dict)["frames"])
+    except (OSError, ValueError, KeyError, TypeError):
         return 0
     return done if (folder / UNFINISHED).exists() else 0

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from utils.collected import METRICS, Row, Run, collect, markdown_table, number_text, read_runs
 from utils.files import atomic_path, write_text
+from utils.printable import leave, write_printable
 
 NOTE = """\
 In brackets 95 % intervals. A success rate: Wilson's over all episodes, or, where several models met the same episodes,
@@ -35,8 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             with atomic_path(given.folder / "collected.png") as temporary:
                 draw(rows).savefig(temporary, format="png", dpi=130)
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
-    sys.stdout.write(text)
+        leave(f"error: {error}")
+    write_printable(text, sys.stdout)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from utils.loggers import read_json_lines
+from utils.reading.files import FileError
+from utils.reading.json_file import read_json
 from utils.record import FINISHED, read_record
 from utils.statistics import crossed_interval, mean_interval, wilson_interval
 
@@ -136,10 +137,21 @@ def _settings(record: Mapping[str, Any]) -> dict[str, str]:
 def _numbers(folder: Path) -> dict[str, Any]:
     """Of an evaluation its results, of a training the last that its log says of each."""
     try:
-        return dict(json.loads((folder / "results.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+        return _checked(read_json(folder / "results.json", dict), folder / "results.json")
+    except FileNotFoundError:
         lines = read_json_lines(folder / "logs.json") if (folder / "logs.json").exists() else []
         return {name: value for line in lines for name, value in line.items() if value is not None}
+
+
+def _checked(results: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Results in which all that is computed with are numbers."""
+    solved = results.get(OUTCOMES, [0])
+    odd = [name for name in METRICS if not isinstance(results.get(name, 0), int | float)]
+    if not (isinstance(solved, list) and solved and all(isinstance(at, int | float) for at in solved)):
+        odd.append(OUTCOMES)
+    if odd:
+        raise FileError(f"{path}: {', '.join(odd)} should be numbers; plan again, or leave that run out")
+    return results
 
 
 def _estimates(group: Sequence[Run], metrics: Sequence[str]) -> dict[str, Estimate]:

@@ -20,6 +20,7 @@ import torch
 import torch.distributed as dist
 
 from utils.machine import available_cores
+from utils.printable import leave, printable
 
 WAIT = datetime.timedelta(days=7)
 """Longest that one process waits for another. A process that died is noticed at once: its connections close."""
@@ -218,11 +219,11 @@ def fail(message: str) -> NoReturn:
         SystemExit: Always.
     """
     if size() == 1:
-        sys.exit(f"error: {message}")
+        leave(f"error: {message}")
     if first_to_end():
         said = f"{message} (process {rank()} of {size()})"
         start = "\n" if rank() else ""  # there, the bar of the main one has not ended its line
-        sys.stderr.write(f"{start}error: {said}\n")
+        sys.stderr.write(f"{start}error: {printable(said)}\n")
         if _store is not None:
             with contextlib.suppress(RuntimeError, ValueError):
                 _store.set(WORDS, said)  # for the record that the main process keeps

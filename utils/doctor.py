@@ -12,6 +12,7 @@ from pathlib import Path
 from utils import doctor_checks as checks
 from utils import doctor_data as files
 from utils.doctor_checks import Missing
+from utils.printable import printable_logs
 
 log = logging.getLogger("doctor")
 
@@ -64,6 +65,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, help="model directory (ckpt_path) to look at")
     parser.add_argument("--weights", type=Path, help="file of DINOv2 weights (encoder.weights) to look at")
     given = parser.parse_args()
+    printable_logs()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
     log.setLevel(logging.INFO)
     levels = [examine(title, check) for title, check in examinations(given)]

@@ -21,6 +21,8 @@ from tqdm import tqdm
 
 from utils.files import write_json
 from utils.interrupts import StopRequested, StopSignals
+from utils.printable import printable_logs
+from utils.reading.json_file import read_json
 
 GRACE_SECONDS = 30.0  # for a worker to finish its step and save
 
@@ -88,7 +90,7 @@ def _kept(folder: Path, job: Job) -> dict[str, Any] | None:
     path = folder / f"{job.name}.json"
     if not path.exists():
         return None
-    kept = json.loads(path.read_text(encoding="utf-8"))
+    kept = read_json(path, dict, "delete it, and this stage is worked again")
     return kept if {key: kept.get(key) for key in job.identity} == job.identity else None
 
 
@@ -106,6 +108,7 @@ def _work(job: Job, folder: Path) -> Any:
     with (folder / f"{job.name}.log").open("a", encoding="utf-8") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())
+        printable_logs()
         logging.basicConfig(level=logging.INFO, format="[%(asctime)s] %(message)s", force=True)
         try:
             return job.run(**job.arguments)

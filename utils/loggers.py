@@ -11,6 +11,9 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from utils.reading.files import open_regular
+from utils.reading.json_file import parse_json
+
 log = logging.getLogger(__name__)
 
 
@@ -150,9 +153,14 @@ class WandbLogger(JsonLinesLogger):
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """All objects of a log; a last line that a kill cut off is left out."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    """All objects of a log; a last line that a kill cut off is left out.
+
+    Raises:
+        FileError: If another line is broken.
+    """
+    with open_regular(path) as file:
+        lines = [(number, line) for number, line in enumerate(file, 1) if line.endswith(b"\n")]
+    return [parse_json(line, dict, f"{path}, line {number},", "delete that line") for number, line in lines]
 
 
 def last_value(path: Path, name: str) -> float | None:

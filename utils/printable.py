@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import logging
 import re
-from typing import TextIO
+import sys
+from typing import NoReturn, TextIO
 
 _ESCAPED = re.compile(r"[^\n\t -~]")  # what needs a closer look; most messages are ASCII and have none of it
 
@@ -24,12 +25,26 @@ def printable(text: str, length: int | None = None, lines: bool = False) -> str:
     return kept if length is None or len(text) <= length else f"{kept}..."
 
 
-class PrintableFormatter(logging.Formatter):
-    """The formatter of all logs: what a message quotes from a file cannot steer the terminal."""
+class PrintableRecord(logging.LogRecord):
+    """A message in a log: what it quotes from a file cannot steer the terminal."""
 
-    def format(self, record: logging.LogRecord) -> str:
+    def getMessage(self) -> str:  # noqa: N802  (of the base class)
         """See the base class."""
-        return printable(super().format(record), lines=True)
+        return printable(super().getMessage(), lines=True)
+
+
+def printable_logs() -> None:
+    """Make all messages of this process's logs printable, wherever they go."""
+    logging.setLogRecordFactory(PrintableRecord)
+
+
+def leave(message: str) -> NoReturn:
+    """End the program with one line on standard error and exit code 1.
+
+    Raises:
+        SystemExit: Always.
+    """
+    sys.exit(printable(message))
 
 
 def write_printable(text: str, stream: TextIO) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from utils import slurm
 from utils.cli import same_settings
 from utils.files import write_json
+from utils.reading.json_file import read_json
 from utils.runtime import describe_environment
 
 FILENAME = "run.json"
@@ -78,10 +79,21 @@ class RunRecord:
 def read_record(folder: Path) -> dict[str, Any] | None:
     """The record of the run in ``folder``; None if there is none that can be read."""
     try:
-        record = json.loads((folder / FILENAME).read_text(encoding="utf-8"))
-        return record if {"status", "config", "attempts"} <= set(record) else None
-    except (OSError, ValueError, TypeError):
+        record = read_json(folder / FILENAME, dict)
+        return record if _is_whole(record) else None
+    except (OSError, ValueError):
         return None
+
+
+def _is_whole(record: Mapping[str, Any]) -> bool:
+    """Whether everything that is read of a record is there and of its type."""
+    attempts = record.get("attempts")
+    if not (isinstance(record.get("status"), str) and isinstance(record.get("config"), dict) and attempts):
+        return False
+    if not isinstance(attempts, list) or not isinstance(record.get("overrides") or [], list):
+        return False
+    known = all(isinstance(each, dict) and isinstance(each.get("status"), str) for each in attempts)
+    return known and all(isinstance(text, str) for text in record.get("overrides") or [])
 
 
 def is_finished(record: Mapping[str, Any] | None, config: Mapping[str, Any]) -> bool:

@@ -1,7 +1,9 @@
 import io
 import logging
 
-from utils.printable import PrintableFormatter, printable, write_printable
+import pytest
+
+from utils.printable import PrintableRecord, leave, printable, write_printable
 
 
 def test_nothing_steers_the_terminal():
@@ -12,8 +14,13 @@ def test_nothing_steers_the_terminal():
 
 
 def test_logs_are_printable():
-    record = logging.LogRecord("x", logging.INFO, "", 0, "read %s", ("\x1b]0;title\x07",), None)
-    assert PrintableFormatter("[%(levelname)s] %(message)s").format(record) == r"[INFO] read \x1b]0;title\x07"
+    record = PrintableRecord("x", logging.INFO, "", 0, "read %s", ("\x1b]0;title\x07",), None)
+    assert logging.Formatter("[%(levelname)s] %(message)s").format(record) == r"[INFO] read \x1b]0;title\x07"
+
+
+def test_the_last_line_is_one_line():
+    with pytest.raises(SystemExit, match=r"^error: a\\nb\\x1b$"):
+        leave("error: a\nb\x1b")
 
 
 def test_a_stream_gets_what_it_can_show():
