@@ -21,7 +21,7 @@ from datasets.workers import WorkerError
 from envs.process_vector import EnvWorkerError
 from utils.cli import check_types, plain
 from utils.patience import DiskError
-from utils.printable import leave, printable_logs
+from utils.printable import exit_with, printable_logs
 
 logger = logging.getLogger(__name__)
 TYPES = {
@@ -48,11 +48,11 @@ def main(cfg: DictConfig) -> None:
         for collection in collections(plain(cfg)):
             collection.run(num_workers=cfg.num_workers)
     except InstantiationException as error:
-        leave(f"collect: {error.__cause__ or error}")
+        exit_with(f"collect: {error.__cause__ or error}")
     except (WorkerError, DiskError) as error:
-        leave(f"collect: {error}; {_AGAIN}")
+        exit_with(f"collect: {error}; {_AGAIN}")
     except (ValueError, OSError, EnvWorkerError) as error:
-        leave(f"collect: {error}")
+        exit_with(f"collect: {error}")
     except KeyboardInterrupt:
         logger.warning("interrupted; %s", _AGAIN)
         sys.exit(128 + signal.SIGINT)

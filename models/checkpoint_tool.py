@@ -11,7 +11,7 @@ from pathlib import Path
 from models.checkpoint import LATEST, locate_weights
 from models.checkpoint_convert import LAYOUTS, convert
 from models.checkpoint_summary import summarise
-from utils.printable import leave, printable_logs, write_printable
+from utils.printable import exit_with, printable_logs, write_printable
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         done = convert(path, given.out, given.to, given.like and locate_weights(given.like))
         write_printable(done + "\n", sys.stdout)
     except (ValueError, OSError) as error:
-        leave(f"{given.command}: {error}")
+        exit_with(f"{given.command}: {error}")
 
 
 def _parser() -> argparse.ArgumentParser:

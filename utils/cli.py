@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from launch.values import TRUSTED, checked
 from utils import distributed
-from utils.printable import leave, printable_logs
+from utils.printable import exit_with, printable_logs
 from utils.sweep_names import is_sweep
 
 log = logging.getLogger(__name__)
@@ -177,7 +177,7 @@ def expand_resume(argv: Sequence[str]) -> list[str]:
         if not isinstance(recorded, ListConfig):  # killed while it was written: nothing had been trained
             raise FileNotFoundError(f"{folder}/.hydra/overrides.yaml is empty")
     except (OSError, OmegaConfBaseException) as error:
-        leave(f"error: {chosen[-1]}: there is no run to resume ({error})")
+        exit_with(f"error: {chosen[-1]}: there is no run to resume ({error})")
     taken = _harmless(recorded)
     # .hydra stays what it was: an attempt that is refused must not be what a later one repeats
     here = [f"hydra.run.dir={_quoted(str(folder))}", "hydra.output_subdir=null"]
@@ -190,7 +190,7 @@ def _expand_sweep(folder: Path, rest: Sequence[str]) -> list[str]:
         recorded = OmegaConf.load(folder / "multirun.yaml").hydra
         name, task = recorded.job.config_name, recorded.overrides.task
     except (OSError, OmegaConfBaseException, AttributeError) as error:  # killed while Hydra wrote it
-        leave(f"error: {folder}/multirun.yaml is broken ({error}); give the command of the sweep again")
+        exit_with(f"error: {folder}/multirun.yaml is broken ({error}); give the command of the sweep again")
     here = [f"hydra.sweep.dir={_quoted(str(folder))}"]
     return ["-m", "--config-name", name, *_harmless(task), *here, *rest]
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from utils.collected import METRICS, Row, Run, collect, markdown_table, number_text, read_runs
 from utils.files import atomic_path, write_text
-from utils.printable import leave, write_printable
+from utils.printable import exit_with, write_printable
 
 NOTE = """\
 In brackets 95 % intervals. A success rate: Wilson's over all episodes, or, where several models met the same episodes,
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             with atomic_path(given.folder / "collected.png") as temporary:
                 draw(rows).savefig(temporary, format="png", dpi=130)
     except (ValueError, OSError) as error:
-        leave(f"error: {error}")
+        exit_with(f"error: {error}")
     write_printable(text, sys.stdout)
 
 

@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 
 from utils.machine import available_cores
-from utils.printable import leave, printable
+from utils.printable import exit_with, printable
 
 WAIT = datetime.timedelta(days=7)
 """Longest that one process waits for another. A process that died is noticed at once: its connections close."""
@@ -219,7 +219,7 @@ def fail(message: str) -> NoReturn:
         SystemExit: Always.
     """
     if size() == 1:
-        leave(f"error: {message}")
+        exit_with(f"error: {message}")
     if first_to_end():
         said = f"{message} (process {rank()} of {size()})"
         start = "\n" if rank() else ""  # there, the bar of the main one has not ended its line

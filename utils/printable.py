@@ -38,7 +38,7 @@ def printable_logs() -> None:
     logging.setLogRecordFactory(PrintableRecord)
 
 
-def leave(message: str) -> NoReturn:
+def exit_with(message: str) -> NoReturn:
     """End the program with one line on standard error and exit code 1.
 
     Raises:

@@ -3,7 +3,7 @@ import logging
 
 import pytest
 
-from utils.printable import PrintableRecord, leave, printable, write_printable
+from utils.printable import PrintableRecord, exit_with, printable, write_printable
 
 
 def test_nothing_steers_the_terminal():
@@ -20,7 +20,7 @@ def test_logs_are_printable():
 
 def test_the_last_line_is_one_line():
     with pytest.raises(SystemExit, match=r"^error: a\\nb\\x1b$"):
-        leave("error: a\nb\x1b")
+        exit_with("error: a\nb\x1b")
 
 
 def test_a_stream_gets_what_it_can_show():
