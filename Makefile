@@ -1,6 +1,3 @@
-# make demo    sets up and runs the whole story on the Wall (about ten minutes on two cores); ENV=pusht, ENV=point_maze
-# make results every planner on every finetuned model of the Wall, over training seeds (under ninety minutes on two cores)
-# make test    sets up and passes the tests; make test-cluster those that start a SLURM of their own (as root)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,8 +5,8 @@ ENV ?= wall
 
 .PHONY: help setup demo results test test-quick test-cluster lint bench clean
 
-help:
-	@sed -n 's/^# //p' Makefile
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 # The stamp is newer than the lock file exactly when what is installed is what the lock file says.
 $(VENV)/installed: requirements.lock
@@ -21,30 +18,30 @@ $(VENV)/installed: requirements.lock
 	UV_SYSTEM_CERTS=1 VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip sync --quiet requirements.lock
 	@touch $@
 
-setup: $(VENV)/installed
+setup: $(VENV)/installed ## install what requirements.lock names into .venv (PYTHON=python3.12 chooses another Python)
 
-demo: setup
+demo: setup ## the whole story on the Wall, about ten minutes on two cores; ENV=pusht, ENV=point_maze
 	$(BIN)/python -m demo --config-name demo_$(ENV)
 
-results: setup
+results: setup ## every planner on every finetuned model of the Wall, over training seeds; under ninety minutes on two cores
 	$(BIN)/python -m results
 
-test: setup
+test: setup ## all tests but those of a cluster
 	$(BIN)/python -m pytest
 
-test-quick: setup
+test-quick: setup ## the same without the slow ones
 	$(BIN)/python -m pytest -m "not slow"
 
-test-cluster: setup
+test-cluster: setup ## tests that start a SLURM of their own (as root)
 	$(BIN)/python -m pytest -m cluster
 
-lint: setup
+lint: setup ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: setup
+bench: setup ## how fast each part is
 	$(BIN)/python -m benchmarks
 
-clean:
+clean: ## delete .venv and demo_outputs
 	rm -rf $(VENV) demo_outputs

@@ -14,10 +14,12 @@ import hydra
 from omegaconf import DictConfig
 
 from demo import stages
+from demo.publish import publish
 from demo.report import Report
 from utils.cli import one_line_errors, plain
 from utils.jobs import Job, run_jobs
 from utils.machine import available_cores
+from utils.provenance import Provenance
 
 log = logging.getLogger("demo")
 
@@ -88,8 +90,12 @@ def main(cfg: DictConfig) -> None:
     jobs = make_jobs(config, folder)
     config["num_workers"] = config["num_workers"] or min(available_cores(), MOST_WORKERS)
     results = run_jobs(jobs, folder / "stages", config["num_workers"])
-    report = Report(config, results, folder, commands(jobs), runtime.describe_environment())
+    provenance = Provenance.read(folder / "stages", results)
+    report = Report(config, results, folder, commands(jobs), runtime.describe_environment(), provenance)
     report.write()
+    if config["publish"]:
+        provenance.require_one_revision(folder)
+        publish(f"demo_{config['env']}", report.described())
     log.info("\n%s\n\nreport: %s", report.as_text(), folder / "report.html")
 
 

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from demo.scores import Gap, Score
-from utils.files import atomic_path
+from utils.pages import save_figure
 
 COLOURS = {"base": "#7f7f7f", "control": "#b5b5b5", "online": "#1f77b4", "adversarial": "#d62728"}
 
 
-def draw_all(scores: Sequence[Score], gaps: Sequence[Gap], folder: Path) -> dict[str, Path]:
-    """Draw every figure; returns title -> PNG."""
-    drawn = {
-        "Success": (_success(scores), "success.png"),
-        "Train-test gap of the model": (_gap(gaps), "gap.png"),
-        "Success against planning time": (_time(scores), "time.png"),
+def draw_all(
+    scores: Sequence[Score],
+    gaps: Sequence[Gap],
+    prefix: str,
+    drawn_from: str,
+    names: Collection[str] = ("success", "gap", "time"),
+) -> dict[str, Path]:
+    """Draw the figures of those names; returns title -> PNG.
+
+    Args:
+        prefix: what a file's name begins with, folder included. drawn_from: digest of the numbers, kept in the files.
+    """
+    figures = {
+        "success": ("Success", lambda: _success(scores)),
+        "gap": ("Train-test gap of the model", lambda: _gap(gaps)),
+        "time": ("Success against planning time", lambda: _time(scores)),
     }
     paths = {}
-    for title, (figure, name) in drawn.items():
-        with atomic_path(folder / name) as temporary:
-            figure.savefig(temporary, format="png", dpi=130)
-        paths[title] = folder / name
+    for name in names:
+        title, draw = figures[name]
+        paths[title] = Path(f"{prefix}{name}.png")
+        save_figure(draw(), paths[title], drawn_from)
     return paths
 
 

@@ -17,6 +17,8 @@ from demo import figures
 from demo.scores import Gap, Score
 from demo.text import as_text, findings
 from utils.files import write_json, write_text
+from utils.pages import digest
+from utils.provenance import Provenance
 from utils.statistics import Z95, paired_difference
 
 
@@ -26,6 +28,7 @@ class Report:
     Args:
         config: of the demo. results: stage name -> result. folder: where everything is.
         commands: the equivalent command lines. environment: versions and hardware.
+        provenance: when and at which revision the stages were run.
     """
 
     def __init__(
@@ -35,9 +38,11 @@ class Report:
         folder: Path,
         commands: Sequence[str],
         environment: Mapping[str, str],
+        provenance: Provenance,
     ) -> None:
         self.config, self.results, self.folder = config, results, folder
         self.commands, self.environment = commands, environment
+        self.provenance = provenance
         self.models = ["base", *(name for name in config["finetune"] if name != "common")]
         self.planners = [name for name in config["evaluate"] if name != "common"]
         self.scores = [self._score(model, planner) for planner in self.planners for model in self.models]
@@ -68,19 +73,28 @@ class Report:
         """Both tables and the findings, for the terminal."""
         return as_text(self.scores, self.gaps)
 
-    def write(self) -> None:
-        """Write ``report.json``, the figures and ``report.html``."""
-        described = {
+    def described(self) -> dict[str, Any]:
+        """All numbers, and what they were made with, as plain data."""
+        return {
+            "made": {
+                "date": self.provenance.date,
+                "seconds": round(self.provenance.seconds, 1),
+                "num_workers": self.config["num_workers"],
+            },
             "config": dict(self.config),
             "scores": [asdict(score) for score in self.scores],
             "gap": [asdict(gap) | {"ratio": gap.ratio} for gap in self.gaps],
             "findings": findings(self.scores, self.gaps),
             "stage_seconds": {name: r["seconds"] for name, r in self.results.items() if "seconds" in r},
-            "environment": dict(self.environment),
+            "environment": {**self.environment, "revision": " and ".join(self.provenance.revisions)},
             "commands": list(self.commands),
         }
+
+    def write(self) -> None:
+        """Write ``report.json``, the figures and ``report.html``."""
+        described = self.described()
         write_json(self.folder / "report.json", described)
-        pictures = figures.draw_all(self.scores, self.gaps, self.folder)
+        pictures = figures.draw_all(self.scores, self.gaps, f"{self.folder}/", digest(described))
         pictures["What the base model imagines, open loop (true above, imagined below)"] = self._last_open_loop()
         templates = Environment(
             loader=FileSystemLoader(Path(__file__).parent), autoescape=select_autoescape(default=True), trim_blocks=True

@@ -13,15 +13,16 @@ import hydra
 from omegaconf import DictConfig
 
 from results.jobs import Study
+from results.publish import ROOT
 from results.report import Report
 from utils.cli import one_line_errors, plain
 from utils.jobs import run_jobs
 from utils.machine import available_cores
+from utils.provenance import Provenance
 
 log = logging.getLogger("results")
 
 MOST_WORKERS = 3  # if nothing is said: each takes 1.2 GB, and all should fit into 4
-DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="results_wall")
@@ -37,11 +38,12 @@ def main(cfg: DictConfig) -> None:
     begin = time.perf_counter()
     results = run_jobs(jobs, folder / "stages", workers)
     log.info("all stages are done; this call took %.0f minutes", (time.perf_counter() - begin) / 60)
-    report = Report(study, results, runtime.describe_environment())
+    provenance = Provenance.read(folder / "stages", results)
+    report = Report(study, results, runtime.describe_environment(), provenance)
     report.write()
     if config["publish"]:
-        report.publish(DOCS)
-    log.info("\n%s\n\ntables: %s", "\n".join(report.findings()), folder / "results.md")
+        report.publish(ROOT)
+    log.info("\n%s\n\ntables: %s", "\n".join(report.numbers.findings), folder / "results.md")
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from results.scores import Cost, Scores
-from utils.files import atomic_path
+from results.numbers import Cost, Numbers
+from utils.pages import save_figure
 
 COLOURS = {
     "base": "#7f7f7f",
@@ -21,35 +21,34 @@ COLOURS = {
 LINES = {"GD": ("o", "-"), "L-BFGS": ("^", "-."), "CEM": ("s", "--")}
 
 
-def draw_all(scores: Scores, folder: Path) -> list[Path]:
-    """Draw every figure; returns the PNG files."""
-    paths = []
-    for name, figure in (("success", _success(scores)), ("budgets", _budgets(scores))):
-        paths.append(folder / f"{name}.png")
-        with atomic_path(paths[-1]) as temporary:
-            figure.savefig(temporary, format="png", dpi=130)
-    return paths
+def draw_all(numbers: Numbers, prefix: str, drawn_from: str) -> None:
+    """Draw every figure.
+
+    Args:
+        prefix: what a file's name begins with, folder included. drawn_from: digest of the numbers, kept in the files.
+    """
+    save_figure(_success(numbers), Path(f"{prefix}success.png"), drawn_from)
+    save_figure(_budgets(numbers), Path(f"{prefix}budgets.png"), drawn_from)
 
 
-def _success(scores: Scores) -> Figure:
-    study = scores.study
-    closed = [name for name in study.planners if name.startswith("mpc_")]
+def _success(numbers: Numbers) -> Figure:
+    closed = [name for name in numbers.planners if name.startswith("mpc_")]
     groups = [
-        ("one plan, carried out (open loop)", [name for name in study.planners if name not in closed]),
+        ("one plan, carried out (open loop)", [name for name in numbers.planners if name not in closed]),
         ("replanned (MPC)", closed),
     ]
     figure = Figure(figsize=(9.0, 6.4), layout="constrained")
-    width = 0.84 / len(study.models)
+    width = 0.84 / len(numbers.models)
     for axes, (title, planners) in zip(figure.subplots(2, 1, sharey=True), groups, strict=True):
-        for i, model in enumerate(study.models):
-            at = [k + (i - (len(study.models) - 1) / 2) * width for k in range(len(planners))]
-            found = [scores.success(model, planner) for planner in planners]
+        for i, model in enumerate(numbers.models):
+            at = [k + (i - (len(numbers.models) - 1) / 2) * width for k in range(len(planners))]
+            found = [numbers.success[model][planner] for planner in planners]
             means = [100 * e.mean for e in found]
             spread = [[100 * (e.mean - e.low) for e in found], [100 * (e.high - e.mean) for e in found]]
             axes.bar(at, means, width * 0.94, color=COLOURS.get(model), label=model)
             axes.errorbar(at, means, spread, fmt="none", color="black", capsize=2, linewidth=0.9)
             for x, estimate in zip(at, found, strict=True):
-                axes.plot([x] * len(estimate.each), [100 * e for e in estimate.each], "k.", markersize=3)
+                axes.plot([x, x], [100 * min(estimate.each), 100 * max(estimate.each)], "k.", markersize=3)
         axes.set(xticks=range(len(planners)), ylim=(0, 100), ylabel="solved episodes, %")
         axes.set_xticklabels([name.removeprefix("mpc_") for name in planners])
         axes.set_title(title, fontsize=10)
@@ -57,15 +56,17 @@ def _success(scores: Scores) -> Figure:
         axes.set_axisbelow(True)
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, ncols=len(labels), loc="outside lower center", fontsize=9)
-    figure.suptitle("Bars: mean and 95 % interval over training seeds and episodes; dots: each seed", fontsize=10)
+    figure.suptitle(
+        "Bars: mean and 95 % interval over training seeds and episodes; dots: lowest and highest seed", fontsize=10
+    )
     return figure
 
 
-def _budgets(scores: Scores) -> Figure:
+def _budgets(numbers: Numbers) -> Figure:
     figure = Figure(figsize=(9.0, 4.0), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    _curve(left, scores, lambda cost: cost.seconds)
-    _curve(right, scores, lambda cost: cost.evaluations)
+    _curve(left, numbers, lambda cost: cost.seconds)
+    _curve(right, numbers, lambda cost: cost.evaluations)
     left.set(xlabel="planning seconds per episode, wall clock", ylabel="solved episodes, %", ylim=(0, 100))
     right.set(xlabel="rollouts imagined per episode")
     handles, labels = left.get_legend_handles_labels()
@@ -74,13 +75,14 @@ def _budgets(scores: Scores) -> Figure:
     return figure
 
 
-def _curve(axes: Any, scores: Scores, spent: Callable[[Cost], float]) -> None:
-    budgets = scores.study.config["budgets"]
-    for planner, setting in budgets["planners"].items():
+def _curve(axes: Any, numbers: Numbers, spent: Callable[[Cost], float]) -> None:
+    for planner in dict.fromkeys(row.planner for row in numbers.budgets):
+        rows = [row for row in numbers.budgets if row.planner == planner]
         marker, line = LINES.get(planner, ("D", ":"))
-        for model in budgets["models"]:
-            found = [scores.success(model, planner, budget) for budget in setting["evals"]]
-            at = [spent(scores.cost(planner, [model], budget)) for budget in setting["evals"]]
+        for model in rows[0].success:
+            found = [row.success[model] for row in rows]
+            is_own = all(model in row.own for row in rows)
+            at = [spent(row.own[model] if is_own else row.cost) for row in rows]
             means = [100 * e.mean for e in found]
             spread = [[100 * (e.mean - e.low) for e in found], [100 * (e.high - e.mean) for e in found]]
             style = {"marker": marker, "linestyle": line, "color": COLOURS.get(model), "capsize": 2, "markersize": 5}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -14,42 +13,14 @@ import numpy as np
 
 from planning.evaluation import TARGETS
 from results.jobs import Run, Study
+from results.numbers import Budget, Cost, Error, Estimate, Numbers
 from utils.reading.npz_file import read_npz
 from utils.statistics import crossed_interval
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over training seeds and episodes, with its 95 % interval; ``each``: the mean of every seed."""
-
-    mean: float
-    low: float
-    high: float
-    each: tuple[float, ...]
-
-    @classmethod
-    def of(cls, table: np.ndarray, is_rate: bool = True) -> Estimate:
-        """From a (seeds, episodes) table of outcomes, or of their differences; see ``crossed_interval``."""
-        return cls(*crossed_interval(table, is_rate), tuple(table.mean(1).tolist()))
-
-    @property
-    def is_clear(self) -> bool:
-        """Whether the interval leaves out 0."""
-        return self.low > 0 or self.high < 0
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What planning took, over the runs of all seeds and models.
-
-    Attributes:
-        seconds: median wall clock per episode.
-        evaluations, gradients: rollouts imagined per episode, and how many of them were differentiated.
-    """
-
-    seconds: float
-    evaluations: float
-    gradients: float
+def estimate(table: np.ndarray, is_rate: bool = True) -> Estimate:
+    """From a (seeds, episodes) table of outcomes, or of their differences; see ``crossed_interval``."""
+    return Estimate(*crossed_interval(table, is_rate), each=tuple(table.mean(1).tolist()))
 
 
 class Scores:
@@ -65,12 +36,12 @@ class Scores:
     @functools.cache  # noqa: B019  (a report is made once)
     def success(self, model: str, planner: str, budget: int | None = None) -> Estimate:
         """In [0, 1]."""
-        return Estimate.of(self._solved(model, planner, budget))
+        return estimate(self._solved(model, planner, budget))
 
     @functools.cache  # noqa: B019
     def difference(self, model: str, to: str, planner: str) -> Estimate:
         """Success of ``model`` minus that of ``to``, the same seeds and episodes compared, in [-1, 1]."""
-        return Estimate.of(self._solved(model, planner) - self._solved(to, planner), is_rate=False)
+        return estimate(self._solved(model, planner) - self._solved(to, planner), is_rate=False)
 
     def cost(self, planner: str, models: Sequence[str], budget: int | None = None) -> Cost:
         """Of a planner on some models."""
@@ -84,7 +55,72 @@ class Scores:
     def error(self, model: str, where: str) -> Estimate:
         """One-step visual error on "dataset" windows, or where the base's plans lead ("planner")."""
         per_seed = [self._results[f"gap_s{seed}"][model][where]["visual_mse"] for seed in self.study.seeds]
-        return Estimate.of(np.array(per_seed))
+        return estimate(np.array(per_seed))
+
+    def numbers(self, made: Mapping[str, Any]) -> Numbers:
+        """All that tables and figures show; ``made``: when, with what and how."""
+        study = self.study
+        return Numbers(
+            made=made,
+            seeds=len(study.seeds),
+            episodes=study.config["n_evals"],
+            success={m: {p: self.success(m, p) for p in study.planners} for m in study.models},
+            differences={
+                f"{m} - {to}": {p: self.difference(m, to, p) for p in study.planners} for m, to in self._pairs()
+            },
+            cost={planner: self.cost(planner, study.models) for planner in study.planners},
+            budgets=self._budgets(),
+            errors={model: self._errors(model) for model in study.models},
+            findings=self.findings(),
+        )
+
+    def findings(self) -> list[str]:
+        """What the numbers say, whichever way they point."""
+        finetuned = [model for model in self.study.finetuned if model != "control"]
+        control = self.error("control", "planner").mean
+        return [
+            *(self._finding(model) for model in finetuned),
+            *(
+                f"{model}: the error where plans lead is {self.error(model, 'planner').mean / control:.2f} times that "
+                "of the control."
+                for model in finetuned
+            ),
+        ]
+
+    def _finding(self, model: str) -> str:
+        found = {name: self.difference(model, "control", name) for name in self.study.planners}
+        better = [name for name, change in found.items() if change.low > 0]
+        worse = [name for name, change in found.items() if change.high < 0]
+        mean = 100 * sum(change.mean for change in found.values()) / len(found)
+        return (
+            f"{model} against the control: {mean:+.1f} points on average over {len(found)} planners; better with "
+            f"{'; '.join(better) or 'none'}; worse with {'; '.join(worse) or 'none'}; the others cannot be told apart."
+        )
+
+    def _pairs(self) -> list[tuple[str, str]]:
+        """What is compared: each finetuning with the control (as many steps of plain training) and with the base."""
+        finetuned = self.study.finetuned
+        both = [("online_adversarial", "online")] if "online_adversarial" in finetuned else []
+        return [(m, "control") for m in finetuned if m != "control"] + both + [(m, "base") for m in finetuned]
+
+    def _budgets(self) -> list[Budget]:
+        budgets = self.study.config["budgets"]
+        models = budgets["models"]
+        return [
+            Budget(
+                planner,
+                rollouts,
+                {model: self.success(model, planner, rollouts) for model in models},
+                self.cost(planner, models, rollouts),
+                {model: self.cost(planner, [model], rollouts) for model in models},
+            )
+            for planner, setting in budgets["planners"].items()
+            for rollouts in setting["evals"]
+        ]
+
+    def _errors(self, model: str) -> Error:
+        data, plans = self.error(model, "dataset"), self.error(model, "planner")
+        return Error(data, plans, plans.mean / data.mean)
 
     def _solved(self, model: str, planner: str, budget: int | None = None) -> np.ndarray:
         """(seeds, episodes) of 0 and 1."""

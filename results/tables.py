@@ -2,59 +2,45 @@
 
 from __future__ import annotations
 
-from results.scores import Estimate, Scores
+from results.numbers import Estimate, Numbers
 from utils.collected import markdown_table
 
 
-def success_table(scores: Scores) -> str:
+def success_table(numbers: Numbers) -> str:
     """Planners by models: mean, 95 % interval, and the range over training seeds."""
-    study = scores.study
-    head = ["planner", *study.models]
-    rows = [[name, *(_percent(scores.success(model, name)) for model in study.models)] for name in study.planners]
-    return markdown_table(head, rows)
+    rows = [[name, *(_percent(numbers.success[model][name]) for model in numbers.models)] for name in numbers.planners]
+    return markdown_table(["planner", *numbers.models], rows)
 
 
-def difference_table(scores: Scores) -> str:
+def difference_table(numbers: Numbers) -> str:
     """What each finetuning adds, against the control (as many steps of plain training) and against the base."""
-    study = scores.study
-    pairs = [(model, "control") for model in study.finetuned if model != "control"]
-    pairs += [("online_adversarial", "online")] if "online_adversarial" in study.finetuned else []
-    pairs += [(model, "base") for model in study.finetuned]
-    head = ["planner", *(f"{model} - {to}" for model, to in pairs)]
-    rows = [[name, *(_change(scores.difference(*pair, name)) for pair in pairs)] for name in study.planners]
-    return markdown_table(head, rows)
+    rows = [[name, *(_change(column[name]) for column in numbers.differences.values())] for name in numbers.planners]
+    return markdown_table(["planner", *numbers.differences], rows)
 
 
-def cost_table(scores: Scores) -> str:
+def cost_table(numbers: Numbers) -> str:
     """What a planner takes per episode."""
-    rows = []
-    for name in scores.study.planners:
-        cost = scores.cost(name, scores.study.models)
-        rows.append([name, f"{cost.seconds:.3f}", f"{cost.evaluations:.0f}", f"{cost.gradients:.0f}"])
+    rows = [
+        [name, f"{cost.seconds:.3f}", f"{cost.evaluations:.0f}", f"{cost.gradients:.0f}"]
+        for name, cost in numbers.cost.items()
+    ]
     head = ["planner", "planning s / episode, median", "rollouts / episode, mean", "of these differentiated"]
     return markdown_table(head, rows)
 
 
-def budget_table(scores: Scores) -> str:
+def budget_table(numbers: Numbers) -> str:
     """Success at equal budgets."""
-    budgets = scores.study.config["budgets"]
+    models = list(numbers.budgets[0].success)
     rows = []
-    for planner, setting in budgets["planners"].items():
-        for budget in setting["evals"]:
-            cost = scores.cost(planner, budgets["models"], budget)
-            cells = [_percent(scores.success(model, planner, budget)) for model in budgets["models"]]
-            rows.append([planner, str(budget), f"{cost.evaluations:.0f}", f"{cost.seconds:.3f}", *cells])
-    return markdown_table(
-        ["planner", "rollouts / plan", "rollouts / episode", "planning s / episode", *budgets["models"]], rows
-    )
+    for row in numbers.budgets:
+        cost = [f"{row.cost.evaluations:.0f}", f"{row.cost.seconds:.3f}"]
+        rows.append([row.planner, str(row.rollouts), *cost, *(_percent(row.success[model]) for model in models)])
+    return markdown_table(["planner", "rollouts / plan", "rollouts / episode", "planning s / episode", *models], rows)
 
 
-def gap_table(scores: Scores) -> str:
+def gap_table(numbers: Numbers) -> str:
     """One-step error where the data set goes and where the base's plans lead."""
-    rows = []
-    for model in scores.study.models:
-        data, plans = scores.error(model, "dataset"), scores.error(model, "planner")
-        rows.append([model, _error(data), _error(plans), f"{plans.mean / data.mean:.1f}"])
+    rows = [[model, _error(e.dataset), _error(e.planner), f"{e.ratio:.1f}"] for model, e in numbers.errors.items()]
     return markdown_table(["model", "data set windows", "where the base's plans lead", "ratio"], rows)
 
 

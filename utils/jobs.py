@@ -22,6 +22,7 @@ from tqdm import tqdm
 from utils.files import write_json
 from utils.interrupts import StopRequested, StopSignals
 from utils.printable import printable_logs
+from utils.provenance import Made, revision
 from utils.reading.json_file import read_json
 
 GRACE_SECONDS = 30.0  # for a worker to finish its step and save
@@ -58,6 +59,7 @@ def run_jobs(jobs: Sequence[Job], folder: Path, num_workers: int) -> dict[str, A
     results = {job.name: kept["result"] for job in jobs if (kept := _kept(folder, job)) is not None}
     todo = [job for job in jobs if job.name not in results]
     running: dict[Future[Any], Job] = {}
+    code = revision()
     context = multiprocessing.get_context("spawn")  # not fork: torch's thread pools do not survive it
     with ProcessPoolExecutor(num_workers, context) as pool, StopSignals() as stop, _bar(jobs, results) as bar:
         try:
@@ -69,8 +71,9 @@ def run_jobs(jobs: Sequence[Job], folder: Path, num_workers: int) -> dict[str, A
                 stop.raise_if_received()
                 for future in wait(running, timeout=1.0, return_when=FIRST_COMPLETED).done:
                     job = running.pop(future)
-                    results[job.name] = _result(future, job, folder)
-                    write_json(folder / f"{job.name}.json", job.identity | {"result": results[job.name]})
+                    results[job.name], begin, end = _result(future, job, folder)
+                    made = {"made": Made(code, begin, end).as_json(), "result": results[job.name]}
+                    write_json(folder / f"{job.name}.json", job.identity | made)
                     bar.update()
                 stop.raise_if_received()
         except BaseException:
@@ -94,15 +97,15 @@ def _kept(folder: Path, job: Job) -> dict[str, Any] | None:
     return kept if {key: kept.get(key) for key in job.identity} == job.identity else None
 
 
-def _result(future: Future[Any], job: Job, folder: Path) -> Any:
+def _result(future: Future[tuple[Any, float, float]], job: Job, folder: Path) -> tuple[Any, float, float]:
     try:
         return future.result()
     except Exception as error:
         raise ValueError(f"stage {job.name} failed: {error}; its output is in {folder / job.name}.log") from error
 
 
-def _work(job: Job, folder: Path) -> Any:
-    """In a worker: everything the job prints goes to its log file."""
+def _work(job: Job, folder: Path) -> tuple[Any, float, float]:
+    """In a worker: everything the job prints goes to its log file; returns its result, and when it began and ended."""
     _end_with_parent()
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"{job.name}.log").open("a", encoding="utf-8") as file:
@@ -110,8 +113,9 @@ def _work(job: Job, folder: Path) -> Any:
         os.dup2(file.fileno(), sys.stderr.fileno())
         printable_logs()
         logging.basicConfig(level=logging.INFO, format="[%(asctime)s] %(message)s", force=True)
+        begin = time.time()
         try:
-            return job.run(**job.arguments)
+            return job.run(**job.arguments), begin, time.time()
         except StopRequested as stopped:
             raise RuntimeError(f"stopped by signal {stopped.number}") from None  # a pool does not forward SystemExit
 

@@ -14,14 +14,13 @@ if adopt_srun() > 0:
 
 import contextlib
 import platform
-import subprocess
 from importlib.metadata import version
-from pathlib import Path
 
 import torch
 
 from utils import distributed
 from utils.machine import cpu_info
+from utils.provenance import revision
 
 PRECISIONS = ("auto", "float32", "bf16")
 PACKAGES = ("torch", "torchvision", "numpy", "hydra-core", "gymnasium", "safetensors")
@@ -106,13 +105,3 @@ def describe_environment() -> dict[str, str]:
 def _cpu() -> str:
     names = (line.split(":", 1)[1].strip() for line in cpu_info().splitlines() if line.startswith("model name"))
     return next(names, platform.processor() or "unknown")
-
-
-def revision() -> str:
-    """Of this code, by git; "-dirty" at its end where files were changed since; "unknown" outside a checkout."""
-    here = Path(__file__).resolve().parent
-    command = ["git", "-C", str(here), "describe", "--always", "--dirty"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"

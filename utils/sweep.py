@@ -21,6 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 from utils import slurm
 from utils.gpus import one_gpu
 from utils.interrupts import StopRequested, StopSignals
+from utils.provenance import revision
 from utils.record import (
     FAILED,
     FINISHED,
@@ -32,7 +33,6 @@ from utils.record import (
     read_record,
     why_busy,
 )
-from utils.runtime import revision
 from utils.sweep_names import count_members, is_sweep, sweep_folder
 
 log = logging.getLogger(__name__)

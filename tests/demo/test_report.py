@@ -3,9 +3,13 @@ import re
 
 import pytest
 
+from demo.publish import block, publish
 from demo.report import Report
+from utils.pages import digest, figure_digest, read_block, read_numbers
+from utils.provenance import Provenance
 
-ENVIRONMENT = {"torch": "2.15.0", "revision": "abc"}
+ENVIRONMENT = {"torch": "2.15.0", "revision": "of the report", "cpu": "some", "python": "3.11.7"}
+MADE = Provenance(["abc"], "2026-11-30", 321.0)
 
 
 def metrics(solved):
@@ -43,7 +47,7 @@ def report(tmp_path, online_solved, online_error):
         "finetune": {"common": [], "online": []},
         "evaluate": {"common": [], "GD": []},
     }
-    return Report(config, results(online_solved, online_error), tmp_path, ["python train.py a=1"], ENVIRONMENT)
+    return Report(config, results(online_solved, online_error), tmp_path, ["python train.py a=1"], ENVIRONMENT, MADE)
 
 
 def test_numbers_are_those_of_the_stages(tmp_path):
@@ -73,4 +77,19 @@ def test_the_page_stands_alone(tmp_path):
     numbers = json.loads((tmp_path / "report.json").read_text())
     assert numbers["scores"][1]["difference"][0] == 0.5
     assert numbers["gap"][1]["ratio"] == pytest.approx(5.0)
-    assert numbers["environment"] == ENVIRONMENT
+    assert numbers["environment"] == ENVIRONMENT | {"revision": "abc"}, "that of the stages"
+    assert figure_digest(tmp_path / "gap.png") == digest(numbers)
+
+
+def test_publishing_makes_the_readme_and_its_figures_from_the_numbers_that_it_keeps(tmp_path):
+    page = tmp_path / "README.md"
+    page.write_text("Before.\n<!-- begin generated: demo_wall -->\nold\n<!-- end generated: demo_wall -->\nAfter.\n")
+    made = report(tmp_path / "demo", [1] * 20, [0.5, 1.0])
+    publish("demo_wall", made.described(), tmp_path)
+    kept = read_numbers(tmp_path / "docs" / "published" / "demo_wall.json")
+    assert read_block(page, "demo_wall") == block("demo_wall", kept)
+    assert page.read_text().startswith("Before.\n<!--") and page.read_text().endswith("-->\nAfter.\n")
+    assert made.as_text() in page.read_text() and "old" not in page.read_text()
+    assert "`make demo`, 2026-11-30, revision abc: 5.3 minutes with 2 stages" in page.read_text()
+    for name in ("success", "gap"):
+        assert figure_digest(tmp_path / "docs" / "images" / f"demo_wall_{name}.png") == digest(kept)

@@ -10,10 +10,15 @@ from hydra import compose, initialize_config_dir
 from demo.stages import composed
 from planning.evaluation import TARGETS
 from results.jobs import Run, Study
-from results.report import BEGIN, END, Report
+from results.numbers import Numbers
+from results.page import markdown, summary
+from results.publish import FOLDER
+from results.report import Report
 from results.scores import goals_hash
 from tests.builders import REPOSITORY
 from utils.cli import plain
+from utils.pages import digest, figure_digest, read_block, read_numbers
+from utils.provenance import Provenance
 
 
 def study(folder=Path("x"), *overrides) -> Study:
@@ -118,7 +123,7 @@ RATES = {"base": 0.5, "control": 0.5, "online": 0.8, "adversarial": 0.3, "online
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     of = study(tmp_path_factory.mktemp("study"))
-    return Report(of, made_up(of, RATES), {"torch": "9.9"})
+    return Report(of, made_up(of, RATES), {"torch": "9.9"}, Provenance(["abc"], "2026-11-30", 9.0))
 
 
 def test_what_is_better_or_worse_is_said(report):
@@ -132,7 +137,7 @@ def test_what_is_better_or_worse_is_said(report):
     success = report.scores.success("online", "mpc_gd")
     assert success.low < 0.8 < success.high
     assert min(success.each) <= success.mean <= max(success.each)
-    first, second = report.findings()[:2]
+    first, second = report.numbers.findings[:2]
     assert "online against the control: +28.7 points" in first
     assert "mpc_gd" in first.split("worse")[0]
     assert "better with none" in second and "mpc_gd" in second.split("worse")[1]
@@ -150,24 +155,41 @@ def test_everything_is_written(report):
     assert numbers["success"]["online"]["mpc_gd"]["mean"] == pytest.approx(
         np.mean([report.results[Run("online", s, "mpc_gd").name]["solved_at"] for s in report.study.seeds])
     )
-    assert numbers["budgets"]["base"]["GD"]["8"]["evaluations"] == 8
+    assert next(r for r in numbers["budgets"] if r["rollouts"] == 8)["own"]["base"]["evaluations"] == 8
     for name in ("success.png", "budgets.png"):
         assert (folder / name).stat().st_size > 10_000
 
 
-def test_publishing_keeps_what_stands_around_the_tables(report, tmp_path):
-    docs = tmp_path / "docs"
-    (docs / "images").mkdir(parents=True)
-    (docs / "results.md").write_text(f"# Before\n\n{BEGIN}\nof last year\n{END}\n\nAfter.\n")
+def test_publishing_keeps_what_stands_around_the_tables_and_makes_all_from_the_numbers_kept(report, tmp_path):
+    between = "# Before\n\n<!-- begin generated: {0} -->\nof last year\n<!-- end generated: {0} -->\n\nAfter.\n"
+    (tmp_path / "docs").mkdir()
+    pages = {"results_wall": tmp_path / "docs" / "results.md", "results_wall_summary": tmp_path / "README.md"}
+    for name, page in pages.items():
+        page.write_text(between.format(name))
     for _ in range(2):
-        report.publish(docs)
-        text = (docs / "results.md").read_text()
-        assert text.startswith(f"# Before\n\n{BEGIN}\n") and text.endswith(f"{END}\n\nAfter.\n")
-        assert "of last year" not in text and text.count("### Success, %") == 1
-    assert "(images/results_success.png)" in text and (docs / "images" / "results_success.png").exists()
-    (docs / "results.md").write_text("no markers")
+        report.publish(tmp_path)
+        for name, page in pages.items():
+            before, after = between.format(name).split("of last year")
+            assert page.read_text().startswith(before) and page.read_text().endswith(after)
+            assert "of last year" not in page.read_text()
+    published = read_numbers(tmp_path / FOLDER / "results_wall.json")
+    numbers = Numbers.of_json(published)
+    assert read_block(pages["results_wall"], "results_wall") == markdown(numbers, "images/results_")
+    assert markdown(numbers, "") == markdown(report.numbers, "")
+    assert read_block(pages["results_wall_summary"], "results_wall_summary") == summary(numbers)
+    for name in ("success", "budgets"):
+        assert figure_digest(tmp_path / "docs" / "images" / f"results_{name}.png") == digest(published)
+    pages["results_wall"].write_text("no markers")
     with pytest.raises(ValueError, match="needs the two lines"):
-        report.publish(docs)
+        report.publish(tmp_path)
+
+
+def test_numbers_of_several_revisions_are_not_published(report, tmp_path, monkeypatch):
+    for revisions in (["abc", "def"], ["abc-dirty"], ["unknown"]):
+        monkeypatch.setattr(report, "provenance", Provenance(revisions, "2026-11-30", 9.0))
+        with pytest.raises(ValueError, match=r"run at revision .*; published numbers must come from one committed"):
+            report.publish(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_other_goals_are_an_error_that_names_both(report, tmp_path):

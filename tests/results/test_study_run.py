@@ -8,6 +8,7 @@ from results.jobs import Study
 from results.report import Report
 from tests.results.test_study import study
 from utils.jobs import run_jobs
+from utils.provenance import Provenance, revision
 
 SHORT = ["training.epochs=1", "training.max_batches=3", "training.val_batches=1", "training.latent_cache=none"]
 
@@ -32,10 +33,11 @@ def test_a_miniature_study_runs_to_its_report_and_is_not_run_again(tmp_path):
     jobs = small.jobs()
     assert len(jobs) == 1 + 2 * 5 + 2 + 2 * 5 * 2 + 2 * 2 * 2
     results = run_jobs(jobs, tmp_path / "stages", 2)
-    report = Report(small, results, {})
+    report = Report(small, results, {}, Provenance.read(tmp_path / "stages", results))
     report.write()
     numbers = json.loads((tmp_path / "report.json").read_text())
-    assert numbers["budgets"]["online"]["GD"]["4"]["evaluations"] == 4
+    assert next(r for r in numbers["budgets"] if r["rollouts"] == 4)["own"]["online"]["evaluations"] == 4
+    assert numbers["made"]["environment"]["revision"] == revision()
     assert numbers["cost"]["mpc_gd"]["evaluations"] <= 2 * 3
     assert (tmp_path / "results.md").read_text().count("\n| online_adversarial |") == 1
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "stages").glob("*.json")}

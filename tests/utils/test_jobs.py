@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from utils.jobs import Job, run_jobs
+from utils.provenance import Provenance, revision
 
 
 def append(path: str, text: str) -> str:
@@ -32,6 +33,8 @@ def test_jobs_wait_for_what_they_need_and_return_results(tmp_path):
     assert run_jobs(jobs, tmp_path / "stages", 2) == {"first": "A", "second": "B", "third": "C"}
     assert Path(seen).read_text() == "abc"
     assert "working on a" in (tmp_path / "stages" / "first.log").read_text()
+    made = Provenance.read(tmp_path / "stages", ["first", "second", "third"])
+    assert made.revisions == [revision()] and 0 < made.seconds < 60
 
     # what is done is not done again; what is asked differently is
     jobs[1] = Job("second", append, {"path": seen, "text": "x"}, ["first"])
@@ -55,6 +58,7 @@ SLEEPER = """
 import sys, time
 from pathlib import Path
 from utils.jobs import Job, run_jobs
+from utils.provenance import Provenance, revision
 
 def sleep(path):
     Path(path).write_text(str(__import__("os").getpid()))
@@ -91,3 +95,12 @@ def alive(pid):
         return Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] != "Z"
     except (ProcessLookupError, FileNotFoundError):
         return False
+
+
+def test_time_in_which_nothing_ran_does_not_count(tmp_path):
+    for name, begin, end in (("a", 100, 110), ("b", 105, 120), ("c", 1000, 1001)):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"made": {"revision": "x", "begin": begin, "end": end}}))
+    found = Provenance.read(tmp_path, ["c", "a", "b"])
+    assert (found.revisions, found.date, found.seconds) == (["x"], "1970-01-01", 21)
+    (tmp_path / "d.json").write_text("{}")
+    assert Provenance.read(tmp_path, ["a", "d"]).revisions == ["unknown", "x"], "kept by an earlier version"

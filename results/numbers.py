@@ -1,0 +1,128 @@
+"""What a study found, in the form that ``docs/published`` keeps and tables and figures are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over training seeds and episodes, with its 95 % interval; ``each``: of every seed, or only their range."""
+
+    mean: float
+    low: float
+    high: float
+    each: Sequence[float] = ()
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What planning took, over the runs of all seeds and models.
+
+    Attributes:
+        seconds: median wall clock per episode.
+        evaluations, gradients: rollouts imagined per episode, and how many of them were differentiated (None: unknown).
+    """
+
+    seconds: float
+    evaluations: float
+    gradients: float | None = None
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A planner that may imagine so many rollouts per plan.
+
+    Attributes:
+        success: by model. cost: of all models together. own: of each model, as far as it is known.
+    """
+
+    planner: str
+    rollouts: int
+    success: Mapping[str, Estimate]
+    cost: Cost
+    own: Mapping[str, Cost]
+
+
+@dataclass(frozen=True)
+class Error:
+    """One-step visual error of a model on data set windows and where the base's plans lead, and their ratio."""
+
+    dataset: Estimate
+    planner: Estimate
+    ratio: float
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """All that the tables and figures of a study show.
+
+    Attributes:
+        made: when, with what and under which protocol. seeds, episodes: how many.
+        success: model -> planner -> rate in [0, 1]. differences: "model - other" -> planner -> difference.
+        cost: by planner. budgets: the curve, planner by planner. errors: by model. findings: in sentences.
+    """
+
+    made: Mapping[str, Any]
+    seeds: int
+    episodes: int
+    success: Mapping[str, Mapping[str, Estimate]]
+    differences: Mapping[str, Mapping[str, Estimate]]
+    cost: Mapping[str, Cost]
+    budgets: Sequence[Budget]
+    errors: Mapping[str, Error]
+    findings: Sequence[str]
+
+    @property
+    def models(self) -> list[str]:
+        """In the order of the table."""
+        return list(self.success)
+
+    @property
+    def planners(self) -> list[str]:
+        """In the order of the table."""
+        return list(self.cost)
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self)
+
+    @classmethod
+    def of_json(cls, data: Mapping[str, Any]) -> Numbers:
+        """From what ``as_json`` gave."""
+        budgets = [
+            Budget(
+                row["planner"],
+                row["rollouts"],
+                {model: Estimate(**e) for model, e in row["success"].items()},
+                Cost(**row["cost"]),
+                {model: Cost(**cost) for model, cost in row["own"].items()},
+            )
+            for row in data["budgets"]
+        ]
+        errors = {
+            model: Error(Estimate(**row["dataset"]), Estimate(**row["planner"]), row["ratio"])
+            for model, row in data["errors"].items()
+        }
+        return cls(
+            made=data["made"],
+            seeds=data["seeds"],
+            episodes=data["episodes"],
+            success=_estimates(data["success"]),
+            differences=_estimates(data["differences"]),
+            cost={planner: Cost(**row) for planner, row in data["cost"].items()},
+            budgets=budgets,
+            errors=errors,
+            findings=data["findings"],
+        )
+
+
+def _estimates(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Estimate]]:
+    return {name: {planner: Estimate(**e) for planner, e in row.items()} for name, row in rows.items()}

@@ -1,0 +1,79 @@
+"""Tables and figures of pages that come from published numbers, and can be compared with them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from utils.files import atomic_path, write_text
+from utils.reading.json_file import read_json
+
+DIGEST = "Numbers-SHA256"  # the entry of a PNG's metadata
+DPI = 130
+
+
+def digest(numbers: Any) -> str:
+    """SHA-256 of numbers, whatever the layout of their file is."""
+    canonical = json.dumps(numbers, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def write_numbers(path: Path, numbers: Any) -> None:
+    """Write JSON whose innermost lists and objects take one line each; no value may be NaN or infinite."""
+    text = json.dumps(numbers, indent=1, allow_nan=False)
+    for innermost in (r"\[[^\[\]{}]*\]", r"\{[^{}]*\}"):
+        text = re.sub(innermost, lambda found: re.sub(r"\n\s*", " ", found[0]), text)  # no text holds a raw line end
+    write_text(path, text + "\n")
+
+
+def read_numbers(path: Path) -> dict[str, Any]:
+    """Read what ``write_numbers`` wrote."""
+    return read_json(path, dict)
+
+
+def read_block(page: Path, name: str) -> str:
+    """The text between a page's markers of that name.
+
+    Raises:
+        ValueError: If the page does not have both markers, once each and in order.
+    """
+    return _split(page, name)[1]
+
+
+def write_block(page: Path, name: str, text: str) -> None:
+    """Put a text between a page's markers of that name.
+
+    Raises:
+        ValueError: If the page does not have both markers, once each and in order.
+    """
+    before, _, after = _split(page, name)
+    write_text(page, f"{before}\n{text}\n{after}")
+
+
+def _split(page: Path, name: str) -> tuple[str, str, str]:
+    """What stands before, between and after the markers; the markers belong to the outer parts."""
+    begin, end = f"<!-- begin generated: {name} -->", f"<!-- end generated: {name} -->"
+    text = page.read_text(encoding="utf-8")
+    if (text.count(begin), text.count(end)) != (1, 1) or text.index(begin) > text.index(end):
+        raise ValueError(f"{page} needs the two lines {begin} and {end}, between which published numbers go")
+    head, rest = text.split(begin)
+    between, tail = rest.split(end)
+    return head + begin, between.strip("\n"), end + tail
+
+
+def save_figure(figure: Any, path: Path, numbers: str) -> None:
+    """Write a matplotlib figure as a PNG that names its numbers by their ``digest``."""
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=DPI, metadata={DIGEST: numbers})
+
+
+def figure_digest(path: Path) -> str | None:
+    """Which numbers a PNG says it was drawn from; None if it does not."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        found = image.info.get(DIGEST)
+    return found if isinstance(found, str) else None
