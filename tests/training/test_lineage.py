@@ -1,15 +1,12 @@
 """What a run takes over from the model it starts from, and what it needs to go on."""
 
-import re
-import shlex
 import shutil
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
 from models.checkpoint import read_checkpoint
-from tests.training.tiny import REPOSITORY, build, run
+from tests.training.tiny import build, run
 from utils.cli import expand_resume, protect_record
 
 
@@ -53,28 +50,3 @@ def test_a_refused_attempt_does_not_become_what_resume_repeats(tmp_path):
     assert protect_record(attempt, "state.pt")[-1] == "hydra.output_subdir=null"
     resumed = expand_resume([f"resume={tmp_path}"])
     assert "method=offline" in resumed and protect_record(resumed, "state.pt")[-1] == "hydra.output_subdir=null"
-
-
-def readme_commands():
-    text = (REPOSITORY / "README.md").read_text().replace("\\\n", " ")
-    for line in re.findall(r"^\s*`?(?:python )((?:train|plan)\.py [^`#\n]*)", text, re.M) + re.findall(
-        r"`python ((?:train|plan)\.py [^`]*=[^`]*)`", text
-    ):
-        yield line.strip()
-
-
-@pytest.mark.parametrize("line", sorted(set(readme_commands())))
-def test_the_commands_of_the_readme_are_understood(line):
-    words = shlex.split(line)
-    if any(word.startswith("resume=") for word in words):
-        return
-    script, words = words[0], [word for word in words[1:] if word != "-m"]
-    name = "train" if script == "train.py" else "plan_wall"
-    if "--config-name" in words:
-        assert words[0] == "--config-name", "overrides before an option are not understood"
-        name = words[1].removesuffix(".yaml")
-        words = words[2:]
-    # <date> stands for something, and of a sweep the first member will do
-    overrides = [re.sub("[<>]", "", word).split(",")[0] for word in words if not word.startswith("hydra.")]
-    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-        compose(name, overrides=overrides)

@@ -1,0 +1,180 @@
+"""Checks a command of the documentation in this process: composes its config, or parses its options, no more."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import functools
+import importlib
+import re
+import shlex
+import sys
+import tomllib
+from collections.abc import Sequence
+from unittest import mock
+
+import pytest
+from hydra import compose
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.utils import instantiate
+from omegaconf import DictConfig, open_dict, read_write
+
+import plan
+import train
+from datasets import collect
+from planning.mpc import MPCController
+from tests.builders import REPOSITORY
+from tests.training.tiny import config_folder
+from utils.cli import check_types, plain
+
+ENTRIES = {  # config if none is named, types of settings
+    "train.py": ("train", train.TYPES),
+    "plan.py": ("plan_wall", plan.TYPES),
+    "datasets.collect": ("collect", collect.TYPES),
+    "demo": ("demo_wall", {}),
+    "results": ("results_wall", {}),
+}
+PARSED = {  # where their main is
+    "models.checkpoint": "models.checkpoint_tool",
+    "utils.collect": "utils.collect",
+    "utils.doctor": "utils.doctor",
+    "benchmarks": "benchmarks.__main__",
+    "tests.kills": "tests.kills",
+}
+NOT_OURS = ("apt-get", "mkdir", "source", "tmux", "gdown")
+
+
+class ParsedError(Exception):
+    """Its options were understood."""
+
+
+def check(text: str, patch: pytest.MonkeyPatch) -> None:
+    """Fail if a command line would not be understood."""
+    text = re.sub(r"\$\([^)]*\)", "substituted", text)
+    text = re.sub(r"<([\w ]+)>", lambda found: found[1].replace(" ", "_"), text)
+    for part in re.split(r"&&|;", re.sub(r"(^|\s)#\s.*", "", text)):
+        check_words([word for word in shlex.split(part) if word != "..."], patch)
+
+
+def check_words(words: Sequence[str], patch: pytest.MonkeyPatch) -> None:
+    """The same for one program and its arguments; programs that start others are looked through."""
+    program, rest = words[0], words[1:]
+    if program == "export":
+        assert re.match(r"\w+=", rest[0])
+    elif program == "make":
+        check_make(rest)
+    elif program.removeprefix(".venv/bin/") == "python":
+        module = rest[0] == "-m"
+        check_python(rest[1] if module else rest[0], rest[2:] if module else rest[1:], patch)
+    elif program in ("torchrun", "accelerate", "srun"):
+        script = next(n for n, word in enumerate(words) if word in ("train.py", "plan.py"))
+        check_python(words[script], words[script + 1 :], patch)
+    elif program == "sbatch":
+        check(next(word for word in rest if word.startswith("--wrap=")).removeprefix("--wrap="), patch)
+    elif program == "conda":
+        assert (REPOSITORY / rest[rest.index("-f") + 1]).exists()
+    elif program.endswith("uv"):
+        groups = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["dependency-groups"]
+        assert "--group" not in rest or rest[rest.index("--group") + 1] in groups
+    else:
+        assert program in NOT_OURS, f"nobody told this test what {program} is"
+
+
+def check_make(words: Sequence[str]) -> None:
+    """Targets exist, and so does the environment."""
+    rules = re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.M)
+    for word in words:
+        key, _, value = word.partition("=")
+        known = (REPOSITORY / "conf" / f"demo_{value}.yaml").exists() if key == "ENV" else word in rules
+        assert known or key == "PYTHON", f"make {word}"
+
+
+def check_python(name: str, arguments: Sequence[str], patch: pytest.MonkeyPatch) -> None:
+    """A script or module of ours, with its arguments."""
+    if name in ENTRIES:
+        return check_entry(name, list(arguments))
+    assert name in PARSED or name == "tests.cluster.local_slurm", f"nobody told this test what {name} is"
+    if name in PARSED:
+        main = importlib.import_module(PARSED[name])
+        stop_after_parsing(patch)
+        patch.setattr(sys, "argv", [name, *arguments])
+        with pytest.raises(ParsedError):
+            main.main()
+
+
+def stop_after_parsing(patch: pytest.MonkeyPatch) -> None:
+    """Let argparse do its work, and nothing come after it."""
+
+    def understood(self, *args, original=argparse.ArgumentParser.parse_known_args, **options):
+        unknown = original(self, *args, **options)[1]
+        assert all("=" in word for word in unknown), unknown  # overrides of an entry
+        raise ParsedError
+
+    patch.setattr(argparse.ArgumentParser, "parse_args", understood)
+    patch.setattr(argparse.ArgumentParser, "parse_known_args", understood)
+
+
+def check_entry(name: str, words: list[str]) -> None:
+    """Compose the config, of a sweep with every option of its groups, and build what needs no data and no model."""
+    if any(word.startswith("resume=") or word == "--help" for word in words):
+        return
+    words = [word for word in words if word not in ("-m", "--multirun")]
+    config_name = ENTRIES[name][0]
+    if "--config-name" in words:
+        at = words.index("--config-name")
+        config_name = words[at + 1].removesuffix(".yaml")
+        del words[at : at + 2]
+    parsed = OverridesParser.create().parse_overrides(words)
+    firsts = [values(each)[0] for each in parsed]
+    compose_and_build(name, config_name, tuple(firsts))
+    for number, override in enumerate(parsed):
+        if (REPOSITORY / "conf" / override.key_or_group).is_dir():
+            for option in values(override)[1:]:
+                compose_and_build(name, config_name, (*firsts[:number], option, *firsts[number + 1 :]))
+
+
+def values(override: Override) -> list[str]:
+    """An override for each of its values; of an interval for one."""
+    key = override.input_line.split("=", 1)[0]
+    if not override.is_sweep_override():
+        return [override.input_line]
+    if isinstance(override.value(), IntervalSweep):
+        return [f"{key}={override.value().start}"]
+    return [f"{key}={value}" for value in override.sweep_string_iterator()]
+
+
+@functools.cache
+def composed(config_name: str, overrides: tuple[str, ...], hydras: bool) -> DictConfig:
+    """A config, with Hydra's own part or without; composing takes most of the time."""
+    with config_folder():
+        return compose(config_name, list(overrides), return_hydra_config=hydras)
+
+
+def compose_and_build(name: str, config_name: str, overrides: tuple[str, ...]) -> None:
+    """What an entry does before it looks for data and a model; folders have no say in it."""
+    paths = ("ckpt_path=", "hydra.run.dir=", "folder=", "data_path=")
+    given = tuple(sorted(text for text in overrides if not text.startswith(paths)))
+    build(name, config_name, (*given, "ckpt_path=unused") if name in ("plan.py", "train.py") else given)
+
+
+@functools.cache
+def build(name: str, config_name: str, overrides: tuple[str, ...]) -> None:
+    """Compose, check the types, and build what needs no data."""
+    cfg = copy.deepcopy(composed(config_name, overrides, True))
+    with read_write(cfg.hydra):
+        cfg.hydra.runtime.output_dir = "run"
+    HydraConfig.instance().set_config(cfg)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    with mock.patch("utils.cli.compose", lambda base, overrides: composed(base, tuple(overrides), False)):
+        check_types(cfg, config_name, ENTRIES[name][1])
+    config = plain(cfg)
+    if name == "plan.py":
+        MPCController.of(instantiate(config["planner"]))
+        instantiate(config["objective"])
+    elif name == "train.py":
+        instantiate(config["method"])
+    elif name == "datasets.collect":
+        collect.collections(config)

@@ -1,0 +1,112 @@
+"""README and docs: every Python block runs, every command is understood, every link leads somewhere."""
+
+import re
+import tomllib
+
+import pytest
+import torch
+
+from tests.builders import REPOSITORY, wall_model_directory
+from tests.pages.commands import check
+from tests.pages.markdown import PAGES, anchors, blocks, commands, links
+from tests.training.tiny import make_wall
+from utils.doctor_checks import OLDEST_PYTHON
+
+PYTHON = [block for page in PAGES for block in blocks(page) if block.language == "python"]
+COMMANDS = {
+    piece.text: piece for page in PAGES for piece in commands(page)
+}  # a command that is said twice is tried once
+
+
+@pytest.fixture(scope="module")
+def data_root(tmp_path_factory):
+    return make_wall(tmp_path_factory.getbasetemp() / "tiny_data")
+
+
+@pytest.fixture
+def workplace(data_root, tmp_path, monkeypatch):
+    """An empty folder with what the pages assume: a data set, and a model at outputs/wall."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DATASET_DIR", str(data_root))
+    wall_model_directory(tmp_path / "outputs" / "wall")
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_blocks_run_in_the_order_of_their_page(page, workplace):
+    threads = torch.get_num_threads()
+    for block in blocks(page):
+        if block.language == "python" and block.mark is None:
+            exec(compile("\n" * block.line + block.text, str(block.page), "exec"), {"__name__": "__page__"})
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("piece", COMMANDS.values(), ids=str)
+def test_commands_are_understood(piece, workplace, monkeypatch):
+    if piece.mark is None:
+        check(piece.text, monkeypatch)
+
+
+def test_marks_are_few_and_of_blocks_with_something_to_run():
+    marked = [block for page in PAGES for block in blocks(page) if block.mark is not None]
+    assert len(marked) <= 3
+    assert {block.language for block in marked} <= {"python", "sh"}
+    for page in PAGES:
+        assert page.read_text().count("<!-- not run:") == sum(block.page == page for block in marked), page
+
+
+def test_blocks_with_commands_say_so():
+    """Else nobody would try them."""
+    for page in PAGES:
+        for block in blocks(page):
+            first = block.text.split()[0]
+            if block.language not in ("sh", "python"):
+                assert first not in ("python", "make", "export", "torchrun", "srun", "import", "from"), str(block)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for link in links(page):
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize(
+    ("command", "why"),
+    [
+        ("python plan.py ckpt_path=x planner=none_such", "none_such"),
+        ("python plan.py -m ckpt_path=x planner=gd,cemm", "cemm"),
+        ("python train.py training.batchsize=3", "batchsize"),
+        ("python train.py training.batch_size=many", "must be a whole number"),
+        ("python plan.py ckpt_path=x planner=gd planner.lr=-1", "planner.lr must be > 0"),
+        ("torchrun --nproc_per_node=2 train.py env=walls", "walls"),
+        ("make demos", "make demos"),
+        ("python -m results.none", "nobody told"),
+    ],
+)
+def test_a_wrong_command_would_be_noticed(command, why, workplace, monkeypatch):
+    with pytest.raises(Exception, match=why):
+        check(command, monkeypatch)
+
+
+def test_makefile_says_what_every_target_does(spawn):
+    said, _ = spawn(["make", "help"], cwd=REPOSITORY).communicate()
+    lines = [line.split(maxsplit=2) for line in said.splitlines()]
+    (phony,) = [line for line in (REPOSITORY / "Makefile").read_text().splitlines() if line.startswith(".PHONY:")]
+    assert [words[1] for words in lines] == phony.split()[1:]
+    assert all(words[0] == "make" and len(words) == 3 for words in lines)
+
+
+def test_all_say_the_same_of_python():
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    versions = [text.rsplit(" ", 1)[1] for text in project["project"]["classifiers"] if ":: Python ::" in text]
+    oldest = versions[0]
+    assert f"Python {', '.join(versions[:-1])} or {versions[-1]}" in (REPOSITORY / "README.md").read_text()
+    assert re.search(r"python=([\d.]+)", (REPOSITORY / "environment.yaml").read_text())[1] in versions
+    assert project["project"]["requires-python"] == f">={oldest}"
+    assert project["tool"]["mypy"]["python_version"] == oldest
+    assert project["tool"]["ruff"]["target-version"] == f"py{oldest.replace('.', '')}"
+    assert f"version_info >= ({oldest.replace('.', ', ')})" in (REPOSITORY / "Makefile").read_text()
+    assert ".".join(map(str, OLDEST_PYTHON)) == oldest
