@@ -60,6 +60,7 @@ EXACT = {
     "numpy.dtype",
     "numpy.ndarray",
     "pathlib.PosixPath",
+    "pathlib._local.PosixPath",  # its name in Python 3.13
     "torch.Tensor",
     "torch.device",
     *(f"torch.{name}" for name in DTYPES),

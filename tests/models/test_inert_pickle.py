@@ -102,6 +102,11 @@ def test_an_object_keeps_what_was_stored_of_it(load):
     assert (found.global_name, found.arguments, found.stored) == ("models.vit.ViTPredictor", (), {"a": 1})
 
 
+@pytest.mark.parametrize("module", [b"pathlib", b"pathlib._local"])
+def test_a_path_is_known_by_its_name_before_and_in_python_3_13(load, module):
+    assert load(b"c" + module + b"\nPosixPath\n(" + text("data") + b"tR").arguments == ("data",)
+
+
 def test_the_name_that_is_used_is_the_one_refused(refused):
     assert "posix.system," in refused(b"U\x05posixU\x06system\x93")
     assert "posix.system," in refused(text("posix") + text("system") + text("models") + b"0\x93")
