@@ -28,6 +28,8 @@ from utils import distributed
 
 log = logging.getLogger(__name__)
 
+SHRINKING = ("none", "plan", "budget")
+
 
 @dataclass(frozen=True)
 class PlanningTask:
@@ -73,6 +75,8 @@ class MPCController:
         sub_planner: any planner.
         max_iter: cap on iterations, >= 1; None only together with ``time_limit_minutes``.
         n_taken_actions: blocks executed per iteration, 1 <= n <= horizon; the rest of the plan starts the next one.
+        shrinking: how many blocks are planned: "none": always the planner's horizon; "plan": as many as are left until
+            the first plan ends, then anew from the full horizon; "budget": no more than can still be executed.
         time_limit_minutes: no new iteration begins after that long, > 0; None sets no limit.
 
     Raises:
@@ -85,7 +89,12 @@ class MPCController:
         max_iter: int | None = 10,
         n_taken_actions: int = 1,
         time_limit_minutes: float | None = None,
+        shrinking: str = "none",
     ) -> None:
+        if shrinking not in SHRINKING:
+            raise ValueError(f"planner.shrinking must be one of {', '.join(SHRINKING)}, got {shrinking!r}")
+        if max_iter is None and shrinking == "budget":
+            raise ValueError("planner.shrinking=budget needs planner.max_iter, the budget")
         if max_iter is None and time_limit_minutes is None:
             raise ValueError(
                 "planner.max_iter=null would never end on an episode that cannot be solved: set planner.max_iter, or "
@@ -100,7 +109,7 @@ class MPCController:
                 f"planner.n_taken_actions must be in [1, {sub_planner.horizon}], the horizon, got {n_taken_actions}"
             )
         self.planner, self.max_iter, self.n_taken_actions = sub_planner, max_iter, n_taken_actions
-        self.time_limit_minutes = time_limit_minutes
+        self.time_limit_minutes, self.shrinking = time_limit_minutes, shrinking
 
     @staticmethod
     def _any(task: PlanningTask, here: bool) -> bool:
@@ -115,6 +124,22 @@ class MPCController:
         if isinstance(planner, MPCController):
             return planner
         return cls(planner, max_iter=1, n_taken_actions=planner.horizon)
+
+    def horizon(self, iteration: int, executed: int) -> int:
+        """Blocks to plan in an iteration (from 0), after so many were executed."""
+        full = self.planner.horizon
+        if self.shrinking == "plan":
+            return full - executed % full
+        if self.shrinking == "budget" and self.max_iter is not None:
+            return min(full, (self.max_iter - iteration) * self.n_taken_actions)
+        return full
+
+    def executed(self, iterations: int) -> list[int]:
+        """Blocks executed after 0, 1, ... ``iterations`` iterations."""
+        counts = [0]
+        for iteration in range(iterations):
+            counts.append(counts[-1] + min(self.n_taken_actions, self.horizon(iteration, counts[-1])))
+        return counts
 
     def start(self, task: PlanningTask) -> Episodes:
         """Put the environment's episodes at their starts."""
@@ -149,6 +174,7 @@ class MPCController:
     def iterate(self, task: PlanningTask, episodes: Episodes) -> None:
         """Plan for the unsolved episodes, execute, observe; in place."""
         rows = episodes.active
+        objective = str(self._objective(task, episodes))
         begin = time.perf_counter()
         plan, imagined = self._plan(task, episodes, rows)
         planned = time.perf_counter()
@@ -167,6 +193,7 @@ class MPCController:
             {
                 "iteration": episodes.iteration,
                 "planned_episodes": len(rows),
+                "objective": objective,
                 "success_rate": episodes.solved.double().mean().item(),
                 "mean_state_dist": outcome.state_dist.double().mean().item(),
                 "mean_div_visual_emb": episodes.divergence[rows, 0].mean().item(),
@@ -217,7 +244,15 @@ class MPCController:
         rows = rows.to(device)
         first = None if task.initial_actions is None else task.initial_actions[rows]
         space = task.observer.action_space(task.frameskip, self.planner.sample_type, cost.context[:, -1:], cost.goal)
-        return self.planner.plan(cost, noise, space, episodes.warm_start[rows] if episodes.iteration else first)
+        warm_start = episodes.warm_start[rows] if episodes.iteration else first
+        return self.planner.plan(cost, noise, space, warm_start, self._next_horizon(task, episodes))
+
+    def _next_horizon(self, task: PlanningTask, episodes: Episodes) -> int:
+        return self.horizon(episodes.iteration, episodes.played.shape[1] // task.frameskip)
+
+    def _objective(self, task: PlanningTask, episodes: Episodes) -> GoalDistance:
+        executed = episodes.played.shape[1] // task.frameskip
+        return task.objective.at(executed, self._next_horizon(task, episodes), self.n_taken_actions)
 
     def _cost(self, task: PlanningTask, episodes: Episodes, rows: Tensor, model: WorldModel) -> LatentGoalCost:
         """Of the rows' plans under ``model``, prepared for rollouts."""
@@ -225,7 +260,7 @@ class MPCController:
         context, past = episodes.context(rows.to(device), self.planner.rollout.num_context)
         return LatentGoalCost(
             model,
-            task.objective,
+            self._objective(task, episodes),
             context,
             past,
             task.goal[rows.to(device)],

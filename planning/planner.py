@@ -71,15 +71,23 @@ class Planner(ABC):
         self._rollout_seconds = None if budget_ms else 0.0
         self.rollout = ROLLOUT_TYPES[rollout_type]
 
-    def plan(self, cost: CostFn, noise: EpisodeNoise, space: ActionSpace, warm_start: Tensor | None = None) -> Plan:
+    def plan(
+        self,
+        cost: CostFn,
+        noise: EpisodeNoise,
+        space: ActionSpace,
+        warm_start: Tensor | None = None,
+        horizon: int | None = None,
+    ) -> Plan:
         """Initial actions, then ``optimize``.
 
         Args:
             cost: of B independent problems. noise: one stream for each.
             space: see there; needs ``proposal`` for ``sample_type: initnet`` and a range for ``clip_actions``.
             warm_start: (B, t, A) what is left of the previous plan.
+            horizon: blocks to plan, at most ``self.horizon``; None means that.
         """
-        return self.optimize(cost, self.initial_actions(noise, space, warm_start), noise, space)
+        return self.optimize(cost, self.initial_actions(noise, space, warm_start, horizon), noise, space)
 
     def optimize(
         self, cost: CostFn, actions_init: Tensor, noise: EpisodeNoise, space: ActionSpace | None = None
@@ -105,15 +113,19 @@ class Planner(ABC):
     def _search(self, search: Search, start: Tensor, noise: EpisodeNoise) -> None:
         """Evaluate candidates through ``search``, from ``start`` (B, T, A), and end with evaluating the outcome."""
 
-    def initial_actions(self, noise: EpisodeNoise, space: ActionSpace, warm_start: Tensor | None = None) -> Tensor:
+    def initial_actions(
+        self, noise: EpisodeNoise, space: ActionSpace, warm_start: Tensor | None = None, horizon: int | None = None
+    ) -> Tensor:
         """Where ``optimize`` starts: (B, horizon, A) z-scored.
 
         Args:
             noise: one stream per problem. space: gives the zero action and the proposal.
             warm_start: (B, t, A) what is left of the previous plan; it is completed by new blocks.
+            horizon: see ``plan``.
         """
-        kept = 0 if warm_start is None else min(warm_start.shape[1], self.horizon)
-        fresh = self._fresh_actions(self.horizon - kept, noise, space)
+        length = self.horizon if horizon is None else horizon
+        kept = 0 if warm_start is None else min(warm_start.shape[1], length)
+        fresh = self._fresh_actions(length - kept, noise, space)
         return fresh if warm_start is None else torch.cat([warm_start[:, :kept], fresh], 1)
 
     def _fresh_actions(self, steps: int, noise: EpisodeNoise, space: ActionSpace) -> Tensor:

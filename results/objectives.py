@@ -1,0 +1,180 @@
+"""``python -m results.objectives``: the study behind docs/objectives.md. Run again after an interruption, it goes on."""
+
+from __future__ import annotations
+
+import utils.runtime as runtime  # first: it sets the thread environment before torch is loaded
+
+# isort: split
+import json
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from omegaconf import DictConfig
+
+from demo import stages
+from planning.evaluation import Evaluation
+from utils.cli import one_line_errors, plain
+from utils.collected import markdown_table
+from utils.files import write_text
+from utils.jobs import Job, run_jobs
+from utils.statistics import wilson_interval
+
+log = logging.getLogger("results")
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+NOTHING = "doing nothing"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One evaluation: of a round, on a task, with a planner and an objective."""
+
+    round: str
+    task: str
+    planner: str
+    objective: str
+
+    @property
+    def name(self) -> str:
+        """Of its job and its folder."""
+        return re.sub(r"\W+", "_", f"{self.round} {self.task} {self.planner} {self.objective}")
+
+
+class Study:
+    """All jobs of ``conf/results_objectives.yaml``, composed, as plain data."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.config, self.folder = config, Path(config["folder"])
+
+    def runs(self) -> Iterator[Run]:
+        """All evaluations, the choice before the report."""
+        for name, settings in self.config["rounds"].items():
+            chosen = self.config["objectives"] if settings["objectives"] == "all" else settings["objectives"]
+            for planner in self.config["planners"]:
+                for task in self.config["tasks"]:
+                    yield from (Run(name, task, planner, objective) for objective in chosen)
+
+    def jobs(self) -> list[Job]:
+        """In the order in which they should start."""
+        jobs = []
+        for task, settings in self.config["tasks"].items():
+            base, data = self.folder / task / "base", self.folder / task / "data"
+            collect = [f"env={task}", *settings["collect"], "seed=0", f"data_path={data}"]
+            train = [*settings["pretrain"], "method=offline", "training.seed=0", "num_threads=1", "has_decoder=false"]
+            train += ["training.num_reconstruct_samples=0", f"env.dataset.data_path={data}"]
+            train += [f"ckpt_path={base}", f"run_dir={base}"]
+            jobs.append(Job(f"{task}_data", stages.collect, {"overrides": collect}))
+            jobs.append(Job(f"{task}_base", stages.train, {"overrides": train}, [f"{task}_data"]))
+        for name, settings in self.config["rounds"].items():
+            jobs += [self._nothing(name, task, settings) for task in self.config["tasks"]]
+        return [*jobs, *map(self._evaluation, self.runs())]
+
+    def _evaluation(self, run: Run) -> Job:
+        chosen = [*self.config["planners"][run.planner], *self.config["objectives"][run.objective]]
+        overrides = [*self._common(run.task, self.config["rounds"][run.round]), *chosen]
+        overrides.append(f"run_dir={self.folder / run.name}")
+        return Job(
+            run.name, stages.evaluate, {"config_name": f"plan_{run.task}", "overrides": overrides}, [f"{run.task}_base"]
+        )
+
+    def _nothing(self, name: str, task: str, settings: Mapping[str, Any]) -> Job:
+        run = Run(name, task, "", NOTHING)
+        overrides = [*self._common(task, settings), f"run_dir={self.folder / run.name}"]
+        arguments = {"config_name": f"plan_{task}", "overrides": overrides}
+        return Job(run.name, do_nothing, arguments, [f"{task}_base"])
+
+    def _common(self, task: str, settings: Mapping[str, Any]) -> list[str]:
+        return [
+            *self.config["tasks"][task]["evaluate"],
+            f"seed={settings['seed']}",
+            f"n_evals={settings['n_evals']}",
+            "n_plot_samples=0",
+            "num_threads=1",
+            f"env.dataset.data_path={self.folder / task / 'data'}",
+            f"ckpt_path={self.folder / task / 'base'}",
+        ]
+
+    def rows(self, results: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """What is kept of the evaluations, one row each."""
+        idle = [Run(name, task, "", NOTHING) for name in self.config["rounds"] for task in self.config["tasks"]]
+        return [
+            {
+                "round": run.round,
+                "seed": self.config["rounds"][run.round]["seed"],
+                "task": run.task,
+                "planner": run.planner,
+                "objective": run.objective,
+                "solved_at": results[run.name]["solved_at"],
+                "planning_seconds_per_episode": results[run.name].get("planning_seconds_per_episode", 0.0),
+            }
+            for run in [*idle, *self.runs()]
+        ]
+
+
+def do_nothing(config_name: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """The block (from 1) after which an episode in which nothing is done is solved, of at most ten; 0 where it is not."""
+    task = Evaluation.prepare(stages.composed(config_name, overrides), torch.device("cpu")).task
+    problem, env = task.problem, task.env
+    env.reset(problem.seeds, problem.states, problem.layouts)
+    solved_at = torch.zeros(len(problem), dtype=torch.long)
+    for block in range(1, 11):
+        states = env.step(torch.zeros(len(problem), task.frameskip, env.env_action_dim))[:, -1]
+        solved_at[env.success(states, problem.goal_states).success.cpu() & (solved_at == 0)] = block
+    env.close()
+    return {"solved_at": solved_at.tolist()}
+
+
+def tables(rows: Sequence[Mapping[str, Any]]) -> str:
+    """One table per round: solved in %, [95 % Wilson interval]."""
+    parts = []
+    for name in dict.fromkeys(row["round"] for row in rows):
+        own = [row for row in rows if row["round"] == name]
+        found = {(row["task"], row["planner"], row["objective"]): row["solved_at"] for row in own}
+        tasks = list(dict.fromkeys(row["task"] for row in own))
+        planners = [planner for planner in dict.fromkeys(row["planner"] for row in own) if planner]
+        head = ["objective", *(f"{task}, {planner}" for task in tasks for planner in planners)]
+        cells = [[NOTHING, *(_rate(found[task, "", NOTHING]) for task in tasks for _ in planners)]]
+        for objective in dict.fromkeys(row["objective"] for row in own if row["planner"]):
+            keys = [(task, planner, objective) for task in tasks for planner in planners]
+            cells.append([objective, *(_rate(found[key]) if key in found else "" for key in keys)])
+        episodes = len(own[0]["solved_at"])
+        parts.append(
+            f"### {name.capitalize()}: seed {own[0]['seed']}, {episodes} episodes\n\n{markdown_table(head, cells)}"
+        )
+    return "\n\n".join(parts)
+
+
+def _rate(solved_at: Sequence[int]) -> str:
+    solved, num = sum(at > 0 for at in solved_at), len(solved_at)
+    low, high = wilson_interval(solved, num)
+    return f"{100 * solved / num:.0f} [{100 * low:.0f}, {100 * high:.0f}]"
+
+
+def publish(rows: Sequence[Mapping[str, Any]], docs: Path, environment: Mapping[str, str]) -> None:
+    """Write ``objectives.json``, and the tables between the marks of ``objectives.md``."""
+    lines = ",\n".join(json.dumps(row) for row in rows)
+    write_text(docs / "objectives.json", f'{{"environment": {json.dumps(environment)},\n"rows": [\n{lines}\n]}}\n')
+    page = (docs / "objectives.md").read_text(encoding="utf-8")
+    begin, end = page.index("<!-- begin generated -->"), page.index("<!-- end generated -->")
+    write_text(docs / "objectives.md", f"{page[:begin]}<!-- begin generated -->\n{tables(rows)}\n{page[end:]}")
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="results_objectives")
+@one_line_errors
+def main(cfg: DictConfig) -> None:
+    """Run all stages; print the tables."""
+    study = Study(plain(cfg))
+    rows = study.rows(run_jobs(study.jobs(), study.folder / "stages", study.config["num_workers"]))
+    log.info("\n%s", tables(rows))
+    if study.config["publish"]:
+        publish(rows, DOCS, runtime.describe_environment())
+
+
+if __name__ == "__main__":
+    main()
