@@ -1,4 +1,4 @@
-"""``python -m results.objectives``: the study behind docs/objectives.md. Run again after an interruption, it goes on."""
+"""``python -m results.objectives``: the study behind docs/objectives.md. Interrupted, it goes on when run again."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class Study:
 
 
 def do_nothing(config_name: str, overrides: Sequence[str]) -> dict[str, Any]:
-    """The block (from 1) after which an episode in which nothing is done is solved, of at most ten; 0 where it is not."""
+    """After which block (from 1, of ten) each episode is solved by itself; 0 where it is not."""
     task = Evaluation.prepare(stages.composed(config_name, overrides), torch.device("cpu")).task
     problem, env = task.problem, task.env
     env.reset(problem.seeds, problem.states, problem.layouts)
