@@ -25,7 +25,7 @@ def final_metrics(env: VectorEnv, observer: Observer, problem: Problem, episodes
         ``mean_visual_dist`` (root mean square pixel difference, 0..255), ``mean_proprio_dist`` (raw units),
         ``mean_div_visual_emb`` / ``mean_div_proprio_emb`` (imagined against true latent after the last execution),
         planning seconds, simulation seconds (rendering and encoding included), model evaluations, how many of them were
-        differentiated, and ``solved_at``.
+        differentiated, ``objective`` (what the plans minimised, in the order of the iterations), and ``solved_at``.
     """
     solved = episodes.solved
     low, high = wilson_interval(int(solved.sum()), len(solved))
@@ -51,6 +51,7 @@ def final_metrics(env: VectorEnv, observer: Observer, problem: Problem, episodes
             record["gradient_evaluations"] * record["planned_episodes"] for record in episodes.records
         )
         / len(solved),
+        "objective": "; then ".join(dict.fromkeys(record.get("objective", "?") for record in episodes.records)),
         "iterations": episodes.iteration,
         "solved_at": episodes.solved_at.tolist(),
     }

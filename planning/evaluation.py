@@ -150,6 +150,7 @@ class Evaluation:
             if episodes.iteration:
                 self.controller.resume(task, episodes)
                 log.info("resuming %s after iteration %d", self.folder, episodes.iteration)
+            log.info("objective=%s: plans minimise %s", task.objective.mode, self.controller.objective(task, episodes))
 
             def after_iteration(now: Episodes) -> None:
                 record = now.records[-1]

@@ -174,7 +174,7 @@ class MPCController:
     def iterate(self, task: PlanningTask, episodes: Episodes) -> None:
         """Plan for the unsolved episodes, execute, observe; in place."""
         rows = episodes.active
-        objective = str(self._objective(task, episodes))
+        objective = str(self.objective(task, episodes))
         begin = time.perf_counter()
         plan, imagined = self._plan(task, episodes, rows)
         planned = time.perf_counter()
@@ -250,7 +250,8 @@ class MPCController:
     def _next_horizon(self, task: PlanningTask, episodes: Episodes) -> int:
         return self.horizon(episodes.iteration, episodes.played.shape[1] // task.frameskip)
 
-    def _objective(self, task: PlanningTask, episodes: Episodes) -> GoalDistance:
+    def objective(self, task: PlanningTask, episodes: Episodes) -> GoalDistance:
+        """What the next plan minimises."""
         executed = episodes.played.shape[1] // task.frameskip
         return task.objective.at(executed, self._next_horizon(task, episodes), self.n_taken_actions)
 
@@ -260,7 +261,7 @@ class MPCController:
         context, past = episodes.context(rows.to(device), self.planner.rollout.num_context)
         return LatentGoalCost(
             model,
-            self._objective(task, episodes),
+            self.objective(task, episodes),
             context,
             past,
             task.goal[rows.to(device)],

@@ -86,10 +86,7 @@ class GoalDistance:
     def __str__(self) -> str:
         """Its mode and settings, as results name them: "all, base 0.5, alpha 1"."""
         told = {key: value for key, value in self.settings.items() if key != "first_frame" or not value}
-        due = [f"from frame {self._due}"] if self.mode == "deadline" else []
-        return ", ".join(
-            [self.mode, *due, *(f"{key} {value:g}" for key, value in {**told, "alpha": self.alpha}.items())]
-        )
+        return ", ".join([self.mode, *(f"{key} {value:g}" for key, value in {**told, "alpha": self.alpha}.items())])
 
     @property
     def sees_only_last(self) -> bool:

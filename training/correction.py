@@ -171,7 +171,7 @@ class Corrector:
         episodes = self.loop.start(task)
         self.loop.run(task, episodes, lambda _: None)
         iterations = torch.where(episodes.solved, episodes.solved_at, episodes.iteration)
-        lengths = iterations * self.loop.n_taken_actions * context.frameskip
+        lengths = torch.tensor(self.loop.executed(episodes.iteration))[iterations] * context.frameskip
         return context.observer.normalizer.actions_to_z(episodes.played), lengths
 
     def _own_tasks(self, batch: Batch, features: Tensor) -> tuple[tuple[Tensor, Tensor], Latent, Latent]:
