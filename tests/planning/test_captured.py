@@ -9,7 +9,7 @@ from planning.cost import LatentGoalCost
 from planning.fast_paths import FastPaths
 from planning.gd import OPTIMIZERS, GDPlanner
 from planning.noise import EpisodeNoise
-from planning.objectives import GoalDistance
+from planning.objectives import SETTINGS, GoalDistance
 from planning.search import ActionSpace
 from tests.builders import bare_model, latent_of, numbers
 from tests.planning.graph import NoWaiting, count_on_the_device, on_the_cpu
@@ -20,7 +20,9 @@ TOLERANCE = 3e-4  # float32: Adam's bias correction is computed on the device; a
 CPU = torch.device("cpu")
 
 
-def plan(capturable, optimizer="adam", progress=None, device="cpu", speed=None, budget=4.0, **settings):
+def plan(
+    capturable, optimizer="adam", progress=None, device="cpu", speed=None, budget=4.0, objective="last", **settings
+):
     model = bare_model(num_hist=3, dim_head=settings.pop("dim_head", 8)).requires_grad_(False)
     context, goal = latent_of(2, 2, model=model), latent_of(2, 1, model=model, seed=1)
     context, goal = (Latent(part.visual.to(device), part.proprio.to(device)) for part in (context, goal))
@@ -28,7 +30,7 @@ def plan(capturable, optimizer="adam", progress=None, device="cpu", speed=None, 
     prepared = (speed or FastPaths()).prepare(model.to(device))
     cost = LatentGoalCost(
         prepared,
-        GoalDistance(),
+        GoalDistance(objective),
         context,
         past,
         goal,
@@ -52,7 +54,11 @@ def plan(capturable, optimizer="adam", progress=None, device="cpu", speed=None, 
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("settings", [{}, {"num_starts": 3, "clip_actions": True}, {"action_noise": 0.0}])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"num_starts": 3, "clip_actions": True}, {"action_noise": 0.0}, *({"objective": mode} for mode in SETTINGS)],
+    ids=str,
+)
 def test_replays_give_the_same_plan(optimizer, settings, monkeypatch):
     plain = plan(capturable=False, optimizer=optimizer, **settings)
     graphs = on_the_cpu(monkeypatch)
@@ -75,10 +81,11 @@ def test_progress_goes_on_while_replaying(monkeypatch):
     assert sum(rows) == 2 * (STEPS + 1) + 2
 
 
-def test_a_gradient_step_never_waits_for_the_device(monkeypatch):
+@pytest.mark.parametrize("objective", SETTINGS)
+def test_a_gradient_step_never_waits_for_the_device(objective, monkeypatch):
     count_on_the_device(monkeypatch)
     with NoWaiting():
-        plan(capturable=False)
+        plan(capturable=False, objective=objective)
 
 
 def test_a_budget_of_time_is_not_captured(monkeypatch):

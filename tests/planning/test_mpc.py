@@ -306,12 +306,52 @@ def test_no_iteration_begins_after_the_time_limit(monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("shrinking", "taken", "lengths", "executed"),
+    [
+        ("none", 2, [5, 5, 5, 5, 5], [2, 4, 6, 8, 10]),
+        ("plan", 2, [5, 3, 1, 5, 3], [2, 4, 5, 7, 9]),
+        ("plan", 1, [5, 4, 3, 2, 1], [1, 2, 3, 4, 5]),
+        ("budget", 1, [5, 4, 3, 2, 1], [1, 2, 3, 4, 5]),
+        ("budget", 2, [5, 5, 5, 4, 2], [2, 4, 6, 8, 10]),
+    ],
+)
+def test_a_shrinking_horizon_plans_what_is_left(shrinking, taken, lengths, executed):
+    """The rest of the old plan is where the next one starts, so only a full new plan has blocks of its own."""
+    task, env = point_task(gains=(0.0, 0.0))
+    task = replace(task, objective=GoalDistance("deadline"))
+    scripted = Scripted(5)
+    controller = MPCController(scripted, max_iter=5, n_taken_actions=taken, shrinking=shrinking)
+    episodes = run(controller, task)
+    assert [plan.shape[1] for plan in scripted.plans] == lengths
+    assert controller.executed(5) == [0, *executed]
+    assert episodes.played.shape[1] == executed[-1] * task.frameskip == len(env.executed) * task.frameskip
+    for number, (_, start, _) in enumerate(scripted.given[1:]):
+        left = scripted.plans[number][:, taken : taken + lengths[number + 1]]
+        assert torch.equal(start[:, : left.shape[1]], left)
+
+
+def test_each_iteration_says_what_it_minimised():
+    task, _ = point_task(gains=(0.0,))
+    task = replace(task, objective=GoalDistance("staged", base=0.5))
+    scripted = Scripted(2)
+    episodes = run(MPCController(scripted, max_iter=3), task)
+    expected = ["last, alpha 1", "last, alpha 1", "all, base 0.5, alpha 1"]
+    assert [record["objective"] for record in episodes.records] == expected
+    assert [str(cost.objective) for cost, _, _ in scripted.given] == expected
+
+
+@pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"max_iter": None}, r"planner\.max_iter=null would never end.*planner\.time_limit_minutes"),
         ({"max_iter": 0}, r"planner\.max_iter must be at least 1, got 0"),
         ({"n_taken_actions": 0}, r"planner\.n_taken_actions must be in \[1, 3\], the horizon, got 0"),
         ({"n_taken_actions": 4}, r"planner\.n_taken_actions must be in \[1, 3\], the horizon, got 4"),
+        ({"shrinking": "yes"}, r"planner\.shrinking must be one of none, plan, budget, got 'yes'"),
+        (
+            {"shrinking": "budget", "max_iter": None, "time_limit_minutes": 1},
+            r"shrinking=budget needs planner\.max_iter",
+        ),
         ({"time_limit_minutes": 0}, r"planner\.time_limit_minutes must be > 0 or null, got 0"),
     ],
     ids=str,
