@@ -55,10 +55,10 @@ class Study:
     def runs(self) -> Iterator[Run]:
         """All evaluations, the choice before the report."""
         for name, settings in self.config["rounds"].items():
-            chosen = self.config["objectives"] if settings["objectives"] == "all" else settings["objectives"]
-            for planner in self.config["planners"]:
-                for task in self.config["tasks"]:
-                    yield from (Run(name, task, planner, objective) for objective in chosen)
+            for task in self.config["tasks"]:
+                for planner, chosen in settings["runs"].items():
+                    objectives = self.config["objectives"] if chosen == "all" else chosen
+                    yield from (Run(name, task, planner, objective) for objective in objectives)
 
     def jobs(self) -> list[Job]:
         """In the order in which they should start."""
