@@ -7,7 +7,7 @@ import json
 import logging
 import pickle
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from planning.evaluate import final_metrics
 from planning.film import Film
 from planning.goals import GoalRequest, Problem, make_problem
 from planning.mpc import MPCController, PlanningTask
+from planning.objectives import GoalDistance
 from planning.observer import Observer
 from utils import distributed
 from utils.files import atomic_path, write_json
@@ -46,6 +47,8 @@ IDENTITY = (
     "n_plot_samples",
 )  # fmt: skip
 """Settings that must be equal for a saved state to be continued."""
+BEFORE = {"planner": {"shrinking": "none"}, "objective": {"first_frame": True}}
+"""What evaluations did that were begun before there were these settings."""
 
 
 @dataclass
@@ -141,8 +144,8 @@ class Evaluation:
                 # an iteration may take hours, and nothing of half an iteration can be kept: stop at once
                 stop.raise_if_received()
 
-            task = self._with_progress(progress)
             saved = self._saved()
+            task = self._with_progress(progress)
             distributed.barrier()  # all have read what there is before one of them writes
             if distributed.is_main():
                 task.problem.save(self.folder / TARGETS)
@@ -198,7 +201,8 @@ class Evaluation:
         kept = read_json(path, dict, remedy)
         if not isinstance(kept.get("metrics"), dict):
             raise FileError(f"{path} holds no metrics; {remedy}")
-        if kept.get("identity") != json.loads(json.dumps(self.identity)):
+        identity = kept.get("identity")
+        if not isinstance(identity, dict) or self._contradicted(identity):
             raise ValueError(f"{self.folder} holds a finished evaluation with other settings; use another folder")
         return kept["metrics"]
 
@@ -226,13 +230,30 @@ class Evaluation:
             raise ValueError(
                 f"cannot resume: {path} is broken ({str(error).splitlines()[0]}); delete it to start anew"
             ) from None
-        if state["identity"] != self.identity:
-            changed = [key for key in self.identity if state["identity"].get(key) != self.identity[key]]
+        changed = self._contradicted(state["identity"])
+        if changed:
             raise ValueError(f"{self.folder} holds an evaluation with another {', '.join(changed)}; use another folder")
         self.logger.rewind(state["log"])
         if self.task.film is not None and state["film"] is not None:
             self.task.film.load_state_dict(state["film"])
         return episodes
+
+    def _contradicted(self, before: Mapping[str, Any]) -> list[str]:
+        """Settings that differ from those of the evaluation that the folder holds.
+
+        One that was begun when ``objective`` was "last" by default goes on with that under today's default.
+        """
+        objective = self.identity["objective"]
+        if objective.get("mode") == "auto" and before.get("objective") == objective | {"mode": "last"}:
+            self.identity["objective"] = before["objective"]
+            self.task = replace(self.task, objective=GoalDistance("last", objective["alpha"]))
+        now = json.loads(json.dumps(self.identity))
+        known = {
+            group: {key: value for key, value in settings.items() if key in now[group]} | before[group]
+            for group, settings in BEFORE.items()
+            if isinstance(before.get(group), dict)
+        }
+        return [key for key in now if {**before, **known}.get(key) != now[key]]
 
 
 def _known_actions(problem: Problem, observer: Observer, frameskip: int) -> Tensor:

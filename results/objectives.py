@@ -29,6 +29,8 @@ log = logging.getLogger("results")
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 NOTHING = "doing nothing"
+KINDS = {"gradient": ("mpc_gd_lbfgs", "mpc_gd"), "sampling": ("mpc_cem",)}
+WHOLE = "whole plans"  # what is there for comparison only
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,32 @@ def tables(rows: Sequence[Mapping[str, Any]]) -> str:
         parts.append(
             f"### {name.capitalize()}: seed {own[0]['seed']}, {episodes} episodes\n\n{markdown_table(head, cells)}"
         )
-    return "\n\n".join(parts)
+    losses = [[kind, name, f"{loss:.0f}"] for kind, own in largest_losses(rows).items() for name, loss in own.items()]
+    head = ["planners", "objective", "largest loss over the tasks, points"]
+    return "\n\n".join([*parts, f"### What the choice rests on\n\n{markdown_table(head, losses)}"])
+
+
+def largest_losses(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Kind of planner -> objective -> percentage points that it solves less than the best one, on its worst task.
+
+    Of planners of a kind those episodes are pooled that the objective met with all of them.
+    """
+    rate: dict[tuple[str, str, str], list[float]] = {}
+    for row in rows:
+        for kind, planners in KINDS.items():
+            if row["round"] == "choice" and row["planner"] in planners and WHOLE not in row["objective"]:
+                solved = 100 * sum(at > 0 for at in row["solved_at"]) / len(row["solved_at"])
+                rate.setdefault((kind, row["task"], row["objective"]), []).append(solved)
+    found: dict[str, dict[str, float]] = {}
+    for kind in KINDS:
+        most = max((len(rates) for key, rates in rate.items() if key[0] == kind), default=0)
+        full = {key[1:]: sum(rates) / most for key, rates in rate.items() if key[0] == kind and len(rates) == most}
+        best = {task: max(value for (other, _), value in full.items() if other == task) for task, _ in full}
+        losses: dict[str, float] = {}
+        for (task, objective), value in full.items():
+            losses[objective] = max(losses.get(objective, 0.0), best[task] - value)
+        found[kind] = dict(sorted(losses.items(), key=lambda item: item[1]))
+    return found
 
 
 def _rate(solved_at: Sequence[int]) -> str:

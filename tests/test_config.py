@@ -16,7 +16,7 @@ from envs.base import VectorEnv
 from models.build import build_world_model
 from planning.fast_paths import FastPaths
 from planning.mpc import MPCController
-from planning.objectives import GoalDistance
+from planning.objectives import REPLANNED, GoalDistance
 from planning.planner import Planner
 from tests.training.tiny import REPOSITORY, composed, config_folder, make_wall
 from training.method import Method
@@ -139,6 +139,37 @@ def check_objective(group, option, tmp_path):
     objective = instantiate(composed(f"objective={option}", name="plan_wall", run_dir="r", ckpt_path="c")["objective"])
     assert isinstance(objective, GoalDistance)
     assert objective.mode == option
+
+
+PLANNERS = sorted(path.stem for path in (CONF / "planner").glob("*.yaml"))
+
+
+def minimised(*overrides, name="plan_pusht"):
+    """What the first plan of a command minimises."""
+    config = composed(*overrides, name=name, run_dir="r", ckpt_path="c")
+    loop = MPCController.of(instantiate(config["planner"]))
+    return str(instantiate(config["objective"]).at(0, loop.planner.horizon, loop.n_taken_actions))
+
+
+@pytest.mark.parametrize("planner", PLANNERS)
+def test_open_loop_minimises_the_last_frame_and_replanning_the_measured_default(planner):
+    """docs/objectives.md; whoever names an objective gets that one."""
+    config = composed(f"planner={planner}", name="plan_pusht", run_dir="r", ckpt_path="c")["planner"]
+    replans = config.get("n_taken_actions", 5) < 5
+    assert minimised(f"planner={planner}") == str(GoalDistance(**REPLANNED) if replans else GoalDistance("last"))
+    for named, expected in {
+        "objective=all": "all, base 2, alpha 1",
+        "objective.mode=all": "all, base 2, alpha 1",
+        "objective=last": "last, alpha 1",
+        "objective.mode=last": "last, alpha 1",
+    }.items():
+        assert minimised(f"planner={planner}", named) == expected
+    assert minimised(f"planner={planner}", "objective.alpha=3").endswith("alpha 3")
+
+
+def test_the_planning_commands_of_the_readme_do_not_minimise_the_last_frame_alone():
+    for name in ("plan_wall", "plan_point_maze", "plan_pusht"):
+        assert minimised(name=name) == str(GoalDistance(**REPLANNED))
 
 
 def check_speed(group, option, tmp_path):

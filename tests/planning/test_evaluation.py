@@ -20,6 +20,7 @@ from planning import film
 from planning.evaluation import STATE, Evaluation
 from planning.goals import Problem
 from planning.mpc import MPCController
+from planning.objectives import REPLANNED, GoalDistance
 from tests.builders import REPOSITORY, wall_data, wall_model_directory
 from utils.cli import plain
 from utils.interrupts import StopRequested
@@ -42,10 +43,10 @@ def still_model(tmp_path_factory) -> Path:
     return wall_model_directory(tmp_path_factory.mktemp("still"), moves=False)
 
 
-def config(model: Path, run_dir: Path, *overrides: str) -> dict:
+def config(model: Path, run_dir: Path, *overrides: str, base: Sequence[str] = QUICK) -> dict:
     with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
         places = [f"ckpt_path={model}", f"run_dir={run_dir}", "device=cpu", "num_threads=1"]
-        return plain(compose("plan_wall", overrides=[*places, *QUICK, *overrides]))
+        return plain(compose("plan_wall", overrides=[*places, *base, *overrides]))
 
 
 def untimed(value):
@@ -344,6 +345,31 @@ def test_other_settings_do_not_continue_a_run(interrupted, model, change, named)
     with pytest.raises(ValueError, match=rf"holds an evaluation with another {named}; use another folder"):
         plan(config(model, interrupted, change))
     assert {path: path.read_bytes() for path in interrupted.iterdir()} == before
+
+
+def test_an_evaluation_from_before_the_default_depended_on_the_planner_goes_on_as_it_began(interrupted, model, caplog):
+    """Then the objective was last, and neither shrinking nor first_frame was there."""
+    state = torch.load(interrupted / STATE, weights_only=True)
+    del state["identity"]["planner"]["shrinking"]
+    state["identity"]["objective"]["mode"] = "last"
+    torch.save(state, interrupted / STATE)
+    with caplog.at_level("INFO"):
+        metrics = plan(config(model, interrupted))
+    assert "objective=last: plans minimise last, alpha 1" in caplog.messages
+    assert metrics["objective"].endswith("; then last, alpha 1")
+    assert plan(config(model, interrupted)) == metrics, "and it is found to be finished"
+
+
+def test_log_and_results_say_what_was_minimised(model, tmp_path, caplog):
+    for planner, expected in {"gd": "last, alpha 1", "mpc_gd": str(GoalDistance(**REPLANNED))}.items():
+        quick = [text.replace("sub_planner.", "" if planner == "gd" else "sub_planner.") for text in QUICK]
+        quick = [text for text in quick if not text.startswith("planner.max_iter")]
+        own = config(model, tmp_path / planner, f"planner={planner}", *quick, base=[])
+        with caplog.at_level("INFO"):
+            plan(own)
+        assert f"objective=auto: plans minimise {expected}" in caplog.messages
+        assert json.loads((tmp_path / planner / "results.json").read_text())["objective"] == expected
+        assert read_json_lines(tmp_path / planner / "logs.json")[0]["objective"] == expected
 
 
 def test_a_broken_state_is_named_with_a_remedy(interrupted, model):

@@ -83,7 +83,10 @@ ERRORS = {
     "no such goals": (["goal_source=somewhere"], "goal_source must be one of dset, random_state"),
     "no goal file": (["goal_source=file", "goal_file_path=x.npz"], "goal_file_path: there is no file x.npz"),
     "no data": (["goal_source=dset", "env.dataset.data_path=nodata"], "nodata"),
-    "an option without effect": (["objective.base=2"], "objective.base=2 has no effect with objective.mode=last"),
+    "an option without effect": (
+        ["objective.base=2"],
+        "objective.base=2 has no effect with objective.mode=auto; use objective=all",
+    ),
 }
 
 
