@@ -5,7 +5,6 @@ from __future__ import annotations
 import utils.runtime as runtime  # first: it sets the thread environment before torch is loaded
 
 # isort: split
-import json
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,13 +20,15 @@ from demo import stages
 from planning.evaluation import Evaluation
 from utils.cli import one_line_errors, plain
 from utils.collected import markdown_table
-from utils.files import write_text
 from utils.jobs import Job, run_jobs
+from utils.pages import write_block, write_numbers
+from utils.provenance import Provenance
 from utils.statistics import wilson_interval
 
 log = logging.getLogger("results")
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+ROOT = Path(__file__).resolve().parent.parent
+NUMBERS, PAGE = Path("docs/published/objectives.json"), Path("docs/objectives.md")
 NOTHING = "doing nothing"
 KINDS = {"gradient": ("mpc_gd_lbfgs", "mpc_gd"), "sampling": ("mpc_cem",)}
 WHOLE = "whole plans"  # what is there for comparison only
@@ -62,6 +63,10 @@ class Study:
                     objectives = self.config["objectives"] if chosen == "all" else chosen
                     yield from (Run(name, task, planner, objective) for objective in objectives)
 
+    def idle(self) -> list[Run]:
+        """What is solved without doing anything, in every round."""
+        return [Run(name, task, "", NOTHING) for name in self.config["rounds"] for task in self.config["tasks"]]
+
     def jobs(self) -> list[Job]:
         """In the order in which they should start."""
         jobs = []
@@ -73,9 +78,7 @@ class Study:
             train += [f"ckpt_path={base}", f"run_dir={base}"]
             jobs.append(Job(f"{task}_data", stages.collect, {"overrides": collect}))
             jobs.append(Job(f"{task}_base", stages.train, {"overrides": train}, [f"{task}_data"]))
-        for name, settings in self.config["rounds"].items():
-            jobs += [self._nothing(name, task, settings) for task in self.config["tasks"]]
-        return [*jobs, *map(self._evaluation, self.runs())]
+        return [*jobs, *map(self._nothing, self.idle()), *map(self._evaluation, self.runs())]
 
     def _evaluation(self, run: Run) -> Job:
         chosen = [*self.config["planners"][run.planner], *self.config["objectives"][run.objective]]
@@ -85,11 +88,10 @@ class Study:
             run.name, stages.evaluate, {"config_name": f"plan_{run.task}", "overrides": overrides}, [f"{run.task}_base"]
         )
 
-    def _nothing(self, name: str, task: str, settings: Mapping[str, Any]) -> Job:
-        run = Run(name, task, "", NOTHING)
-        overrides = [*self._common(task, settings), f"run_dir={self.folder / run.name}"]
-        arguments = {"config_name": f"plan_{task}", "overrides": overrides}
-        return Job(run.name, do_nothing, arguments, [f"{task}_base"])
+    def _nothing(self, run: Run) -> Job:
+        overrides = [*self._common(run.task, self.config["rounds"][run.round]), f"run_dir={self.folder / run.name}"]
+        arguments = {"config_name": f"plan_{run.task}", "overrides": overrides}
+        return Job(run.name, do_nothing, arguments, [f"{run.task}_base"])
 
     def _common(self, task: str, settings: Mapping[str, Any]) -> list[str]:
         return [
@@ -104,7 +106,6 @@ class Study:
 
     def rows(self, results: Mapping[str, Any]) -> list[dict[str, Any]]:
         """What is kept of the evaluations, one row each."""
-        idle = [Run(name, task, "", NOTHING) for name in self.config["rounds"] for task in self.config["tasks"]]
         return [
             {
                 "round": run.round,
@@ -115,7 +116,7 @@ class Study:
                 "solved_at": results[run.name]["solved_at"],
                 "planning_seconds_per_episode": results[run.name].get("planning_seconds_per_episode", 0.0),
             }
-            for run in [*idle, *self.runs()]
+            for run in [*self.idle(), *self.runs()]
         ]
 
 
@@ -183,13 +184,10 @@ def _rate(solved_at: Sequence[int]) -> str:
     return f"{100 * solved / num:.0f} [{100 * low:.0f}, {100 * high:.0f}]"
 
 
-def publish(rows: Sequence[Mapping[str, Any]], docs: Path, environment: Mapping[str, str]) -> None:
-    """Write ``objectives.json``, and the tables between the marks of ``objectives.md``."""
-    lines = ",\n".join(json.dumps(row) for row in rows)
-    write_text(docs / "objectives.json", f'{{"environment": {json.dumps(environment)},\n"rows": [\n{lines}\n]}}\n')
-    page = (docs / "objectives.md").read_text(encoding="utf-8")
-    begin, end = page.index("<!-- begin generated -->"), page.index("<!-- end generated -->")
-    write_text(docs / "objectives.md", f"{page[:begin]}<!-- begin generated -->\n{tables(rows)}\n{page[end:]}")
+def publish(root: Path, numbers: Mapping[str, Any]) -> None:
+    """Write a checkout's published numbers, and the tables of the page from them."""
+    write_numbers(root / NUMBERS, numbers)
+    write_block(root / PAGE, "objectives", tables(numbers["rows"]))
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="results_objectives")
@@ -197,10 +195,13 @@ def publish(rows: Sequence[Mapping[str, Any]], docs: Path, environment: Mapping[
 def main(cfg: DictConfig) -> None:
     """Run all stages; print the tables."""
     study = Study(plain(cfg))
-    rows = study.rows(run_jobs(study.jobs(), study.folder / "stages", study.config["num_workers"]))
+    results = run_jobs(study.jobs(), study.folder / "stages", study.config["num_workers"])
+    rows = study.rows(results)
     log.info("\n%s", tables(rows))
     if study.config["publish"]:
-        publish(rows, DOCS, runtime.describe_environment())
+        made = Provenance.read(study.folder / "stages", results)
+        environment = runtime.describe_environment() | {"revision": made.require_one_revision(study.folder)}
+        publish(ROOT, {"made": {"date": made.date, "environment": environment}, "rows": rows})
 
 
 if __name__ == "__main__":
