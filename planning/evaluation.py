@@ -47,7 +47,7 @@ IDENTITY = (
     "n_plot_samples",
 )  # fmt: skip
 """Settings that must be equal for a saved state to be continued."""
-BEFORE = {"planner": {"shrinking": "none"}, "objective": {"first_frame": True}}
+BEFORE: dict[str, dict[str, Any]] = {"planner": {"shrinking": "none"}, "objective": {"first_frame": True}}
 """What evaluations did that were begun before there were these settings."""
 
 
