@@ -56,6 +56,12 @@ def commands(page: Path) -> Iterator[Piece]:
             yield Piece(page, content[: found.start()].count("\n") + 1, "sh", text, None)
 
 
+def words_of_code(page: Path) -> Iterator[str]:
+    """What stands in backquotes within sentences and tables, word by word."""
+    for found in re.findall(r"`([^`\n]+)`", BLOCK.sub("", page.read_text(encoding="utf-8"))):
+        yield from found.split()
+
+
 def links(page: Path) -> Iterator[str]:
     """Targets of links and pictures that are no addresses of the web."""
     for target in re.findall(r"\]\(([^)\s]+)\)", BLOCK.sub("", page.read_text(encoding="utf-8"))):

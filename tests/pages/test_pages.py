@@ -5,10 +5,12 @@ import tomllib
 
 import pytest
 import torch
+import yaml
+from hydra.utils import get_object
 
 from tests.builders import REPOSITORY, wall_model_directory
 from tests.pages.commands import check
-from tests.pages.markdown import PAGES, anchors, blocks, commands, links
+from tests.pages.markdown import PAGES, anchors, blocks, commands, links, words_of_code
 from tests.training.tiny import make_wall
 from utils.doctor_checks import OLDEST_PYTHON
 
@@ -71,6 +73,42 @@ def test_links_lead_somewhere(page):
         target = (page.parent / path).resolve() if path else page
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
+
+
+ROOMS = {path.name for path in REPOSITORY.iterdir() if path.is_dir() and not path.name.startswith(".")}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_and_names_of_ours_exist(page):
+    for word in words_of_code(page):
+        if re.fullmatch(r"[\w/]+\.(py|yaml|md|toml|txt)", word) and word.split("/")[0] in ROOMS and "/" in word:
+            assert (REPOSITORY / word).exists(), word
+        if re.fullmatch(r"\w+(\.\w+)*\.[A-Z]\w*", word) and word.split(".")[0] in ROOMS:
+            get_object(word)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_settings_exist(page):
+    """Those of the commands are composed; of those within sentences the names are compared."""
+    known = KEYS | {path.name for path in (REPOSITORY / "conf").iterdir()} | {"resume"}
+    for word in words_of_code(page):
+        setting = re.match(r"[+~]?([a-z_][\w./]*)(@[\w.]*)?=", word)
+        if setting and not setting[1].startswith("hydra"):
+            assert setting[1].rsplit(".", 1)[-1] in known, word
+
+
+def keys_of(node):
+    if isinstance(node, dict):
+        yield from node
+        node = node.values()
+    for each in node if not isinstance(node, str) else ():
+        if isinstance(each, dict | list):
+            yield from keys_of(each)
+
+
+KEYS = {key for path in (REPOSITORY / "conf").rglob("*.yaml") for key in keys_of(yaml.safe_load(path.read_text()))}
+KEYS |= {"direction", "max_failure_rate"}
+"""Every key of our configs, and two of Optuna's sweeper."""
 
 
 @pytest.mark.parametrize(
