@@ -35,6 +35,7 @@ ENTRIES = {  # config if none is named, types of settings
     "datasets.collect": ("collect", collect.TYPES),
     "demo": ("demo_wall", {}),
     "results": ("results_wall", {}),
+    "results.objectives": ("results_objectives", {}),
 }
 PARSED = {  # where their main is
     "models.checkpoint": "models.checkpoint_tool",
