@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 
 import plan
 import train
+from launch.resume import expand_resume
 from utils import collect
-from utils.cli import expand_resume
 
 TRAININGS = ("offline", "online", "adversarial", "online_adversarial", "initnet", "vit", "small", "resnet")
 

@@ -16,11 +16,11 @@ from hydra.core.global_hydra import GlobalHydra
 
 import plan
 import train
+from launch.resume import expand_resume
 from models.checkpoint import read_checkpoint
 from models.config_file import read_model_config
 from tests.training.tiny import BRIEF_PLANS, REPOSITORY, SMALL, STATE, header, make_wall, without_times
 from training.state import FILENAME
-from utils.cli import expand_resume
 from utils.sweep_names import name_sweep
 
 BRIEF = (

@@ -1,4 +1,4 @@
-"""What the command lines share: composed configs as plain data, errors as one line, resuming a run folder."""
+"""What the command lines share: composed configs as plain data, errors as one line, records that stay."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import functools
 import logging
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,15 @@ from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from launch.grammar import is_sweep, text_of
 from launch.values import TRUSTED, checked
 from utils import distributed
-from utils.printable import exit_with, printable_logs
-from utils.sweep_names import is_sweep
+from utils.printable import printable_logs
 
 log = logging.getLogger(__name__)
-
-RESUME = "resume="
 
 
 def overridden_keys(overrides: Sequence[str]) -> set[str]:
@@ -155,52 +153,6 @@ def _message(error: BaseException) -> str | None:
     return str(error)
 
 
-def expand_resume(argv: Sequence[str]) -> list[str]:
-    """Replace ``resume=<folder>`` by the command that started the run or sweep there, so that it continues.
-
-    Only overrides recorded in the folder's ``.hydra`` are taken over, and none that names a class; arguments given
-    beside ``resume=`` come after them.
-
-    Raises:
-        SystemExit: With one line, if the folder is no run.
-    """
-    chosen = [argument for argument in argv if argument.startswith(RESUME)]
-    if not chosen:
-        return list(argv)
-    folder = Path(chosen[-1].removeprefix(RESUME))
-    rest = [argument for argument in argv if argument not in chosen]
-    if (folder / "multirun.yaml").exists():
-        return _expand_sweep(folder, rest)
-    try:
-        recorded = OmegaConf.load(folder / ".hydra" / "overrides.yaml")
-        name = OmegaConf.load(folder / ".hydra" / "hydra.yaml").hydra.job.config_name
-        if not isinstance(recorded, ListConfig):  # killed while it was written: nothing had been trained
-            raise FileNotFoundError(f"{folder}/.hydra/overrides.yaml is empty")
-    except (OSError, OmegaConfBaseException) as error:
-        exit_with(f"error: {chosen[-1]}: there is no run to resume ({error})")
-    taken = _harmless(recorded)
-    # .hydra stays what it was: an attempt that is refused must not be what a later one repeats
-    here = [f"hydra.run.dir={_quoted(str(folder))}", "hydra.output_subdir=null"]
-    return ["--config-name", name, *taken, *here, *rest]
-
-
-def _expand_sweep(folder: Path, rest: Sequence[str]) -> list[str]:
-    """The command that started the sweep in ``folder``: it skips what is finished. ``rest`` may name a launcher."""
-    try:
-        recorded = OmegaConf.load(folder / "multirun.yaml").hydra
-        name, task = recorded.job.config_name, recorded.overrides.task
-    except (OSError, OmegaConfBaseException, AttributeError) as error:  # killed while Hydra wrote it
-        exit_with(f"error: {folder}/multirun.yaml is broken ({error}); give the command of the sweep again")
-    here = [f"hydra.sweep.dir={_quoted(str(folder))}"]
-    return ["-m", "--config-name", name, *_harmless(task), *here, *rest]
-
-
-def _harmless(overrides: Iterable[Any]) -> list[str]:
-    """A folder may come from elsewhere: nothing in it may choose classes, or where Hydra finds its configs."""
-    texts = [str(override) for override in overrides]
-    return [text for text in texts if "_target_" not in text and not text.lstrip("+~").startswith("hydra")]
-
-
 def protect_record(argv: Sequence[str], state: str) -> list[str]:
     """Let a run that has something to resume keep the record of the command that started it.
 
@@ -211,8 +163,8 @@ def protect_record(argv: Sequence[str], state: str) -> list[str]:
     """
     if [argument for argument in argv if argument.startswith("dry_run=")][-1:] == ["dry_run=true"]:
         return _without_a_folder(argv)
-    folders = [argument.split("=", 1)[1].strip("'") for argument in argv if argument.startswith("hydra.run.dir=")]
-    has_state = bool(folders) and (Path(folders[-1]) / state).exists()
+    folder = text_of(argv, "hydra.run.dir")
+    has_state = folder is not None and (Path(folder) / state).exists()
     return [*argv, "hydra.output_subdir=null"] if has_state else list(argv)
 
 
@@ -224,12 +176,6 @@ def _without_a_folder(argv: Sequence[str]) -> list[str]:
     rest = [argument for argument in argv if not argument.startswith("hydra.")]
     run_dir = folders[-1] if folders else "${ckpt_path}/${hydra:runtime.choices.method}"
     return [*rest, f"run_dir={run_dir}", "hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout"]
-
-
-def _quoted(text: str) -> str:
-    """For Hydra's grammar: a folder of a sweep has commas and equals signs in its name."""
-    escaped = text.replace("'", "\\'")
-    return f"'{escaped}'"
 
 
 def same_settings(

@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from launch.grammar import is_sweep
+from launch.resume import expand_resume
 from utils import distributed
-from utils.cli import expand_resume, one_line, protect_record
+from utils.cli import one_line, protect_record
 from utils.entry import run_entry
-from utils.sweep_names import is_sweep, name_sweep
+from utils.sweep_names import name_sweep
 
 log = logging.getLogger(__name__)
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 
+from launch.grammar import is_sweep, quoted
 from utils import slurm
 from utils.gpus import one_gpu
 from utils.interrupts import StopRequested, StopSignals
@@ -33,7 +34,7 @@ from utils.record import (
     read_record,
     why_busy,
 )
-from utils.sweep_names import count_members, is_sweep, sweep_folder
+from utils.sweep_names import count_members, sweep_folder
 
 log = logging.getLogger(__name__)
 
@@ -171,8 +172,7 @@ def _command(script: str, folder: Path) -> list[str]:
     hydra = HydraConfig.get()
     task = [text for text in hydra.overrides.task if not text.startswith("cluster=")]
     own = [text for text in hydra.overrides.hydra if not text.lstrip("+~").startswith(NOT_A_MEMBERS)]
-    escaped = str(folder).replace("'", "\\'")
-    here = [f"hydra.run.dir='{escaped}'", "hydra.output_subdir=null", "hydra.mode=RUN"]
+    here = [f"hydra.run.dir={quoted(str(folder))}", "hydra.output_subdir=null", "hydra.mode=RUN"]
     sources = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
     added = [word for path in sources for word in ("--config-dir", path)]
     return [sys.executable, script, *added, "--config-name", str(hydra.job.config_name), *task, *own, *here]

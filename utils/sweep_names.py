@@ -7,25 +7,14 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-MULTIRUN = ("-m", "--multirun", "hydra.mode=MULTIRUN")
+from launch.grammar import MULTIRUN, is_sweep, parse, quoted, text_of
+
 LONGEST = 120  # characters of a folder's name; file systems take 255
 
 FOLDER = "hydra.sweep.dir="
-
-
-def is_sweep(argv: Sequence[str]) -> bool:
-    """Whether a command line asks for a sweep."""
-    return any(argument in MULTIRUN or _is_short_for_multirun(argument) for argument in argv)
-
-
-def _is_short_for_multirun(argument: str) -> bool:
-    """argparse takes unambiguous beginnings of an option."""
-    return len(argument) > 3 and "--multirun".startswith(argument)
 
 
 def name_sweep(argv: Sequence[str], parent: str) -> list[str]:
@@ -39,19 +28,19 @@ def name_sweep(argv: Sequence[str], parent: str) -> list[str]:
     overrides = _overrides(arguments)
     swept = [_key(override) for override in overrides if override.is_sweep_override()]
     fixed = sorted({"cluster", *map(_key, overrides)} - set(swept))
-    arguments.append(f"hydra.job.config.override_dirname.exclude_keys=[{','.join(map(_quoted, fixed))}]")
+    arguments.append(f"hydra.job.config.override_dirname.exclude_keys=[{','.join(map(quoted, fixed))}]")
     if not any(argument.startswith(FOLDER) for argument in arguments):
         keys = "-".join(sorted(key.rsplit(".", 1)[-1] for key in swept)) or "single"
         said = [argument for argument in argv if argument not in MULTIRUN and not _is_hydras(argument)]
         name = f"{keys[:60]}-{_digest(' '.join(sorted(said)))}"
-        arguments.append(f"{FOLDER}{_quoted(f'{parent}/{name}')}")
+        arguments.append(f"{FOLDER}{quoted(f'{parent}/{name}')}")
     return arguments
 
 
 def sweep_folder(argv: Sequence[str]) -> Path | None:
     """Where a sweep's members lie, as its command line says; None if that depends on the member."""
-    named = [argument.removeprefix(FOLDER).strip("'\"") for argument in argv if argument.startswith(FOLDER)]
-    return Path(named[-1]) if named and "$" not in named[-1] else None
+    named = text_of(argv, FOLDER.rstrip("="))
+    return Path(named) if named is not None and "$" not in named else None
 
 
 def count_members(argv: Sequence[str]) -> int | None:
@@ -77,14 +66,8 @@ def member_name(overrides: str) -> str:
 
 def _overrides(argv: Sequence[str]) -> list[Override]:
     """What a command line sets; what Hydra will refuse anyway is left to it."""
-    found: list[Override] = []
-    for argument in argv:
-        if "=" in argument and not argument.startswith("-") and not _is_hydras(argument):
-            try:
-                found += OverridesParser.create().parse_overrides([argument])
-            except HydraException:
-                continue
-    return found
+    settings = (text for text in argv if "=" in text and not text.startswith("-") and not _is_hydras(text))
+    return [override for override in map(parse, settings) if override is not None]
 
 
 def _is_hydras(argument: str) -> bool:
@@ -94,11 +77,6 @@ def _is_hydras(argument: str) -> bool:
 
 def _key(override: Override) -> str:
     return override.key_or_group
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("'", "\\'")
-    return f"'{escaped}'"
 
 
 def _digest(text: str) -> str:

@@ -62,7 +62,7 @@ def test_what_the_user_lists_is_trusted_wherever_the_list_stands_and_nobody_else
         "env.simulator.simulator=rooms:Rooms",
         "+trusted_targets=[rooms:Rooms]",
     )
-    assert found["env"]["simulator"]["simulator"] == "rooms:Room" and "trusted_targets" not in found
+    assert found["env"]["simulator"]["simulator"] == "rooms:Rooms" and "trusted_targets" not in found
     with pytest.raises(ValueError, match="must be a list of classes"):
         checked({"trusted_targets": "mine.Planner"})
 

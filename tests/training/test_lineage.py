@@ -5,9 +5,10 @@ import shutil
 import pytest
 import torch
 
+from launch.resume import expand_resume
 from models.checkpoint import read_checkpoint
 from tests.training.tiny import build, run
-from utils.cli import expand_resume, protect_record
+from utils.cli import protect_record
 
 
 def test_a_descendant_keeps_the_encoder_that_its_base_was_trained_with(tmp_path, monkeypatch):

@@ -9,17 +9,18 @@ import time
 
 import pytest
 
+from launch.grammar import is_sweep
 from tests.builders import REPOSITORY
 from utils.collected import read_runs
 from utils.record import FAILED, FINISHED, RunRecord, confirm, read_record
 from utils.sweep import SWEEP, _asked_to_stop, summarize
-from utils.sweep_names import is_sweep
 
 SCRIPT = """
 import os, signal, sys, time
 from pathlib import Path
 import hydra
-from utils.cli import expand_resume, one_line_errors
+from launch.resume import expand_resume
+from utils.cli import one_line_errors
 from utils.entry import recorded, run_entry
 from utils.interrupts import StopSignals
 from utils.sweep_names import name_sweep
