@@ -5,9 +5,11 @@ from __future__ import annotations
 import utils.runtime as runtime  # first: it sets the thread environment before torch is loaded
 
 # isort: split
+import contextlib
 import logging
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -18,11 +20,13 @@ from launch.named_environment import with_config_name
 from models.cpu_kernels.build import choose_kernels
 from models.product import choose_library
 from planning.evaluation import STATE, Evaluation
+from utils import distributed
 from utils.cli import check_types, one_line_errors, plain
 from utils.entry import recorded
 from utils.files import sync_files
 from utils.interrupts import StopRequested
 from utils.launch import start, together
+from utils.run_folder import run_folder
 
 log = logging.getLogger(__name__)
 
@@ -72,9 +76,15 @@ def plan(config: Mapping[str, Any]) -> dict[str, Any]:
         config: ``conf/plan_<env>.yaml``, composed, as plain data.
 
     Raises:
-        ValueError: Before any planning, if a setting, the goals or the checkpoint does not fit.
+        ValueError: Before any planning, if a setting, the goals or the checkpoint does not fit, or another process uses
+            the folder.
         StopRequested: After SIGINT or SIGTERM, once the last iteration is saved.
     """
+    with run_folder(Path(config["run_dir"])) if distributed.is_main() else contextlib.nullcontext():
+        return _plan(config)
+
+
+def _plan(config: Mapping[str, Any]) -> dict[str, Any]:
     device = runtime.pick_device(config["device"])
     runtime.set_threads(config["num_threads"])
     choose_library(config["cpu_products"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import utils.runtime as runtime  # first: it sets the thread environment before torch is loaded
 
 # isort: split
+import contextlib
 import logging
 from collections.abc import Mapping, Set
 from pathlib import Path
@@ -27,6 +28,7 @@ from utils.files import sync_files
 from utils.interrupts import StopRequested
 from utils.launch import start, together
 from utils.loggers import last_value
+from utils.run_folder import run_folder
 
 log = logging.getLogger(__name__)
 
@@ -82,10 +84,16 @@ def train(config: Mapping[str, Any], explicit: Set[str]) -> Path:
         explicit: the keys that the user set; they must not contradict the checkpoint.
 
     Raises:
-        ValueError: Before the first step, if a setting, the data or the checkpoint does not fit.
+        ValueError: Before the first step, if a setting, the data or the checkpoint does not fit, or another process
+            uses the folder.
         NonFiniteLossError: Before an update that would have destroyed the weights.
         StopRequested: After SIGINT or SIGTERM, once everything is saved.
     """
+    with run_folder(Path(config["run_dir"])) if distributed.is_main() else contextlib.nullcontext():
+        return _train(config, explicit)
+
+
+def _train(config: Mapping[str, Any], explicit: Set[str]) -> Path:
     device = _prepared_device(config)
     trainer = build_trainer(config, explicit, device)
     sync_files(Path(config["run_dir"]) / ".hydra")  # resume= reads the command there, after a power loss too

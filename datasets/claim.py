@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from datasets.files import DatasetError, dataset_error, write_whole
+from datasets.files import dataset_error, write_whole
+from utils.files import is_temporary
+from utils.folder_lock import LOCK, FolderInUseError, hold, release
+from utils.links import check_contents
 from utils.reading.json_file import read_json
-
-logger = logging.getLogger(__name__)
 
 SETTINGS_FILE = "collect.json"
 
@@ -29,33 +27,26 @@ def claimed(folder: Path, settings: dict[str, Any], products: str) -> Iterator[N
         products: subfolder whose files show that something was made.
 
     Raises:
-        DatasetError: If the folder holds files of another origin, was claimed with other settings, or is held by
-            another process.
+        DatasetError: If the folder holds files of another origin, or was claimed with other settings.
+        FolderInUseError: If it is held by another process.
+        LinkError: If something in it is a link.
     """
     if folder.exists() and not folder.is_dir():
         raise dataset_error(folder, "a folder", "a file", "Choose another data_path.")
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
+    check_contents(folder, (products, "parts"), strict=True)
+    if not hold(folder, "data set", "choose another data_path"):
+        raise FolderInUseError(f"data set {folder} is being collected by this process already")
     try:
-        _lock(handle, folder)
         _compare_or_record(folder, json.loads(json.dumps(settings)), products)
         yield
     finally:
-        os.close(handle)  # lifts the lock; the system does so however this process ends
-
-
-def _lock(handle: int, folder: Path) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise DatasetError(f"{folder}: another process is collecting into it; wait for it to end") from None
-    except OSError as error:
-        logger.warning("%s: its file system has no locks (%s); start no second collector there", folder, error)
+        release(folder)
 
 
 def _compare_or_record(folder: Path, wanted: dict[str, Any], products: str) -> None:
     path = folder / SETTINGS_FILE
-    if not path.exists() and any(not file.name.endswith(".tmp") for file in folder.iterdir()):
+    ours = [LOCK, *(file.name for file in folder.iterdir() if is_temporary(file) or file.name.endswith(".tmp"))]
+    if not path.exists() and any(file.name not in ours for file in folder.iterdir()):
         remedy = "It may be a downloaded data set; choose another data_path or move it away."
         raise dataset_error(folder, "a new or empty folder", "files of another origin", remedy)
     (folder / products).mkdir(exist_ok=True)

@@ -20,6 +20,7 @@ from datasets.files import dataset_root
 from datasets.workers import WorkerError
 from envs.process_vector import EnvWorkerError
 from utils.cli import check_types, plain
+from utils.links import refuse_links
 from utils.patience import DiskError
 from utils.printable import exit_with, printable_logs
 
@@ -72,6 +73,8 @@ def collections(config: Mapping[str, Any]) -> list[Collection]:
         if config["n_val"] is not None:
             raise ValueError(f"n_val={config['n_val']} has no effect: {behaviour.folder} has no validation folder")
         return [Collection(behaviour, root, n_rollout=config["n_rollout"], **common)]
+    for subset in behaviour.subsets:
+        refuse_links(root / subset, below=root)
     counts = {"train": config["n_rollout"], "val": config["n_val"]}
     return [
         Collection(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import math
@@ -18,8 +19,9 @@ from datasets.behaviour import Behaviour, record
 from datasets.claim import SETTINGS_FILE, claimed
 from datasets.episode_files import episode_name
 from datasets.episode_store import save_tensors
-from datasets.files import dataset_error, load_tensor, remove_unfinished
+from datasets.files import dataset_error, load_tensor
 from datasets.workers import run_in_processes
+from utils.files import remove_unfinished
 from utils.machine import available_cores
 from utils.patience import Patience
 from utils.tensor_files import tensor_bytes
@@ -103,8 +105,8 @@ class Collection:
                 start. With more than one, a script that calls this needs the usual ``if __name__ == "__main__"``.
 
         Raises:
-            DatasetError: If the folder holds something else, another process is collecting into it, or the disk is too
-                small.
+            DatasetError: If the folder holds something else, or the disk is too small.
+            FolderInUseError: If another process is collecting into it.
             WorkerError: If a worker failed; finished files are kept.
         """
         if num_workers is not None:
@@ -181,7 +183,10 @@ class Collection:
                 table = torch.cat([part[name] for part in parts])
                 write = functools.partial(self.behaviour.write_table, self.folder, name, table)
                 self.patience.write(f"the table of {name}", write, tensor_bytes(table))
-        shutil.rmtree(self.folder / _PARTS, ignore_errors=True)
+        for chunk in range(self._num_chunks):
+            self._part(chunk).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # something that is not ours is in it
+            (self.folder / _PARTS).rmdir()
 
     def _remove_temporaries(self) -> None:
         for place in (self.folder, self.folder / _EPISODES, self.folder / _PARTS):

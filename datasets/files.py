@@ -80,13 +80,6 @@ def write_whole(path: Path, fill: Callable[[BinaryIO], object]) -> None:
         fill(file)
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Remove what ``write_whole`` and safetensors left in a folder when their process was killed."""
-    for pattern in (".*.tmp", ".tmp??????"):
-        for path in folder.glob(pattern):
-            path.unlink(missing_ok=True)
-
-
 _PLAIN_BUILTINS = ("list", "tuple", "dict", "set", "frozenset", "int", "float", "complex", "bool", "str", "bytes")
 _ALLOWED_GLOBALS = (
     {("builtins", name) for name in (*_PLAIN_BUILTINS, "bytearray")}

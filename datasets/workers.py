@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import os
 import signal
+import threading
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -84,8 +86,17 @@ def _distribute(workers: dict[Connection, SpawnProcess], items: list[int]) -> It
                 busy.add(connection)
 
 
+def _end_with_parent() -> None:
+    """End at once when the parent does, in the middle of an item too: another process may go on in its place."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
 def _serve(connection: Connection, work: Work) -> None:
     """Loop of a worker: receive an item, send progress (numbers), then None; a string reports a failure."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends us in its own time
     torch.set_num_threads(1)
     try:

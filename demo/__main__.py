@@ -17,7 +17,9 @@ from demo import stages
 from demo.publish import publish
 from demo.report import Report
 from utils.cli import one_line_errors, plain
+from utils.folder_lock import holding
 from utils.jobs import Job, run_jobs
+from utils.links import check_contents
 from utils.machine import available_cores
 from utils.provenance import Provenance
 
@@ -87,6 +89,12 @@ def main(cfg: DictConfig) -> None:
     """Run all stages and write the report."""
     config = plain(cfg)
     folder = Path(config["folder"])
+    check_contents(folder, strict=True)
+    with holding(folder, "demo folder", "choose another folder=..."):
+        _run(config, folder)
+
+
+def _run(config: dict[str, Any], folder: Path) -> None:
     jobs = make_jobs(config, folder)
     config["num_workers"] = config["num_workers"] or min(available_cores(), MOST_WORKERS)
     results = run_jobs(jobs, folder / "stages", config["num_workers"])

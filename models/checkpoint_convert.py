@@ -21,7 +21,7 @@ from models.checkpoint import Checkpoint, read_weights_file, write_tensors
 from models.config_file import read_model_config
 from models.dino_wm import WITHOUT_EFFECT, CheckpointError
 from models.graft import graft
-from utils.files import sha256
+from utils.files import sha256, temporary_path
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +140,7 @@ def _fresh(target: Path, done: list[str]) -> Iterator[Path]:
         CheckpointError: If there is a file of that name with another content.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = temporary_path(target)
     try:
         yield temporary
         if not target.exists():

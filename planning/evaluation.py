@@ -16,7 +16,6 @@ from hydra.utils import instantiate
 from torch import Tensor
 from tqdm import tqdm
 
-from datasets.files import remove_unfinished
 from datasets.normalizer import Normalizer
 from datasets.trajectories import Trajectories
 from envs.episode_seeds import episode_seeds
@@ -31,7 +30,7 @@ from planning.mpc import MPCController, PlanningTask
 from planning.objectives import GoalDistance
 from planning.observer import Observer
 from utils import distributed
-from utils.files import atomic_path, write_json
+from utils.files import atomic_path, remove_unfinished, write_json
 from utils.interrupts import StopSignals
 from utils.loggers import JsonLinesLogger, SilentLogger
 from utils.patience import Patience

@@ -8,6 +8,7 @@ import utils.runtime as runtime  # first: it sets the thread environment before 
 import logging
 import time
 from pathlib import Path
+from typing import Any
 
 import hydra
 from omegaconf import DictConfig
@@ -16,7 +17,9 @@ from results.jobs import Study
 from results.publish import ROOT
 from results.report import Report
 from utils.cli import one_line_errors, plain
+from utils.folder_lock import holding
 from utils.jobs import run_jobs
+from utils.links import check_contents
 from utils.machine import available_cores
 from utils.provenance import Provenance
 
@@ -31,6 +34,12 @@ def main(cfg: DictConfig) -> None:
     """Run all stages and write the report."""
     config = plain(cfg)
     folder = Path(config["folder"])
+    check_contents(folder, strict=True)
+    with holding(folder, "study folder", "choose another folder=..."):
+        _run(config, folder)
+
+
+def _run(config: dict[str, Any], folder: Path) -> None:
     study = Study(config, folder)
     jobs = study.jobs()
     workers = config["num_workers"] or min(available_cores(), MOST_WORKERS)

@@ -41,6 +41,7 @@ from training.settings import TrainSettings
 from training.start import StartingModel, split_trajectories, starting_model
 from training.trainer import Trainer
 from utils import distributed
+from utils.links import LinkError
 from utils.loggers import SilentLogger
 from utils.patience import Patience
 
@@ -224,6 +225,11 @@ def _frame_source(
     if cache == "memory":
         return LatentFrames(frames)
     folder = latent_folder(training["latent_dir"], config["ckpt_path"])
+    if training["latent_dir"] is None and folder.is_symlink():
+        raise LinkError(
+            f"{folder} is a link to {str(folder.readlink())!r}, and nothing is written through links: remove it, or "
+            "name the place of the latents (training.latent_dir=...)"
+        )
     shaping = {key: value for key, value in start.architecture["encoder"].items() if key not in CHANGEABLE}
     settings = {**shaping, "img_size": start.architecture["img_size"]}
     return StoredLatents(frames, folder, settings, Patience(config["disk_patience_minutes"]))

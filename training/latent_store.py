@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import logging
 import os
@@ -18,6 +17,8 @@ from torch import Tensor
 from training.latent_cache import LATENT_DTYPES, FramesToEncode
 from training.latent_identity import SAID_BY, identity
 from utils.files import write_json
+from utils.folder_lock import holding
+from utils.links import check_contents
 from utils.machine import free_bytes
 from utils.patience import Patience
 from utils.reading.json_file import read_json
@@ -61,6 +62,7 @@ class StoredLatents:
         self._row_bytes = frames.num_bytes // frames.shape[0]
         self._handle: int | None = None
         wanted = identity(frames, settings)
+        check_contents(folder, strict=True)
         with _alone_in(folder):
             _refuse_others(folder, wanted)
             if not (folder / LATENTS).exists():
@@ -142,25 +144,19 @@ def _remedy(folder: Path) -> str:
 @contextlib.contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
     """Hold a folder while latents may be made in it; another run that wants them waits, and then reads them."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info("another process is making the latents in %s; waiting for it", folder)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        except OSError as error:
-            log.warning("%s: its file system has no locks (%s); start no second run that makes it", folder, error)
+    if (folder / LATENTS).exists():  # whole, and never written again: it may be on a disk that we only read
         yield
-    finally:
-        os.close(handle)  # lifts the lock; the system does so however this process ends
+        return
+    with holding(folder, "latent cache", "name another training.latent_dir", wait=True):
+        yield
 
 
 def _make(frames: FramesToEncode, folder: Path, wanted: Mapping[str, Any], patience: Patience) -> None:
     """Write the latents, from where an earlier attempt was stopped; the file has its name only when it is whole."""
     row_bytes = frames.num_bytes // frames.shape[0]
     path, done = folder / UNFINISHED, _rows_done(folder)
+    if not done:  # nor kept under another name
+        path.unlink(missing_ok=True)
     missing, free = frames.num_bytes - done * row_bytes, free_bytes(folder)
     begun = f", of which {missing / 1e9:.3g} GB are still to come" if done else ""
     log.info("latent cache in %s, %s%s (%.3g GB are free)", folder, frames.describe(), begun, free / 1e9)
@@ -171,7 +167,7 @@ def _make(frames: FramesToEncode, folder: Path, wanted: Mapping[str, Any], patie
             "training.latent_cache=none"
         )
     patience.write("the latent cache", lambda: write_json(folder / IDENTITY, dict(wanted)))
-    handle, noted = os.open(path, os.O_RDWR | os.O_CREAT, 0o666), time.monotonic()
+    handle, noted = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), time.monotonic()
     try:
         for row, latents in frames.encoded(done):
             bits = memoryview(latents.contiguous().view(torch.uint8).numpy().tobytes())
@@ -209,4 +205,5 @@ def _rows_done(folder: Path) -> int:
         done = int(read_json(folder / PROGRESS, dict)["frames"])
     except (OSError, ValueError, KeyError, TypeError):
         return 0
-    return done if (folder / UNFINISHED).exists() else 0
+    path = folder / UNFINISHED
+    return done if path.exists() and path.stat().st_nlink == 1 else 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,16 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from datasets.files import remove_unfinished
 from utils import distributed
 from utils.distributed import Share
-from utils.files import atomic_path
+from utils.files import atomic_path, remove_unfinished
 from utils.patience import Patience
 from utils.tensor_files import tensor_bytes, write_safetensors
 
 log = logging.getLogger(__name__)
+
+ENTRY_FILE = re.compile(r"\d{8}(_\d+)?\.safetensors")
+"""Names of the files of entries, as ``training.online`` names them."""
 
 
 @dataclass(frozen=True)
@@ -227,7 +230,7 @@ class ReplayMemory:
         for folder in (self.folder, *self.folder.glob("process_*")):
             remove_unfinished(folder)
             for path in folder.glob("*.safetensors"):
-                if path not in needed:
+                if path not in needed and ENTRY_FILE.fullmatch(path.name):
                     path.unlink()
 
     def _write(self, name: str, entry: Corrected) -> None:

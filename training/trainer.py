@@ -17,7 +17,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from datasets.batch import Batch
-from datasets.files import remove_unfinished
 from datasets.frames import ImageFrames
 from datasets.readers import PatientSamples, one_line_if_a_reader_dies
 from datasets.sampler import ResumableSampler
@@ -35,6 +34,7 @@ from training.settings import TrainSettings
 from training.state import broken_state, random_state, read_state, write_state
 from training.validation import draw_open_loop, validation_losses
 from utils import distributed
+from utils.files import remove_unfinished
 from utils.interrupts import StopRequested, StopSignals
 from utils.loggers import JsonLinesLogger
 from utils.patience import Patience

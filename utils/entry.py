@@ -17,8 +17,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from utils import slurm
 from utils.cli import plain
+from utils.folder_lock import release
 from utils.interrupts import StopRequested
 from utils.record import FAILED, FINISHED, STOPPED, RunRecord, attempts_in_vain, read_record
+from utils.run_folder import take_run_folder
 from utils.sweep import MEMBER, end_with_sweep, run_member, run_sweep
 
 
@@ -53,9 +55,12 @@ def recorded(script: str, state: str) -> Callable[[Callable[..., Any]], Callable
             if config.get("dry_run"):
                 return main(cfg)
             folder = Path(HydraConfig.get().runtime.output_dir)
-            return _record(
-                RunRecord(folder, config, [*HydraConfig.get().overrides.task]), folder / state, lambda: main(cfg)
-            )
+            take_run_folder(folder)  # a config of the user's own may lack the callback that does it before Hydra writes
+            try:
+                record = RunRecord(folder, config, [*HydraConfig.get().overrides.task])
+                return _record(record, folder / state, lambda: main(cfg))
+            finally:  # a job that is put back in the queue may start elsewhere at once
+                release(folder)
 
         return wrapped
 

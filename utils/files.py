@@ -7,10 +7,28 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from utils.links import LinkError, refuse_links
+
+_MARK = "world-models-tmp"  # of the temporary names, so that nobody else's files are taken for ours
+_TEMPORARY = re.compile(rf"\..+\.\d+\.[0-9a-f]{{8}}\.{_MARK}", re.DOTALL)
+
+
+def temporary_path(path: Path) -> Path:
+    """A hidden name beside ``path`` that nobody has, and that ``remove_unfinished`` knows as ours."""
+    # processes of other machines and other threads write here, too, and may have the same number
+    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.{_MARK}")
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a name is one that ``temporary_path`` gives."""
+    return _TEMPORARY.fullmatch(path.name) is not None
 
 
 @contextlib.contextmanager
@@ -22,9 +40,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     Raises:
         OSError: With the name of ``path``, if the disk does not take it.
+        LinkError: If ``path`` is a link, or below one in a folder of ours.
     """
-    # processes of other machines and other threads write here, too, and may have the same number
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    refuse_links(path)
+    temporary = temporary_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -39,6 +58,43 @@ def atomic_path(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # the disk is gone, and the first error says so
             temporary.unlink(missing_ok=True)
+
+
+def own_file(path: Path) -> None:
+    """Make sure that writing into an existing file, where it stands, changes no other: for logs, which grow.
+
+    A file that has other names too (hard links) is copied first, so that these keep what they have.
+
+    Raises:
+        LinkError: If ``path`` is a link, or below one in a folder of ours, or no file.
+        OSError: If it cannot be copied.
+    """
+    refuse_links(path)
+    if not path.exists():
+        return
+    if not path.is_file():
+        raise LinkError(f"{path} should be a file that can be written: move away what is there")
+    if path.stat().st_nlink > 1:
+        with atomic_path(path) as temporary:
+            shutil.copy2(path, temporary)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what ``atomic_path`` and ``write_safetensors`` left in a folder when their process was killed.
+
+    Raises:
+        LinkError: If ``folder`` is a link in a folder of ours.
+    """
+    if not folder.is_dir():
+        return
+    refuse_links(folder / "any")
+    for path in filter(is_temporary, list(folder.iterdir())):
+        if path.is_dir() and not path.is_symlink():  # of write_safetensors
+            for inner in path.iterdir():
+                inner.unlink()
+            path.rmdir()
+        else:
+            path.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

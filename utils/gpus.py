@@ -31,7 +31,9 @@ def one_gpu(device: str | None) -> Iterator[dict[str, str]]:
     with contextlib.ExitStack() as stack:
         for name in names[:count]:
             path = Path(tempfile.gettempdir()) / f"world-models-{os.getuid()}-gpu-{name}.lock"
-            file = stack.enter_context(path.open("w"))
+            # in a folder of everybody's, a link may wait in its place
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+            stack.callback(os.close, file)
             with contextlib.suppress(BlockingIOError):
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break

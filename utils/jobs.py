@@ -19,7 +19,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from utils.files import write_json
+from utils.files import own_file, write_json
+from utils.folder_lock import Shares, keep
 from utils.interrupts import StopRequested, StopSignals
 from utils.printable import printable_logs
 from utils.provenance import Made, revision
@@ -61,7 +62,9 @@ def run_jobs(jobs: Sequence[Job], folder: Path, num_workers: int) -> dict[str, A
     running: dict[Future[Any], Job] = {}
     code = revision()
     context = multiprocessing.get_context("spawn")  # not fork: torch's thread pools do not survive it
-    with ProcessPoolExecutor(num_workers, context) as pool, StopSignals() as stop, _bar(jobs, results) as bar:
+    # killed without a word, we leave workers behind that save: until they end, the folder is in use
+    workers = ProcessPoolExecutor(num_workers, context, initializer=keep, initargs=(Shares(),))
+    with workers as pool, StopSignals() as stop, _bar(jobs, results) as bar:
         try:
             while todo or running:
                 for job in [job for job in todo if all(name in results for name in job.after)]:
@@ -108,6 +111,7 @@ def _work(job: Job, folder: Path) -> tuple[Any, float, float]:
     """In a worker: everything the job prints goes to its log file; returns its result, and when it began and ended."""
     _end_with_parent()
     folder.mkdir(parents=True, exist_ok=True)
+    own_file(folder / f"{job.name}.log")
     with (folder / f"{job.name}.log").open("a", encoding="utf-8") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())

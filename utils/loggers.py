@@ -11,6 +11,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from utils.files import own_file, write_text
 from utils.reading.files import open_regular
 from utils.reading.json_file import parse_json
 
@@ -29,6 +30,7 @@ class JsonLinesLogger:
     def __init__(self, folder: str | Path, filename: str = "logs.json") -> None:
         self.path = Path(folder) / filename
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        own_file(self.path)
         self._synced = self._size()  # bytes that are on the disk for good
         self._since = bytearray()  # all lines after these; in the file, too, unless it failed
         self._behind = False
@@ -131,7 +133,7 @@ class WandbLogger(JsonLinesLogger):
 
         id_file = Path(folder) / "wandb_run_id"
         run_id = id_file.read_text().strip() if id_file.exists() else uuid.uuid4().hex[:8]
-        id_file.write_text(run_id)
+        write_text(id_file, run_id)
         self._run = wandb.init(
             project=project,
             entity=entity,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 from utils import slurm
 from utils.cli import same_settings
 from utils.files import write_json
+from utils.processes import is_here, runs_here, this_process
 from utils.reading.json_file import read_json
 from utils.runtime import describe_environment
 
@@ -41,7 +41,7 @@ class RunRecord:
         environment = describe_environment()
         command = f"python {shlex.join(sys.argv)}"
         self._attempt: dict[str, Any] = {"status": RUNNING, "started": _now(), "command": command}
-        self._attempt |= {"revision": environment["revision"], "process": _process()}
+        self._attempt |= {"revision": environment["revision"], "process": this_process()}
         self._about = {"command": command, "overrides": [*overrides], "config": config, "environment": environment}
         changed = same_settings(self._before["config"], config, ("run_dir",)) if self._before else []
         if changed:
@@ -79,6 +79,8 @@ class RunRecord:
 def read_record(folder: Path) -> dict[str, Any] | None:
     """The record of the run in ``folder``; None if there is none that can be read."""
     try:
+        if (folder / FILENAME).is_symlink():
+            return None
         record = read_json(folder / FILENAME, dict)
         return record if _is_whole(record) else None
     except (OSError, ValueError):
@@ -109,8 +111,8 @@ def why_busy(record: Mapping[str, Any]) -> str | None:
     host, number, job = process["host"], process["pid"], process.get("slurm_job")
     if last["status"] != RUNNING or (job is not None and job == os.environ.get("SLURM_JOB_ID")):
         return None  # what had this job's number before was the same job, before it was requeued
-    if host == socket.gethostname():
-        return f"process {number}" if _birth(number) == process["birth"] is not None else None
+    if is_here(process):
+        return f"process {number}" if runs_here(process) else None
     if job is not None:
         return f"job {job}" if slurm.is_running(job) else None
     return f"process {number} on {host} (if it is gone, delete {FILENAME})"
@@ -120,7 +122,7 @@ def confirm(folder: Path, record: Mapping[str, Any]) -> None:
     """Note that a finished run is what was asked for, where attempts with other settings have failed since."""
     attempts = record["attempts"]
     if attempts[-1]["status"] != FINISHED:
-        now = {"status": FINISHED, "started": _now(), "confirmed": True, "process": _process()}
+        now = {"status": FINISHED, "started": _now(), "confirmed": True, "process": this_process()}
         write_json(folder / FILENAME, {**record, "attempts": [*attempts, now]})
 
 
@@ -148,19 +150,3 @@ def attempts_in_vain(record: Mapping[str, Any] | None) -> int:
 
 def _now() -> str:
     return datetime.now().astimezone().isoformat(timespec="seconds")
-
-
-def _process() -> dict[str, Any]:
-    process: dict[str, Any] = {"host": socket.gethostname(), "pid": os.getpid(), "birth": _birth(os.getpid())}
-    process["directory"] = str(Path.cwd())
-    if job := os.environ.get("SLURM_JOB_ID"):
-        process["slurm_job"] = job
-    return process
-
-
-def _birth(pid: int) -> str | None:
-    """When a process began, in the kernel's ticks: numbers of processes are used again. None if there is none."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
-    except (OSError, IndexError):
-        return None

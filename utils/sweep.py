@@ -20,8 +20,10 @@ from hydra.core.hydra_config import HydraConfig
 
 from launch.grammar import is_sweep, quoted
 from utils import slurm
+from utils.files import own_file
 from utils.gpus import one_gpu
 from utils.interrupts import StopRequested, StopSignals
+from utils.links import LinkError, refuse_links
 from utils.provenance import revision
 from utils.record import (
     FAILED,
@@ -34,7 +36,7 @@ from utils.record import (
     read_record,
     why_busy,
 )
-from utils.sweep_names import count_members, sweep_folder
+from utils.sweep_names import NO_LOG_FILE, count_members, sweep_folder
 
 log = logging.getLogger(__name__)
 
@@ -121,6 +123,11 @@ def run_member(script: str, config: Mapping[str, Any]) -> Any:
         StopRequested: After a signal, once the member has saved; it goes on when the sweep is run again.
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
+    try:
+        refuse_links(folder, below=Path(HydraConfig.get().sweep.dir))
+    except LinkError as error:
+        log.error("%s", error)
+        return None
     record = read_record(folder)
     if record is not None and is_finished(record, config):
         log.info("%s is finished: skipped%s", folder.name, _other_revision(record))
@@ -168,11 +175,12 @@ def _other_revision(record: Mapping[str, Any]) -> str:
 
 
 def _command(script: str, folder: Path) -> list[str]:
-    """The member as a plain command, of which Hydra has recorded the overrides already."""
+    """The member as a plain command."""
     hydra = HydraConfig.get()
     task = [text for text in hydra.overrides.task if not text.startswith("cluster=")]
     own = [text for text in hydra.overrides.hydra if not text.lstrip("+~").startswith(NOT_A_MEMBERS)]
-    here = [f"hydra.run.dir={quoted(str(folder))}", "hydra.output_subdir=null", "hydra.mode=RUN"]
+    own = [text for text in own if text != NO_LOG_FILE]
+    here = [f"hydra.run.dir={quoted(str(folder))}", "hydra.mode=RUN"]
     sources = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
     added = [word for path in sources for word in ("--config-dir", path)]
     return [sys.executable, script, *added, "--config-name", str(hydra.job.config_name), *task, *own, *here]
@@ -205,6 +213,7 @@ def _run(command: Sequence[str], folder: Path, gpu: Mapping[str, str]) -> tuple[
         output = None
         if _is_worker():  # several write at once: each to a file of its own
             environment["TQDM_MININTERVAL"] = "30"  # there, every state of a bar stays
+            own_file(folder / OUTPUT)
             output = stack.enter_context((folder / OUTPUT).open("ab"))
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches workers too, and idle ones would die of it
         stop = stack.enter_context(StopSignals())

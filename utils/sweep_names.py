@@ -14,6 +14,7 @@ from launch.grammar import MULTIRUN, is_sweep, parse, quoted, text_of
 
 LONGEST = 120  # characters of a folder's name; file systems take 255
 
+NO_LOG_FILE = "hydra/job_logging=stdout"
 FOLDER = "hydra.sweep.dir="
 
 
@@ -28,6 +29,10 @@ def name_sweep(argv: Sequence[str], parent: str) -> list[str]:
     overrides = _overrides(arguments)
     swept = [_key(override) for override in overrides if override.is_sweep_override()]
     fixed = sorted({"cluster", *map(_key, overrides)} - set(swept))
+    # the members write their own records and logs, once they hold their folders
+    arguments.append("hydra.output_subdir=null")
+    if not any(argument.startswith("hydra/job_logging=") for argument in arguments):
+        arguments.append(NO_LOG_FILE)
     arguments.append(f"hydra.job.config.override_dirname.exclude_keys=[{','.join(map(quoted, fixed))}]")
     if not any(argument.startswith(FOLDER) for argument in arguments):
         keys = "-".join(sorted(key.rsplit(".", 1)[-1] for key in swept)) or "single"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,6 +13,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
+
+from utils.files import temporary_path
 
 _SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")  # as Rust writes it
 
@@ -56,13 +59,19 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
     Raises:
         OSError: If the disk does not take it.
     """
+    # beside the file, the library makes a temporary one: here in a folder whose name shows that it is ours
+    folder = temporary_path(path)
+    folder.mkdir()
     try:
-        save_file(dict(tensors), path, metadata=dict(metadata))
+        save_file(dict(tensors), folder / "tensors", metadata=dict(metadata))
+        (folder / "tensors").replace(path)
     except SafetensorError as error:
         number = _SYSTEM_ERROR.search(str(error))
         if number is None:
             raise OSError(f"{path.parent}: {error}") from error
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     path.chmod(0o666 & ~_umask())  # safetensors would keep it from everybody else
 
 

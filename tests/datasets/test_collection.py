@@ -21,6 +21,7 @@ from datasets.files import DatasetError
 from datasets.wall import WallTrajectories
 from datasets.wall_policy import WallRandomWalk
 from datasets.windows import WindowDataset
+from utils.folder_lock import FolderInUseError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SMALL = {"n_rollout": 10, "num_steps": 6, "image_size": 16, "image_dtype": "uint8", "chunk_size": 3}
@@ -78,7 +79,7 @@ def test_workers_and_interruptions_do_not_change_a_bit(tmp_path, monkeypatch):
             interrupt(patch, at)
             with pytest.raises(KeyboardInterrupt):
                 small(folder).run(num_workers=1)
-        assert not any(name.endswith(".tmp") for name in files(folder))
+        assert not any("world-models" in name for name in files(folder))
         with pytest.raises(DatasetError, match=r"interrupted.*datasets\.collect"):
             WallTrajectories(folder)
         kept = {path: path.stat().st_mtime_ns for path in (folder / "obses").iterdir()}
@@ -93,7 +94,7 @@ def test_lost_episodes_are_made_again(tmp_path):
     shutil.copytree(reference, folder)
     (folder / "obses" / "episode_004.pth").unlink()
     (folder / "obses" / "episode_008.pth").write_bytes(b"cut")
-    (folder / "obses" / ".episode_004.pth.123.tmp").write_bytes(b"of a killed process")
+    (folder / "obses" / ".episode_004.pth.123.0123abcd.world-models-tmp").write_bytes(b"of a killed process")
     assert_same_bits(reference, small(folder).run(num_workers=1))
 
 
@@ -140,7 +141,7 @@ def test_a_second_collector_is_kept_out(tmp_path):
 
     class Second(WallRandomWalk):
         def begin(self, rngs, num_steps):
-            with pytest.raises(DatasetError, match="another process is collecting"):
+            with pytest.raises(FolderInUseError, match="is being collected"):
                 small(tmp_path).run(num_workers=1)
             met.append(len(rngs))
             return super().begin(rngs, num_steps)

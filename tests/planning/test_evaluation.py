@@ -147,7 +147,7 @@ def test_one_video_per_plotted_episode(finished):
 
 def test_no_state_is_left_when_it_is_done(finished):
     assert not (finished[0] / STATE).exists()
-    assert not [path.name for path in finished[0].iterdir() if path.name.endswith(".tmp")]
+    assert not [path.name for path in finished[0].iterdir() if "world-models" in path.name]
 
 
 def test_the_same_config_gives_the_same_results(finished, model, tmp_path):

@@ -18,6 +18,7 @@ from models.checkpoint import read_checkpoint
 from tests.processes import NAMES
 from tests.training.tiny import BRIEF_PLANS, STATE, build, header, run, without_times
 from training.state import FILENAME, random_state, read_state, write_state
+from utils.files import temporary_path
 from utils.interrupts import StopRequested
 from utils.patience import DiskError
 
@@ -70,7 +71,7 @@ def assert_same_run(folder, undisturbed):
     assert [name for name in found if found[name] != expected[name]] == []
     one, other = (torch.load(each / "checkpoints" / FILENAME, weights_only=True) for each in (folder, undisturbed))
     assert_equal_states(one, other)
-    assert not [*folder.rglob("*.tmp"), *folder.rglob(".tmp*")]
+    assert not [*folder.rglob(".*world-models*"), *folder.rglob(".tmp*")]
 
 
 def interrupt(trainer, after_steps):
@@ -228,10 +229,14 @@ def test_lines_of_an_attempt_that_saved_nothing_are_forgotten(tmp_path):
 
 def test_what_a_kill_left_half_written_is_cleared_away(tmp_path):
     assert interrupt(build(tmp_path / "run", *states(*BRIEF_PLANS["online"])), 3)
-    for name in ("checkpoints/.model_latest.safetensors.4711.tmp", "replay/.00000001.safetensors.4711.tmp"):
-        (tmp_path / "run" / name).write_bytes(b"half")
+    for name in ("checkpoints/model_latest.safetensors", "replay/00000001.safetensors"):
+        temporary_path(tmp_path / "run" / name).write_bytes(b"half")
+    others = [tmp_path / "run" / name for name in (".notes.tmp", ".tmpAb12Cd", "replay/mine.safetensors")]
+    for path in others:
+        path.write_bytes(b"somebody's")
     run(tmp_path / "run", *states(*BRIEF_PLANS["online"]))
-    assert not list((tmp_path / "run").rglob("*.tmp"))
+    assert not list((tmp_path / "run").rglob(".*world-models*"))
+    assert all(path.read_bytes() == b"somebody's" for path in others)
 
 
 def test_a_run_in_the_folder_of_its_own_checkpoint_goes_on_from_scratch(tmp_path):
@@ -353,7 +358,7 @@ def test_an_error_while_saving_leaves_the_last_checkpoint(tmp_path, monkeypatch)
     with pytest.raises(DiskError, match=r"^the weights could not be written: .*No space left on device .*resume="):
         trainer.fit()
     assert read_checkpoint(tmp_path / "run").about["step"] == 2
-    assert not list((tmp_path / "run").rglob("*.tmp"))
+    assert not list((tmp_path / "run").rglob(".*world-models*"))
 
 
 def test_a_second_signal_stops_at_once_and_the_last_save_stands(tmp_path):

@@ -108,6 +108,7 @@ def test_a_member_that_dies_loses_no_other_and_only_the_failed_are_run_again(sta
     assert "failed act-refuse: act=refuse is not allowed" in said
     assert "Traceback" not in said
     record = read_record(found["act-finish"])
+    assert (found["act-finish"] / ".hydra" / "overrides.yaml").read_text().splitlines() == ["- act=finish", "- seed=1"]
     assert (record["status"], record["result"]) == ("finished", 4.5)
     code, said = end_of(start(*command))  # Hydra's own launcher: the same sweep
     assert code == 1

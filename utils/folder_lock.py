@@ -1,0 +1,274 @@
+"""One folder, one run: a lock on the folders that we write into, which ends with the process however that ends.
+
+The lock is the kernel's (``flock``), on a file in the folder that says who holds it. It lives on in processes that were
+given a share in it (``shares``) and go on writing when the one that took it is killed; processes that only read or
+compute for it are forked without it, or close it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from multiprocessing.reduction import DupFd
+from pathlib import Path
+from typing import Any
+
+from utils.links import LinkError, guard, unguard
+from utils.processes import is_here, runs_here, this_process
+
+log = logging.getLogger(__name__)
+
+LOCK = ".world-models.lock"
+ONLY_HERE = {"nolock", "local_lock=all", "local_lock=flock", "localflock"}
+"""Options of mounts on which a lock is not seen by other machines."""
+
+
+class FolderInUseError(ValueError):
+    """Another process writes into the folder; the message names it."""
+
+
+@dataclass
+class _Held:
+    """A lock of this process.
+
+    Attributes:
+        handle: of the lock's file. folder: as it was named. made: folders that were made for it, the innermost first.
+        seen_elsewhere: whether other machines see the lock.
+    """
+
+    handle: int
+    folder: Path
+    made: list[Path] = field(default_factory=list)
+    seen_elsewhere: bool = True
+
+
+_held: dict[Path, _Held] = {}
+_shared: list[int] = []  # handles of locks that the parent has taken
+_warned: set[Path] = set()
+
+
+@contextlib.contextmanager
+def holding(
+    folder: Path, what: str = "run folder", remedy: str = "choose another hydra.run.dir", wait: bool = False
+) -> Iterator[None]:
+    """Hold ``folder`` for the block, see ``hold``; nothing, if this process holds it already."""
+    is_new = hold(folder, what, remedy, wait)
+    try:
+        yield
+    finally:
+        if is_new:
+            release(folder)
+
+
+def hold(
+    folder: Path, what: str = "run folder", remedy: str = "choose another hydra.run.dir", wait: bool = False
+) -> bool:
+    """Take the lock of ``folder``, which is made if it does not exist; returns False if this process has it already.
+
+    Below it, nothing is written through links from then on.
+
+    Args:
+        folder: to be written into. what: it is, and remedy: what to do instead of waiting, for the error.
+        wait: until it is free, instead of refusing.
+
+    Raises:
+        FolderInUseError: If another process holds it.
+        OSError: If the folder cannot be written.
+    """
+    place = folder.resolve()
+    if place in _held:
+        return False
+    made = _make(folder)
+    try:
+        handle, seen_elsewhere = _locked(folder, what, remedy, wait)
+    except BaseException:
+        _remove_empty(made)
+        raise
+    with contextlib.suppress(OSError):  # on a full disk the lock is one all the same
+        os.ftruncate(handle, 0)
+        os.write(handle, json.dumps({**this_process(), "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}).encode())
+    _held[place] = _Held(handle, folder, made, seen_elsewhere)
+    guard(folder)
+    return True
+
+
+def release(folder: Path) -> None:
+    """Give the lock of ``folder`` back; what was made for it and is empty goes too."""
+    held = _held.pop(folder.resolve(), None)
+    if held is None:
+        return
+    unguard(held.folder)
+    with contextlib.suppress(OSError):  # the disk is gone
+        (held.folder / LOCK).unlink(missing_ok=True)  # while it is held: see _locked
+    os.close(held.handle)
+    _remove_empty(held.made)
+
+
+def is_seen_elsewhere(folder: Path) -> bool:
+    """Whether other machines see the lock that this process has on ``folder``."""
+    return _held[folder.resolve()].seen_elsewhere
+
+
+class Shares:
+    """Shares in all locks of this process, for the arguments of a process that ``multiprocessing`` spawns."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _keep, tuple(DupFd(held.handle) for held in _held.values())
+
+
+def keep(shares: object) -> None:
+    """Initializer of a spawned process; having received ``Shares``, it has them until it ends."""
+
+
+def _keep(*duplicates: Any) -> None:
+    _shared.extend(duplicate.detach() for duplicate in duplicates)
+    for handle in _shared:
+        os.set_inheritable(handle, False)
+
+
+def _after_fork() -> None:
+    """In a forked process (a reader of samples): it must not keep the lock of a parent that was killed."""
+    for handle in (*(held.handle for held in _held.values()), *_shared):
+        with contextlib.suppress(OSError):
+            os.close(handle)
+    _held.clear()
+    _shared.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def _locked(folder: Path, what: str, remedy: str, wait: bool) -> tuple[int, bool]:
+    """The open file of a lock that is ours now, and whether other machines see it."""
+    path, said = folder / LOCK, False
+    while True:
+        handle = _open(path)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if said else fcntl.LOCK_NB))
+        except BlockingIOError:
+            os.close(handle)
+            if not wait:
+                raise FolderInUseError(_busy(folder, what, remedy, _holder(path))) from None
+            log.info("%s %s is in use by %s; waiting for it", what, folder, _holder(path))
+            said = True
+            continue
+        except OSError as error:
+            _warn(folder, error)
+            _refuse_if_it_runs(path, folder, what, remedy, handle)
+            return handle, False
+        if _is_still(path, handle):
+            seen = not ONLY_HERE.intersection(_mount_options(folder))
+            if not seen:
+                _refuse_if_it_runs(path, folder, what, remedy, handle)
+            return handle, seen
+        os.close(handle)  # the one who had it has removed it since
+
+
+def _open(path: Path) -> int:
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        if path.is_symlink():
+            raise LinkError(f"{path} is a link, and nothing is written through links: remove it") from error
+        raise OSError(error.errno, error.strerror, str(path.parent)) from error
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        os.close(handle)
+        raise LinkError(f"{path} is not a file of its own: remove it")
+    return handle
+
+
+def _is_still(path: Path, handle: int) -> bool:
+    try:
+        return os.path.samestat(path.lstat(), os.fstat(handle))
+    except FileNotFoundError:
+        return False
+
+
+def _refuse_if_it_runs(path: Path, folder: Path, what: str, remedy: str, handle: int) -> None:
+    """Where the lock alone does not tell, what its file says has to do."""
+    said = _read(path)
+    if said is None or (is_here(said) and (not runs_here(said) or said["pid"] == os.getpid())):
+        return
+    os.close(handle)
+    gone = "" if is_here(said) else f" (if that is gone, delete {path})"
+    raise FolderInUseError(_busy(folder, what, remedy, _named(said) + gone))
+
+
+def _busy(folder: Path, what: str, remedy: str, who: str) -> str:
+    return f"{what} {folder} is in use by {who}: wait for it to end, or {remedy}"
+
+
+def _holder(path: Path) -> str:
+    """Who has the lock: the process that took it, or one that has a share in it."""
+    said = _read(path)
+    if said is not None and (not is_here(said) or runs_here(said)):
+        return _named(said)
+    before = f", started by process {said['pid']}, which has ended" if said is not None else ""
+    others = [f"process {number}" for number in _openers(path)]
+    return (" and ".join(others) or "another process") + before
+
+
+def _named(said: dict[str, Any]) -> str:
+    return f"process {said['pid']} on {said['host']} since {said['since']}"
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    for _ in range(5):  # it may be writing it just now
+        try:
+            said = json.loads(path.read_bytes()[:10_000])
+            if isinstance(said, dict) and {"host", "pid", "birth", "since"} <= said.keys():
+                return said
+        except (OSError, ValueError):
+            pass
+        time.sleep(0.02)
+    return None
+
+
+def _openers(path: Path) -> list[int]:
+    """Processes of this machine, and user, that have a file open."""
+    place, found = str(path.resolve()), []
+    for folder in Path("/proc").glob("[0-9]*/fd"):
+        with contextlib.suppress(OSError):
+            if any(str(entry.readlink()) == place for entry in folder.iterdir()):
+                found.append(int(folder.parent.name))
+    return [number for number in found if number != os.getpid()]
+
+
+def _warn(folder: Path, error: OSError) -> None:
+    if folder not in _warned:
+        _warned.add(folder)
+        log.warning("%s: its file system has no locks (%s); start nothing else in it", folder, error.strerror)
+
+
+def _mount_options(folder: Path) -> set[str]:
+    """How the file system of a folder is mounted."""
+    place, best, options = folder.resolve(), Path("/"), ""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/mounts").read_text().splitlines():
+            _, mounted, _, found, *_ = line.split(" ")
+            at = Path(mounted.encode().decode("unicode_escape"))
+            if place.is_relative_to(at) and at.is_relative_to(best):
+                best, options = at, found
+    return set(options.split(","))
+
+
+def _make(folder: Path) -> list[Path]:
+    """Make a folder; returns those that were not there, the innermost first."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    return missing
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    with contextlib.suppress(OSError):  # the first that is not empty
+        for folder in folders:
+            folder.rmdir()
