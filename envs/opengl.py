@@ -22,6 +22,7 @@ AUTOMATIC = ("", "enable", "enabled", "on", "true", "1")  # values of MUJOCO_GL,
 SWITCHED_OFF = ("disable", "disabled", "off", "false", "0")
 BACK_ENDS = {"egl": "egl", "osmesa": "osmesa", "glfw": "glfw", "glx": "glfw", "wgl": "glfw", "cgl": "cgl"}
 DEBIAN_PACKAGES = {"egl": "libegl1 libgl1", "osmesa": "libosmesa6"}
+DEVICE = "MUJOCO_EGL_DEVICE_ID"  # which of several GPUs draws, by MuJoCo's counting
 CONTEXT_SIZE = 64  # pixels; nothing is drawn into the context's own picture
 SMALLEST_FONT = 50  # per cent; no text is drawn
 GL_RENDERER = 0x1F01  # from the OpenGL specification
@@ -29,6 +30,10 @@ GL_RENDERER = 0x1F01  # from the OpenGL specification
 
 class OpenGLError(RuntimeError):
     """There is no OpenGL to draw with, or not for this thread."""
+
+
+class WrongDeviceError(OpenGLError):
+    """The GPU that was named does not draw, but without naming one there is OpenGL."""
 
 
 class Context(Protocol):
@@ -144,13 +149,43 @@ def _working_context() -> tuple[str, str, Context]:
     failures = []
     for name in names:
         try:
-            return name, *_new_context(name)
+            return name, *(_egl_context() if name == "egl" else _new_context(name))
+        except WrongDeviceError:
+            raise
         except Exception as error:  # the libraries raise what they like
             failures.append(f"{name}: {type(error).__name__}: {error}".splitlines()[0])
     subject = f"MUJOCO_GL={wanted} does not work here" if wanted in BACK_ENDS else "no OpenGL to draw images with"
     packages = [DEBIAN_PACKAGES[name] for name in names if name in DEBIAN_PACKAGES]
     advice = f"on Debian and Ubuntu: apt-get install {' (or '.join(packages)}{')' * (len(packages) - 1)}"
     raise OpenGLError(f"{subject}; {advice if packages else 'set MUJOCO_GL to another'} [{'; '.join(failures)}]")
+
+
+def _egl_context() -> tuple[str, Context]:
+    """A context of EGL on the device that is named, or else, of several processes of a run, each on its own GPU.
+
+    Raises:
+        WrongDeviceError: If the named one does not work, and another one does.
+    """
+    named, own = os.environ.get(DEVICE), os.environ.get("LOCAL_RANK", "")
+    if named is None and own.isdecimal():
+        with contextlib.suppress(Exception), _environment(**{DEVICE: own}):
+            return _new_context("egl")
+    try:
+        return _new_context("egl")
+    except Exception as error:
+        if named is None or not _draws_without_a_name():
+            raise
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise WrongDeviceError(
+            f"{DEVICE}={named} names no device that draws; unset it, or name another [{reason}]"
+        ) from error
+
+
+def _draws_without_a_name() -> bool:
+    with contextlib.suppress(Exception), _environment(**{DEVICE: None}):
+        _new_context("egl")[1].free()
+        return True
+    return False
 
 
 def _candidates() -> list[str]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from envs.base import VectorEnv
+from envs.process_vector import EnvWorkerError
 from planning.episodes import Episodes
 from planning.goals import Problem
 from planning.observer import Observer
 from utils.statistics import wilson_interval
+
+log = logging.getLogger(__name__)
 
 
 def final_metrics(env: VectorEnv, observer: Observer, problem: Problem, episodes: Episodes) -> dict[str, Any]:
@@ -22,7 +26,8 @@ def final_metrics(env: VectorEnv, observer: Observer, problem: Problem, episodes
 
     Returns:
         ``success_rate`` with its 95 % Wilson interval, ``mean_state_dist`` (the environment's units),
-        ``mean_visual_dist`` (root mean square pixel difference, 0..255), ``mean_proprio_dist`` (raw units),
+        ``mean_visual_dist`` (root mean square pixel difference, 0..255; None where nothing can be drawn),
+        ``mean_proprio_dist`` (raw units),
         ``mean_div_visual_emb`` / ``mean_div_proprio_emb`` (imagined against true latent after the last execution),
         planning seconds, simulation seconds (rendering and encoding included), model evaluations, how many of them were
         differentiated, ``objective`` (what the plans minimised, in the order of the iterations), and ``solved_at``.
@@ -38,7 +43,7 @@ def final_metrics(env: VectorEnv, observer: Observer, problem: Problem, episodes
         "success_rate_high": high,
         "n_evals": len(solved),
         "mean_state_dist": outcome.state_dist.double().mean().item(),
-        "mean_visual_dist": _pixel_distances(env, problem, episodes.states, observer.frames_per_chunk).mean().item(),
+        "mean_visual_dist": _pixel_distance(env, problem, episodes.states, observer.frames_per_chunk),
         "mean_proprio_dist": proprio.double().norm(dim=1).mean().item(),
         "mean_div_visual_emb": episodes.divergence[:, 0].mean().item(),
         "mean_div_proprio_emb": episodes.divergence[:, 1].mean().item(),
@@ -55,6 +60,15 @@ def final_metrics(env: VectorEnv, observer: Observer, problem: Problem, episodes
         "iterations": episodes.iteration,
         "solved_at": episodes.solved_at.tolist(),
     }
+
+
+def _pixel_distance(env: VectorEnv, problem: Problem, states: Tensor, chunk: int) -> float | None:
+    """The mean of ``_pixel_distances``; None where nothing can be drawn, which a model that sees no images can bear."""
+    try:
+        return _pixel_distances(env, problem, states, chunk).mean().item()
+    except (EnvWorkerError, ValueError) as error:
+        log.warning("mean_visual_dist is left out, the images for it cannot be drawn: %s", error)
+        return None
 
 
 def _pixel_distances(env: VectorEnv, problem: Problem, states: Tensor, chunk: int) -> Tensor:

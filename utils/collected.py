@@ -158,7 +158,7 @@ def _estimates(group: Sequence[Run], metrics: Sequence[str]) -> dict[str, Estima
     runs = [run for run in group if run.is_finished]
     found = {}
     for name in metrics:
-        values = [float(run.numbers[name]) for run in runs if name in run.numbers]
+        values = [float(run.numbers[name]) for run in runs if isinstance(run.numbers.get(name), int | float)]
         if values:
             estimate = _rate(runs) if name == RATE and all(OUTCOMES in run.numbers for run in runs) else None
             found[name] = Estimate(*(estimate or mean_interval(values)), values)

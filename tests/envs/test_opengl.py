@@ -64,6 +64,7 @@ def run(request):
 
     def run(code, hidden="", **variables):
         ours = {"MUJOCO_GL", "PYOPENGL_PLATFORM", "DISPLAY", "WAYLAND_DISPLAY", "LP_NUM_THREADS"}
+        ours |= {"MUJOCO_EGL_DEVICE_ID", "LOCAL_RANK"}
         environment = {name: value for name, value in os.environ.items() if name not in ours} | variables
         return subprocess.run(
             [sys.executable, "-c", HIDE_LIBRARIES + code, hidden],
@@ -119,6 +120,32 @@ def test_osmesa_draws_where_egl_does_not_work(hidden, variables, run):
     needs_back_end("osmesa")
     done = run(SIMULATE + DRAW, hidden, **variables)
     assert (done.returncode, done.stdout) == (0, "osmesa {}\n")
+
+
+@pytest.mark.render
+def test_a_device_that_does_not_draw_is_named_and_processes_of_a_run_take_their_own(run):
+    needs_back_end("egl")
+    done = run(SIMULATE + TRY_TO_DRAW, MUJOCO_EGL_DEVICE_ID="97")
+    assert done.stdout.startswith("WrongDeviceError: MUJOCO_EGL_DEVICE_ID=97 names no device that draws; unset it, ")
+    assert done.stdout.count("\n") == 1
+    assert run(SIMULATE + DRAW, LOCAL_RANK="97").stdout == "egl {}\n"  # more processes than devices
+
+
+def test_the_own_device_is_that_of_the_local_rank(monkeypatch):
+    asked = []
+
+    def new_context(name):
+        asked.append(os.environ.get(opengl.DEVICE))
+        if asked[-1] == "3":
+            raise RuntimeError("an integer between 0 and 0")
+        return "driver", None
+
+    monkeypatch.setattr(opengl, "_new_context", new_context)
+    monkeypatch.delenv(opengl.DEVICE, raising=False)
+    for rank in ("1", "3"):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        assert opengl._egl_context() == ("driver", None)
+    assert asked == ["1", "3", None] and opengl.DEVICE not in os.environ
 
 
 @pytest.mark.parametrize("automatic", ["", "on"])

@@ -14,9 +14,10 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import InstantiationException
 from PIL import Image
 
+from envs.process_vector import EnvWorkerError
 from envs.wall import WallVectorEnv
 from plan import plan
-from planning import film
+from planning import evaluate, film
 from planning.evaluation import STATE, Evaluation
 from planning.goals import Problem
 from planning.mpc import MPCController
@@ -236,6 +237,17 @@ def test_image_distance_is_that_of_numbers_not_of_bytes(still_model, tmp_path):
         images.append(env.render().double())
     expected = (images[0] - images[1]).square().mean().sqrt().item() / 2  # the other episode is at its goal
     assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_without_opengl_one_number_is_left_out(still_model, tmp_path, monkeypatch, caplog):
+    def fail(*arguments):
+        raise EnvWorkerError("env point_maze: OpenGLError: no OpenGL to draw images with")
+
+    monkeypatch.setattr(evaluate, "_pixel_distances", fail)
+    found = plan(config(still_model, tmp_path / "run", "n_evals=1", "n_plot_samples=0", "planner.max_iter=1"))
+    assert found["mean_visual_dist"] is None and found["mean_state_dist"] > 0
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["mean_visual_dist"] is None
+    assert "mean_visual_dist is left out, the images for it cannot be drawn: env point_maze: OpenGLError" in caplog.text
 
 
 def test_open_loop_evaluations(model, tmp_path):
