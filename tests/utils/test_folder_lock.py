@@ -16,13 +16,13 @@ from utils import folder_lock
 from utils.folder_lock import LOCK, FolderInUseError, hold, holding, release
 from utils.processes import birth, this_process
 
-HOLDER = """
+HOLDER = r"""
 import multiprocessing, os, sys, time
 from pathlib import Path
 from utils.folder_lock import Shares, hold, keep
 
 def wait(shares=None):
-    print(os.getpid(), flush=True)
+    os.write(1, b"%d\n" % os.getpid())  # in one piece
     time.sleep(60)
 
 if __name__ == "__main__":
