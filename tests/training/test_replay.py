@@ -73,21 +73,21 @@ def test_entries_of_a_slot_stay_side_by_side(tmp_path):
 
 def test_a_file_is_deleted_only_once_no_saved_state_needs_it(tmp_path):
     memory = ReplayMemory(tmp_path, capacity=4)
-    memory.add(0, "a", entry(1))
-    memory.add(1, "b", entry(2))
+    memory.add(0, "00000001", entry(1))
+    memory.add(1, "00000002", entry(2))
     saved = memory.state_dict()
     memory.committed()
-    memory.add(0, "c", entry(3))
+    memory.add(0, "00000003_1", entry(3))
     assert values(memory) == [2, 3]
-    assert files(memory) == {"a.safetensors", "b.safetensors", "c.safetensors"}
+    assert files(memory) == {"00000001.safetensors", "00000002.safetensors", "00000003_1.safetensors"}
     killed = ReplayMemory(tmp_path, capacity=4)  # the process died here, and its state knows nothing of c
     killed.load_state_dict(saved)
     assert values(killed) == [1, 2]
-    assert files(killed) == {"a.safetensors", "b.safetensors"}
-    killed.add(0, "c", entry(3))
+    assert files(killed) == {"00000001.safetensors", "00000002.safetensors"}
+    killed.add(0, "00000003_1", entry(3))
     later = killed.state_dict()
     killed.committed()
-    assert files(killed) == {"b.safetensors", "c.safetensors"}
+    assert files(killed) == {"00000002.safetensors", "00000003_1.safetensors"}
     again = ReplayMemory(tmp_path, capacity=4)
     again.load_state_dict(later)
     for mine, theirs in zip(again.entries(None), killed.entries(None), strict=True):
