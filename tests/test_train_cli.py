@@ -156,6 +156,22 @@ def arguments_of(method, folder, base):
     return (*LONGER, *BRIEF_PLANS[method], "from_scratch=true", f"ckpt_path={base}", f"hydra.run.dir={folder}")
 
 
+@pytest.mark.slow
+def test_a_second_training_in_a_folder_ends_at_once_and_a_killed_one_is_out_of_the_way(start, tmp_path):
+    folder, base = tmp_path / "run", tmp_path / "no_base"
+    first = start(*arguments_of("offline", folder, base))
+    wait_for_lines(first, folder, 3)
+    second = start(*arguments_of("offline", folder, base), "training.seed=5")
+    said, _ = second.communicate(timeout=120)
+    assert second.returncode == 1
+    assert said.startswith(f"error: run folder {folder} is in use by process {first.pid} on ") and said.count("\n") == 1
+    assert "seed: 5" not in (folder / "run.json").read_text() and "seed=5" not in (folder / "run.json").read_text()
+    first.kill()
+    first.wait()
+    assert "resuming" in finish(start(f"resume={folder}"))
+    assert not list(folder.glob(".*world-models*"))
+
+
 # One base for all, so that the checkpoints of the runs that are compared name the same parent.
 @pytest.mark.parametrize("method", list(BRIEF_PLANS))
 def test_killed_at_any_moment_it_resumes_to_the_same_end(start, call, tmp_path, method):
