@@ -48,6 +48,7 @@ TYPES = {
     "env.dataset.n_rollout": int,
     "logger.entity": str,
     "logger.name": str,
+    "logger.group": str,
 }
 """Types of the settings whose default does not show it."""
 

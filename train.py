@@ -55,6 +55,7 @@ TYPES = {
     "method.planner.time_limit_minutes": float,
     "logger.entity": str,
     "logger.name": str,
+    "logger.group": str,
 }
 """Types of the settings whose default, null, does not show it."""
 

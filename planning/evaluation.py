@@ -32,10 +32,11 @@ from planning.observer import Observer
 from utils import distributed
 from utils.files import atomic_path, remove_unfinished, write_json
 from utils.interrupts import StopSignals
-from utils.loggers import JsonLinesLogger, SilentLogger
+from utils.loggers import JsonLinesLogger
 from utils.patience import Patience
 from utils.reading.files import FileError
 from utils.reading.json_file import read_json
+from utils.run_logger import run_logger
 from utils.tensor_files import tensor_bytes, write_torch
 
 log = logging.getLogger(__name__)
@@ -118,7 +119,7 @@ class Evaluation:
         )
         same = {key: config[key] for key in IDENTITY}
         trained = {"model": [str(checkpoint.path), checkpoint.epoch, checkpoint.about.get("step")]}
-        logger = instantiate(config["logger"], folder=folder) if distributed.is_main() else SilentLogger()
+        logger = run_logger(config, folder)
         advice = f"Finished iterations are saved; continue with: python plan.py resume={folder}"
         patience = Patience(config["disk_patience_minutes"], folder / TARGETS, advice)
         return cls(controller, task, folder, logger, same | trained, patience)
@@ -159,10 +160,10 @@ class Evaluation:
                 bar.set_description(
                     f"planning {now.iteration}/{total or '?'}, {100 * record['success_rate']:.0f} % solved"
                 )
-                self.logger.log(record)
-                if task.film is not None:
+                if task.film is not None:  # before the line is logged: some loggers show both
                     grid = functools.partial(task.film.write_grid, self.folder / f"iteration_{now.iteration}.png")
                     self.patience.write("the picture of the iteration", grid)
+                self.logger.log(record)
                 self._save(now)
                 distributed.barrier()  # before a signal to one of the processes ends all
                 stop.raise_if_received()
@@ -176,17 +177,17 @@ class Evaluation:
     def _finish(self, episodes: Episodes) -> dict[str, Any]:
         task = self.task
         metrics = final_metrics(task.env, task.observer, task.problem, episodes)
+        if task.film is not None:
+            self.patience.write("the videos", functools.partial(task.film.write_videos, self.folder, episodes.solved))
         self.logger.log({f"final_eval/{name}": value for name, value in metrics.items()})
         self.patience.write("the log", self.logger.position)
         self.logger.close()
         if distributed.is_main():
-            self.patience.write("the results", functools.partial(self._write_results, metrics, episodes))
+            self.patience.write("the results", functools.partial(self._write_results, metrics))
         return metrics
 
-    def _write_results(self, metrics: dict[str, Any], episodes: Episodes) -> None:
+    def _write_results(self, metrics: dict[str, Any]) -> None:
         """What a finished evaluation leaves; its state goes last, so that until then it can be finished again."""
-        if self.task.film is not None:
-            self.task.film.write_videos(self.folder, episodes.solved)
         write_json(self.folder / "results.json", metrics)
         write_json(self.folder / FINISHED, {"identity": self.identity, "metrics": metrics})
         (self.folder / STATE).unlink(missing_ok=True)

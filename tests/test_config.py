@@ -342,7 +342,7 @@ def null_keys(node, prefix=""):
 def test_every_setting_that_is_null_has_its_type_written_down():
     found = set()
     for method in ("offline", "online", "adversarial"):
-        for logger in ("jsonl", "wandb"):
+        for logger in ("jsonl", "wandb", "tensorboard"):
             found |= set(null_keys(composed(f"method={method}", f"logger={logger}", run_dir="r")))
     found |= set(null_keys(composed("method=online", "planner@method.planner=mpc_gd", run_dir="r")))
     assert found == set(train.TYPES)

@@ -42,8 +42,8 @@ from training.start import StartingModel, split_trajectories, starting_model
 from training.trainer import Trainer
 from utils import distributed
 from utils.links import LinkError
-from utils.loggers import SilentLogger
 from utils.patience import Patience
+from utils.run_logger import run_logger
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ def build_trainer(config: Mapping[str, Any], explicit: Set[str], device: torch.d
         "encoder_sha256": model.encoder.weights_sha256,
     }
     check_parent(folder, about)
-    logger = instantiate(config["logger"], folder=folder) if distributed.is_main() else SilentLogger()
+    logger = run_logger(config, folder)
     # a frozen encoder comes back from its own weights file, unless the base was trained with one of its own
     save_encoder = settings.train_encoder or model.encoder.saved_with_model or "encoder" not in start.fresh
     data = (windows["train"], windows["val"], ImageFrames(trajectories))

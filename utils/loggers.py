@@ -1,4 +1,4 @@
-"""Where numbers go: always a JSON-lines file, and Weights & Biases when asked for."""
+"""Where numbers go: always a JSON-lines file; others that show the same are built upon it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import json
 import logging
 import math
 import os
-import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from utils.files import own_file, write_text
+from utils.files import own_file
 from utils.reading.files import open_regular
 from utils.reading.json_file import parse_json
 
@@ -34,6 +34,9 @@ class JsonLinesLogger:
         self._synced = self._size()  # bytes that are on the disk for good
         self._since = bytearray()  # all lines after these; in the file, too, unless it failed
         self._behind = False
+
+    def describe(self, config: Mapping[str, Any]) -> None:
+        """Take the settings of the run, for those loggers that show them; called before the first line."""
 
     def log(self, values: dict[str, Any]) -> None:
         """Append one object and hand it to the operating system at once. NaN and infinity become null."""
@@ -109,49 +112,6 @@ class SilentLogger(JsonLinesLogger):
 
     def rewind(self, position: int) -> None:
         """Nothing."""
-
-
-class WandbLogger(JsonLinesLogger):
-    """The same lines, sent to Weights & Biases as well.
-
-    Args:
-        folder: of the run; its wandb files and run id live there too, so a resumed run continues the same wandb run.
-        project, entity, name: of the wandb run. mode: "online" or "offline" (nothing leaves the machine).
-    """
-
-    def __init__(
-        self,
-        folder: str | Path,
-        filename: str = "logs.json",
-        project: str = "world-models",
-        entity: str | None = None,
-        name: str | None = None,
-        mode: str = "online",
-    ) -> None:
-        super().__init__(folder, filename)
-        import wandb  # takes a second to import, and only this logger needs it
-
-        id_file = Path(folder) / "wandb_run_id"
-        run_id = id_file.read_text().strip() if id_file.exists() else uuid.uuid4().hex[:8]
-        write_text(id_file, run_id)
-        self._run = wandb.init(
-            project=project,
-            entity=entity,
-            name=name,
-            mode=mode,  # type: ignore[arg-type]  # wandb itself refuses others, and names them
-            id=run_id,
-            resume="allow",
-            dir=str(folder),
-        )
-
-    def log(self, values: dict[str, Any]) -> None:
-        """See the base class."""
-        super().log(values)
-        self._run.log({key: value for key, value in values.items() if isinstance(value, int | float)})
-
-    def close(self) -> None:
-        """Finish the wandb run."""
-        self._run.finish()
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
