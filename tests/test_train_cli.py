@@ -161,6 +161,7 @@ def test_a_second_training_in_a_folder_ends_at_once_and_a_killed_one_is_out_of_t
     folder, base = tmp_path / "run", tmp_path / "no_base"
     first = start(*arguments_of("offline", folder, base))
     wait_for_lines(first, folder, 3)
+    first.send_signal(signal.SIGSTOP)  # it must not end meanwhile, however slow the second one is
     second = start(*arguments_of("offline", folder, base), "training.seed=5")
     said, _ = second.communicate(timeout=120)
     assert second.returncode == 1
