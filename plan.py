@@ -60,12 +60,26 @@ def main(cfg: DictConfig) -> float:
     """Compose, check, run; returns the success rate, by which a search compares runs."""
     check_types(cfg, HydraConfig.get().job.config_name or "plan_wall", TYPES)
     result = together(plan, plain(cfg))
-    rate, low, high = (100 * result[key] for key in ("success_rate", "success_rate_low", "success_rate_high"))
-    log.info(
-        "success %.0f %% [%.0f-%.0f], %d episodes, planning %.2f s per episode; results: %s",
-        rate, low, high, result["n_evals"], result["planning_seconds_per_episode"], cfg.run_dir,
-    )  # fmt: skip
+    log.info("%s; results: %s", summary(result), cfg.run_dir)
     return result["success_rate"]
+
+
+def summary(result: Mapping[str, Any]) -> str:
+    """Say in a line what an evaluation came to."""
+
+    def percent(name: str) -> str:
+        rate, low, high = (100 * result[f"{name}{end}"] for end in ("", "_low", "_high"))
+        return f"{rate:.0f} % [{low:.0f}-{high:.0f}]"
+
+    text = f"success {percent('success_rate')}"
+    if "do_nothing_rate" in result:  # not in results of before
+        text += (
+            f", doing nothing {percent('do_nothing_rate')}, {100 * result['solved_at_start_rate']:.0f} % begin solved"
+        )
+    distinct = result.get("distinct_episodes", result["n_evals"])
+    repeated = f" ({distinct} distinct)" if distinct < result["n_evals"] else ""
+    seconds = result["planning_seconds_per_episode"]
+    return f"{text}, {result['n_evals']} episodes{repeated}, planning {seconds:.2f} s per episode"
 
 
 def plan(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -53,6 +53,7 @@ class Report:
         solved, of_base = (
             [at > 0 for at in self.results[f"{name}_{planner}"]["solved_at"]] for name in (model, "base")
         )
+        nothing = [metrics.get(f"do_nothing_rate{end}") for end in ("", "_low", "_high")]
         return Score(
             model,
             planner,
@@ -63,6 +64,8 @@ class Report:
             None if model == "base" else paired_difference(of_base, solved),
             metrics["planning_seconds_per_episode"],
             metrics["model_evaluations_per_episode"],
+            None if None in nothing else (nothing[0], nothing[1], nothing[2]),
+            metrics.get("solved_at_start_rate"),
         )
 
     def _gap(self, model: str) -> Gap:

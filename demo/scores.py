@@ -13,6 +13,8 @@ class Score:
         success, low, high: rate in [0, 1] and its 95 % Wilson interval.
         difference: (second - base, low, high), paired over the same episodes; None for the base itself.
         seconds: of planning per episode. evaluations: rollouts imagined per episode.
+        nothing: (rate, low, high) of doing nothing on these episodes. begun: share of them that begin solved. None: not
+            known, in reports of before.
     """
 
     model: str
@@ -24,6 +26,8 @@ class Score:
     difference: tuple[float, float, float] | None
     seconds: float
     evaluations: float
+    nothing: tuple[float, float, float] | None = None
+    begun: float | None = None
 
 
 @dataclass(frozen=True)

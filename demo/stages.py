@@ -90,6 +90,7 @@ def measure_gap(
         frameskip,
         lambda: (trajectories, validation),
         observers[planned_by].normalizer,
+        unsolved_starts_only=config["unsolved_starts_only"],
     )
     problem = make_problem(config["goal_source"], request)
     visits: dict[str, Visits] = {

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 
 from demo.scores import Gap, Score
 
-TITLES = ("planner", "model", "solved", "95 % interval", "to base (paired)", "planning s/episode", "rollouts/episode")
+TITLES = (
+    "planner", "model", "solved", "95 % interval", "doing nothing", "begin solved", "to base (paired)",
+    "planning s/episode", "rollouts/episode",
+)  # fmt: skip
 ERROR_TITLES = ("one-step visual error", "data set windows", "where the base's plans lead", "ratio")
 
 
@@ -44,6 +47,8 @@ def _success(s: Score) -> tuple[str, ...]:
         s.model,
         f"{100 * s.success:.0f} % of {s.episodes}",
         f"{100 * s.low:.0f} - {100 * s.high:.0f}",
+        "" if s.nothing is None else "{:.0f} % [{:.0f} - {:.0f}]".format(*(100 * rate for rate in s.nothing)),
+        "" if s.begun is None else f"{100 * s.begun:.0f} %",
         change,
         f"{s.seconds:.2f}",
         f"{s.evaluations:.0f}",

@@ -120,6 +120,13 @@ class VectorEnv(OwnCopies, ABC):
     def success(self, states: Tensor, goals: Tensor) -> Outcome:
         """Compare states (B, S) with goals (B, S)."""
 
+    def misplaced(self, states: Tensor, layouts: Layouts | None = None) -> list[str]:
+        """Say what is wrong with the place of each of ``states`` (B, S), such as a wall there; "" where nothing is.
+
+        An environment that does not override this knows no wrong places. The states are finite.
+        """
+        return [""] * len(states)
+
     def close(self) -> None:
         """Release worker processes and graphics contexts."""
 

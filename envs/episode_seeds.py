@@ -32,11 +32,20 @@ def episode_seeds(seed: int, n_evals: int) -> list[int]:
     return [((seed + 1) << WORD) + n for n in range(n_evals)]
 
 
-def episode_generator(seed: int) -> np.random.RandomState:
-    """Make the generator of an episode's random numbers from its environment seed, which may have 64 bits.
+def redrawn_seed(seed: int, attempt: int) -> int:
+    """Give the seed of an episode's draw number ``attempt`` (from 1), after those before were refused.
 
-    It is the generator that the published seeds belong to; a larger seed is given to it as two words of 32 bits.
+    It has more than 64 bits, so that no episode's first draw is among them.
+    """
+    return seed + (attempt << 2 * WORD)
+
+
+def episode_generator(seed: int) -> np.random.RandomState:
+    """Make the generator of an episode's random numbers from its environment seed, which may have 96 bits.
+
+    It is the generator that the published seeds belong to; a larger seed is given to it as words of 32 bits.
     """
     if seed < 2**WORD:
         return np.random.RandomState(seed)
-    return np.random.RandomState([seed % 2**WORD, seed >> WORD])
+    words = [seed >> shift & 2**WORD - 1 for shift in range(0, seed.bit_length(), WORD)]
+    return np.random.RandomState(words)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from envs.episode_seeds import episode_generator
 from envs.opengl import mujoco
-from envs.point_maze_model import FRAME_SKIP, maze_model
+from envs.point_maze_model import FRAME_SKIP, MAZE, ORIGIN, maze_model
 from envs.point_maze_render import Image, maze_renderer
 from envs.simulator import Layout, Simulator
 
@@ -18,6 +19,10 @@ TOP_SPEED = 5.0  # m/s along each axis, enforced at the start of each step only
 POSITION_LIMITS = (0.5, 3.1)  # of sampled states, m, along x and y
 BESIDE_WALL = (1.1, 2.5)  # sampled states are not between these x values ...
 BEYOND_WALL = 2.5  # ... unless their y is at least this: that is where the wall in the middle stands
+NEAREST_WALL = (
+    0.03  # m from the ball's centre; its radius is 0.1, but walls are soft: pressed, it gets as near as 0.041
+)
+FREE_PLACES = "the ball's centre can be at x, y from 0.4 to 3.2 m, without the block x 1.2..2.4, y below 2.4"
 SPEED_LIMIT = 5.2262554  # of sampled states, m/s along each axis
 ALL_STATE = mujoco.mjtState.mjSTATE_INTEGRATION  # all that the next step depends on
 NOT_COPIED = ("_model", "_data", "_position", "_velocity", "_force", "_num_warnings", "_ball_place")
@@ -96,6 +101,22 @@ class PointMazeSimulator(Simulator):
         """
         difference = np.asarray(states, np.float64) - np.asarray(goals, np.float64)
         return np.linalg.norm(difference[:, :2], axis=1) < SUCCESS_RADIUS, np.linalg.norm(difference, axis=1)
+
+    @classmethod
+    def misplaced(cls, state: NDArray[Any], layout: Layout) -> str:
+        """Name a place in a wall or outside the maze."""
+        x, y = state[:2].tolist()
+        # the wall of cell (i, j) is a box of side 1 around (i + 1, j + 1) in the world
+        column, row = (math.floor(value + ORIGIN - 0.5) for value in (x, y))
+        if not (0 <= column < len(MAZE) and 0 <= row < len(MAZE[0])):
+            return f"x={x:g}, y={y:g} lies outside the maze ({FREE_PLACES})"
+        centres = [
+            (i + 1 - ORIGIN, j + 1 - ORIGIN) for i, cells in enumerate(MAZE) for j, c in enumerate(cells) if c == "#"
+        ]
+        beyond = np.maximum(np.abs(np.array(centres) - (x, y)) - 0.5, 0)
+        if np.linalg.norm(beyond, axis=1).min() < NEAREST_WALL:
+            return f"x={x:g}, y={y:g} lies inside a wall ({FREE_PLACES})"
+        return ""
 
     def reset(self, state: NDArray[Any], layout: Layout) -> NDArray[np.float64]:
         """Start an episode in ``state`` (4,), which is returned as float64.

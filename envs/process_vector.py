@@ -177,6 +177,12 @@ class ProcessVectorEnv(VectorEnv):
         reached, distance = self._class.compare(*(part.detach().cpu().double().numpy() for part in (states, goals)))
         return Outcome(success=torch.from_numpy(reached), state_dist=torch.from_numpy(distance))
 
+    def misplaced(self, states: Tensor, layouts: Layouts | None = None) -> list[str]:
+        """Ask the simulator about each state (B, S); see ``VectorEnv.misplaced``."""
+        each = split_layouts(self._class, layouts, len(states))
+        rows = states.detach().cpu().double().numpy()
+        return [self._class.misplaced(state, layout) for state, layout in zip(rows, each, strict=True)]
+
     def close(self) -> None:
         """End the workers and give their memory back; a later ``reset`` starts new ones."""
         self._seeds = None

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from envs.episode_seeds import episode_generator
-from envs.pusht_physics import World
+from envs.pusht_physics import AGENT_RADIUS, WALL_HIGH, WALL_LOW, WINDOW_SIZE, World
 from envs.pusht_render import renderer
 from envs.pusht_shapes import BLOCKS, SHAPE_KEY, SHAPES, shape_index
 from envs.simulator import Array, Layout, Simulator
@@ -113,6 +113,19 @@ class PushTSimulator(Simulator):
         turned = np.abs(difference[:, 4]) % (2 * math.pi)
         turned = np.minimum(turned, 2 * math.pi - turned)
         return (apart < SUCCESS_RADIUS) & (turned < SUCCESS_ANGLE), np.linalg.norm(difference, axis=1)
+
+    @classmethod
+    def misplaced(cls, state: Array, layout: Layout) -> str:
+        """Name a block outside the walls, or an agent that no image shows; nothing stops it from going there."""
+        for name, value, low, high in (
+            ("agent x", state[0], -AGENT_RADIUS, WINDOW_SIZE + AGENT_RADIUS),
+            ("agent y", state[1], -AGENT_RADIUS, WINDOW_SIZE + AGENT_RADIUS),
+            ("block x", state[2], WALL_LOW, WALL_HIGH),
+            ("block y", state[3], WALL_LOW, WALL_HIGH),
+        ):
+            if not low <= value <= high:
+                return f"{name}={value:g} lies outside the table ({low:g} to {high:g} px)"
+        return ""
 
     def reset(self, state: Array, layout: Layout) -> Array:
         """Start an episode; the first 0.01 s pass at once, so that velocity or an overlap changes the state.

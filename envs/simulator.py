@@ -60,6 +60,11 @@ class Simulator(OwnCopies, ABC):
     def compare(cls, states: Array, goals: Array) -> tuple[Array, Array]:
         """Success (B,) bool and distance (B,) float64 of states (B, S) to goals (B, S)."""
 
+    @classmethod
+    def misplaced(cls, state: Array, layout: Layout) -> str:
+        """Say what is wrong with the place of a finite state (S,), such as a wall there; "" if nothing is."""
+        return ""
+
     @abstractmethod
     def reset(self, state: Array, layout: Layout) -> Array:
         """Start an episode in ``state`` (S,); returns the state (S,) float64 that it really starts from.

@@ -21,6 +21,7 @@ from envs.wall_dynamics import (
 from envs.wall_render import draw_dots, draw_walls, resize_frames
 
 SUCCESS_RADIUS = 4.5  # pixels
+PLACE_TOLERANCE = 0.5  # how far into a line a place may be that was recorded with other dynamics, pixels
 START_MARGIN = 3.4  # distance of sampled states from border and wall, pixels
 # Episodes stepped together on the CPU. PyTorch splits operations on more than 32,768 numbers, here four per episode,
 # among its threads: no gain for operations this short, and a hundredfold loss while other programs are running.
@@ -161,6 +162,23 @@ class WallVectorEnv(VectorEnv):
         """Compare states (B, 2) with goals (B, 2): success is a distance below 4.5 px, ``state_dist`` the distance."""
         distance = torch.linalg.vector_norm(states - goals.to(states.device), dim=-1)
         return Outcome(success=distance < SUCCESS_RADIUS, state_dist=distance)
+
+    def misplaced(self, states: Tensor, layouts: Layouts | None = None) -> list[str]:
+        """Name places outside the border or inside the wall, by more than half a pixel: (B, 2) states."""
+        columns = self._layout_columns(layouts, len(states), torch.float64)
+        doors, walls = columns[DOOR_KEY].tolist(), columns[WALL_KEY].tolist()
+        found = []
+        for (x, y), door, wall in zip(states.tolist(), doors, walls, strict=True):
+            place, limits = f"x={x:g}, y={y:g}", f"{BORDER_LOW:g} to {BORDER_HIGH:g} px"
+            if min(x, y) < BORDER_LOW - PLACE_TOLERANCE or max(x, y) > BORDER_HIGH + PLACE_TOLERANCE:
+                found.append(f"{place} lies outside the room ({limits})")
+            elif (
+                abs(x - wall) < WALL_HALF_WIDTH - PLACE_TOLERANCE and abs(y - door) > DOOR_HALF_HEIGHT + PLACE_TOLERANCE
+            ):
+                found.append(f"{place} lies inside the wall (x={wall:g} +- {WALL_HALF_WIDTH:g} px, door at y={door:g})")
+            else:
+                found.append("")
+        return found
 
     def _current(self) -> Tensor:
         if self._positions is None:

@@ -3,83 +3,123 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from envs.base import VectorEnv
+from envs.base import VectorEnv, simulate
 from envs.process_vector import EnvWorkerError
+from planning.do_nothing import solved_by_doing_nothing
 from planning.episodes import Episodes
-from planning.goals import Problem
-from planning.observer import Observer
+from planning.mpc import PlanningTask
+from planning.problem import Problem
 from utils.statistics import wilson_interval
 
 log = logging.getLogger(__name__)
 
 
-def final_metrics(env: VectorEnv, observer: Observer, problem: Problem, episodes: Episodes) -> dict[str, Any]:
-    """Metrics of finished episodes; rates lie in [0, 1], and every mean is over episodes of a number per episode.
+def final_metrics(task: PlanningTask, episodes: Episodes, ends: Sequence[int]) -> dict[str, Any]:
+    """Metrics of finished episodes; docs/results_format.md describes every one.
+
+    Rates lie in [0, 1], and every mean is over episodes of a number per episode.
 
     Args:
-        env: its episodes are replaced. observer: encodes. problem: starts and goals. episodes: as they ended.
-
-    Returns:
-        ``success_rate`` with its 95 % Wilson interval, ``mean_state_dist`` (the environment's units),
-        ``mean_visual_dist`` (root mean square pixel difference, 0..255; None where nothing can be drawn),
-        ``mean_proprio_dist`` (raw units),
-        ``mean_div_visual_emb`` / ``mean_div_proprio_emb`` (imagined against true latent after the last execution),
-        planning seconds, simulation seconds (rendering and encoding included), model evaluations, how many of them were
-        differentiated, ``objective`` (what the plans minimised, in the order of the iterations), and ``solved_at``.
+        task: starts, goals, and the environment, whose episodes are replaced.
+        episodes: as they ended.
+        ends: raw steps executed after 0, 1, ... iterations, as many as the evaluation may make.
     """
-    solved = episodes.solved
-    low, high = wilson_interval(int(solved.sum()), len(solved))
-    outcome = env.success(episodes.states, problem.goal_states)
-    proprio = env.proprio(episodes.states) - env.proprio(problem.goal_states)
-    planning = sum(record["planning_seconds"] for record in episodes.records)
+    env, problem = task.env, task.problem
+    played = simulate(env, problem.seeds, problem.states, episodes.played, problem.layouts).states
+    steps = [ends[iteration] for iteration in episodes.solved_at.tolist()]
+    moments = {
+        "at_solve": torch.stack(
+            [row[at] if at else end for row, at, end in zip(played, steps, episodes.states, strict=True)]
+        ),
+        "at_end": episodes.states,
+    }
+    starts = env.success(played[:, 0], problem.goal_states).success.cpu()
+    idle = solved_by_doing_nothing(env, problem, ends)
+    hashes = problem.hashes()
     return {
-        "success_rate": solved.double().mean().item(),
-        "success_rate_low": low,
-        "success_rate_high": high,
-        "n_evals": len(solved),
-        "mean_state_dist": outcome.state_dist.double().mean().item(),
-        "mean_visual_dist": _pixel_distance(env, problem, episodes.states, observer.frames_per_chunk),
-        "mean_proprio_dist": proprio.double().norm(dim=1).mean().item(),
+        **_rate("success_rate", episodes.solved),
+        **_rate("solved_at_start_rate", starts),
+        **_rate("do_nothing_rate", idle),
+        "do_nothing_steps": ends[-1],
+        "n_evals": len(problem),
+        "distinct_episodes": len(set(hashes)),
+        **_distances(task, moments),
         "mean_div_visual_emb": episodes.divergence[:, 0].mean().item(),
         "mean_div_proprio_emb": episodes.divergence[:, 1].mean().item(),
-        "planning_seconds": planning,
-        "planning_seconds_per_episode": planning / len(solved),
-        "planning_seconds_per_iteration": planning / max(1, len(episodes.records)),
-        "simulation_seconds": sum(record["simulation_seconds"] for record in episodes.records),
-        "model_evaluations_per_episode": episodes.evaluations.double().mean().item(),
-        "gradient_evaluations_per_episode": sum(
-            record["gradient_evaluations"] * record["planned_episodes"] for record in episodes.records
-        )
-        / len(solved),
+        **_work(episodes),
         "objective": "; then ".join(dict.fromkeys(record.get("objective", "?") for record in episodes.records)),
-        "iterations": episodes.iteration,
+        "episode_hash": hashes,
+        "episode_seed": problem.seeds,
         "solved_at": episodes.solved_at.tolist(),
+        "solved_at_step": steps,
+        "solved_at_start": starts.tolist(),
+        "solved_by_doing_nothing": idle.tolist(),
     }
 
 
-def _pixel_distance(env: VectorEnv, problem: Problem, states: Tensor, chunk: int) -> float | None:
-    """The mean of ``_pixel_distances``; None where nothing can be drawn, which a model that sees no images can bear."""
+def _rate(name: str, outcomes: Tensor) -> dict[str, float]:
+    """A share of the episodes with its 95 % Wilson interval."""
+    low, high = wilson_interval(int(outcomes.sum()), len(outcomes))
+    return {name: outcomes.double().mean().item(), f"{name}_low": low, f"{name}_high": high}
+
+
+def _work(episodes: Episodes) -> dict[str, float]:
+    """What planning and simulating took."""
+    num, records = len(episodes.solved), episodes.records
+    planning = sum(record["planning_seconds"] for record in records)
+    differentiated = sum(record["gradient_evaluations"] * record["planned_episodes"] for record in records)
+    return {
+        "planning_seconds": planning,
+        "planning_seconds_per_episode": planning / num,
+        "planning_seconds_per_iteration": planning / max(1, len(records)),
+        "simulation_seconds": sum(record["simulation_seconds"] for record in records),
+        "model_evaluations_per_episode": episodes.evaluations.double().mean().item(),
+        "gradient_evaluations_per_episode": differentiated / num,
+        "iterations": episodes.iteration,
+    }
+
+
+def _distances(task: PlanningTask, ends: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Distances of states (B, S) at several moments to the goals: means, and of the states a list."""
+    env, problem = task.env, task.problem
+    found: dict[str, Any] = {}
+    pixels = _pixel_means(env, problem, list(ends.values()), task.observer.frames_per_chunk)
+    for (moment, states), visual in zip(ends.items(), pixels, strict=True):
+        state = env.success(states, problem.goal_states).state_dist.double()
+        proprio = (env.proprio(states) - env.proprio(problem.goal_states)).double().norm(dim=1)
+        found[f"mean_state_dist_{moment}"] = state.mean().item()
+        found[f"mean_visual_dist_{moment}"] = visual
+        found[f"mean_proprio_dist_{moment}"] = proprio.mean().item()
+        found[f"state_dist_{moment}"] = state.tolist()
+    names = {f"mean_{name}_dist": found[f"mean_{name}_dist_at_end"] for name in ("state", "visual", "proprio")}
+    return names | found
+
+
+def _pixel_means(env: VectorEnv, problem: Problem, ends: Sequence[Tensor], chunk: int) -> list[float | None]:
+    """Means of ``_pixel_distances``; None where nothing can be drawn, which a model that sees no images can bear."""
     try:
-        return _pixel_distances(env, problem, states, chunk).mean().item()
+        return [each.mean().item() for each in _pixel_distances(env, problem, ends, chunk)]
     except (EnvWorkerError, ValueError) as error:
         log.warning("mean_visual_dist is left out, the images for it cannot be drawn: %s", error)
-        return None
+        return [None] * len(ends)
 
 
-def _pixel_distances(env: VectorEnv, problem: Problem, states: Tensor, chunk: int) -> Tensor:
-    """Root mean square difference (B,) of the images of ``states`` and of the goals, a few at a time."""
-    distances = []
+def _pixel_distances(env: VectorEnv, problem: Problem, ends: Sequence[Tensor], chunk: int) -> list[Tensor]:
+    """Root mean square differences (B,) of the images of each of ``ends`` and of the goals, a few at a time."""
+    distances: list[list[Tensor]] = [[] for _ in ends]
     for rows in torch.arange(len(problem)).split(chunk):
         seeds = [problem.seeds[row] for row in rows.tolist()]
         layouts = {name: value[rows] for name, value in problem.layouts.items()}
         images = []
-        for part in (states, problem.goal_states):
+        for part in (problem.goal_states, *ends):
             env.reset(seeds, part[rows], layouts)
             images.append(env.render().float())  # float before the difference: uint8 would wrap around
-        distances.append((images[0] - images[1]).flatten(1).square().mean(1).sqrt())
-    return torch.cat(distances)
+        for found, image in zip(distances, images[1:], strict=True):
+            found.append((image - images[0]).flatten(1).square().mean(1).sqrt())
+    return [torch.cat(found) for found in distances]

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import functools
-import json
 import logging
-import pickle
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,30 +23,24 @@ from planning.cost import check_budget
 from planning.episodes import Episodes
 from planning.evaluate import final_metrics
 from planning.film import Film
-from planning.goals import GoalRequest, Problem, make_problem
+from planning.goals import GoalRequest, make_problem
 from planning.mpc import MPCController, PlanningTask
 from planning.objectives import GoalDistance
 from planning.observer import Observer
+from planning.problem import Problem
+from planning.saved_evaluation import FINISHED, IDENTITY, STATE, TARGETS, agreed, read_finished, read_state
+from planning.targets import read_targets
 from utils import distributed
 from utils.files import atomic_path, remove_unfinished, write_json
 from utils.interrupts import StopSignals
 from utils.loggers import JsonLinesLogger
 from utils.patience import Patience
-from utils.reading.files import FileError
-from utils.reading.json_file import read_json
 from utils.run_logger import run_logger
 from utils.tensor_files import tensor_bytes, write_torch
 
 log = logging.getLogger(__name__)
 
-STATE, TARGETS, FINISHED = "planning_state.pt", "plan_targets.npz", "finished.json"
-IDENTITY = (
-    "env", "planner", "objective", "seed", "n_evals", "goal_source", "goal_file_path", "goal_H", "debug_dset_init",
-    "n_plot_samples",
-)  # fmt: skip
-"""Settings that must be equal for a saved state to be continued."""
-BEFORE: dict[str, dict[str, Any]] = {"planner": {"shrinking": "none"}, "objective": {"first_frame": True}}
-"""What evaluations did that were begun before there were these settings."""
+__all__ = ["FINISHED", "STATE", "TARGETS", "Evaluation"]
 
 
 @dataclass
@@ -73,7 +65,8 @@ class Evaluation:
         """Build and check everything.
 
         Raises:
-            ValueError: If a setting, the goals or the checkpoint does not fit.
+            ValueError: If a setting, the goals or the checkpoint does not fit, or the folder holds a state that is
+                broken or belongs to other settings; the folder is left as it is.
         """
         if config["n_plot_samples"] < 0:
             raise ValueError(f"n_plot_samples must be at least 0, got {config['n_plot_samples']}")
@@ -82,13 +75,17 @@ class Evaluation:
         objective = instantiate(config["objective"])
         checkpoint = read_checkpoint(Path(config["ckpt_path"]), config["model_epoch"])
         check_environment(checkpoint, config["env"]["name"])
+        folder = Path(config["run_dir"])
+        trained = {"model": [str(checkpoint.path), checkpoint.epoch, checkpoint.about.get("step")]}
+        identity, is_begun = agreed({key: config[key] for key in IDENTITY} | trained, folder)
+        if identity["objective"] != config["objective"]:  # it was "last" by default when this was begun
+            objective = GoalDistance("last", identity["objective"]["alpha"])
         model, architecture = load_for_planning(checkpoint, config["env"], config["encoder"], device)
         if controller.planner.sample_type == "initnet":
             model.require_initnet()
         data = _Data(config["env"], checkpoint)
         observer = Observer(model, data.normalizer(), action_range=data.action_range(controller.planner.clip_actions))
         env = instantiate(config["env"]["simulator"], image_size=architecture["img_size"])
-        folder = Path(config["run_dir"])
         request = GoalRequest(
             env,
             episode_seeds(config["seed"], config["n_evals"]),
@@ -97,8 +94,13 @@ class Evaluation:
             data.validation,
             observer.normalizer,
             Path(config["goal_file_path"]) if config["goal_file_path"] else None,
+            identity.get("unsolved_starts_only", False),
         )
-        problem = make_problem(config["goal_source"], request)
+        if is_begun:  # goes on with its own episodes, even if today they would be drawn otherwise
+            problem = read_targets(folder / TARGETS, env, config["n_evals"])
+        else:
+            problem = make_problem(config["goal_source"], request)
+        _warn_of_far_goals(problem, controller, architecture["frameskip"])
         goal_states = env.reset(problem.seeds, problem.goal_states, problem.layouts)
         filmed = min(config["n_plot_samples"], len(problem)) if distributed.is_main() else 0
         task = PlanningTask(
@@ -117,19 +119,13 @@ class Evaluation:
             shared=True,
             film=Film(env.render(torch.arange(filmed))) if filmed else None,
         )
-        same = {key: config[key] for key in IDENTITY}
-        trained = {"model": [str(checkpoint.path), checkpoint.epoch, checkpoint.about.get("step")]}
         logger = run_logger(config, folder)
         advice = f"Finished iterations are saved; continue with: python plan.py resume={folder}"
         patience = Patience(config["disk_patience_minutes"], folder / TARGETS, advice)
-        return cls(controller, task, folder, logger, same | trained, patience)
+        return cls(controller, task, folder, logger, identity, patience)
 
     def run(self) -> dict[str, Any]:
-        """Plan to the end, from the saved state if the folder holds one; returns the final metrics.
-
-        Raises:
-            ValueError: If the saved state is broken or belongs to other settings; the folder is left as it is.
-        """
+        """Plan to the end, from the saved state if the folder holds one; returns the final metrics."""
         if distributed.is_main():
             remove_unfinished(self.folder)
         finished = self._finished()
@@ -176,7 +172,10 @@ class Evaluation:
 
     def _finish(self, episodes: Episodes) -> dict[str, Any]:
         task = self.task
-        metrics = final_metrics(task.env, task.observer, task.problem, episodes)
+        metrics = {"unsolved_starts_only": self.identity.get("unsolved_starts_only", False)}
+        iterations = episodes.iteration if self.controller.max_iter is None else self.controller.max_iter
+        ends = [blocks * task.frameskip for blocks in self.controller.executed(iterations)]
+        metrics |= final_metrics(task, episodes, ends)
         if task.film is not None:
             self.patience.write("the videos", functools.partial(task.film.write_videos, self.folder, episodes.solved))
         self.logger.log({f"final_eval/{name}": value for name, value in metrics.items()})
@@ -194,17 +193,9 @@ class Evaluation:
 
     def _finished(self) -> dict[str, Any] | None:
         """The metrics of an evaluation with the same settings that ended in this folder."""
-        path = self.folder / FINISHED
-        if not path.exists() or (self.folder / STATE).exists():
+        if not (self.folder / FINISHED).exists() or (self.folder / STATE).exists():
             return None
-        remedy = "delete it, and the evaluation is made again"
-        kept = read_json(path, dict, remedy)
-        if not isinstance(kept.get("metrics"), dict):
-            raise FileError(f"{path} holds no metrics; {remedy}")
-        identity = kept.get("identity")
-        if not isinstance(identity, dict) or self._contradicted(identity):
-            raise ValueError(f"{self.folder} holds a finished evaluation with other settings; use another folder")
-        return kept["metrics"]
+        return read_finished(self.folder / FINISHED)["metrics"]
 
     def _save(self, episodes: Episodes) -> None:
         if not distributed.is_main():
@@ -223,37 +214,26 @@ class Evaluation:
         if not path.exists():
             self.logger.rewind(0)
             return None
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)  # it may have been saved on another device
-            episodes = Episodes(**state["episodes"]).to(self.task.observer.device)
-        except (RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
-            raise ValueError(
-                f"cannot resume: {path} is broken ({str(error).splitlines()[0]}); delete it to start anew"
-            ) from None
-        changed = self._contradicted(state["identity"])
-        if changed:
-            raise ValueError(f"{self.folder} holds an evaluation with another {', '.join(changed)}; use another folder")
+        state = read_state(path)
+        episodes = Episodes(**state["episodes"]).to(self.task.observer.device)
         self.logger.rewind(state["log"])
         if self.task.film is not None and state["film"] is not None:
             self.task.film.load_state_dict(state["film"])
         return episodes
 
-    def _contradicted(self, before: Mapping[str, Any]) -> list[str]:
-        """Settings that differ from those of the evaluation that the folder holds.
 
-        One that was begun when ``objective`` was "last" by default goes on with that under today's default.
-        """
-        objective = self.identity["objective"]
-        if objective.get("mode") == "auto" and before.get("objective") == objective | {"mode": "last"}:
-            self.identity["objective"] = before["objective"]
-            self.task = replace(self.task, objective=GoalDistance("last", objective["alpha"]))
-        now = json.loads(json.dumps(self.identity))
-        known = {
-            group: {key: value for key, value in settings.items() if key in now[group]} | before[group]
-            for group, settings in BEFORE.items()
-            if isinstance(before.get(group), dict)
-        }
-        return [key for key in now if {**before, **known}.get(key) != now[key]]
+def _warn_of_far_goals(problem: Problem, controller: MPCController, frameskip: int) -> None:
+    """Say so if the goals are farther away than the evaluation can go."""
+    if problem.actions is None or controller.max_iter is None:
+        return
+    away, most = problem.actions.shape[1] / frameskip, controller.executed(controller.max_iter)[-1]
+    if away > most:
+        log.warning(
+            "goals may be out of reach: they are %g action blocks (goal_H) from their starts, and at most %d are "
+            "executed (planner.max_iter x planner.n_taken_actions; open loop: planner.horizon); lower goal_H, or raise "
+            "these",
+            away, most,
+        )  # fmt: skip
 
 
 def _known_actions(problem: Problem, observer: Observer, frameskip: int) -> Tensor:

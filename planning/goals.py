@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,41 +14,14 @@ from torch import Tensor
 from datasets.normalizer import Normalizer
 from datasets.trajectories import Trajectories
 from envs.base import VectorEnv, simulate
-from envs.episode_seeds import episode_generator
-from utils.files import atomic_path
-from utils.reading.npz_file import read_npz
+from envs.episode_seeds import episode_generator, redrawn_seed
+from planning.do_nothing import begins_solved
+from planning.problem import Problem
+from planning.targets import check_places, read_targets
 
-NEEDED = ("seeds", "states", "goal_states")  # arrays of a ``plan_targets.npz``; there may be more
+log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class Problem:
-    """Independent episodes to solve.
-
-    Attributes:
-        seeds: B environment seeds. states: (B, S) starts, as a reset is given them. goal_states: (B, S).
-        layouts: name -> (B, ...), what differs between episodes besides their state.
-        actions: (B, K, env_action_dim) raw actions known to lead from start to goal; None where there are none.
-    """
-
-    seeds: list[int]
-    states: Tensor
-    goal_states: Tensor
-    layouts: dict[str, Tensor]
-    actions: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.seeds)
-
-    def save(self, path: Path) -> None:
-        """Write an ``.npz`` without pickles."""
-        arrays = {"seeds": np.array(self.seeds), "states": self.states, "goal_states": self.goal_states}
-        arrays |= {f"layout/{name}": value for name, value in self.layouts.items()}
-        if self.actions is not None:
-            arrays["actions"] = self.actions
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
-            plain = {name: np.asarray(v.cpu() if isinstance(v, Tensor) else v) for name, v in arrays.items()}
-            np.savez(file, **plain)  # type: ignore[arg-type]
+MOST_DRAWS = 200  # of one episode, until one is found that does not begin solved
 
 
 @dataclass(frozen=True)
@@ -58,6 +32,7 @@ class GoalRequest:
         env: simulator that plays goals. seeds: one per episode. goal_H: blocks between start and goal, >= 1.
         frameskip: raw steps per block. validation: opens the validation trajectories, only if they are needed.
         normalizer: for random actions. path: of ``goal_source=file``.
+        unsolved_starts_only: whether episodes that begin solved are drawn again; those of a file never are.
     """
 
     env: VectorEnv
@@ -67,6 +42,7 @@ class GoalRequest:
     validation: Callable[[], tuple[Trajectories, Sequence[int]]]
     normalizer: Normalizer
     path: Path | None = None
+    unsolved_starts_only: bool = False
 
 
 def from_random_states(request: GoalRequest) -> Problem:
@@ -107,39 +83,18 @@ def from_dataset(request: GoalRequest) -> Problem:
 
 
 def from_file(request: GoalRequest) -> Problem:
-    """The problems that an earlier run left behind as ``plan_targets.npz``."""
-    path = request.path
-    if path is None:
+    """The episodes of an earlier run, or of one's own, from a ``plan_targets.npz``."""
+    if request.path is None:
         raise ValueError("goal_source=file needs goal_file_path=<plan_targets.npz of an earlier run>")
-    arrays = _read_arrays(path)
-    seeds, states, goals = (arrays.pop(name) for name in NEEDED)
-    wanted = len(request.seeds)
-    if len(seeds) < wanted or not states.shape[1:] == goals.shape[1:] == (request.env.state_dim,):
-        raise ValueError(
-            f"goal_file_path: {path} holds {len(seeds)} episodes with states of shape {tuple(states.shape[1:])}; "
-            f"{wanted} episodes (n_evals) with {request.env.state_dim} entries were asked for"
-        )
-    layouts = {name.removeprefix("layout/"): arrays[name][:wanted] for name in arrays if name.startswith("layout/")}
-    actions = arrays["actions"][:wanted] if "actions" in arrays else None
-    return Problem(seeds[:wanted].tolist(), states[:wanted], goals[:wanted], layouts, actions)
-
-
-def _read_arrays(path: Path) -> dict[str, Tensor]:
-    """The arrays of a ``plan_targets.npz``, one row per episode each."""
     try:
-        arrays = {name: torch.from_numpy(array) for name, array in read_npz(path).items()}
-    except FileNotFoundError:
-        raise ValueError(f"goal_file_path: there is no file {path}") from None
-    except (ValueError, TypeError, OSError) as error:
-        raise ValueError(f"goal_file_path: {path} is not a plan_targets.npz of this project ({error})") from None
-    missing = [name for name in NEEDED if name not in arrays]
-    if missing or len({value.shape[:1] for value in arrays.values()}) != 1:
-        shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in arrays.items()) or "nothing"
-        raise ValueError(
-            f"goal_file_path: {path} is not a plan_targets.npz of this project: expected {', '.join(NEEDED)} and "
-            f"one row per episode in every array, found {shapes}"
-        )
-    return arrays
+        problem = read_targets(request.path, request.env, len(request.seeds))
+    except ValueError as error:
+        raise ValueError(f"goal_file_path: {error}") from None
+    try:
+        check_places(request.env, problem)
+    except ValueError as error:
+        raise ValueError(f"goal_file_path: {request.path}: {error}") from None
+    return problem
 
 
 GOAL_SOURCES: dict[str, Callable[[GoalRequest], Problem]] = {
@@ -154,7 +109,8 @@ def make_problem(source: str, request: GoalRequest) -> Problem:
     """The problem that ``goal_source`` names.
 
     Raises:
-        ValueError: If there is no such source, or ``goal_H`` is below 1.
+        ValueError: If there is no such source, ``goal_H`` is below 1, or nothing but episodes that begin solved can
+            be drawn where these are not wanted.
     """
     if source not in GOAL_SOURCES:
         raise ValueError(f"goal_source must be one of {', '.join(GOAL_SOURCES)}, got {source!r}")
@@ -162,7 +118,34 @@ def make_problem(source: str, request: GoalRequest) -> Problem:
         raise ValueError(f"goal_H must be at least 1, got {request.goal_H}")
     if request.path is not None and source != "file":
         raise ValueError(f"goal_file_path={request.path} has no effect with goal_source={source}; use goal_source=file")
-    return GOAL_SOURCES[source](request)
+    problem = GOAL_SOURCES[source](request)
+    return (
+        problem if source == "file" or not request.unsolved_starts_only else _without_solved(source, request, problem)
+    )
+
+
+def _without_solved(source: str, request: GoalRequest, problem: Problem) -> Problem:
+    """Draw every episode that begins solved again, until none does; the others stay as they were drawn.
+
+    What an episode becomes depends on its seed alone, not on the other episodes.
+
+    Raises:
+        ValueError: If an episode begins solved in ``MOST_DRAWS`` draws.
+    """
+    rows = begins_solved(request.env, problem).nonzero().flatten()
+    if len(rows):
+        log.info("%d of %d episodes began solved and are drawn again", len(rows), len(problem))
+    for attempt in range(1, MOST_DRAWS):
+        if not len(rows):
+            return problem
+        seeds = [redrawn_seed(problem.seeds[row], attempt) for row in rows.tolist()]
+        drawn = GOAL_SOURCES[source](replace(request, seeds=seeds))
+        problem = problem.with_rows(rows, drawn)
+        rows = rows[begins_solved(request.env, drawn)]
+    raise ValueError(
+        f"goal_source={source}, goal_H={request.goal_H}: in {MOST_DRAWS} draws episode {rows[0]} always begins inside "
+        "its success region; raise goal_H, or set unsolved_starts_only=false"
+    )
 
 
 def _played(request: GoalRequest, starts: Tensor, actions: Tensor, layouts: dict[str, Tensor]) -> Problem:

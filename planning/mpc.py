@@ -192,6 +192,7 @@ class MPCController:
         episodes.records.append(
             {
                 "iteration": episodes.iteration,
+                "raw_steps": episodes.played.shape[1],
                 "planned_episodes": len(rows),
                 "objective": objective,
                 "success_rate": episodes.solved.double().mean().item(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -67,6 +67,7 @@ class Numbers:
     Attributes:
         made: when, with what and under which protocol. seeds, episodes: how many.
         success: model -> planner -> rate in [0, 1]. differences: "model - other" -> planner -> difference.
+        nothing: planner -> rate of doing nothing as long as it may act; empty in numbers of before.
         cost: by planner. budgets: the curve, planner by planner. errors: by model. findings: in sentences.
     """
 
@@ -79,6 +80,7 @@ class Numbers:
     budgets: Sequence[Budget]
     errors: Mapping[str, Error]
     findings: Sequence[str]
+    nothing: Mapping[str, Estimate] = field(default_factory=dict)
 
     @property
     def models(self) -> list[str]:
@@ -121,6 +123,7 @@ class Numbers:
             budgets=budgets,
             errors=errors,
             findings=data["findings"],
+            nothing={planner: Estimate(**row) for planner, row in data.get("nothing", {}).items()},
         )
 
 

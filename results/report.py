@@ -35,7 +35,7 @@ class Report:
                 "date": provenance.date,
                 "environment": {**environment, "revision": " and ".join(provenance.revisions)},
                 "goals_sha256": self.goals,
-                "protocol": "those of seed 99",
+                "protocol": self._protocol(),
                 "hours": self._hours(),
                 "note": "",
             }
@@ -57,6 +57,14 @@ class Report:
         self.provenance.require_one_revision(self.study.folder)
         write_numbers(root / FOLDER / f"{NAME}.json", self.numbers.as_json())
         render(root)
+
+    def _protocol(self) -> str:
+        """How the episodes were drawn, and how many of them begin solved."""
+        found = self.results[self.study.table[0].name]
+        drawn = str(found["unsolved_starts_only"]).lower()
+        return (
+            f"those of seed 99, unsolved_starts_only={drawn} ({100 * found['solved_at_start_rate']:.0f} % begin solved)"
+        )
 
     def _hours(self) -> float:
         # evaluations report planning and simulation, trainings their whole time

@@ -72,6 +72,7 @@ class Scores:
             budgets=self._budgets(),
             errors={model: self._errors(model) for model in study.models},
             findings=self.findings(),
+            nothing={planner: self._nothing(planner) for planner in study.planners},
         )
 
     def findings(self) -> list[str]:
@@ -121,6 +122,11 @@ class Scores:
     def _errors(self, model: str) -> Error:
         data, plans = self.error(model, "dataset"), self.error(model, "planner")
         return Error(data, plans, plans.mean / data.mean)
+
+    def _nothing(self, planner: str) -> Estimate:
+        """What doing nothing solves, on episodes that are the same for all models and seeds."""
+        found = self._results[Run(self.study.models[0], self.study.seeds[0], planner).name]
+        return Estimate(*(found[f"do_nothing_rate{end}"] for end in ("", "_low", "_high")))
 
     def _solved(self, model: str, planner: str, budget: int | None = None) -> np.ndarray:
         """(seeds, episodes) of 0 and 1."""

@@ -7,9 +7,17 @@ from utils.collected import markdown_table
 
 
 def success_table(numbers: Numbers) -> str:
-    """Planners by models: mean, 95 % interval, and the range over training seeds."""
-    rows = [[name, *(_percent(numbers.success[model][name]) for model in numbers.models)] for name in numbers.planners]
-    return markdown_table(["planner", *numbers.models], rows)
+    """Planners by models: mean, 95 % interval, (range over training seeds); and what doing nothing solves."""
+    idle = ["doing nothing"] if numbers.nothing else []
+    rows = [
+        [
+            name,
+            *(_percent(numbers.nothing[name]) for _ in idle),
+            *(_percent(numbers.success[model][name]) for model in numbers.models),
+        ]
+        for name in numbers.planners
+    ]
+    return markdown_table(["planner", *idle, *numbers.models], rows)
 
 
 def difference_table(numbers: Numbers) -> str:
@@ -45,8 +53,8 @@ def gap_table(numbers: Numbers) -> str:
 
 
 def _percent(of: Estimate) -> str:
-    each = f"{100 * min(of.each):.0f}..{100 * max(of.each):.0f}"
-    return f"{100 * of.mean:.0f} [{100 * of.low:.0f}, {100 * of.high:.0f}] ({each})"
+    each = f" ({100 * min(of.each):.0f}..{100 * max(of.each):.0f})" if of.each else ""
+    return f"{100 * of.mean:.0f} [{100 * of.low:.0f}, {100 * of.high:.0f}]{each}"
 
 
 def _change(of: Estimate) -> str:

@@ -19,8 +19,12 @@ from utils.files import atomic_path, write_text
 from utils.printable import exit_with, write_printable
 
 NOTE = """\
-In brackets 95 % intervals. A success rate: Wilson's over all episodes, or, where several models met the same episodes,
-a bootstrap over both. Other numbers: Student's over the runs of a row; none for one run."""
+In brackets 95 % intervals. A rate: Wilson's over the distinct episodes, or, where several models met the same episodes,
+a bootstrap over both. Other numbers, and rates of models that met different episodes: Student's over the runs of a row;
+none for one run."""
+REPEATED = """\
+Some episodes were met more than once by the same model: each counts once in the rates and their intervals, with the
+mean of what became of it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -51,15 +55,24 @@ def _parser() -> argparse.ArgumentParser:
 def as_markdown(rows: Sequence[Row]) -> str:
     """The table, its note, and every run that is not in it with the reason."""
     metrics = _metrics(rows)
-    head = [*rows[0].settings, "runs", *metrics]
+    counted = ["episodes"] if any(row.episodes[1] for row in rows) else []
+    head = [*rows[0].settings, "runs", *counted, *metrics]
     lines = []
     for row in rows:
         cells = [str(row.estimates.get(name, "")) for name in metrics]
         count = str(row.finished) if row.finished == len(row.runs) else f"{row.finished} of {len(row.runs)}"
-        lines.append([*row.settings.values(), count, *cells])
+        lines.append([*row.settings.values(), count, *(_distinct(row) for _ in counted), *cells])
+    repeated = ["", REPEATED] if any(row.episodes[1] < row.episodes[2] for row in rows) else []
     missing = [_missing(run) for row in rows for run in row.runs if not run.is_finished]
     left_out = ["", "Not in these numbers:", "", *missing] if missing else []
-    return "\n".join([markdown_table(head, lines), "", NOTE, *left_out, ""])
+    return "\n".join([markdown_table(head, lines), "", NOTE, *repeated, *left_out, ""])
+
+
+def _distinct(row: Row) -> str:
+    distinct, by_model, met = row.episodes
+    if by_model < met:
+        return f"{distinct} distinct of {met}"
+    return str(met) if distinct == met else f"{distinct}, met by several models"
 
 
 def _missing(run: Run) -> str:
@@ -73,12 +86,19 @@ def as_csv(rows: Sequence[Row]) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(
-        [*rows[0].settings, "runs", "finished", *(f"{name}{end}" for name in metrics for end in ("", "_low", "_high"))]
+        [
+            *rows[0].settings,
+            "runs",
+            "finished",
+            "distinct_episodes",
+            "episodes",
+            *(f"{name}{end}" for name in metrics for end in ("", "_low", "_high")),
+        ]
     )
     for row in rows:
         found = [row.estimates.get(name) for name in metrics]
         ends = [number_text(end) for of in found for end in ((of.value, of.low, of.high) if of else [float("nan")] * 3)]
-        writer.writerow([*row.settings.values(), len(row.runs), row.finished, *ends])
+        writer.writerow([*row.settings.values(), len(row.runs), row.finished, row.episodes[0], row.episodes[2], *ends])
     return file.getvalue()
 
 

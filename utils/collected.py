@@ -5,27 +5,40 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 
+from utils.episode_hashes import episode_hashes
 from utils.loggers import read_json_lines
 from utils.reading.files import FileError
 from utils.reading.json_file import read_json
+from utils.reading.npz_file import read_npz
 from utils.record import FINISHED, read_record
 from utils.statistics import crossed_interval, mean_interval, wilson_interval
 
 log = logging.getLogger(__name__)
 
 METRICS = (
-    "success_rate", "planning_seconds_per_episode", "model_evaluations_per_episode", "val_loss", "train_loss"
+    "success_rate", "do_nothing_rate", "solved_at_start_rate",
+    "planning_seconds_per_episode", "model_evaluations_per_episode", "val_loss", "train_loss"
 )  # fmt: skip
 """Shown unless others are asked for, as far as the runs have them."""
 
-RATE, OUTCOMES = "success_rate", "solved_at"  # a rate, and the list (0 or more than 0 for each episode) that it is of
+RATES = {
+    "success_rate": "solved_at",
+    "do_nothing_rate": "solved_by_doing_nothing",
+    "solved_at_start_rate": "solved_at_start",
+}
+"""Rates, and the lists (one entry for each episode, more than 0 where it counts) that they are of."""
+
+OUTCOMES = RATES["success_rate"]
 EPISODES = "seed"  # the setting that draws the episodes of an evaluation; any other makes another model or planner
+PROTOCOL = "unsolved_starts_only"  # of the results; runs that drew their episodes differently share no row
+TARGETS = "plan_targets.npz"
 
 
 @dataclass(frozen=True)
@@ -36,6 +49,7 @@ class Run:
     settings: Mapping[str, str]
     record: Mapping[str, Any]
     numbers: Mapping[str, Any]
+    episodes: Sequence[str] = ()  # a name for each that says what it is, whatever its number or seed
 
     @property
     def is_finished(self) -> bool:
@@ -66,6 +80,12 @@ class Row:
     estimates: Mapping[str, Estimate]
 
     @property
+    def episodes(self) -> tuple[int, int, int]:
+        """How many episodes the finished runs met: distinct ones, different for each model, and in all."""
+        met = [(_model(run), name) for run in self.runs if run.is_finished for name in run.episodes]
+        return len({name for _, name in met}), len(set(met)), len(met)
+
+    @property
     def finished(self) -> int:
         """Number of runs that the estimates are of."""
         return sum(run.is_finished for run in self.runs)
@@ -82,7 +102,8 @@ def read_runs(folder: Path) -> list[Run]:
         if (record := read_record(path.parent)) is None:
             log.warning("%s cannot be read: that run is not in the table", path)
             continue
-        found.append(Run(path.parent, _settings(record), record, _numbers(path.parent)))
+        numbers = _numbers(path.parent)
+        found.append(Run(path.parent, _settings(record), record, numbers, _episodes(path.parent, record, numbers)))
     if not found:
         raise ValueError(f"{folder}: there is no run (no readable run.json) in it")
     return found
@@ -98,6 +119,7 @@ def collect(runs: Sequence[Run], over: Sequence[str] | None = None, metrics: Seq
     Raises:
         ValueError: If the runs do not differ in a setting of ``over``, or none has one of the metrics asked for.
     """
+    runs = _told_apart(runs)
     varied = [key for key in _keys(runs) if len({run.settings.get(key) for run in runs}) > 1]
     if unknown := sorted(set(over or ()) - set(varied)):
         raise ValueError(f"--over {', '.join(unknown)}: the runs differ in {', '.join(varied) or 'nothing'}")
@@ -134,6 +156,14 @@ def _settings(record: Mapping[str, Any]) -> dict[str, str]:
     return {key: value for key, sign, value in parts if sign}
 
 
+def _told_apart(runs: Sequence[Run]) -> Sequence[Run]:
+    """The runs with PROTOCOL among their settings, if they differ in it: older ones do without having been told to."""
+    drew = [str(run.numbers.get(PROTOCOL, False)).lower() if OUTCOMES in run.numbers else "" for run in runs]
+    if len({*drew} - {""}) < 2:
+        return runs
+    return [replace(run, settings={**run.settings, PROTOCOL: own}) for run, own in zip(runs, drew, strict=True)]
+
+
 def _numbers(folder: Path) -> dict[str, Any]:
     """Of an evaluation its results, of a training the last that its log says of each."""
     try:
@@ -144,14 +174,42 @@ def _numbers(folder: Path) -> dict[str, Any]:
 
 
 def _checked(results: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Results in which all that is computed with are numbers."""
+    """Results in which all that is computed with are numbers, and lists have an entry for each episode."""
     solved = results.get(OUTCOMES, [0])
+    solved = solved if isinstance(solved, list) else []
     odd = [name for name in METRICS if not isinstance(results.get(name, 0), int | float)]
-    if not (isinstance(solved, list) and solved and all(isinstance(at, int | float) for at in solved)):
-        odd.append(OUTCOMES)
+    for name in RATES.values():
+        each = results.get(name, solved)
+        fits = isinstance(each, list) and each and len(each) == len(solved)
+        if not (fits and all(isinstance(value, int | float) for value in each)):
+            odd.append(name)
     if odd:
         raise FileError(f"{path}: {', '.join(odd)} should be numbers; plan again, or leave that run out")
     return results
+
+
+def _episodes(folder: Path, record: Mapping[str, Any], numbers: Mapping[str, Any]) -> list[str]:
+    """Name what each episode of an evaluation is, in the order of its results.
+
+    Results of before do not say it: then the goals that the run left behind do, or else the rule of then, by which
+    episode n of seed s was that of the environment seed s n + 1.
+    """
+    count, said = len(numbers.get(OUTCOMES) or ()), numbers.get("episode_hash")
+    if isinstance(said, list) and len(said) == count:
+        return [str(name) for name in said]
+    try:
+        hashes = episode_hashes(read_npz(folder / TARGETS))
+        if len(hashes) == count:
+            return hashes
+    except (OSError, ValueError, KeyError):
+        pass  # not there, or no goals
+    config = record["config"]
+    drawn_by = [str(config.get(key)) for key in ("goal_source", "goal_H", "goal_file_path")]
+    try:
+        step = int(config.get(EPISODES, 99))
+    except (TypeError, ValueError):
+        return [f"{folder}/{n}" for n in range(count)]  # nothing is known of them
+    return ["/".join([*drawn_by, str(step * n + 1)]) for n in range(count)]
 
 
 def _estimates(group: Sequence[Run], metrics: Sequence[str]) -> dict[str, Estimate]:
@@ -160,25 +218,31 @@ def _estimates(group: Sequence[Run], metrics: Sequence[str]) -> dict[str, Estima
     for name in metrics:
         values = [float(run.numbers[name]) for run in runs if isinstance(run.numbers.get(name), int | float)]
         if values:
-            estimate = _rate(runs) if name == RATE and all(OUTCOMES in run.numbers for run in runs) else None
-            found[name] = Estimate(*(estimate or mean_interval(values)), values)
+            is_rate = name in RATES and all(RATES[name] in run.numbers for run in runs)
+            found[name] = Estimate(*((_rate(runs, RATES[name]) if is_rate else None) or mean_interval(values)), values)
     return found
 
 
-def _rate(runs: Sequence[Run]) -> tuple[float, float, float] | None:
-    """Success with an interval over all that was drawn: episodes by EPISODES, models by the other seeds.
+def _model(run: Run) -> tuple[str, ...]:
+    """Everything that was set but the episodes."""
+    return tuple(value for key, value in sorted(run.settings.items()) if key != EPISODES)
 
-    None if runs are missing, so that not every model met the same episodes.
+
+def _rate(runs: Sequence[Run], outcomes: str) -> tuple[float, float, float] | None:
+    """A rate with an interval over all that was drawn: distinct episodes, and models (other seeds than EPISODES).
+
+    An episode that a model met more than once counts once, with the mean of what became of it. None if runs are
+    missing, so that not every model met the same episodes.
     """
     table: dict[tuple[str, ...], dict[str, list[bool]]] = {}
     for run in runs:
-        model = tuple(value for key, value in sorted(run.settings.items()) if key != EPISODES)
-        solved = [number > 0 for number in run.numbers[OUTCOMES]]
-        table.setdefault(model, {})[run.settings.get(EPISODES, "")] = solved
-    rows = [[solved for _, draw in sorted(draws.items()) for solved in draw] for draws in table.values()]
+        model = table.setdefault(_model(run), {})
+        for episode, outcome in zip(run.episodes, run.numbers[outcomes], strict=True):
+            model.setdefault(episode, []).append(outcome > 0)
+    rows = [[fmean(model[episode]) for episode in sorted(model)] for model in table.values()]
     if len(rows) == 1:
-        return sum(rows[0]) / len(rows[0]), *wilson_interval(sum(rows[0]), len(rows[0]))
-    if len({(tuple(sorted(draws)), len(row)) for draws, row in zip(table.values(), rows, strict=True)}) > 1:
+        return fmean(rows[0]), *wilson_interval(sum(rows[0]), len(rows[0]))
+    if len({tuple(sorted(model)) for model in table.values()}) > 1:
         return None
     return crossed_interval(np.array(rows, dtype=float))
 

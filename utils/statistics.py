@@ -12,8 +12,8 @@ import numpy as np
 Z95 = 1.959963984540054  # two-sided 95 % of the normal distribution
 
 
-def wilson_interval(successes: int, trials: int, z: float = Z95) -> tuple[float, float]:
-    """Score interval of a success rate, in [0, 1].
+def wilson_interval(successes: float, trials: int, z: float = Z95) -> tuple[float, float]:
+    """Score interval of a success rate, in [0, 1]; ``successes`` may have parts, of trials that are means.
 
     Source: Wilson 1927; unlike the normal approximation it stays inside [0, 1] and does not collapse at 0 or 100 %.
 

@@ -19,6 +19,10 @@ def metrics(solved):
         "success_rate": rate,
         "success_rate_low": max(0.0, rate - 0.2),
         "success_rate_high": min(1.0, rate + 0.2),
+        "do_nothing_rate": 0.15,
+        "do_nothing_rate_low": 0.05,
+        "do_nothing_rate_high": 0.36,
+        "solved_at_start_rate": 0.1,
         "solved_at": solved,
         "planning_seconds_per_episode": 0.25,
         "model_evaluations_per_episode": 1234.0,
@@ -53,7 +57,7 @@ def report(tmp_path, online_solved, online_error):
 def test_numbers_are_those_of_the_stages(tmp_path):
     made = report(tmp_path, [1] * 20, [0.5, 1.0])
     text = made.as_text()
-    assert re.search(r"GD +base +50 % of 20", text)
+    assert re.search(r"GD +base +50 % of 20 .* 15 % \[5 - 36\] +10 %", text)
     assert re.search(r"GD +online +100 % of 20 .* \+50 \[", text)
     assert re.search(r"base +0\.1500 .*1\.5000 .* 10\.0\n", text)
     assert "online is better than the base" in text

@@ -102,6 +102,9 @@ def made_up(of: Study, rates: dict[str, float]) -> dict:
         solved = luck[of.seeds.index(run.seed)] < rates[run.model]
         results[run.name] = {
             "solved_at": solved.astype(int).tolist(),
+            "unsolved_starts_only": True,
+            "solved_at_start_rate": 0.0,
+            **{f"do_nothing_rate{end}": rate for end, rate in (("", 0.02), ("_low", 0.01), ("_high", 0.07))},
             "planning_seconds_per_episode": 0.01 * (run.budget or 50),
             "model_evaluations_per_episode": float(run.budget or 50),
             "gradient_evaluations_per_episode": 7.0,
@@ -147,6 +150,8 @@ def test_everything_is_written(report):
     report.write()
     folder = report.study.folder
     text = (folder / "results.md").read_text()
+    assert "unsolved_starts_only=true (0 % begin solved)" in text and "| planner | doing nothing | base |" in text
+    assert "| mpc_gd | 2 [1, 7] |" in text
     for name in (*report.study.planners, *report.study.models, report.goals[:16], "torch 9.9"):
         assert name in text
     rows = [line for line in text.splitlines() if line.startswith("| mpc_gd |")]

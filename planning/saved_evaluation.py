@@ -1,0 +1,91 @@
+"""What a folder says of the evaluation that was begun or finished in it, and whether it is the one asked for."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from planning.episodes import Episodes
+from utils.reading.files import FileError
+from utils.reading.json_file import read_json
+
+STATE, TARGETS, FINISHED = "planning_state.pt", "plan_targets.npz", "finished.json"
+IDENTITY = (
+    "env", "planner", "objective", "seed", "n_evals", "goal_source", "goal_file_path", "goal_H", "debug_dset_init",
+    "n_plot_samples", "unsolved_starts_only",
+)  # fmt: skip
+"""Settings that must be equal for a saved state to be continued."""
+BEFORE: dict[str, dict[str, Any]] = {"planner": {"shrinking": "none"}, "objective": {"first_frame": True}}
+"""What evaluations did that were begun before there were these settings."""
+NEWER = ("unsolved_starts_only",)  # an evaluation that was begun without one of these goes on without it
+
+
+def agreed(identity: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any], bool]:
+    """Compare an evaluation with the one that ``folder`` may hold.
+
+    One that was begun when ``objective`` was "last" by default goes on with that under today's default.
+
+    Returns:
+        ``identity`` as that evaluation goes on, and whether it was begun and has not ended.
+
+    Raises:
+        ValueError: If the folder holds an evaluation with other settings, or its files are broken.
+    """
+    is_begun = (folder / STATE).exists()
+    if is_begun:
+        then = read_state(folder / STATE)["identity"]
+    elif (folder / FINISHED).exists():
+        then = read_finished(folder / FINISHED)["identity"]
+    else:
+        return dict(identity), False
+    identity = {key: value for key, value in identity.items() if key in then or key not in NEWER}
+    objective = identity["objective"]
+    if objective.get("mode") == "auto" and then.get("objective") == objective | {"mode": "last"}:
+        identity["objective"] = then["objective"]
+    now = json.loads(json.dumps(identity))
+    known = {
+        group: {key: value for key, value in settings.items() if key in now[group]} | then[group]
+        for group, settings in BEFORE.items()
+        if isinstance(then.get(group), dict)
+    }
+    changed = [key for key in now if {**then, **known}.get(key) != now[key]]
+    if changed and is_begun:
+        raise ValueError(f"{folder} holds an evaluation with another {', '.join(changed)}; use another folder")
+    if changed:
+        raise ValueError(f"{folder} holds a finished evaluation with other settings; use another folder")
+    return identity, is_begun
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Read a ``planning_state.pt``.
+
+    Raises:
+        ValueError: If it is broken.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)  # it may have been saved on another device
+        Episodes(**state["episodes"])
+        return {**state, "identity": dict(json.loads(json.dumps(state["identity"])))}
+    except (RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        raise ValueError(
+            f"cannot resume: {path} is broken ({str(error).splitlines()[0]}); delete it to start anew"
+        ) from None
+
+
+def read_finished(path: Path) -> dict[str, Any]:
+    """Read a ``finished.json``.
+
+    Raises:
+        FileError: If it is broken.
+    """
+    remedy = "delete it, and the evaluation is made again"
+    kept = read_json(path, dict, remedy)
+    for key in ("identity", "metrics"):
+        if not isinstance(kept.get(key), dict):
+            raise FileError(f"{path} holds no {key}; {remedy}")
+    return kept

@@ -1,0 +1,172 @@
+"""What the numbers of an evaluation mean: their moments, and their documentation."""
+
+import json
+import logging
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from demo.stages import composed
+from plan import plan, summary
+from planning.evaluate import final_metrics
+from planning.evaluation import FINISHED, STATE
+from planning.mpc import MPCController
+from tests.builders import REPOSITORY, PointEnv, point_task, wall_model_directory
+from utils.loggers import read_json_lines
+
+QUICK = ["n_evals=3", "n_plot_samples=0", "device=cpu", "num_threads=1", "planner.max_iter=2"]
+QUICK += ["planner.sub_planner.horizon=2", "planner.sub_planner.opt_steps=2"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return wall_model_directory(tmp_path_factory.mktemp("model"))
+
+
+def evaluated(model, folder, *more):
+    return plan(composed("plan_wall", [*QUICK, f"ckpt_path={model}", f"run_dir={folder}", *more]))
+
+
+def documented(heading: str) -> set[str]:
+    """The names in the first column of the tables under a heading."""
+    page = (REPOSITORY / "docs" / "results_format.md").read_text(encoding="utf-8")
+    section = page.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    cells = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    return {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
+
+
+def test_every_field_is_documented_and_every_documented_field_is_there(model, tmp_path):
+    results = evaluated(model, tmp_path, "goal_source=random_action", "goal_H=2")
+    assert documented("results.json") == set(results) == set(json.loads((tmp_path / "results.json").read_text()))
+    *iterations, final = read_json_lines(tmp_path / "logs.json")
+    assert documented("logs.json") == set(iterations[0])
+    assert set(final) == {f"final_eval/{name}" for name in results}
+    with np.load(tmp_path / "plan_targets.npz") as arrays:
+        assert documented("plan_targets.npz") == {re.sub("/.*", "/<name>", name) for name in arrays.files}
+
+
+class Coasting(PointEnv):
+    """A point that drifts on by itself."""
+
+    def step(self, actions):
+        return super().step(actions.double() + torch.tensor([0.3, 0.0]).double())
+
+
+class Scripted(MPCController):
+    """Executes given raw actions (B, n, 2), a block of two in each iteration."""
+
+    def script(self, task, raw):
+        episodes = self.start(task)
+        for block in raw.split(2, 1):
+            episodes.played = torch.cat([episodes.played, block], 1)
+            episodes.states = task.env.step(block)[:, -1]
+            episodes.iteration += 1
+            success = task.env.success(episodes.states, task.problem.goal_states).success
+            episodes.solved_at[success & ~episodes.solved] = episodes.iteration
+            episodes.records.append(
+                {"planning_seconds": 1.0, "simulation_seconds": 1.0, "gradient_evaluations": 0, "planned_episodes": 1}
+            )
+        return episodes
+
+
+def coasted():
+    """Three episodes: solved at once and coasting out again, solved last, never; the drift is 0.6 per iteration."""
+    task, _ = point_task(gains=(1.0, 1.0, 1.0))
+    env = Coasting()
+    starts = torch.zeros(3, 2).double()
+    goals = torch.tensor([[0.7, 0.0], [1.8, 0.0], [0.0, 50.0]]).double()
+    problem = type(task.problem)([1, 2, 3], starts, goals, env.default_layouts(3))
+    task = type(task)(**{**vars(task), "env": env, "problem": problem})
+    controller = Scripted.__new__(Scripted)
+    episodes = controller.script(task, torch.zeros(3, 6, 2))
+    return final_metrics(task, episodes, [0, 2, 4, 6])
+
+
+def test_distances_belong_to_the_moment_that_their_name_says():
+    found = coasted()
+    assert found["solved_at"] == [1, 3, 0]
+    assert found["solved_at_step"] == [2, 6, 0]
+    never = float(np.hypot(1.8, 50))
+    assert found["state_dist_at_solve"] == pytest.approx([0.1, 0.0, never], abs=1e-5)
+    assert found["state_dist_at_end"] == pytest.approx([1.1, 0.0, never], abs=1e-5)
+    for name in ("state", "proprio"):
+        assert found[f"mean_{name}_dist_at_solve"] == pytest.approx((0.1 + never) / 3, rel=1e-5)
+        assert (
+            found[f"mean_{name}_dist"]
+            == found[f"mean_{name}_dist_at_end"]
+            == pytest.approx((1.1 + never) / 3, rel=1e-5)
+        )
+    assert found["mean_visual_dist_at_solve"] < found["mean_visual_dist_at_end"] == found["mean_visual_dist"]
+
+
+def test_doing_nothing_is_a_baseline_by_the_rule_of_mpc():
+    """The drift alone passes the first two goals, and nothing begins within 0.5 of them."""
+    found = coasted()
+    assert found["solved_by_doing_nothing"] == [True, True, False]
+    assert found["do_nothing_rate"] == pytest.approx(2 / 3) and found["do_nothing_rate_low"] < 2 / 3
+    assert found["do_nothing_steps"] == 6
+    assert found["solved_at_start"] == [False] * 3 and found["solved_at_start_rate"] == 0
+
+
+def test_episodes_that_begin_solved_and_repeat_are_counted_and_said(model, tmp_path):
+    states = np.array([[15.0, 20], [15, 20], [15, 30]])
+    goals = np.array([[16.0, 20], [16, 20], [50, 30]])
+    np.savez(tmp_path / "goals.npz", seeds=np.array([5, 6, 7]), states=states, goal_states=goals)
+    found = evaluated(model, tmp_path / "run", "goal_source=file", f"goal_file_path={tmp_path / 'goals.npz'}")
+    assert found["solved_at_start"] == [True, True, False]
+    assert found["solved_at_start_rate"] == found["do_nothing_rate"] == pytest.approx(2 / 3)
+    assert found["distinct_episodes"] == 2 and found["episode_seed"] == [5, 6, 7]
+    assert found["episode_hash"][0] == found["episode_hash"][1] != found["episode_hash"][2]
+    line = summary(found)
+    assert "doing nothing 67 % [21-94], 67 % begin solved, 3 episodes (2 distinct)" in line
+
+
+def test_goals_beyond_what_can_be_executed_are_a_warning(model, tmp_path, caplog):
+    far = ["goal_source=random_action", "goal_H=3"]
+    with caplog.at_level(logging.WARNING):
+        evaluated(model, tmp_path / "far", *far)
+    assert "goals may be out of reach: they are 3 action blocks (goal_H)" in caplog.text
+    caplog.clear()
+    evaluated(model, tmp_path / "near", *far, "planner.n_taken_actions=2")
+    assert "out of reach" not in caplog.text
+
+
+def test_an_evaluation_begun_before_the_protocol_was_a_setting_goes_on_with_its_own_episodes(
+    model, tmp_path, monkeypatch
+):
+    """Its state does not know the setting, and its seed meant other episodes then."""
+    old = ["seed=3", "unsolved_starts_only=false"]
+    monkeypatch.setattr("planning.evaluation.episode_seeds", lambda seed, count: [seed * n + 1 for n in range(count)])
+    expected = evaluated(model, tmp_path / "whole", *old)
+    iterate = MPCController.iterate
+
+    def stopped_in_the_second(self, task, episodes):
+        if episodes.iteration == 1:
+            raise KeyboardInterrupt
+        iterate(self, task, episodes)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MPCController, "iterate", stopped_in_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            evaluated(model, tmp_path / "run", *old)
+    monkeypatch.undo()
+    state = torch.load(tmp_path / "run" / STATE, weights_only=True)
+    del state["identity"]["unsolved_starts_only"]
+    torch.save(state, tmp_path / "run" / STATE)
+
+    found = evaluated(model, tmp_path / "run", "seed=3")  # where the default is true
+    assert found["unsolved_starts_only"] is False
+    assert found["episode_seed"] == [1, 4, 7]
+    for name in ("episode_hash", "state_dist_at_end", "solved_at"):
+        assert found[name] == expected[name]
+    kept = json.loads((tmp_path / "run" / FINISHED).read_text())
+    assert "unsolved_starts_only" not in kept["identity"]
+    assert evaluated(model, tmp_path / "run", "seed=3") == found
+
+
+def test_the_protocol_is_part_of_what_a_run_is(model, tmp_path):
+    assert evaluated(model, tmp_path)["unsolved_starts_only"] is True
+    with pytest.raises(ValueError, match="finished evaluation with other settings"):
+        evaluated(model, tmp_path, "unsolved_starts_only=false")
