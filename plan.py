@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from launch import door
+
+if __name__ == "__main__":
+    door.enter("python plan.py", __doc__, "plan_wall", entry="plan")  # before torch is loaded
+
+# isort: split
 import utils.runtime as runtime  # first: it sets the thread environment before torch is loaded
 
 # isort: split
 import contextlib
 import logging
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +21,6 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from launch.named_environment import with_config_name
 from models.cpu_kernels.build import choose_kernels
 from models.product import choose_library
 from planning.evaluation import STATE, Evaluation
@@ -116,11 +120,5 @@ def _plan(config: Mapping[str, Any]) -> dict[str, Any]:
             evaluation.task.env.close()
 
 
-def run() -> None:
-    """Run the command line, in the environment of the checkpoint where it names none."""
-    sys.argv[1:] = with_config_name(sys.argv[1:])
-    start(main, plan, state=STATE, sweeps="plan_outputs/sweeps")
-
-
 if __name__ == "__main__":
-    run()
+    start(main, plan, state=STATE, sweeps="plan_outputs/sweeps")

@@ -26,6 +26,7 @@ from benchmarks.cases import all_cases, settings
 from benchmarks.ceiling import CUBES, Ceiling
 from benchmarks.measure import Case, Pace, Timing, measure
 from benchmarks.table import HEAD, earlier, line, save
+from utils.printable import quiet_pipe
 
 INTERRUPTED = 130  # what a shell says of a command that Ctrl-C ended
 
@@ -141,4 +142,5 @@ def _about(options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    with quiet_pipe():
+        main()

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from launch import door
+
+if __name__ == "__main__":
+    door.enter("python -m datasets.collect", __doc__, "collect")  # before torch is loaded
+
+# isort: split
 import logging
 import signal
 import sys
@@ -43,6 +49,7 @@ _AGAIN = "finished trajectories are kept; the same command goes on from there"
 def main(cfg: DictConfig) -> None:
     """Simulate the trajectories of ``env`` and write them below ``$DATASET_DIR`` or to ``data_path``."""
     printable_logs()
+    door.begin()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # unwinds: workers and half files go
     try:
         check_types(cfg, "collect", TYPES)

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from launch import door
+
+if __name__ == "__main__":
+    door.enter("python -m demo", __doc__, "demo_wall", adds=True)  # before torch is loaded
+
+# isort: split
 import utils.runtime as runtime  # first: it sets the thread environment before torch is loaded
 
 # isort: split
 import logging
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,7 +86,7 @@ def commands(jobs: Sequence[Job]) -> list[str]:
     for job in jobs:
         if job.run.__name__ in entry:
             overrides = [text.replace("run_dir=", "hydra.run.dir=") for text in job.arguments["overrides"]]
-            lines.append(" ".join([entry[job.run.__name__].format(**job.arguments), *overrides]))
+            lines.append(" ".join([entry[job.run.__name__].format(**job.arguments), *map(shlex.quote, overrides)]))
     return lines
 
 

@@ -17,6 +17,7 @@ from hydra.utils import instantiate
 import plan as planning_entry
 import train as training_entry
 from datasets.collect import collections
+from launch.paths import readable_paths
 from models.checkpoint import read_checkpoint
 from models.loading import load_for_planning, stored_normalizer
 from planning.gap import Visits, dataset_visits, one_step_error, planner_visits
@@ -32,7 +33,7 @@ GAP_SEED = 1_000_000  # first environment seed of the gap's tasks, away from tho
 def composed(config_name: str, overrides: Sequence[str]) -> dict[str, Any]:
     """A config of the command line, as plain data."""
     with initialize_config_dir(str(CONFIG), version_base="1.3"):
-        return plain(compose(config_name, overrides=list(overrides)))
+        return plain(compose(config_name, overrides=readable_paths(overrides)))
 
 
 def collect(overrides: Sequence[str]) -> dict[str, Any]:

@@ -39,3 +39,8 @@ def is_sweep(argv: Sequence[str]) -> bool:
 def _is_short_for_multirun(argument: str) -> bool:
     """argparse takes unambiguous beginnings of an option."""
     return len(argument) > 3 and "--multirun".startswith(argument)
+
+
+def is_hydras(text: str) -> bool:
+    """Whether an override sets something of Hydra's own."""
+    return text.lstrip("+~").startswith(("hydra.", "hydra/"))

@@ -38,7 +38,7 @@ def _readable(argument: str, swept: bool) -> str:
     if not swept and len(parts) > 1 and not Path(_at_home(value)).exists() and all(map(_exists, parts)):
         return argument  # Hydra will say that several need a sweep
     if not swept or len(parts) == 1 or _is_call(value) or _exists(value):
-        return found["start"] + _literal(value, swept)
+        return found["start"] + _literal(value, swept and not _exists(value))
     return found["start"] + ",".join(_literal(part, swept) for part in parts)
 
 

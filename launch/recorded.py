@@ -26,7 +26,7 @@ def why_refused(item: Any, groups: Mapping[str, Sequence[str]]) -> str | None:
         item: as it stands in the file. groups: options of every config group that the user has.
     """
     if not isinstance(item, str) or item.startswith("-"):
-        return "it is no setting"
+        return "it is no setting, a flag perhaps"
     override = parse(item)
     if override is None or override.type is OverrideType.DEL:
         return "it sets no value"

@@ -18,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from launch import door
 from launch.grammar import is_sweep, text_of
 from launch.values import TRUSTED, checked
 from utils import distributed
@@ -109,6 +110,7 @@ def one_line_errors(main: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(main)
     def wrapped(cfg: DictConfig) -> Any:
+        door.begin()
         with one_line(except_if=lambda: HydraConfig.get().mode == RunMode.MULTIRUN):
             return main(cfg)
 

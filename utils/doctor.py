@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import logging
 import sys
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 from utils import doctor_checks as checks
 from utils import doctor_data as files
 from utils.doctor_checks import Missing
-from utils.printable import printable_logs
+from utils.printable import end_quietly, printable_logs
 
 log = logging.getLogger("doctor")
 
@@ -68,6 +69,8 @@ def main() -> None:
     printable_logs()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
     log.setLevel(logging.INFO)
+    logging.raiseExceptions = False  # where the reader of a pipe has gone, there is nobody to tell
+    atexit.register(end_quietly)
     levels = [examine(title, check) for title, check in examinations(given)]
     failed, notes = levels.count(FAILED), levels.count(NOTE)
     log.info("%d of %d checks failed, %d notes", failed, len(levels), notes)

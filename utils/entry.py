@@ -20,7 +20,7 @@ from utils.cli import plain
 from utils.folder_lock import release
 from utils.interrupts import StopRequested
 from utils.record import FAILED, FINISHED, STOPPED, RunRecord, attempts_in_vain, read_record
-from utils.run_folder import take_run_folder
+from utils.run_folder import remove_beginning, take_run_folder
 from utils.sweep import MEMBER, end_with_sweep, run_member, run_sweep
 
 
@@ -87,9 +87,11 @@ def _record(record: RunRecord, state: Path, run: Callable[[], Any]) -> Any:
         raise
     except KeyboardInterrupt:
         record.end(STOPPED, "interrupted before it had begun")
+        remove_beginning(record.folder)
         raise
     except BaseException as error:
         record.end(FAILED, _one_line(error))
+        remove_beginning(record.folder)
         raise
     record.end(FINISHED, result=result if isinstance(result, int | float) else None)
     return result

@@ -112,6 +112,12 @@ def release(folder: Path) -> None:
     _remove_empty(held.made)
 
 
+def was_made(folder: Path) -> bool:
+    """Whether the folder, which this process holds, was made for that."""
+    held = _held.get(folder.resolve())
+    return held is not None and bool(held.made)
+
+
 def is_seen_elsewhere(folder: Path) -> bool:
     """Whether other machines see the lock that this process has on ``folder``."""
     return _held[folder.resolve()].seen_elsewhere

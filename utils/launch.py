@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from launch import door
 from launch.grammar import is_sweep
-from launch.resume import expand_resume
 from utils import distributed
 from utils.cli import one_line, protect_record
 from utils.entry import run_entry
@@ -45,7 +45,7 @@ def start(main: Callable[[], Any], work: Callable[..., Any], state: str, sweeps:
             raise ValueError("the processes of one run were started with different arguments; start each run by itself")
     if distributed.is_main():
         with _others_released():
-            arguments = protect_record(expand_resume(sys.argv[1:]), state)
+            arguments = protect_record(sys.argv[1:], state)
             with one_line():
                 if distributed.size() > 1 and is_sweep(arguments):
                     raise ValueError("a sweep (-m) starts its runs itself: start several processes for one run instead")
@@ -101,6 +101,7 @@ def _complete_accelerate() -> None:
 
 def _follow(work: Callable[..., Any]) -> None:
     """What a process does that is not the main one."""
+    door.begin()
     logging.basicConfig(level=logging.ERROR, format="[%(asctime)s] %(message)s", datefmt="%H:%M:%S")
     try:
         arguments = distributed.broadcast()

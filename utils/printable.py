@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
+import os
 import re
+import signal
 import sys
+from collections.abc import Iterator
 from typing import NoReturn, TextIO
 
 _ESCAPED = re.compile(r"[^\n\t -~]")  # what needs a closer look; most messages are ASCII and have none of it
@@ -47,8 +51,34 @@ def exit_with(message: str) -> NoReturn:
     sys.exit(printable(message))
 
 
+@contextlib.contextmanager
+def quiet_pipe() -> Iterator[None]:
+    """End without a word where the reader of what is printed has gone, as in ``... | head``.
+
+    Raises:
+        SystemExit: In that case, with what a shell says of a command that SIGPIPE ended.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        end_quietly()
+        sys.exit(128 + signal.SIGPIPE)
+
+
+def end_quietly() -> None:
+    """At the end of a process, keep the interpreter from complaining that nobody reads what is left to print."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except ValueError:
+        return  # it is closed
+
+
 def write_printable(text: str, stream: TextIO) -> None:
     """Write a page of text that quotes files, in whatever characters the stream can show."""
     shown = printable(text, lines=True)
     encoding = stream.encoding if isinstance(stream, io.TextIOWrapper) else None
-    stream.write(shown.encode(encoding, "backslashreplace").decode(encoding) if encoding else shown)
+    with quiet_pipe():
+        stream.write(shown.encode(encoding, "backslashreplace").decode(encoding) if encoding else shown)

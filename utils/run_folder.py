@@ -15,13 +15,16 @@ from omegaconf.errors import OmegaConfBaseException
 
 from utils.cli import one_line
 from utils.files import own_file
-from utils.folder_lock import FolderInUseError, hold, is_seen_elsewhere, release
+from utils.folder_lock import LOCK, FolderInUseError, hold, is_seen_elsewhere, release, was_made
 from utils.links import RUN_SUBFOLDERS, check_contents
 from utils.processes import is_here
-from utils.record import read_record, why_busy
+from utils.record import FILENAME, read_record, why_busy
 
 IN_PLACE = ("*.log", "logs.json", ".hydra/*")
 """Files of a run folder that are opened for writing, by Hydra or us, and not replaced."""
+
+BEGINNING = (".hydra", ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", FILENAME, LOCK)
+"""What stands in a run folder before the work begins; beside it the log, ``*.log``."""
 
 
 class TakeRunFolder(Callback):
@@ -72,6 +75,19 @@ def run_folder(folder: Path) -> Iterator[None]:
     finally:
         if is_new:
             release(folder)
+
+
+def remove_beginning(folder: Path) -> None:
+    """After a start that failed: take away what every start leaves, if the folder was made for it and holds no more.
+
+    The folder itself goes with its lock, see ``release``.
+    """
+    if not was_made(folder):
+        return
+    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
+    if all(name in BEGINNING or ("/" not in name and name.endswith(".log")) for name in paths):
+        for name in sorted(paths.keys() - {LOCK}, reverse=True):  # what is in .hydra before .hydra
+            paths[name].rmdir() if name == ".hydra" else paths[name].unlink()
 
 
 def _refuse_if_recorded(folder: Path) -> None:

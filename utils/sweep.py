@@ -18,6 +18,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 
+from launch import door
 from launch.grammar import is_sweep, quoted
 from utils import slurm
 from utils.files import own_file
@@ -60,6 +61,7 @@ def run_sweep(main: Callable[[], Any], argv: Sequence[str]) -> None:
     if not is_sweep(argv):
         main()
         return
+    door.begin()  # before its handlers are replaced and, after a first signal, restored
     folder = sweep_folder(argv)
     # a launcher's workers and jobs unpickle our functions, wherever they are started
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))

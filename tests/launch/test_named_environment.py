@@ -1,10 +1,11 @@
 """``plan.py ckpt_path=X`` plans in the environment that X was trained in, with that environment's goal defaults."""
 
+import signal
 import sys
 
 import pytest
 
-import plan
+from launch import door
 from launch.named_environment import ENVIRONMENTS, with_config_name
 from tests.training.tiny import REPOSITORY, composed
 
@@ -67,8 +68,9 @@ def test_every_environment_that_it_knows_has_its_file():
 
 
 def test_the_command_does_it(model, monkeypatch):
-    folder, started = model("env: {name: pusht}"), []
+    folder = model("env: {name: pusht}")
     monkeypatch.setattr(sys, "argv", ["plan.py", f"ckpt_path={folder}"])
-    monkeypatch.setattr(plan, "start", lambda *_, **__: started.extend(sys.argv[1:]))
-    plan.run()
-    assert started == ["--config-name", "plan_pusht", f"ckpt_path={folder}"]
+    before = signal.getsignal(signal.SIGINT)
+    door.enter("python plan.py", None, "plan_wall", entry="plan")
+    signal.signal(signal.SIGINT, before)
+    assert sys.argv[1:] == ["--config-name", "plan_pusht", f"ckpt_path={folder}"]

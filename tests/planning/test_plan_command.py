@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import runpy
 import signal
 import subprocess
@@ -106,7 +107,7 @@ def test_a_model_of_another_environment(command, tmp_path):
     model = wall_model_directory(tmp_path / "model")
     (model / "hydra.yaml").write_text((model / "hydra.yaml").read_text().replace("name: wall", "name: pusht"))
     with pytest.raises(SystemExit, match=r"error: env=wall was asked for, but .* was trained on env=pusht"):
-        command(f"ckpt_path={model}", *QUICK)
+        command("env=wall", f"ckpt_path={model}", *QUICK)
 
 
 def test_an_epoch_is_chosen_by_its_number(command, model):
@@ -114,22 +115,18 @@ def test_an_epoch_is_chosen_by_its_number(command, model):
         command(f"ckpt_path={model}", *QUICK, "model_epoch=12")
 
 
-HYDRA = {
-    "key": ("planer.max_iter=3", "Could not override 'planer.max_iter'"),
-    "nested key": ("planner.sub_planner.optsteps=3", "Could not override 'planner.sub_planner.optsteps'"),
-    "option": ("planner=mpc_gdd", "Could not find 'planner/mpc_gdd'"),
-    "grammar": ("seed=[1", "no viable alternative at input '[1'"),
+MISSPELT = {
+    "key": ("planer.max_iter=3", "there is no such setting; did you mean planner.max_iter"),
+    "nested key": ("planner.sub_planner.optsteps=3", "did you mean planner.sub_planner.opt_steps"),
+    "option": ("planner=mpc_gdd", "planner has no option mpc_gdd; did you mean mpc_gd"),
+    "grammar": ("seed=[1", "seed=[1 cannot be read"),
 }
 
 
-@pytest.mark.parametrize(("argument", "message"), HYDRA.values(), ids=HYDRA)
-def test_what_hydra_says_of_misspelt_keys_and_options(command, model, capsys, argument, message):
-    with pytest.raises(SystemExit) as stopped:
+@pytest.mark.parametrize(("argument", "message"), MISSPELT.values(), ids=MISSPELT)
+def test_what_is_said_of_misspelt_keys_and_options(command, model, argument, message):
+    with pytest.raises(SystemExit, match=re.escape(message)):
         command(f"ckpt_path={model}", *QUICK, argument)
-    assert stopped.value.code == 1
-    shown = capsys.readouterr().err
-    assert message in shown
-    assert "Traceback" not in shown
 
 
 def test_added_arguments_that_a_class_does_not_know_are_named(command, model):

@@ -1,5 +1,6 @@
 import io
 import logging
+import os
 
 import pytest
 
@@ -29,3 +30,14 @@ def test_a_stream_gets_what_it_can_show():
         write_printable("é\x1b\n", stream)
         stream.flush()
         assert raw.getvalue() == b"\\xe9\\x1b\n"
+
+
+def test_a_reader_that_has_gone_ends_the_command_without_a_word(monkeypatch, capfd):
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as stream, monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", stream)
+        with pytest.raises(SystemExit) as stop:
+            write_printable("x" * 100_000, stream)
+    assert stop.value.code == 128 + 13
+    assert capfd.readouterr() == ("", "")
