@@ -2,6 +2,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ENV ?= wall
+# Tests that run side by side.
+WORKERS ?= 2
 
 .PHONY: help setup demo results test test-quick test-cluster lint bench clean
 
@@ -27,10 +29,10 @@ results: setup ## every planner on every finetuned model of the Wall, over train
 	$(BIN)/python -m results
 
 test: setup ## all tests but those of a cluster
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 test-quick: setup ## the same without the slow ones
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
 
 test-cluster: setup ## tests that start a SLURM of their own (as root)
 	$(BIN)/python -m pytest -m cluster

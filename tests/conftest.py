@@ -3,6 +3,12 @@
 import functools
 import os
 import signal
+
+# isort: split
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"  # a worker a core; OpenMP reads it once, when torch is loaded
+
+# isort: split
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
