@@ -48,7 +48,8 @@ def block(name: str, numbers: Mapping[str, Any]) -> str:
     command = "make demo" if env == "wall" else f"make demo ENV={env}"
     parts = [
         f"`{command}`, {made['date']}, revision {where['revision']}: {as_duration(made['seconds'])} with "
-        f"{made['num_workers']} stages at a time on {where['cpu']}, torch {where['torch']}, Python {where['python']}.",
+        f"{made['num_workers']} stages at a time on {where['cpu']}, torch {where['torch']}, Python {where['python']}; "
+        f"unsolved_starts_only={str(made['unsolved_starts_only']).lower()}.",
         f"```\n{as_text(*_numbers(numbers))}\n```",
     ]
     if name in PICTURED:

@@ -83,6 +83,7 @@ class Report:
                 "date": self.provenance.date,
                 "seconds": round(self.provenance.seconds, 1),
                 "num_workers": self.config["num_workers"],
+                "unsolved_starts_only": self.results[f"base_{self.planners[0]}"]["unsolved_starts_only"],
             },
             "config": dict(self.config),
             "scores": [asdict(score) for score in self.scores],

@@ -24,6 +24,7 @@ def metrics(solved):
         "do_nothing_rate_high": 0.36,
         "solved_at_start_rate": 0.1,
         "solved_at": solved,
+        "unsolved_starts_only": True,
         "planning_seconds_per_episode": 0.25,
         "model_evaluations_per_episode": 1234.0,
     }
@@ -95,5 +96,6 @@ def test_publishing_makes_the_readme_and_its_figures_from_the_numbers_that_it_ke
     assert page.read_text().startswith("Before.\n<!--") and page.read_text().endswith("-->\nAfter.\n")
     assert made.as_text() in page.read_text() and "old" not in page.read_text()
     assert "`make demo`, 2026-11-30, revision abc: 5.3 minutes with 2 stages" in page.read_text()
+    assert "unsolved_starts_only=true." in page.read_text()
     for name in ("success", "gap"):
         assert figure_digest(tmp_path / "docs" / "images" / f"demo_wall_{name}.png") == digest(kept)
