@@ -24,12 +24,14 @@ from datasets.workers import run_in_processes
 from utils.files import remove_unfinished
 from utils.machine import available_cores
 from utils.patience import Patience
+from utils.reading.torch_file import read_torch
 from utils.tensor_files import tensor_bytes
 
 logger = logging.getLogger(__name__)
 
 _EPISODES = "obses"
 _PARTS = "parts"
+_AGAIN = "delete it, and its trajectories are simulated again"
 _CHUNK_BYTES = 256 * 2**20  # frames a worker holds at once
 _MAX_CHUNK = 64
 _WORKER_BYTES = 2**30  # made in about the time that a worker process takes to start
@@ -178,7 +180,7 @@ class Collection:
     def _write_tables(self) -> None:
         """Join the parts; ``states.pth`` comes last, so that a data set that has it is complete."""
         if not self._tables_done:
-            parts = [torch.load(self._part(chunk), weights_only=True) for chunk in range(self._num_chunks)]
+            parts = [read_torch(self._part(chunk), _AGAIN) for chunk in range(self._num_chunks)]
             for name in sorted(parts[0], key=lambda name: name == "states"):
                 table = torch.cat([part[name] for part in parts])
                 write = functools.partial(self.behaviour.write_table, self.folder, name, table)

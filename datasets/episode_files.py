@@ -9,11 +9,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from datasets.files import dataset_error, load_tensor
+from datasets.files import dataset_error, open_tensor, unreadable
 from datasets.video import read_frames, video_size
+from utils.reading.files import FileError
+from utils.reading.mapped_tensor import MappedTensor
 
 _AGAIN = "Delete it and fetch or collect it again."
 _HEADER_BYTES = 8192  # more than the headers of two torch.save files differ: record names, versions, alignment
+_IMAGES_PER_CHECKSUM = 4096  # bytes of images for each byte of checksums, at least
 
 
 def episode_name(number: int, suffix: str = ".pth") -> str:
@@ -71,12 +74,13 @@ class TensorEpisodes:
         self.folder = folder
         self.channels_last = channels_last
         self._image_form = "S, S, 3" if channels_last else "3, S, S"
-        first = self._open(0)
+        self._sound: dict[bytes, set[int]] = {}  # what was found to be sound of each file: once is enough
+        first = open_tensor(self._path(0), self._sound)
         self._check_first(first, int(lengths[0]))
         self.image_shape, self.dtype = first.shape[1:], first.dtype
         self.frame_size = int(first.shape[2])
-        self.num_frames: list[int] = (lengths + (len(first) - lengths[0])).tolist()
-        self._check_sizes(first[0].numel() * first.element_size())
+        self.num_frames: list[int] = (lengths + (first.shape[0] - lengths[0])).tolist()
+        self._check_sizes(self.image_shape.numel() * self.dtype.itemsize)
 
     def frames(self, number: int, steps: Sequence[int]) -> Tensor:
         """Read the frames at these steps of one episode: (len(steps), 3, S, S); the other frames stay on disk.
@@ -86,25 +90,28 @@ class TensorEpisodes:
             IndexError: If there is no such episode or step.
         """
         check_episode_steps(number, steps, self.num_frames)
-        frames = self._open(number)
+        episode = open_tensor(self._path(number), self._sound)
         shape = (self.num_frames[number], *self.image_shape)
-        if frames.shape != shape or frames.dtype != self.dtype:
+        if episode.shape != shape or episode.dtype != self.dtype:
             expected = f"{shape} of {self.dtype}, as episode 0"
-            raise dataset_error(self._path(number), expected, f"{tuple(frames.shape)} of {frames.dtype}", _AGAIN)
-        chosen = frames[torch.as_tensor(steps, dtype=torch.int64)]
+            raise dataset_error(self._path(number), expected, f"{tuple(episode.shape)} of {episode.dtype}", _AGAIN)
+        chosen = self._rows(episode, number, steps)
         return chosen.permute(0, 3, 1, 2).contiguous() if self.channels_last else chosen
 
     def _path(self, number: int) -> Path:
         return self.folder / episode_name(number)
 
-    def _open(self, number: int) -> Tensor:
-        return load_tensor(self._path(number))
+    def _rows(self, episode: MappedTensor, number: int, steps: Sequence[int]) -> Tensor:
+        try:
+            return episode.rows(steps)
+        except FileError as error:
+            raise unreadable(error, self._path(number)) from error
 
-    def _check_first(self, first: Tensor, length: int) -> None:
+    def _check_first(self, first: MappedTensor, length: int) -> None:
         remedy = "Fetch the original data set."
         channels, *sides = (3, 1, 2) if self.channels_last else (1, 2, 3)
         if (
-            first.ndim != 4
+            len(first.shape) != 4
             or first.shape[0] - length not in (0, 1)
             or first.shape[channels] != 3
             or len({first.shape[side] for side in sides}) > 1
@@ -113,7 +120,8 @@ class TensorEpisodes:
             raise dataset_error(self._path(0), expected, tuple(first.shape), remedy)
         if first.dtype not in (torch.uint8, torch.float32):
             raise dataset_error(self._path(0), "uint8 or float32 values", first.dtype, remedy)
-        low, high = first[0].min().item(), first[0].max().item()
+        image = self._rows(first, 0, [0])
+        low, high = image.min().item(), image.max().item()
         if not (low > -1 and 1 < high < 256):  # resizing overshoots 255 by a rounding error
             remedy = "Images are stored as 0..255, not 0..1; convert them."
             raise dataset_error(self._path(0), "values in 0..255", f"{low:g}..{high:g} in its first frame", remedy)
@@ -121,7 +129,7 @@ class TensorEpisodes:
     def _check_sizes(self, frame_bytes: int) -> None:
         for number, size in enumerate(episode_sizes(self.folder, len(self.num_frames))):
             payload = self.num_frames[number] * frame_bytes
-            if not payload < size < payload + _HEADER_BYTES:
+            if not payload < size < payload + payload // _IMAGES_PER_CHECKSUM + _HEADER_BYTES:
                 expected = f"about {payload} bytes ({self.num_frames[number]} frames like those of episode 0)"
                 raise dataset_error(self._path(number), expected, f"{size} bytes", _AGAIN)
 

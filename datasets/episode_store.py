@@ -102,7 +102,7 @@ class VideoStore(EpisodeStore):
     def write(self, path: Path, frames: Tensor) -> None:
         """See the base class."""
         images = frames.movedim(1, -1).contiguous().numpy()
-        write_whole(path, lambda file: self._encode(file, images))
+        write_whole(path, lambda file: self._encode(file, images), "mp4")
 
     def _encode(self, file: BinaryIO, images: Any) -> None:
         with av.open(file, "w", format="mp4") as container:
@@ -126,4 +126,4 @@ def save_tensors(path: Path, value: object) -> None:
     # object, not by name: the name of the temporary file would become part of the contents.
     buffer = io.BytesIO()
     torch.save(value, buffer)
-    write_whole(path, lambda file: file.write(buffer.getbuffer()))
+    write_whole(path, lambda file: file.write(buffer.getbuffer()), "zip")

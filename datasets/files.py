@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import torch
 from torch import Tensor
 
 from utils.files import atomic_path
 from utils.nearby import hint
+from utils.reading.checksums import Form, append_checksums
+from utils.reading.files import FileError
+from utils.reading.mapped_tensor import MappedTensor
+from utils.reading.torch_file import read_plain_pickle
 
 ROOT_VARIABLE = "DATASET_DIR"
+_AGAIN = "delete it and fetch it again"
 FOLDERS = ("pusht_noise", "point_maze", "wall_single")
 
 
@@ -44,60 +47,33 @@ def dataset_root() -> Path:
     return root
 
 
-def load_tensor(path: Path) -> Tensor:
+def open_tensor(path: Path, sound: dict[bytes, set[int]] | None = None) -> MappedTensor:
     """Open a ``.pth`` file that holds one tensor, mapped into memory: only what is indexed is read from disk.
 
     Args:
-        path: file written by ``torch.save``; the older, unzipped form is read whole instead of mapped.
-
-    Returns:
-        The tensor on the CPU, wherever it was saved. Copy before writing into it.
+        path: file written by ``torch.save``, on any device; the older, unzipped form is read whole instead of mapped.
+        sound: see ``MappedTensor``.
 
     Raises:
         DatasetError: If the file is missing, damaged, holds code, or holds something else than a tensor.
     """
     try:
-        with path.open("rb") as file:
-            zipped = file.read(4) == b"PK\x03\x04"
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        return MappedTensor(path, _AGAIN, sound)
     except FileNotFoundError as error:
         raise dataset_error(path, "a tensor file", "no file", "Finish the download, or collect the data.") from error
-    except Exception as error:  # damaged files fail in many ways (zip, pickle, storage sizes); all mean the same here
-        found = f"a file that does not load safely ({type(error).__name__}: {_first_line(error)})"
-        raise dataset_error(path, "one tensor in a .pth file", found, "Delete it and fetch it again.") from error
-    if not isinstance(loaded, Tensor):
-        raise dataset_error(path, "one tensor", f"a {type(loaded).__name__}", "Fetch the original file again.")
-    return loaded
+    except (FileError, OSError) as error:
+        raise unreadable(error, path) from error
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or ["no message"])[0][:200]
+def load_tensor(path: Path) -> Tensor:
+    """The whole tensor of such a file, its checksums compared; raises as ``open_tensor`` does.
 
-
-def write_whole(path: Path, fill: Callable[[BinaryIO], object]) -> None:
-    """Write a file whole or not at all, see ``atomic_path``."""
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        fill(file)
-
-
-_PLAIN_BUILTINS = ("list", "tuple", "dict", "set", "frozenset", "int", "float", "complex", "bool", "str", "bytes")
-_ALLOWED_GLOBALS = (
-    {("builtins", name) for name in (*_PLAIN_BUILTINS, "bytearray")}
-    | {("__builtin__", name) for name in (*_PLAIN_BUILTINS, "bytearray")}
-    | {("collections", "OrderedDict"), ("_codecs", "encode"), ("numpy", "ndarray"), ("numpy", "dtype")}
-    | {(f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")}
-    | {(f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")}
-)
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """An unpickler that can build containers, numbers, strings and arrays, and nothing else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Resolve a global of the allow-list; refuse every other one before it is even imported."""
-        if (module, name) not in _ALLOWED_GLOBALS:
-            raise pickle.UnpicklingError(f"the file names {module}.{name}, which is neither a number nor a container")
-        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+    Copy before writing into it.
+    """
+    try:
+        return open_tensor(path).whole()
+    except FileError as error:
+        raise unreadable(error, path) from error
 
 
 def load_plain_pickle(path: Path) -> Any:
@@ -107,11 +83,22 @@ def load_plain_pickle(path: Path) -> Any:
         DatasetError: If the file is missing, damaged, or names anything outside the allow-list.
     """
     try:
-        with path.open("rb") as file:
-            return _PlainUnpickler(file).load()
+        return read_plain_pickle(path, _AGAIN)
     except FileNotFoundError as error:
         raise dataset_error(path, "a pickle of plain data", "no file", "Finish the download.") from error
-    except Exception as error:  # the opcodes of a damaged or hostile pickle can raise anything
-        found = f"{type(error).__name__}: {_first_line(error)}"
-        remedy = "Do not open it in another way before you know who wrote it; fetch the original file again."
-        raise dataset_error(path, "a pickle of lists, numbers, strings and arrays", found, remedy) from error
+    except (FileError, OSError) as error:
+        raise unreadable(error, path) from error
+
+
+def unreadable(error: Exception, path: Path) -> DatasetError:
+    """An error of reading ``path`` as one of its data set."""
+    return DatasetError(str(error) if str(path) in str(error) else f"{path}: {error}")
+
+
+def write_whole(path: Path, fill: Callable[[BinaryIO], object], form: Form | None = None) -> None:
+    """Write a file whole or not at all, see ``atomic_path``; with checksums, if it has a form that takes them."""
+    with atomic_path(path) as temporary:
+        with temporary.open("wb") as file:
+            fill(file)
+        if form is not None:
+            append_checksums(temporary, form)

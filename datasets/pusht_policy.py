@@ -86,7 +86,7 @@ class PushTScriptedPusher(PushOptions, Behaviour):
             values = [SHAPES[index] for index in values]
         elif name != "seq_lengths":
             return super().write_table(folder, name, table)
-        write_whole(folder / f"{name}.pkl", lambda file: file.write(pickle.dumps(values)))
+        write_whole(folder / f"{name}.pkl", lambda file: file.write(pickle.dumps(values)), "pickle")
 
 
 class Pushes:

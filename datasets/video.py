@@ -14,7 +14,9 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from torch import Tensor
 
-from datasets.files import dataset_error
+from datasets.files import dataset_error, unreadable
+from utils.reading.files import FileError
+from utils.reading.torch_file import check_whole
 
 _REMEDY = "Delete it and fetch or collect it again."
 
@@ -91,6 +93,7 @@ def read_frames(path: Path, steps: Sequence[int], num_frames: int = 0) -> Tensor
 def _opened(path: Path) -> Iterator[_Video]:
     """Open a file and read its packets; what goes wrong until the block ends comes out as a DatasetError."""
     try:
+        check_whole(path)
         # Nothing but mp4: other containers may name files and addresses, which would be opened in turn.
         with av.open(str(path), format="mp4") as container:
             if not container.streams.video:
@@ -102,6 +105,8 @@ def _opened(path: Path) -> Iterator[_Video]:
             yield _Video(stream, packets, [_time(packet) for packet in packets])
     except FileNotFoundError as error:
         raise dataset_error(path, "an mp4 file", "no file", "Finish the download or the collection.") from error
+    except FileError as error:
+        raise unreadable(error, path) from error
     except av.FFmpegError as error:
         found = f"{type(error).__name__} ({error.strerror})"
         raise dataset_error(path, "an undamaged mp4 file", found, _REMEDY) from error

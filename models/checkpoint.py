@@ -12,19 +12,22 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from models.build import OPTIONAL, PARTS
+from models.checkpoint_about import FORMAT, HEADER, read_about
 from models.config_file import read_model_config
 from models.dino_wm import WITHOUT_EFFECT, CheckpointError, is_finite, read_pickled_checkpoint
 from models.world_model import WorldModel
 from utils.files import atomic_path, sha256
 from utils.nearby import hint
+from utils.reading import safetensors_file as reading
+from utils.reading.checksums import damaged
+from utils.reading.files import FileError
+from utils.reading.safetensors_file import SafetensorsFile
 from utils.tensor_files import write_safetensors
 
 LATEST = "latest"
-FORMAT = "1"
 MOST_PROBLEMS = 8  # listed in one error
 
 
@@ -119,7 +122,7 @@ def read_weights_file(path: Path) -> Checkpoint:
     """
     if path.suffix == ".safetensors":
         with open_safetensors(path) as (file, about):
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+            tensors = file.read_all()
         return Checkpoint(path, tensors, {}, about.pop("epoch"), about)
     pickled = read_pickled_checkpoint(path)
     tensors = {f"{part}.{name}": t for part, named in pickled.parts.items() for name, t in named.items()}
@@ -127,24 +130,27 @@ def read_weights_file(path: Path) -> Checkpoint:
 
 
 @contextlib.contextmanager
-def open_safetensors(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+def open_safetensors(path: Path) -> Iterator[tuple[SafetensorsFile, dict[str, Any]]]:
     """A weights file of ours, nothing of it read yet, and what its header says: ``epoch`` and ``Checkpoint.about``.
 
     Raises:
         CheckpointError: If the file is missing or damaged, or somebody else wrote it.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {}).get("world_model", "null"))
-            if not isinstance(about, dict) or about.get("format") != FORMAT or not isinstance(about.get("epoch"), int):
+        with reading.open_safetensors(path) as file:
+            if HEADER not in file.metadata:
                 raise CheckpointError(
-                    f"{path} was not written by this project: its header has no world_model entry of format {FORMAT}"
+                    f"{path} was not written by this project: its header has no {HEADER} entry of format {FORMAT}"
                 )
-            yield file, {key: value for key, value in about.items() if key != "format"}
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
-        raise CheckpointError(
-            f"{path} is truncated or not a safetensors file ({error}); restore it from a copy"
-        ) from None
+            if set(file.metadata) != {HEADER}:
+                raise damaged(path)  # the name of the checksum, say
+            yield file, read_about(file.metadata[HEADER], path)
+    except CheckpointError:
+        raise
+    except FileError as error:
+        raise CheckpointError(str(error)) from None
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}); restore it from a copy") from None
 
 
 def write_checkpoint(path: Path, model: WorldModel, epoch: int, about: Mapping[str, Any], with_encoder: bool) -> None:
@@ -165,7 +171,7 @@ def write_checkpoint(path: Path, model: WorldModel, epoch: int, about: Mapping[s
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], epoch: int, about: Mapping[str, Any]) -> None:
     """Write our layout: safetensors whose header has ``epoch`` and ``about`` as JSON. Not atomic by itself."""
     header = json.dumps({"format": FORMAT, "epoch": epoch, **about}, sort_keys=True)
-    write_safetensors(path, tensors, {"world_model": header})
+    write_safetensors(path, tensors, {HEADER: header})
 
 
 def load_weights(model: WorldModel, checkpoint: Checkpoint) -> list[str]:

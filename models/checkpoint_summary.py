@@ -14,8 +14,8 @@ from models.config_file import read_model_config
 from models.dino_wm import NotDinoWM, read_pickled_index, read_state_dict_index
 from models.dino_wm_config import translate_config
 from models.dinov2_weights import resemblance
-from models.torch_archive import TensorRecord
 from utils.files import sha256
+from utils.reading.tensor_record import TensorRecord
 
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "BOOL": "bool"}
 """What the types are called in a safetensors file, and in torch."""
@@ -147,11 +147,9 @@ def _shapes(records: Mapping[str, TensorRecord]) -> dict[str, Shape]:
 def _safetensors(path: Path) -> Summary:
     parts: dict[str, dict[str, Shape]] = {}
     with open_safetensors(path) as (file, about):
-        for full in file.keys():  # noqa: SIM118  (not a dict)
+        for full, shape in sorted(file.shapes.items()):
             part, _, name = full.partition(".")
-            view = file.get_slice(full)
-            dtype = DTYPES.get(view.get_dtype(), view.get_dtype())
-            parts.setdefault(part, {})[name] = Shape(tuple(view.get_shape()), dtype)
+            parts.setdefault(part, {})[name] = Shape(shape, DTYPES.get(file.dtypes[full], file.dtypes[full]))
     epoch = about.pop("epoch")
     summaries = {name: PartSummary(None, tensors, set()) for name, tensors in parts.items()}
     return Summary(path, "safetensors", path.stat().st_size, sha256(path), epoch, summaries, about=about)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.inert_pickle import CheckpointError, UnsafeCheckpointError, load_inert
-from models.pickle_names import Inert
-from models.torch_archive import UNREADABLE, TensorReader, TensorRecord, TorchArchive, unreadable
+from models.inert_pickle import CheckpointError, UnsafeCheckpointError, load_inert, unreadable
+from utils.reading.errors import UNREADABLE
+from utils.reading.legacy_archive import is_legacy
+from utils.reading.pickle_values import Inert
+from utils.reading.tensor_reader import TensorReader
+from utils.reading.tensor_record import TensorRecord
+from utils.reading.torch_archive import TorchArchive
 
 __all__ = [
     "CheckpointError",
@@ -34,7 +38,8 @@ WITHOUT_EFFECT = re.compile(r"predictor\.transformer\.layers\.\d+\.0\.bias|decod
 PLAIN = "dict"
 """The class of a part that is a state dict instead of a pickled module."""
 WRAPPERS = ("module.", "_orig_mod.")  # what DistributedDataParallel and torch.compile put before all names
-MAX_MODULES = 10_000  # of a part; more are a tree that shares its branches
+MAX_ENTRIES = 20_000  # modules, parameters and buffers; more are a tree that shares its branches
+MAX_NAME = 512  # characters of a tensor's whole name
 MAX_DEPTH = 64  # of the module tree; a deeper one is a cycle
 
 
@@ -119,6 +124,8 @@ def open_pickled(path: Path) -> Iterator[tuple[TorchArchive, PickledIndex]]:
 def _opened(path: Path) -> Iterator[TorchArchive]:
     """The archive of a file; damage that shows while it is open becomes a ``CheckpointError``."""
     try:
+        if is_legacy(path):
+            raise ValueError("it is in the format of torch before 1.6; load and save it once with a newer torch")
         with TorchArchive(path) as archive:
             yield archive
     except CheckpointError:
@@ -151,7 +158,8 @@ def _index(archive: TorchArchive, path: Path) -> PickledIndex:
     missing = [key for key in ("action_encoder", "proprio_encoder") if key not in modules]
     if missing:
         raise CheckpointError(f"{path} has no {' and no '.join(missing)}; it holds {', '.join(map(str, content))}")
-    found = {key: _records(path, key, module) for key, module in modules.items()}
+    seen = itertools.count(1)
+    found = {key: _records(path, key, module, seen) for key, module in modules.items()}
     return PickledIndex(
         epoch,
         parts={key: {name: record for name, record, _ in each} for key, each in found.items()},
@@ -161,9 +169,9 @@ def _index(archive: TorchArchive, path: Path) -> PickledIndex:
     )
 
 
-def _records(path: Path, key: str, module: object) -> list[tuple[str, TensorRecord, bool]]:
+def _records(path: Path, key: str, module: object, seen: Iterator[int]) -> list[tuple[str, TensorRecord, bool]]:
     if isinstance(module, dict) and module and all(isinstance(value, TensorRecord) for value in module.values()):
-        names = [str(name) for name in module]
+        names = [_counted(str(name), seen) for name in module]
         while prefix := next((w for w in WRAPPERS if all(name.startswith(w) for name in names)), None):
             names = [name.removeprefix(prefix) for name in names]
         return [(name, record, False) for name, record in zip(names, module.values(), strict=True)]
@@ -172,7 +180,7 @@ def _records(path: Path, key: str, module: object) -> list[tuple[str, TensorReco
             f"{path}: {key} should be a pickled torch module or a state dict, found {_kind(module)}"
             + (f" with {', '.join(map(str, list(module)[:8]))}" if isinstance(module, dict) else "")
         )
-    return list(_tensors(module))
+    return list(_tensors(module, seen))
 
 
 def is_finite(tensor: Tensor) -> bool:
@@ -208,20 +216,40 @@ def _unwrapped(holder: object) -> object:
 
 
 def _tensors(
-    holder: object, prefix: str = "", depth: int = 0, seen: Iterator[int] | None = None
+    holder: object, seen: Iterator[int], prefix: str = "", depth: int = 0
 ) -> Iterator[tuple[str, TensorRecord, bool]]:
-    """Parameters and persistent buffers below ``holder`` under their state-dict names, and whether it is a buffer."""
-    seen = itertools.count() if seen is None else seen
-    if depth > MAX_DEPTH or next(seen) > MAX_MODULES:
-        raise ValueError("its modules contain each other")
+    """Parameters and persistent buffers below ``holder`` under their state-dict names, and whether it is a buffer.
+
+    Args:
+        seen: counts the entries of the whole file: one module under a thousand names is a thousand.
+    """
+    if depth > MAX_DEPTH:
+        raise ValueError(f"its modules contain each other, {MAX_DEPTH} levels deep")
     stored = _stored(holder)
     hidden = stored.get("_non_persistent_buffers_set", set())
     for kind in ("_parameters", "_buffers"):
-        for name, value in stored.get(kind, {}).items():
+        for name, value in _entries(stored, kind):
+            full = _counted(f"{prefix}{name}", seen)
             if kind == "_parameters" and isinstance(value, Inert):
-                raise ValueError(f"the parameter {prefix}{name} is a {value.global_name}, no plain tensor")
+                raise ValueError(f"the parameter {full} is a {value.global_name}, no plain tensor")
             if isinstance(value, TensorRecord) and name not in hidden:
-                yield prefix + name, value, kind == "_buffers"
-    for name, child in stored.get("_modules", {}).items():
+                yield full, value, kind == "_buffers"
+    for name, child in _entries(stored, "_modules"):
+        full = _counted(f"{prefix}{name}", seen)
         if child is not None:
-            yield from _tensors(_unwrapped(child), f"{prefix}{name}.", depth + 1, seen)
+            yield from _tensors(_unwrapped(child), seen, f"{full}.", depth + 1)
+
+
+def _entries(stored: Mapping[str, Any], kind: str) -> Iterable[tuple[Any, Any]]:
+    found = stored.get(kind) or {}
+    if not isinstance(found, dict):
+        raise ValueError(f"the {kind} of a module are a {_kind(found)}")
+    return found.items()
+
+
+def _counted(name: str, seen: Iterator[int]) -> str:
+    if next(seen) > MAX_ENTRIES:
+        raise ValueError(f"its modules have more than {MAX_ENTRIES} parts and tensors: they share their branches")
+    if len(name) > MAX_NAME:
+        raise ValueError(f"a tensor's name has more than {MAX_NAME} characters")
+    return name

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.dinov2_vit import DinoVisionTransformer
-from models.dinov2_weights import ARCHITECTURES, find_weights, read_weights
+from models.dinov2_weights import ARCHITECTURES, check_official, find_weights, read_weights
 from models.parts import Encoder
 from utils.files import sha256
 
@@ -95,6 +95,7 @@ class DinoV2Encoder(Encoder):
         state = read_weights(path, self.name, self.base_model.state_dict())
         self.base_model.load_state_dict(state, assign=True)
         self.weights_sha256 = sha256(path)
+        check_official(path, self.name, self.weights_sha256)
 
     @torch.no_grad()
     def _draw_weights(self, seed: int) -> None:

@@ -13,22 +13,19 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from models.inert_pickle import UnsafeCheckpointError, load_inert
-from models.torch_archive import (
-    UNREADABLE,
-    TensorReader,
-    TensorRecord,
-    TorchArchive,
-    failure_reason,
-    is_legacy,
-    printable,
-)
-from utils.files import atomic_path
+from utils.files import atomic_path, sha256
+from utils.printable import printable
+from utils.reading.errors import UNREADABLE, failure_reason
+from utils.reading.legacy_archive import LegacyArchive, is_legacy
+from utils.reading.safetensors_file import open_safetensors
+from utils.reading.tensor_reader import TensorReader
+from utils.reading.tensor_record import TensorRecord
+from utils.reading.torch_archive import TorchArchive
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +50,12 @@ ARCHITECTURES = {
     "dinov2_vitb14": Architecture(768, 12, 12),
     "dinov2_vitl14": Architecture(1024, 24, 16),
 }
+OFFICIAL = {
+    "dinov2_vits14": (88_283_115, "b938bf1bc15cd2ec0feacfe3a1bb553fe8ea9ca46a7e1d8d00217f29aef60cd9"),
+    "dinov2_vitb14": (346_378_731, "0b8b82f85de91b424aded121c7e1dcc2b7bc6d0adeea651bf73a13307fad8c73"),
+    "dinov2_vitl14": (1_217_586_395, "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428"),
+}
+"""Bytes and SHA-256 of the official files. Their authors publish none; many independent downloads have these."""
 WIDTHS = {384: "dinov2_vits14", 768: "dinov2_vitb14", 1024: "dinov2_vitl14", 1536: "dinov2_vitg14"}
 
 
@@ -84,17 +87,20 @@ def find_weights(name: str, weights: str | None, download: bool = True) -> Path:
     if not download:
         raise WeightsNotFoundError(f"no DINOv2 weights at {cached} and encoder.download=false; {remedy}")
     try:
-        fetch(url, cached)
+        fetch(url, cached, OFFICIAL.get(name, (None, None))[1])
     except (OSError, HTTPException) as error:
         raise WeightsNotFoundError(f"DINOv2 weights could not be downloaded ({error}); {remedy}") from error
     return cached
 
 
-def fetch(url: str, destination: Path) -> None:
+def fetch(url: str, destination: Path, digest: str | None = None) -> None:
     """Download ``url`` with a progress bar; ``destination`` appears only when it is complete.
 
+    Args:
+        digest: SHA-256 that it must have.
+
     Raises:
-        OSError: If the server cannot be reached, stops early, or the disk is full.
+        OSError: If the server cannot be reached, stops early or sends something else, or the disk is full.
     """
     log.info("downloading %s to %s", url, destination)
     with atomic_path(destination) as partial, partial.open("wb") as file:
@@ -106,6 +112,27 @@ def fetch(url: str, destination: Path) -> None:
                     bar.update(len(chunk))
         if total and file.tell() != total:
             raise OSError(f"{url}: got {file.tell()} of {total} bytes")
+        file.flush()
+        found = sha256(partial)
+        if digest is not None and found != digest:
+            raise OSError(f"{url}: what came has the SHA-256 {found} instead of {digest}")
+
+
+def check_official(path: Path, name: str, digest: str) -> None:
+    """Refuse a file that has the name and the length of the official one, but not its content.
+
+    Args:
+        path: the file. name: of the model. digest: the file's SHA-256.
+
+    Raises:
+        WeightsError: If it differs.
+    """
+    size, official = OFFICIAL.get(name, (None, None))
+    if path.name == f"{name}_pretrain.pth" and path.stat().st_size == size and digest != official:
+        raise WeightsError(
+            f"{path} is damaged: its SHA-256 is {digest} instead of {official}; delete it and get it again, or if it "
+            "holds weights of your own, give it another name"
+        )
 
 
 @dataclass(frozen=True)
@@ -152,33 +179,22 @@ def _opened(path: Path) -> Iterator[dict[str, _Stored]]:
     """The tensors of a file, which stays open; damage that shows in the meantime becomes a ``WeightsError``."""
     try:
         if path.suffix == ".safetensors":
-            yield _in_safetensors(path)
-        elif is_legacy(path):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-            yield _named(content, lambda tensor: tensor)
+            with open_safetensors(path) as file:
+                yield {
+                    key: _Stored(shape, FLOATS.get(file.dtypes[key], file.dtypes[key]), partial(file.read, key))
+                    for key, shape in file.shapes.items()
+                }
         else:
-            with TorchArchive(path) as archive:
+            with LegacyArchive(path) if is_legacy(path) else TorchArchive(path) as archive:
                 yield _named(load_inert(archive, path), TensorReader(archive).read)
     except WeightsError:
         raise
     except UnsafeCheckpointError as error:
         raise WeightsError(str(error)) from error
-    except (*UNREADABLE, safetensors.SafetensorError) as error:
+    except UNREADABLE as error:
         raise WeightsError(
             f"{path} cannot be read as a DINOv2 state dict ({failure_reason(error)}); delete it and get it again"
         ) from error
-
-
-def _in_safetensors(path: Path) -> dict[str, _Stored]:
-    if not path.is_file():
-        raise FileNotFoundError("it does not exist or is not a file")
-    file = safetensors.safe_open(path, "pt")
-    found = {}
-    for key in file.keys():  # noqa: SIM118  (not a dict)
-        view = file.get_slice(key)
-        dtype = view.get_dtype()
-        found[key] = _Stored(tuple(view.get_shape()), FLOATS.get(dtype, dtype), partial(file.get_tensor, key))
-    return found
 
 
 def _named(content: object, read: Callable[[Any], Tensor]) -> dict[str, _Stored]:
@@ -190,7 +206,7 @@ def _named(content: object, read: Callable[[Any], Tensor]) -> dict[str, _Stored]
         raise ValueError(
             f"it holds something else than named tensors; save what is under {_abridged(nested)} by itself"
         )
-    odd = [key for key, value in content.items() if not isinstance(key, str) or not _is_plain(value)]
+    odd = [key for key, value in content.items() if not isinstance(key, str) or not isinstance(value, TensorRecord)]
     if odd:
         raise ValueError(f"it holds something else than named tensors, as {_abridged(odd)}")
     return {
@@ -199,15 +215,8 @@ def _named(content: object, read: Callable[[Any], Tensor]) -> dict[str, _Stored]
     }
 
 
-def _is_plain(value: object) -> bool:
-    """Whether this is a tensor in a file, or one that has its numbers in memory, one after the other."""
-    if not isinstance(value, Tensor):
-        return isinstance(value, TensorRecord)
-    return value.layout == torch.strided and not value.is_meta and not value.is_quantized
-
-
 def _abridged(entries: Sequence[object]) -> str:
-    shown = ", ".join(printable(str(entry)) for entry in entries[:MOST_NAMES])
+    shown = ", ".join(printable(str(entry), 80) for entry in entries[:MOST_NAMES])
     return shown if len(entries) <= MOST_NAMES else f"{shown} and {len(entries) - MOST_NAMES} more"
 
 
@@ -225,7 +234,7 @@ def _likeness(found: Mapping[str, _Stored], name: str) -> str:
         return ", it looks like a Hugging Face transformers checkpoint; the official file is needed"
     prefix = next((key.removesuffix("cls_token") for key in found if key.endswith(".cls_token")), None)
     if prefix:
-        return f", whose names do not begin with {printable(prefix)}: save the tensors without that prefix"
+        return f", whose names do not begin with {printable(prefix, 80)}: save the tensors without that prefix"
     looks_like = resemblance(found)
     if looks_like in (None, name):
         return ""

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from models.dino_wm import WITHOUT_EFFECT, CheckpointError, open_pickled
-from models.torch_archive import TorchArchive, view_of
+from utils.reading.tensor_record import view_of
+from utils.reading.torch_archive import TorchArchive
 
 ALIGNMENT = 64  # bytes; where torch puts tensors in a file, so that they can be mapped into memory
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from planning.episodes import Episodes
+from utils.reading.errors import failure_reason
 from utils.reading.files import FileError
 from utils.reading.json_file import read_json
+from utils.reading.torch_file import read_torch
 
 STATE, TARGETS, FINISHED = "planning_state.pt", "plan_targets.npz", "finished.json"
 IDENTITY = (
@@ -68,13 +67,14 @@ def read_state(path: Path) -> dict[str, Any]:
         ValueError: If it is broken.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)  # it may have been saved on another device
+        state = read_torch(path, "delete it to start anew")
         Episodes(**state["episodes"])
         return {**state, "identity": dict(json.loads(json.dumps(state["identity"])))}
-    except (RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
-        raise ValueError(
-            f"cannot resume: {path} is broken ({str(error).splitlines()[0]}); delete it to start anew"
-        ) from None
+    except FileError as error:
+        raise FileError(f"cannot resume: {error}") from None
+    except (KeyError, TypeError, ValueError) as error:  # complete, but of something else
+        reason = failure_reason(error)
+        raise FileError(f"cannot resume: {path} is broken ({reason}); delete it to start anew") from None
 
 
 def read_finished(path: Path) -> dict[str, Any]:

@@ -7,12 +7,13 @@ import functools
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from xxhash import xxh3_64_digest
 
 from training.latent_cache import LATENT_DTYPES, FramesToEncode
 from training.latent_identity import SAID_BY, identity
@@ -21,11 +22,13 @@ from utils.folder_lock import holding
 from utils.links import check_contents
 from utils.machine import free_bytes
 from utils.patience import Patience
+from utils.reading.files import FileError, read_regular
 from utils.reading.json_file import read_json
 
 log = logging.getLogger(__name__)
 
 LATENTS, UNFINISHED, IDENTITY, PROGRESS = "latents.bin", "latents.part", "identity.json", "progress.json"
+SUMS = "checksums.bin"  # XXH3 of each frame, 8 bytes; caches of earlier versions have none
 SECONDS_BETWEEN_NOTES = 10.0
 SPARE_BYTES = 1 << 20
 PROBES = 4
@@ -67,6 +70,8 @@ class StoredLatents:
             _refuse_others(folder, wanted)
             if not (folder / LATENTS).exists():
                 _make(frames, folder, wanted, patience or Patience())
+            self._sums = _read_sums(folder, frames.shape[0])
+        self._sound = bytearray(frames.shape[0])  # 1: this process has compared the frame with its checksum
         self._probe(frames)
 
     def read(self, trajectory: Tensor, step: Tensor) -> Tensor:
@@ -74,6 +79,7 @@ class StoredLatents:
 
         Raises:
             OSError: If the file cannot be read.
+            FileError: If a frame is damaged.
         """
         rows = self._first[trajectory] + step
         data = bytearray(rows.numel() * self._row_bytes)
@@ -88,7 +94,11 @@ class StoredLatents:
                 self._handle = os.open(self.folder / LATENTS, os.O_RDONLY)
             if os.preadv(self._handle, [target], row * self._row_bytes) != len(target):
                 raise OSError(f"{self.folder / LATENTS}: cut short after it was opened; {_remedy(self.folder)}")
-        except OSError:
+            if self._sums and not self._sound[row]:
+                if xxh3_64_digest(target) != self._sums[8 * row : 8 * row + 8]:
+                    raise FileError(f"{self.folder / LATENTS} is damaged in frame {row}; {_remedy(self.folder)}")
+                self._sound[row] = 1
+        except (OSError, FileError):
             self._close()  # a mount that comes back wants its files opened anew
             raise
 
@@ -168,22 +178,26 @@ def _make(frames: FramesToEncode, folder: Path, wanted: Mapping[str, Any], patie
         )
     patience.write("the latent cache", lambda: write_json(folder / IDENTITY, dict(wanted)))
     handle, noted = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), time.monotonic()
+    sums = os.open(folder / SUMS, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     try:
         for row, latents in frames.encoded(done):
             bits = memoryview(latents.contiguous().view(torch.uint8).numpy().tobytes())
             write = functools.partial(_write_all, handle, bits, row * row_bytes)
             patience.write("the latent cache", write, len(bits))
+            said = b"".join(xxh3_64_digest(bits[at : at + row_bytes]) for at in range(0, len(bits), row_bytes))
+            patience.write("the latent cache", functools.partial(_write_all, sums, memoryview(said), 8 * row))
             done = row + len(latents)
             if time.monotonic() - noted > SECONDS_BETWEEN_NOTES:
-                patience.write("the latent cache", functools.partial(_note, handle, folder, done))
+                patience.write("the latent cache", functools.partial(_note, (handle, sums), folder, done))
                 noted = time.monotonic()
-        patience.write("the latent cache", functools.partial(_note, handle, folder, done))
+        patience.write("the latent cache", functools.partial(_note, (handle, sums), folder, done))
     except BaseException:
         with contextlib.suppress(OSError):  # what ended the work says more
-            _note(handle, folder, done)
+            _note((handle, sums), folder, done)
         raise
     finally:
         os.close(handle)
+        os.close(sums)
     path.replace(folder / LATENTS)
     (folder / PROGRESS).unlink(missing_ok=True)
 
@@ -194,9 +208,21 @@ def _write_all(handle: int, data: memoryview, offset: int) -> None:
         data, offset = data[written:], offset + written
 
 
-def _note(handle: int, folder: Path, rows: int) -> None:
-    """Put the latents on the disk, then the number of frames that can be relied on."""
-    os.fsync(handle)
+def _read_sums(folder: Path, count: int) -> bytes:
+    """The checksum of each frame; empty if an earlier version made the cache."""
+    path = folder / SUMS
+    if not path.exists():
+        return b""
+    sums = read_regular(path, 8 * count)
+    if len(sums) != 8 * count:
+        raise FileError(f"{path} has {len(sums)} bytes instead of {8 * count}; {_remedy(folder)}")
+    return sums
+
+
+def _note(handles: Sequence[int], folder: Path, rows: int) -> None:
+    """Put the latents and their checksums on the disk, then the number of frames that can be relied on."""
+    for handle in handles:
+        os.fsync(handle)
     write_json(folder / PROGRESS, {"frames": rows})
 
 
@@ -205,5 +231,5 @@ def _rows_done(folder: Path) -> int:
         done = int(read_json(folder / PROGRESS, dict)["frames"])
     except (OSError, ValueError, KeyError, TypeError):
         return 0
-    path = folder / UNFINISHED
-    return done if path.exists() and path.stat().st_nlink == 1 else 0
+    paths = [folder / name for name in (UNFINISHED, SUMS)]
+    return done if all(path.exists() and path.stat().st_nlink == 1 for path in paths) else 0

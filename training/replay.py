@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from utils import distributed
 from utils.distributed import Share
 from utils.files import atomic_path, remove_unfinished
 from utils.patience import Patience
+from utils.reading.safetensors_file import open_safetensors
 from utils.tensor_files import tensor_bytes, write_safetensors
 
 log = logging.getLogger(__name__)
@@ -219,8 +219,9 @@ class ReplayMemory:
 
     def _read(self, file: str) -> dict[str, Tensor]:
         try:
-            return load_file(self._path(file))
-        except Exception as error:  # safetensors raises bare OSError, FileNotFoundError and its own error alike
+            with open_safetensors(self._path(file), ours=("stride",)) as entry:
+                return entry.read_all()
+        except (OSError, ValueError) as error:
             raise ValueError(
                 f"cannot resume: the replay entry {self._path(file)} is missing or broken ({error})"
             ) from None

@@ -10,6 +10,7 @@ import torch
 
 from utils import distributed
 from utils.files import atomic_path
+from utils.reading.torch_file import read_torch
 from utils.tensor_files import write_torch
 
 FILENAME = "training_state.pt"
@@ -37,7 +38,7 @@ def read_state(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = read_torch(path)
         _restore_rngs(state.pop("rng"), state.pop("others_rng", []))
     except Exception as error:  # damaged files fail in many ways (zip, pickle, storage sizes); all mean the same here
         raise broken_state(folder, error) from None

@@ -15,6 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from utils.files import temporary_path
+from utils.reading.checksums import append_checksums
+from utils.reading.safetensors_file import CHECKSUM, UNKNOWN, add_checksum
 
 _SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")  # as Rust writes it
 
@@ -38,7 +40,7 @@ class _Witness:
 
 
 def write_torch(path: Path, value: object) -> None:
-    """``torch.save``; the bytes do not depend on the file's name. Not atomic by itself.
+    """``torch.save``, with checksums; the bytes do not depend on the file's name. Not atomic by itself.
 
     Raises:
         OSError: If the disk does not take it.
@@ -51,10 +53,11 @@ def write_torch(path: Path, value: object) -> None:
             if witness.error is None:
                 raise
             raise witness.error from None
+    append_checksums(path, "zip")
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """``safetensors.torch.save_file``, with the permissions that other files have. Not atomic by itself.
+    """``safetensors.torch.save_file``, with a checksum and the permissions of other files. Not atomic by itself.
 
     Raises:
         OSError: If the disk does not take it.
@@ -63,7 +66,8 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
     folder = temporary_path(path)
     folder.mkdir()
     try:
-        save_file(dict(tensors), folder / "tensors", metadata=dict(metadata))
+        save_file(dict(tensors), folder / "tensors", metadata={**metadata, CHECKSUM: UNKNOWN})
+        add_checksum(folder / "tensors")
         (folder / "tensors").replace(path)
     except SafetensorError as error:
         number = _SYSTEM_ERROR.search(str(error))

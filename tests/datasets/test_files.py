@@ -106,7 +106,7 @@ def test_truncated_tensor_file_is_an_error_that_names_the_file(tmp_path, keep):
 
 def test_something_else_than_a_tensor_is_refused(tmp_path):
     torch.save([torch.zeros(2)], tmp_path / "states.pth")
-    with pytest.raises(DatasetError, match="found a list"):
+    with pytest.raises(DatasetError, match="holds a list instead of one tensor"):
         load_tensor(tmp_path / "states.pth")
 
 

@@ -114,7 +114,7 @@ def test_a_missing_checkpoint_names_what_is_there(folder, tmp_path):
 
 def test_a_missing_config_is_named(folder):
     (folder / "hydra.yaml").unlink()
-    with pytest.raises(ValueError, match=r"hydra\.yaml is not a readable model config"):
+    with pytest.raises(ValueError, match=r"hydra\.yaml cannot be read"):
         read_checkpoint(folder)
 
 
@@ -130,7 +130,9 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_damaged_files_are_refused_by_name(folder, damage):
     weights(folder).write_bytes(damage(weights(folder).read_bytes()))
-    with pytest.raises(CheckpointError, match=r"model_latest\.safetensors is truncated or not a safetensors file"):
+    with pytest.raises(
+        CheckpointError, match=r"model_latest\.safetensors is (truncated or not a safetensors file|damaged)"
+    ):
         read_checkpoint(folder)
 
 

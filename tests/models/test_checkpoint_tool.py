@@ -76,7 +76,7 @@ def files_below(folder: Path) -> dict[str, bytes]:
 
 def test_a_summary_counts_and_builds_nothing(original, monkeypatch):
     monkeypatch.setattr("torch.nn.Module.__init__", lambda *_: pytest.fail("a module was built"))
-    monkeypatch.setattr("models.torch_archive.TorchArchive.storage", lambda *_: pytest.fail("a tensor was read"))
+    monkeypatch.setattr("utils.reading.torch_archive.TorchArchive.storage", lambda *_: pytest.fail("a tensor was read"))
     summary = summarise(weights_of(original))
     predictor = summary.parts["predictor"]
     assert (summary.epoch, summary.ignored) == (7, ["predictor_optimizer"])

@@ -254,7 +254,7 @@ def test_weights_that_are_not_finite_are_named(content, read):
 
 def test_modules_that_contain_each_other_are_an_error(content, read):
     content["decoder"].dec._modules["loop"] = content["decoder"]
-    with pytest.raises(CheckpointError, match="contain each other"):
+    with pytest.raises(CheckpointError, match=r"contain each other|share their branches"):
         read(content)
 
 
@@ -289,7 +289,7 @@ def test_modules_that_share_their_branches_end(content, read):
     tree = nn.Linear(1, 1)
     for _ in range(40):
         tree = nn.Sequential(tree, tree)
-    with pytest.raises(CheckpointError, match="contain each other"):
+    with pytest.raises(CheckpointError, match=r"contain each other|share their branches"):
         read({**content, "decoder": tree})
 
 

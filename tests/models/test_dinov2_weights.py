@@ -1,3 +1,4 @@
+import hashlib
 import io
 import zipfile
 
@@ -7,7 +8,8 @@ from safetensors.torch import save_file
 
 from models import dinov2_weights
 from models.dinov2_vit import DinoVisionTransformer
-from models.dinov2_weights import WeightsError, WeightsNotFoundError, find_weights, read_weights
+from models.dinov2_weights import WeightsError, WeightsNotFoundError, check_official, find_weights, read_weights
+from utils.files import sha256
 
 
 @pytest.fixture
@@ -23,6 +25,8 @@ def hub(tmp_path, monkeypatch):
     (server / "dinov2_vits14_pretrain.pth").write_bytes(b"eleven byte")
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     monkeypatch.setattr(dinov2_weights, "BASE_URL", (tmp_path / "server").as_uri())
+    digest = hashlib.sha256(b"eleven byte").hexdigest()
+    monkeypatch.setattr(dinov2_weights, "OFFICIAL", {"dinov2_vits14": (11, digest)})
     return tmp_path / "hub" / "checkpoints"
 
 
@@ -182,3 +186,18 @@ def test_a_download_that_stops_early_leaves_nothing_behind(hub, monkeypatch):
     with pytest.raises(WeightsNotFoundError, match="9 of 100 bytes"):
         find_weights("dinov2_vits14", None)
     assert list(hub.iterdir()) == []
+
+
+def test_a_download_of_something_else_is_refused(hub, tmp_path):
+    (tmp_path / "server" / "dinov2_vits14" / "dinov2_vits14_pretrain.pth").write_bytes(b"eleven bits")
+    with pytest.raises(WeightsNotFoundError, match="SHA-256"):
+        find_weights("dinov2_vits14", None)
+    assert not (hub / "dinov2_vits14_pretrain.pth").exists()
+
+
+def test_a_flipped_bit_of_the_official_file_is_an_error(hub, tmp_path):
+    path = tmp_path / "dinov2_vits14_pretrain.pth"
+    path.write_bytes(b"eleven bits")
+    with pytest.raises(WeightsError, match=r"pretrain\.pth is damaged"):
+        check_official(path, "dinov2_vits14", sha256(path))
+    check_official(path.rename(tmp_path / "mine.pth"), "dinov2_vits14", sha256(tmp_path / "mine.pth"))

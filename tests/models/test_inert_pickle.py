@@ -8,16 +8,14 @@ from collections import Counter, OrderedDict
 import pytest
 import torch
 
-from models.inert_pickle import MAX_NAMES, MAX_OPCODES, Inert, UnsafeCheckpointError, load_inert
-from models.torch_archive import (
-    MAX_PICKLE,
-    UNREADABLE,
-    TensorReader,
-    TensorRecord,
-    TorchArchive,
-    failure_reason,
-    view_of,
-)
+from models.inert_pickle import UnsafeCheckpointError, load_inert
+from utils.reading.errors import UNREADABLE, failure_reason
+from utils.reading.files import FileError
+from utils.reading.pickle_values import Inert
+from utils.reading.pickles import MAX_NAMES, MAX_OPCODES
+from utils.reading.tensor_reader import TensorReader
+from utils.reading.tensor_record import TensorRecord, view_of
+from utils.reading.torch_archive import MAX_PICKLE, TorchArchive
 
 DOUBLED = b")" + b"q\x01h\x01\x86" * 60  # t = (t, t), sixty times
 TYPED = b"ctorch._tensor\n_rebuild_from_type_v2\n"
@@ -173,7 +171,7 @@ def test_the_memo_is_no_larger_than_the_file(load):
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("key", [b")" + b"\x85" * 500_000, DOUBLED], ids=["deep", "doubled"])
+@pytest.mark.parametrize("key", [b")" + b"\x85" * 100_000, DOUBLED], ids=["deep", "doubled"])
 def test_nested_tuples_are_no_keys(load, key):
     assert load(b"}" + key + b"K\x01s" + text("a") + b"K\x02s") == {"a": 2}
     assert load(b"(" + key + b"K\x01d") == {}
@@ -254,7 +252,7 @@ def test_a_large_pickle_is_not_read(tmp_path):
 def test_what_is_no_file_is_not_opened(tmp_path, kind):
     path = tmp_path / "model_3.pth"
     os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
-    with pytest.raises(OSError, match="is not a file"):
+    with pytest.raises(FileError, match="not a file"):
         TorchArchive(path)
 
 
@@ -273,7 +271,7 @@ def record(shape: tuple, stride: tuple, offset: int = 0, numel: int = 4) -> Tens
     ],
 )
 def test_a_tensor_is_no_larger_than_its_storage(wrong):
-    with pytest.raises(ValueError, match="does not fit into its storage"):
+    with pytest.raises(ValueError, match="is smaller than the shape"):
         view_of(torch.zeros(4), wrong)
 
 
@@ -298,10 +296,6 @@ def test_a_reader_hands_out_no_more_than_the_file_could_hold(tmp_path):
                 reader.read(record((999,), (1,), numel=1000))
 
 
-def test_a_reason_is_one_short_line_without_advice_to_drop_the_guard():
-    error = pickle.UnpicklingError("re-run with weights_only=False\nWeightsUnpickler error: \n\nbad opcode\n\nsee x")
-    assert failure_reason(error) == "bad opcode"
-    error = pickle.UnpicklingError("Weights only load failed. Re-run with weights_only=False\n\nbad name\n\nsee x")
-    assert failure_reason(error) == "bad name"
+def test_a_reason_is_one_short_line():
     assert failure_reason(KeyError()) == "KeyError"
-    assert failure_reason(ValueError("\x1b[31m" + "x" * 1000)) == r"\x1b[31m" + "x" * 295 + "..."
+    assert failure_reason(ValueError("\n\x1b[31m" + "x" * 1000)) == r"\x1b[31m" + "x" * 295 + "..."

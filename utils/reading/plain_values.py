@@ -1,0 +1,179 @@
+"""Turning what a pickle was read as into plain data: containers, numbers, texts, NumPy arrays and tensors."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from utils.reading.pickle_values import MADE_BY, Inert, storage_type
+from utils.reading.tensor_record import MAX_DIMS, TensorRecord
+
+MAX_VALUES = 500_000  # as often as a value stands somewhere: a small file may put one list into itself many times
+MAX_DEPTH = 32
+DTYPE = re.compile(r"[biufcSUO?]\d{0,6}")
+PLAIN = (bool, int, float, complex, str, bytes, bytearray, type(None))
+
+
+class Later(Inert):
+    """Something that is made once the whole file has been read, when it is known how much there is of it.
+
+    Attributes:
+        state: what the pickle gave to the object after it had made it.
+    """
+
+    __slots__ = ("state",)
+
+    def __init__(self, arguments: tuple[Any, ...]) -> None:
+        super().__init__(arguments)
+        self.state: Any = None
+
+    def restore(self, state: object) -> None:
+        """See the base class."""
+        self.state = state
+
+
+class PlainValues:
+    """Makes plain data, within limits of number, depth and bytes.
+
+    Args:
+        most_bytes: that texts and arrays may take beside those in the file itself.
+        read: a tensor out of its record; without it there must be none.
+    """
+
+    def __init__(self, most_bytes: int, read: Callable[[TensorRecord], Tensor] | None = None) -> None:
+        self._left, self._read, self._count = most_bytes, read, 0
+
+    def finished(self, value: Any, depth: int = 0) -> Any:
+        """The value with nothing but plain data in it.
+
+        Raises:
+            ValueError: If it holds anything else, or too much.
+        """
+        self._count += 1
+        if self._count > MAX_VALUES or depth > MAX_DEPTH:
+            raise ValueError(
+                f"it has more than {MAX_DEPTH} levels" if depth > MAX_DEPTH else f"it has more than {MAX_VALUES} values"
+            )
+        if isinstance(value, PLAIN):
+            return value
+        if isinstance(value, list | tuple | set):
+            return type(value)(self.finished(item, depth + 1) for item in value)
+        if isinstance(value, dict):
+            items = ((self.finished(key, depth + 1), self.finished(item, depth + 1)) for key, item in value.items())
+            return (OrderedDict if isinstance(value, OrderedDict) else dict)(items)
+        if isinstance(value, TensorRecord) and self._read is not None:
+            return self._read(value)
+        if isinstance(value, Later):
+            return BUILDERS[value.global_name](self, value, depth)
+        found = value.global_name if isinstance(value, Inert) else type(value).__name__
+        raise ValueError(f"it holds a {found}, which is neither a number nor a text nor a container")
+
+    def spend(self, num_bytes: int) -> None:
+        """Note that so many bytes are made.
+
+        Raises:
+            ValueError: If there were too many.
+        """
+        self._left -= num_bytes
+        if self._left < 0:
+            raise ValueError("its parts are used so often that they need far more memory than the file")
+
+
+def plain_name(module: str, name: str) -> Any:
+    """What stands in for a name in a file of plain data; None if such a file does not need it."""
+    wanted = f"{module[:80]}.{name[:80]}".replace("numpy._core.", "numpy.core.")
+    if wanted in BUILDERS:
+        return type("Later", (Later,), {"__slots__": (), "global_name": wanted})
+    if wanted == "numpy.ndarray":  # the first argument of what makes an array
+        return type("Inert", (Inert,), {"__slots__": (), "global_name": wanted})
+    return MADE_BY.get(wanted) or storage_type(module, name)
+
+
+def _set(values: PlainValues, later: Later, depth: int) -> Any:
+    items = values.finished(later.arguments[0], depth + 1) if later.arguments else []
+    return (frozenset if later.global_name.endswith("frozenset") else set)(items)
+
+
+def _bytes(values: PlainValues, later: Later, depth: int) -> Any:
+    """``bytes()``, ``bytearray(b"...")``, ``bytearray("...", "latin-1")`` and ``_codecs.encode("...", "latin1")``."""
+    content, *encoding = later.arguments or (b"",)
+    content = values.finished(content, depth + 1)
+    if isinstance(content, str) and encoding in (["latin1"], ["latin-1"]):
+        content = content.encode("latin-1")
+    if not isinstance(content, bytes):
+        raise ValueError("it makes bytes out of something else than a text")
+    values.spend(len(content))
+    return bytearray(content) if later.global_name.endswith("bytearray") else content
+
+
+def _complex(values: PlainValues, later: Later, depth: int) -> complex:
+    real, imaginary = later.arguments
+    return complex(float(real), float(imaginary))
+
+
+def _dtype(values: PlainValues, later: Any, depth: int) -> np.dtype[Any]:
+    if not (isinstance(later, Later) and later.global_name == "numpy.dtype" and isinstance(later.arguments[0], str)):
+        raise ValueError("an array's type is not described by a name")
+    order: Any = later.state[1] if isinstance(later.state, tuple) and len(later.state) > 1 else "|"
+    if not DTYPE.fullmatch(later.arguments[0]) or order not in ("<", ">", "|", "="):
+        raise ValueError("an array holds something else than numbers and texts")
+    return np.dtype(later.arguments[0]).newbyteorder(order)
+
+
+def _scalar(values: PlainValues, later: Later, depth: int) -> Any:
+    kind, content = later.arguments
+    return _array_of(values, content, _dtype(values, kind, depth), (), depth)[()]
+
+
+def _array(values: PlainValues, later: Later, depth: int) -> Any:
+    version, shape, kind, in_columns, content = later.state
+    if version != 1:
+        raise ValueError("an array is described in a way that is not known")
+    return _array_of(values, content, _dtype(values, kind, depth), shape, depth, "F" if in_columns is True else "C")
+
+
+def _frombuffer(values: PlainValues, later: Later, depth: int) -> Any:
+    content, kind, shape, order = later.arguments[:4]
+    return _array_of(values, content, _dtype(values, kind, depth), shape, depth, order)
+
+
+def _array_of(
+    values: PlainValues, content: Any, dtype: np.dtype[Any], shape: Any, depth: int, order: Any = "C"
+) -> np.ndarray[Any, Any]:
+    if not isinstance(shape, tuple) or len(shape) > MAX_DIMS or order not in ("C", "F"):
+        raise ValueError("an array's shape is not described by a few numbers")
+    if not all(type(side) is int and side >= 0 for side in shape):
+        raise ValueError("an array's shape is not described by numbers from zero up")
+    content = values.finished(content, depth + 1)
+    if dtype.kind == "O" and isinstance(content, list):
+        flat = np.empty(len(content), dtype)
+        flat[:] = content
+    elif dtype.kind != "O" and isinstance(content, bytes | bytearray) and dtype.itemsize:
+        values.spend(len(content))
+        flat = np.frombuffer(content, dtype).copy()
+    else:
+        raise ValueError("an array's numbers are not there")
+    if math.prod(shape) != len(flat):
+        raise ValueError(f"an array of the shape {shape} has {len(flat)} numbers")
+    return flat.reshape(shape, order=order)
+
+
+BUILDERS: dict[str, Callable[[PlainValues, Any, int], Any]] = {
+    "builtins.set": _set,
+    "builtins.frozenset": _set,
+    "builtins.bytes": _bytes,
+    "builtins.bytearray": _bytes,
+    "builtins.complex": _complex,
+    "_codecs.encode": _bytes,
+    "numpy.dtype": _dtype,
+    "numpy.core.multiarray._reconstruct": _array,
+    "numpy.core.multiarray.scalar": _scalar,
+    "numpy.core.numeric._frombuffer": _frombuffer,
+}
+"""What plain data are made by besides the opcodes of a pickle."""

@@ -1,0 +1,115 @@
+"""The zip archive that ``torch.save`` writes: one pickle, and the bytes of every tensor beside it."""
+
+from __future__ import annotations
+
+import io
+import struct
+import sys
+import zipfile
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from utils.reading.files import open_regular
+from utils.reading.pickles import Names, load_pickle
+from utils.reading.tensor_record import TensorRecord
+from utils.reading.zip_file import checked_zip
+
+MAX_PICKLE = 16_000_000  # bytes of data.pkl; real ones stay far below one million, as the tensors lie elsewhere
+MAX_RECORDS = 20_000  # storages, and a few more; a checkpoint with optimisers has 1,000
+LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a record: its mark, and how long its name and its padding are
+
+
+class TorchArchive:
+    """Reads the records of a file of ``torch.save``; damage surfaces as one of ``UNREADABLE``.
+
+    Args:
+        path: the file.
+
+    Attributes:
+        size: of the file, bytes.
+        root: folder in the archive that all records lie in, with its slash. pickled: the bytes of the pickle.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = open_regular(path)
+        try:
+            self.size = path.stat().st_size
+            self._zip = checked_zip(self._file, MAX_RECORDS)
+            pickles = [n for n in self._zip.namelist() if n.count("/") == 1 and n.endswith("/data.pkl")]
+            if len(pickles) != 1:
+                raise ValueError("it is a zip archive without a data.pkl")
+            self.root = pickles[0].removesuffix("data.pkl")
+            if self._zip.getinfo(pickles[0]).file_size > MAX_PICKLE:
+                raise ValueError(f"its data.pkl is larger than {MAX_PICKLE // 10**6} MB")
+            self.pickled = self.record("data.pkl")
+            if f"{self.root}byteorder" in self._zip.namelist():
+                order = self.record("byteorder", 16).decode("ascii", "backslashreplace")
+                if order != sys.byteorder:
+                    raise ValueError(f"its numbers are stored {order}-endian, this machine is {sys.byteorder}-endian")
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> TorchArchive:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._zip.close()
+        self._file.close()
+
+    def load(self, names: Names, strict: bool = False) -> Any:
+        """What was saved, with a ``TensorRecord`` for every tensor; see ``load_pickle``."""
+        return load_pickle(io.BytesIO(self.pickled), names, strict)
+
+    def names(self) -> list[str]:
+        """All records, in the order of the file, e.g. "data.pkl", "data/0"."""
+        return [name.removeprefix(self.root) for name in self._zip.namelist() if name.startswith(self.root)]
+
+    def storage(self, record: TensorRecord) -> Tensor:
+        """The whole storage behind a tensor, (numel,), read and verified against its checksum.
+
+        Raises:
+            ValueError: If the record is not as long as the pickle says.
+        """
+        self._check_length(record)
+        content = bytearray(self.record(f"data/{record.key}"))
+        return torch.frombuffer(content, dtype=record.dtype) if content else torch.empty(0, dtype=record.dtype)
+
+    def place(self, record: TensorRecord) -> int:
+        """Where in the file the storage of a tensor begins.
+
+        Raises:
+            ValueError: If the record is not as long as the pickle says, or the file does not hold all of it.
+        """
+        info = self._check_length(record)
+        self._file.seek(info.header_offset)
+        mark, name, padding = LOCAL_HEADER.unpack(self._file.read(LOCAL_HEADER.size))
+        start = info.header_offset + LOCAL_HEADER.size + name + padding
+        if mark != b"PK\x03\x04" or start + info.file_size > self.size:
+            raise ValueError(f"data/{record.key} is not where the index says")
+        return start
+
+    def record(self, name: str, most: int | None = None) -> bytes:
+        """The bytes of a record, verified against its checksum; more than ``most`` are refused."""
+        info = self._info(name)
+        if most is not None and info.file_size > most:
+            raise ValueError(f"{name} has {info.file_size} bytes")
+        return self._zip.read(info)
+
+    def _info(self, name: str) -> zipfile.ZipInfo:
+        info = self._zip.getinfo(self.root + name)
+        if info.compress_type != zipfile.ZIP_STORED:  # never by torch; the true size of packed data is anybody's guess
+            raise ValueError(f"{name} is compressed, which torch.save never does")
+        return info
+
+    def _check_length(self, record: TensorRecord) -> zipfile.ZipInfo:
+        info = self._info(f"data/{record.key}")
+        if info.file_size != record.storage_bytes:
+            raise ValueError(f"data/{record.key} should have {record.storage_bytes} bytes, it has {info.file_size}")
+        return info
