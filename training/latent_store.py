@@ -167,6 +167,7 @@ def _make(frames: FramesToEncode, folder: Path, wanted: Mapping[str, Any], patie
     path, done = folder / UNFINISHED, _rows_done(folder)
     if not done:  # nor kept under another name
         path.unlink(missing_ok=True)
+        (folder / SUMS).unlink(missing_ok=True)
     missing, free = frames.num_bytes - done * row_bytes, free_bytes(folder)
     begun = f", of which {missing / 1e9:.3g} GB are still to come" if done else ""
     log.info("latent cache in %s, %s%s (%.3g GB are free)", folder, frames.describe(), begun, free / 1e9)

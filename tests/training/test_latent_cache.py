@@ -14,7 +14,7 @@ import torch
 from tests.training.tiny import build, run, without_times
 from training import latent_store
 from training.latent_cache import FramesToEncode
-from training.latent_store import IDENTITY, LATENTS, PROGRESS, StoredLatents
+from training.latent_store import IDENTITY, LATENTS, PROGRESS, SUMS, StoredLatents
 from utils.patience import Patience
 
 NO_PIXELS = ("model.train_decoder=false", "training.num_reconstruct_samples=0")
@@ -75,7 +75,7 @@ def test_a_second_run_reads_what_the_first_one_made(tmp_path, monkeypatch, caplo
     first = run(base / "one", *options)
     [said] = [message for message in caplog.messages if message.startswith("latent cache in")]
     assert "480 frames of 16 x 32 numbers in float32: 0.000983 GB (" in said and "GB are free)" in said  # 12 * 40
-    assert sorted(path.name for path in (base / "latents").iterdir()) == [IDENTITY, LATENTS]
+    assert sorted(path.name for path in (base / "latents").iterdir()) == [SUMS, IDENTITY, LATENTS]
     monkeypatch.setattr(FramesToEncode, "encoded", lambda *_: pytest.fail("made again"))
     second = run(base / "two", *options)
     assert without_times(first.folder / "logs.json") == without_times(second.folder / "logs.json")

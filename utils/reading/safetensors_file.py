@@ -83,10 +83,18 @@ def add_checksum(path: Path) -> None:
     Raises:
         OSError: If the disk does not take it.
     """
-    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        place = content.find(UNKNOWN.encode())
-        digest = xxhash.xxh3_64_hexdigest(content)
-        file.seek(place + len(UNKNOWN) - 16)
+    with path.open("r+b") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))  # the library gives them any order
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(length)
+        assert len(text) == length
+        file.seek(8)
+        file.write(text)
+        file.flush()
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            digest = xxhash.xxh3_64_hexdigest(content)
+        file.seek(8 + text.index(UNKNOWN.encode()) + len(UNKNOWN) - 16)
         file.write(digest.encode())
 
 
