@@ -71,4 +71,4 @@ def broken(path: Path, error: Exception, remedy: str) -> FileError:
             f"{path} does not load safely: it asks for {error.names}, which plain data never need; nothing of it was "
             f"run. Do not open it in another way before you know who wrote it; {remedy}"
         )
-    return FileError(f"{path} does not load safely ({failure_reason(error)}); {remedy}")
+    return FileError(f"{path} is broken ({failure_reason(error)}); {remedy}")
