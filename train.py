@@ -38,32 +38,17 @@ from utils.run_folder import run_folder
 
 log = logging.getLogger(__name__)
 
-TYPES = {
-    "training.max_batches": int,
-    "training.decoder_frames": int,
-    "training.predictor_lr": float,
-    "training.latent_dir": str,
-    "model.train_decoder": bool,
-    "num_threads": int,
-    "env.num_workers": int,
-    "env.dataset.data_path": str,
-    "env.dataset.n_rollout": int,
-    "encoder.weights": str,
-    "encoder.embed_dim": int,
-    "encoder.depth": int,
-    "encoder.num_heads": int,
-    "method.frame_stride": int,
-    "method.objective.base": float,
-    "method.planner.budget_ms": float,
-    "method.planner.budget_evals": int,
-    "method.planner.sub_planner.budget_ms": float,
-    "method.planner.sub_planner.budget_evals": int,
-    "method.planner.time_limit_minutes": float,
-    "logger.entity": str,
-    "logger.name": str,
-    "logger.group": str,
-}
-"""Types of the settings whose default, null, does not show it."""
+PARTS = (
+    "env",
+    "encoder",
+    "predictor",
+    "decoder",
+    "action_encoder",
+    "proprio_encoder",
+    "method",
+    "regularizer",
+    "logger",
+)
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
@@ -71,7 +56,7 @@ TYPES = {
 @recorded(__file__, state=f"checkpoints/{FILENAME}")
 def main(cfg: DictConfig) -> float | None:
     """Compose, check, run; returns the last validation loss, by which a search compares runs."""
-    check_types(cfg, HydraConfig.get().job.config_name or "train", TYPES)
+    check_types(cfg, HydraConfig.get().job.config_name or "train", PARTS)
     explicit = overridden_keys(HydraConfig.get().overrides.task)
     if cfg.dry_run:
         distributed.require_alone("dry_run=true")

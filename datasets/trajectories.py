@@ -95,7 +95,7 @@ def random_split(num_trajectories: int, ratio: float, seed: int) -> tuple[Tensor
     if not 0 < ratio <= 1 or num_train < 1:
         raise ValueError(
             f"split_ratio must be in (0, 1] and leave at least one of the {num_trajectories} trajectories "
-            f"for training, got {ratio}"
+            f"(n_rollout) for training, got {ratio}"
         )
     order = torch.randperm(num_trajectories, generator=torch.Generator().manual_seed(seed))
     return order[:num_train], order[num_train:]

@@ -63,7 +63,10 @@ class WallRandomWalk(Behaviour):
                 f"got step_std={self.step_std}, step_min={self.step_min}, step_max={self.step_max}"
             )
         if not self.step_min <= self.step_mean <= self.step_max:
-            raise ValueError(f"collector.step_mean must be in [{self.step_min}, {self.step_max}], got {self.step_mean}")
+            raise ValueError(
+                f"collector.step_mean must be in [{self.step_min}, {self.step_max}], from step_min to step_max, got "
+                f"{self.step_mean}"
+            )
         if self.heading_distribution not in _DISTRIBUTIONS:
             raise ValueError(
                 f"collector.heading_distribution must be one of {_DISTRIBUTIONS}, got {self.heading_distribution!r}"

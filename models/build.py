@@ -8,10 +8,12 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
 
 from models.tokens import TOKEN_LAYOUTS
 from models.world_model import WorldModel
+from utils.machine import as_size, available_memory
 
 PARTS = ("encoder", "proprio_encoder", "action_encoder", "predictor", "decoder")
 """Attributes of ``WorldModel`` that are networks; each is also a config group."""
@@ -33,6 +35,10 @@ SCALARS = (
     "has_decoder",
 )
 """Architecture keys beside the parts; a checkpoint brings them in its ``hydra.yaml``."""
+
+
+SURELY_SMALL = 10**7
+"""Weights of a layer, roughly, times layers: below, it is not worth the time to count them."""
 
 
 def build_world_model(
@@ -78,6 +84,7 @@ def build_world_model(
     }
 
     def built(part: str, sizes: Mapping[str, Any]) -> Any:
+        _check_memory(part, architecture[part], sizes)
         with torch.device("meta") if part in without_weights else contextlib.nullcontext():
             return _part(architecture[part], sizes)
 
@@ -108,6 +115,27 @@ def _check(architecture: Mapping[str, Any]) -> None:
     for key in ("num_hist", "frameskip", "img_size", "action_emb_dim", "proprio_emb_dim"):
         if architecture[key] < 1:
             raise ValueError(f"{key} must be at least 1, got {architecture[key]}")
+
+
+def _check_memory(part: str, node: Mapping[str, Any], sizes: Mapping[str, Any]) -> None:
+    """Refuse a network whose weights alone do not fit into memory, before any of them is drawn."""
+    widths = [value for value in (*node.values(), *sizes.values()) if isinstance(value, int)]
+    tokens = sizes.get("num_patches", 1) * sizes.get("dim", 1)
+    if max(*widths, tokens) ** 2 * (node.get("depth") or 1) < SURELY_SMALL:
+        return
+    try:
+        with torch.device("meta"):
+            network = _part(node, sizes)
+    except InstantiationException:  # building it in earnest says what is wrong, or that it only cannot do without data
+        return
+    needed = sum(tensor.nbytes for tensor in network.state_dict().values())
+    if needed > (there := available_memory()):
+        settings = ", ".join(f"{part}.{key}={value}" for key, value in node.items() if key != "_target_")
+        raise ValueError(
+            f"{settings}: the weights alone take {as_size(needed)}, and {as_size(there)} of memory are available; "
+            "lower these, or num_hist, img_size, or the sizes and repeats of action and proprio embeddings, "
+            "which make the tokens"
+        )
 
 
 def _part(node: Mapping[str, Any], sizes: Mapping[str, Any]) -> Any:

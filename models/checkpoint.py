@@ -92,8 +92,9 @@ def locate_weights(path: Path, epoch: int | str = LATEST) -> Path:
     found = weights_file(path, epoch)
     if found is None:
         others = sorted(p.name for p in (path / "checkpoints").glob("model_*"))
+        asked = "" if epoch == LATEST else f", model_epoch={epoch}"
         raise CheckpointError(
-            f"ckpt_path={path}: there is no checkpoints/model_{epoch}.safetensors or .pth; found "
+            f"ckpt_path={path}{asked}: there is no checkpoints/model_{epoch}.safetensors or .pth; found "
             f"{', '.join(others) or f'no checkpoint at all: {hint(path, trained_weights)}'}"
         )
     return found

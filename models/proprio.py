@@ -53,7 +53,10 @@ class FixedProjection(nn.Module):
     def __init__(self, in_dim: int, emb_dim: int, seed: int = 0) -> None:
         super().__init__()
         if in_dim > emb_dim:
-            raise ValueError(f"a distance-keeping map needs emb_dim >= in_dim, got in_dim={in_dim}, emb_dim={emb_dim}")
+            raise ValueError(
+                f"proprio_emb_dim={emb_dim} (action_emb_dim for actions) must be at least the {in_dim} values that a "
+                "fixed, distance-keeping map takes; raise it, or choose proprio_encoder=proprio"
+            )
         self.in_dim = in_dim
         self.emb_dim = emb_dim
         drawn = torch.randn(emb_dim, in_dim, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))

@@ -10,7 +10,6 @@ from hydra import compose
 from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 
-import train
 from datasets.trajectories import Trajectories
 from envs.base import VectorEnv
 from models.build import build_world_model
@@ -329,23 +328,6 @@ def test_the_defaults_are_those_of_the_papers():
     assert factors == [0.05, 0.02, 0.02]
     assert adversarial["method"]["radii_method"] == "fixed"
     assert composed("env=wall", run_dir="r")["num_hist"] == 1  # the choice of the environment implies it
-
-
-def null_keys(node, prefix=""):
-    for key, value in node.items():
-        if isinstance(value, dict):
-            yield from null_keys(value, f"{prefix}{key}.")
-        elif value is None:
-            yield f"{prefix}{key}"
-
-
-def test_every_setting_that_is_null_has_its_type_written_down():
-    found = set()
-    for method in ("offline", "online", "adversarial"):
-        for logger in ("jsonl", "wandb", "tensorboard"):
-            found |= set(null_keys(composed(f"method={method}", f"logger={logger}", run_dir="r")))
-    found |= set(null_keys(composed("method=online", "planner@method.planner=mpc_gd", run_dir="r")))
-    assert found == set(train.TYPES)
 
 
 def test_a_plain_run_needs_no_scheduler():

@@ -109,7 +109,10 @@ class Optimizers:
         if train_initnet:
             self._add("initnet", [model.initnet], torch.optim.AdamW, rates.initnet, **decay)
         if not self._optimizers:
-            raise ValueError("nothing to train: model.train_encoder, train_predictor and train_decoder are all false")
+            raise ValueError(
+                "nothing to train: model.train_encoder, train_predictor and train_decoder are all false, or of parts "
+                "that the model lacks (has_predictor, has_decoder); set one of them to true"
+            )
 
     def _add(self, name: str, modules: Sequence[nn.Module | None], kind: Any, lr: float, **options: float) -> None:
         parameters = [p.requires_grad_() for module in modules for p in _parameters(module)]

@@ -19,9 +19,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from launch import door
+from launch.conf import groups
 from launch.grammar import is_sweep, text_of
+from launch.limits import FACTS, RULES, check_memory
+from launch.rules import check_values, rule_of
 from launch.values import TRUSTED, checked
 from utils import distributed
+from utils.missing import missing_package
 from utils.printable import printable_logs
 
 log = logging.getLogger(__name__)
@@ -32,34 +36,43 @@ def overridden_keys(overrides: Sequence[str]) -> set[str]:
     return {override.lstrip("+~").split("=", 1)[0].split("@", 1)[0] for override in overrides}
 
 
-def check_types(cfg: DictConfig, config_name: str, types: Mapping[str, type] | None = None) -> None:
-    """Refuse values of another type than the default, and added or removed settings.
+def check_types(cfg: DictConfig, config_name: str, parts: Sequence[str]) -> None:
+    """Refuse values of another type or out of range, groups left out, and added or removed settings.
 
-    Examples are ``training.batch_size=many``, ``+training.batchsize=4`` and ``~training.seed``.
+    Examples are ``training.batch_size=many``, ``env=null``, ``+training.batchsize=4`` and ``~training.seed``.
 
     Args:
-        cfg: as composed. config_name: what it was composed from.
-        types: of settings whose default does not show it, by key; one that is null or "auto" by default and not named
-            here may be anything.
+        cfg: as composed. config_name: what it was composed from. parts: config groups that must have an option.
 
     Raises:
-        ValueError: Naming the key, the value and the type that is expected.
+        ValueError: Naming the key, the value and what is allowed.
     """
+    for part in parts:
+        if OmegaConf.select(cfg, part, throw_on_resolution_failure=False) is None:
+            options = ", ".join(groups().get(part, []))
+            raise ValueError(f"{part}=null: there must be one; choose among {options}, or leave it out for the default")
+    config = plain(cfg)
+    check_values(config, RULES)
+    check_memory(config)
     task = list(HydraConfig.get().overrides.task)
-    groups = [override for override in task if override.lstrip("+~").split("=", 1)[0] in _choices()]
-    defaults = compose(config_name, overrides=groups)
-    for override in task:
-        if override.startswith(("+", "~")) and override not in groups and not override.lstrip("+").startswith(TRUSTED):
-            _check_known(override, defaults)
-    for key in overridden_keys(task):
+    chosen = [override for override in task if override.lstrip("+~").split("=", 1)[0] in _choices()]
+    added = [override for override in task if override.startswith(("+", "~")) and override not in chosen]
+    added = [override for override in added if not override.lstrip("+").startswith(TRUSTED)]
+    keys = {key for key in overridden_keys(task) if key in FACTS or rule_of(key, "", RULES) is None}
+    if not added and not keys:
+        return
+    defaults = compose(config_name, overrides=chosen)
+    for override in added:
+        _check_known(override, defaults)
+    for key in keys:
         default, value = (OmegaConf.select(tree, key, throw_on_missing=False) for tree in (defaults, cfg))
-        open_ended = default in (None, "auto")  # what stands for a choice of ours may be of any type; its reader checks
-        kind = (types or {}).get(key, object if open_ended else type(default))
+        if key in FACTS and value != default:
+            raise ValueError(f"{key}={value}: this environment has {default}; leave it out, or choose another env")
+        kind = object if default in (None, "auto") else type(default)  # of a class of the user's own
         if value is not None and not _fits(kind, value):
             kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
             raise ValueError(
-                f"{key}={value} must be {kinds.get(kind, 'a group of settings')}; the default is "
-                f"{'null' if default is None else default}"
+                f"{key}={value} must be {kinds.get(kind, 'a group of settings')}; the default is {default}"
             )
 
 
@@ -133,7 +146,7 @@ def one_line(except_if: Callable[[], bool] = lambda: False) -> Iterator[None]:
         if distributed.first_to_end():
             log.warning("stopped at once")
         sys.exit(128 + signal.SIGINT)
-    except (ValueError, OSError, RuntimeError, InstantiationException) as error:
+    except (ValueError, OSError, RuntimeError, ModuleNotFoundError, InstantiationException) as error:
         message = _message(error)
         if message is None or except_if():
             distributed.first_to_end()  # its traceback says enough
@@ -147,6 +160,8 @@ def one_line(except_if: Callable[[], bool] = lambda: False) -> Iterator[None]:
 
 def _message(error: BaseException) -> str | None:
     """What to tell the user; None for errors that are ours and need their traceback."""
+    if (lacking := missing_package(error)) is not None or isinstance(error, ModuleNotFoundError):
+        return lacking
     if isinstance(error, InstantiationException):
         cause = error.__cause__
         return _message(cause) if isinstance(cause, ValueError | OSError) else str(error).replace("\n", " ")

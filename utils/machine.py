@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import psutil
@@ -14,6 +16,11 @@ import psutil
 def available_cores() -> int:
     """Cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def most_processes() -> int:
+    """The most processes or threads that it can make sense to ask for: 64, or four per core of a larger machine."""
+    return max(64, 4 * (os.cpu_count() or 1))
 
 
 def cpu_info() -> str:
@@ -27,6 +34,11 @@ def cpu_info() -> str:
 def available_memory() -> int:
     """Bytes that new programs can have without swapping."""
     return int(psutil.virtual_memory().available)
+
+
+def total_memory() -> int:
+    """Bytes of memory that this machine has."""
+    return int(psutil.virtual_memory().total)
 
 
 def peak_memory() -> int:
@@ -47,16 +59,22 @@ def free_bytes(folder: Path) -> int:
 
 
 def check_writable(key: str, folder: Path) -> None:
-    """Refuse a folder that cannot be made or written into.
+    """Refuse a folder that cannot be made or written into, by making and removing one there or where it would be.
 
     Raises:
         ValueError: Naming the setting ``key``.
     """
-    parent = existing_parent(folder)
-    if not parent.is_dir():
-        raise ValueError(f"{key}={folder} cannot be made: {parent} is a file; name another folder")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise ValueError(f"{key}={folder} cannot be written: no permission in {parent}; name another folder")
+    try:
+        parent = existing_parent(folder)
+        if not parent.is_dir():
+            raise ValueError(f"{key}={folder} cannot be made: {parent} is a file; name another folder")
+        for name in folder.expanduser().absolute().relative_to(parent).parts:
+            if len(os.fsencode(name)) > os.pathconf(parent, "PC_NAME_MAX"):
+                raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+        # permissions do not tell: root has all of them, and not even it can write to /proc or a read-only disk
+        Path(tempfile.mkdtemp(prefix=".writable_", dir=parent)).rmdir()
+    except OSError as error:
+        raise ValueError(f"{key}={folder} cannot be written: {error.strerror}; name another folder") from None
 
 
 def folder_bytes(folder: Path) -> int:

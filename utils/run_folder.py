@@ -17,6 +17,7 @@ from utils.cli import one_line
 from utils.files import own_file
 from utils.folder_lock import LOCK, FolderInUseError, hold, is_seen_elsewhere, release, was_made
 from utils.links import RUN_SUBFOLDERS, check_contents
+from utils.machine import check_writable
 from utils.processes import is_here
 from utils.record import FILENAME, read_record, why_busy
 
@@ -35,6 +36,8 @@ class TakeRunFolder(Callback):
         folder = _named(config, "hydra.run.dir")
         if folder is not None and not config.get("dry_run"):  # which writes nothing
             with one_line():
+                check_writable("hydra.run.dir", folder)
+                _check_names(folder, config.hydra)
                 take_run_folder(folder, (*RUN_SUBFOLDERS, str(config.hydra.output_subdir)))
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
@@ -42,6 +45,7 @@ class TakeRunFolder(Callback):
         folder = _named(config, "hydra.sweep.dir")
         if folder is not None:
             with one_line():
+                check_writable("hydra.sweep.dir", folder)
                 check_contents(folder, (".submitit",))
                 own_file(folder / "multirun.yaml")
 
@@ -50,9 +54,11 @@ def take_run_folder(folder: Path, subfolders: Sequence[str] = RUN_SUBFOLDERS) ->
     """Hold the folder of a run, see ``utils.folder_lock.hold``; nothing else in it is changed.
 
     Raises:
+        ValueError: If it cannot be made or written.
         FolderInUseError: If another process uses it.
         LinkError: If something in it is a link that would lead what is written elsewhere.
     """
+    check_writable("run_dir (hydra.run.dir)", folder)
     check_contents(folder, subfolders)
     is_new = hold(folder)
     if is_new:
@@ -88,6 +94,19 @@ def remove_beginning(folder: Path) -> None:
     if all(name in BEGINNING or ("/" not in name and name.endswith(".log")) for name in paths):
         for name in sorted(paths.keys() - {LOCK}, reverse=True):  # what is in .hydra before .hydra
             paths[name].rmdir() if name == ".hydra" else paths[name].unlink()
+
+
+def _check_names(folder: Path, settings: DictConfig) -> None:
+    """What stands in the way of the files that Hydra writes first, which would be a traceback of its own.
+
+    Raises:
+        ValueError: Naming the folder and what is in the way.
+    """
+    record, journal = settings.output_subdir, folder / f"{OmegaConf.select(settings, 'job.name')}.log"
+    if folder.is_dir() and record is not None and (folder / str(record)).is_file():
+        raise ValueError(f"hydra.run.dir={folder}: {folder / str(record)} is a file, where a folder is made; remove it")
+    if folder.is_dir() and journal.is_dir():
+        raise ValueError(f"hydra.run.dir={folder}: {journal} is a folder, where the log is written; remove it")
 
 
 def _refuse_if_recorded(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from utils import missing  # noqa: F401  (first: what comes next may not be installed)
 from utils.slurm import adopt_srun
 
 # Threads that spin while they wait lose badly on a machine where anything else runs; the user's own setting wins.
@@ -23,6 +24,7 @@ from utils.machine import cpu_info
 from utils.provenance import revision
 
 PRECISIONS = ("auto", "float32", "bf16")
+DEVICES = ("cpu", "cuda", "mps", "xpu")  # those that hold numbers; "meta", say, is one for torch
 PACKAGES = ("torch", "torchvision", "numpy", "hydra-core", "gymnasium", "safetensors")
 
 
@@ -38,6 +40,8 @@ def pick_device(device: str) -> torch.device:
         device = _own_gpu()
     try:
         chosen = torch.device(device)
+        if chosen.type not in DEVICES or (chosen.type == "cpu" and chosen.index):
+            raise RuntimeError(f"devices are {', '.join(DEVICES)}, of which cpu has no numbers")
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
