@@ -254,7 +254,7 @@ class MPCController:
     def objective(self, task: PlanningTask, episodes: Episodes) -> GoalDistance:
         """What the next plan minimises."""
         executed = episodes.played.shape[1] // task.frameskip
-        return task.objective.at(executed, self._next_horizon(task, episodes), self.n_taken_actions)
+        return task.objective.at(executed, self.planner.horizon, self.n_taken_actions)
 
     def _cost(self, task: PlanningTask, episodes: Episodes, rows: Tensor, model: WorldModel) -> LatentGoalCost:
         """Of the rows' plans under ``model``, prepared for rollouts."""

@@ -21,7 +21,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 """The modes, and the settings that each reads beside alpha, with their defaults."""
 
-REPLANNED: dict[str, Any] = {"mode": "all", "base": 0.5}
+REPLANNED: dict[str, Any] = {"mode": "all", "base": 1.0}
 """What ``auto`` stands for where only the beginning of a plan is carried out: chosen in docs/objectives.md."""
 
 SMALLEST_SCALE = 1e-6  # of a soft minimum, for episodes that begin at their goal
@@ -97,7 +97,7 @@ class GoalDistance:
         """What one plan of a closed loop minimises.
 
         Args:
-            executed: blocks executed before it. horizon: blocks of the plan. taken: how many will be executed.
+            executed: blocks executed before it. horizon: blocks of a full plan. taken: how many of it are executed.
         """
         if self.mode == "auto":
             chosen = {"mode": "last"} if taken >= horizon else REPLANNED
@@ -131,7 +131,7 @@ class GoalDistance:
         """Of the frames (T + 1,), with sum 1, and what their mean is divided by."""
         frame = torch.arange(cost.shape[1], device=cost.device, dtype=cost.dtype)
         if self.mode == "deadline":
-            weight = (frame >= self._due).to(cost.dtype)
+            weight = (frame >= min(self._due, cost.shape[1] - 1)).to(cost.dtype)
             return weight / weight.sum(), 1
         skipped = 0 if self.settings["first_frame"] else 1
         weight = self.settings["base"] ** frame * (frame >= skipped)

@@ -99,7 +99,8 @@ class Corrector:
                 f"method.planner.horizon must be at least num_hist={hist}, or a corrected trajectory holds no window "
                 f"to train on; got {self.planner.horizon}"
             )
-        at_most = self.planner.horizon if self.loop is None else (self.loop.max_iter or 0) * self.loop.n_taken_actions
+        loop = self.loop
+        at_most = self.planner.horizon if loop is None else loop.executed(loop.max_iter or 0)[-1]
         if at_most < hist:
             raise ValueError(
                 f"method.planner: max_iter * n_taken_actions must be at least num_hist={hist}, or a corrected "
