@@ -17,6 +17,7 @@ import torch
 from omegaconf import DictConfig
 
 from demo import stages
+from planning.do_nothing import solved_by_doing_nothing
 from planning.evaluation import Evaluation
 from utils.cli import one_line_errors, plain
 from utils.collected import markdown_table
@@ -121,16 +122,11 @@ class Study:
 
 
 def do_nothing(config_name: str, overrides: Sequence[str]) -> dict[str, Any]:
-    """After which block (from 1, of ten) each episode is solved by itself; 0 where it is not."""
+    """Which episodes are solved by doing nothing for ten blocks: 1, else 0."""
     task = Evaluation.prepare(stages.composed(config_name, overrides), torch.device("cpu")).task
-    problem, env = task.problem, task.env
-    env.reset(problem.seeds, problem.states, problem.layouts)
-    solved_at = torch.zeros(len(problem), dtype=torch.long)
-    for block in range(1, 11):
-        states = env.step(torch.zeros(len(problem), task.frameskip, env.env_action_dim))[:, -1]
-        solved_at[env.success(states, problem.goal_states).success.cpu() & (solved_at == 0)] = block
-    env.close()
-    return {"solved_at": solved_at.tolist()}
+    solved = solved_by_doing_nothing(task.env, task.problem, task.frameskip, 10)
+    task.env.close()
+    return {"solved_at": solved.int().tolist()}
 
 
 def tables(rows: Sequence[Mapping[str, Any]]) -> str:
