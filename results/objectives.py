@@ -124,7 +124,8 @@ class Study:
 def do_nothing(config_name: str, overrides: Sequence[str]) -> dict[str, Any]:
     """Which episodes are solved by doing nothing for ten blocks: 1, else 0."""
     task = Evaluation.prepare(stages.composed(config_name, overrides), torch.device("cpu")).task
-    solved = solved_by_doing_nothing(task.env, task.problem, task.frameskip, 10)
+    ends = range(0, 11 * task.frameskip, task.frameskip)
+    solved = solved_by_doing_nothing(task.env, task.problem, ends)
     task.env.close()
     return {"solved_at": solved.int().tolist()}
 
