@@ -15,7 +15,6 @@ from safetensors import SafetensorError
 import utils.tensor_files
 from datasets.readers import ReaderError
 from models.checkpoint import read_checkpoint
-from tests.processes import NAMES
 from tests.training.tiny import BRIEF_PLANS, STATE, build, header, run, without_times
 from training.state import FILENAME, random_state, read_state, write_state
 from utils.files import temporary_path
@@ -385,11 +384,11 @@ def test_a_reader_that_dies_is_one_line_and_costs_what_came_after_the_last_save(
     overrides = (*images("env.num_workers=1", "training.max_batches=20"), f"ckpt_path={tmp_path / 'no_base'}")
     run(tmp_path / "whole", *overrides)
     trainer = build(tmp_path / "run", *overrides)
-    original = trainer._train_step
+    original, others = trainer._train_step, set(multiprocessing.active_children())
 
     def step(batch):
         if trainer.step == 6:
-            (reader,) = (child for child in multiprocessing.active_children() if child.name not in NAMES)
+            (reader,) = set(multiprocessing.active_children()) - others
             reader.kill()
         return original(batch)
 
