@@ -19,7 +19,7 @@ AGAIN = "give the command of the run again instead, with hydra.run.dir=<folder>"
 OTHER = {"train": "a training run", "plan": "an evaluation"}
 
 
-def expand_resume(argv: Sequence[str], entry: str | None = None) -> list[str]:
+def expand_resume(argv: Sequence[str], entry: str | None = None, conf: Path = CONF) -> list[str]:
     """Replace ``resume=<folder>`` by the command that started the run or sweep there, so that it continues.
 
     Arguments given beside ``resume=`` come after the recorded ones. Nothing in the folder may choose classes, or where
@@ -27,6 +27,7 @@ def expand_resume(argv: Sequence[str], entry: str | None = None) -> list[str]:
 
     Args:
         argv: of the process. entry: "train" or "plan", the name of the script; None takes folders of both.
+        conf: folder of the entry's configs.
 
     Raises:
         SystemExit: With one line, if the folder is no run, one of another script, or asks for more than our options.
@@ -38,10 +39,11 @@ def expand_resume(argv: Sequence[str], entry: str | None = None) -> list[str]:
     rest = [argument for argument in argv if argument not in chosen]
     try:
         if (folder / "multirun.yaml").exists():
-            return ["-m", *_command(*_of_sweep(folder), rest, folder, entry), f"hydra.sweep.dir={_text(folder)}", *rest]
+            command = _command(*_of_sweep(folder), rest, folder, entry, conf)
+            return ["-m", *command, f"hydra.sweep.dir={_text(folder)}", *rest]
         # .hydra stays what it was: an attempt that is refused must not be what a later one repeats
         here = [f"hydra.run.dir={_text(folder)}", "hydra.output_subdir=null"]
-        return [*_command(*_of_run(folder), rest, folder, entry), *here, *rest]
+        return [*_command(*_of_run(folder), rest, folder, entry, conf), *here, *rest]
     except ValueError as error:
         exit_with(f"error: {error}")
 
@@ -73,6 +75,7 @@ def _command(
     rest: Sequence[str],
     folder: Path,
     entry: str | None,
+    conf: Path,
 ) -> list[str]:
     """The recorded part of the command, if it is harmless.
 
@@ -80,11 +83,11 @@ def _command(
         ValueError: Naming the file and the item.
     """
     given = get_args_parser().parse_known_args([*rest])[0].config_dir
-    folders = [CONF, Path(given)] if given else [CONF]
+    folders = [conf, Path(given)] if given else [conf]
     name = name.removesuffix(".yaml") if isinstance(name, str) else name
     if name not in entries(folders):
         raise ValueError(f"{file.parent}: {name!r} is no config of this project; {AGAIN}")
-    if entry is not None and not name.startswith(entry) and name in entries():
+    if entry is not None and not name.startswith(entry) and name in entries([conf]):
         raise ValueError(_other_script(name, folder))
     known = groups(folders)
     for item in recorded:

@@ -8,6 +8,7 @@ import torch
 import yaml
 from hydra.utils import get_object
 
+from launch.values import TRUSTED
 from tests.builders import REPOSITORY, wall_model_directory
 from tests.pages.commands import check
 from tests.pages.markdown import PAGES, anchors, blocks, commands, links, words_of_code
@@ -90,7 +91,7 @@ def test_files_and_names_of_ours_exist(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_settings_exist(page):
     """Those of the commands are composed; of those within sentences the names are compared."""
-    known = KEYS | {path.name for path in (REPOSITORY / "conf").iterdir()} | {"resume"}
+    known = KEYS | {path.name for path in (REPOSITORY / "conf").iterdir()} | {"resume", TRUSTED}
     for word in words_of_code(page):
         setting = re.match(r"[+~]?([a-z_][\w./]*)(@[\w.]*)?=", word)
         if setting and not setting[1].startswith("hydra"):

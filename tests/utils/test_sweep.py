@@ -49,7 +49,7 @@ def main(cfg):
     return 0.5 + (cfg.seed - 3) ** 2
 
 if __name__ == "__main__":
-    sys.argv[1:] = name_sweep(expand_resume(sys.argv[1:]), "sweeps")
+    sys.argv[1:] = name_sweep(expand_resume(sys.argv[1:], conf=Path("conf")), "sweeps")
     run_entry(main, sys.argv[1:])
 """
 CONFIG = """
