@@ -53,13 +53,15 @@ def _near(path: Path) -> Iterator[Path]:
 
 
 def _respelt(path: Path) -> Iterator[Path]:
-    """The path with its first name that does not exist replaced by those that nearly are it."""
-    for missing in reversed([path, *path.parents]):
-        if missing.name and not os.path.lexists(missing):
-            names = [entry.name for entry in _entries(missing.parent)]
-            for name in difflib.get_close_matches(missing.name.strip(), names, n=3, cutoff=0.6):
-                yield missing.parent / name / path.relative_to(missing)
-            return
+    """The path with its first name that does not exist, or else its last, replaced by those that nearly are it.
+
+    A misspelt path may exist by now: the folder of a run is made below its ``ckpt_path``.
+    """
+    missing = [place for place in [path, *path.parents] if place.name and not os.path.lexists(place)]
+    wrong = missing[-1] if missing else path
+    names = [entry.name for entry in _entries(wrong.parent) if entry != wrong]
+    for name in difflib.get_close_matches(wrong.name.strip(), names, n=3, cutoff=0.6):
+        yield wrong.parent / name / path.relative_to(wrong)
 
 
 def _entries(folder: Path) -> list[Path]:

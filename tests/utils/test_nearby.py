@@ -39,6 +39,12 @@ def test_a_model_directory_one_step_off_is_found(outputs, wrong):
         read_checkpoint(outputs / wrong)
 
 
+def test_a_misspelt_folder_that_its_own_run_has_made_is_still_misspelt(outputs):
+    (outputs / "wall_singel" / "online" / "date").mkdir(parents=True)
+    found = hint(outputs / "wall_singel", trained_weights)
+    assert found == f"there is online; did you mean {outputs / 'wall_single'}? it holds model_latest.pth"
+
+
 def test_where_nothing_is_near_it_says_what_is_there(outputs):
     assert hint(outputs / "empty", lambda _: None) == "that folder is empty"
     assert describe(outputs) == "there is empty, wall_single"
