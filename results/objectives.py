@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from launch import door
+
+if __name__ == "__main__":
+    door.enter("python -m results.objectives", __doc__, "results_objectives", adds=True)  # before torch is loaded
+
+# isort: split
 import utils.runtime as runtime  # first: it sets the thread environment before torch is loaded
 
 # isort: split
