@@ -28,9 +28,9 @@ def read_torch(path: Path, remedy: str = AGAIN) -> Any:
         FileError: If it is damaged, holds anything but plain data, or more than a file of its size can.
         OSError: If it cannot be opened.
     """
-    check_whole(path)
+    is_sound = check_whole(path)
     try:
-        with LegacyArchive(path) if is_legacy(path) else TorchArchive(path) as archive:
+        with LegacyArchive(path) if is_legacy(path) else TorchArchive(path, is_sound) as archive:
             values = PlainValues(2 * archive.size + SPARE_BYTES, TensorReader(archive, keep_order=True).read)
             return values.finished(archive.load(plain_name, strict=True))
     except UNREADABLE as error:
@@ -49,17 +49,20 @@ def read_plain_pickle(path: Path, remedy: str = AGAIN) -> Any:
         raise broken(path, error, remedy) from None
 
 
-def check_whole(path: Path) -> None:
-    """Compare a file with the checksums in it; one that has none is believed.
+def check_whole(path: Path) -> bool:
+    """Compare a file with the checksums in it; one that has none is believed, and False is returned.
 
     Raises:
         FileError: If they differ, or it is no file.
         OSError: If it cannot be opened.
     """
     with open_regular(path) as file:
-        if os.fstat(file.fileno()).st_size:
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content, memoryview(content) as view:
-                Checksums(path, view).release_after_check()
+        if not os.fstat(file.fileno()).st_size:
+            return False
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content, memoryview(content) as view:
+            checksums = Checksums(path, view)
+            checksums.release_after_check()
+            return bool(checksums)
 
 
 def broken(path: Path, error: Exception, remedy: str) -> FileError:
