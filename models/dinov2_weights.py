@@ -21,6 +21,7 @@ from models.inert_pickle import UnsafeCheckpointError, load_inert
 from utils.files import atomic_path, sha256
 from utils.printable import printable
 from utils.reading.errors import UNREADABLE, failure_reason
+from utils.reading.files import FileError
 from utils.reading.legacy_archive import LegacyArchive, is_legacy
 from utils.reading.safetensors_file import open_safetensors
 from utils.reading.tensor_reader import TensorReader
@@ -59,7 +60,7 @@ OFFICIAL = {
 WIDTHS = {384: "dinov2_vits14", 768: "dinov2_vitb14", 1024: "dinov2_vitl14", 1536: "dinov2_vitg14"}
 
 
-class WeightsError(ValueError):
+class WeightsError(FileError):
     """A file does not hold the DINOv2 weights that were asked for."""
 
 

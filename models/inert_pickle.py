@@ -7,12 +7,13 @@ from typing import Any
 
 from models.pickle_names import stand_in
 from utils.reading.errors import failure_reason
+from utils.reading.files import FileError
 from utils.reading.legacy_archive import LegacyArchive
 from utils.reading.pickles import ForeignNamesError
 from utils.reading.torch_archive import TorchArchive
 
 
-class CheckpointError(ValueError):
+class CheckpointError(FileError):
     """A file is not a DINO-WM checkpoint, or a damaged one."""
 
 

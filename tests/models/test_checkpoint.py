@@ -15,6 +15,7 @@ from models.checkpoint import (
     load_weights,
     parentage,
     read_checkpoint,
+    read_weights_file,
     weights_file,
     write_checkpoint,
     write_model_config,
@@ -305,3 +306,20 @@ def test_other_weights_than_in_training_are_used_with_a_warning(with_own_weights
     model, _ = load_for_planning(read_checkpoint(folder), WALL, {"weights": str(tmp_path / "other.safetensors")}, CPU)
     assert torch.equal(model.encoder.base_model.cls_token, other["cls_token"])
     assert "not the file that" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("about", "words"),
+    [
+        ({"normalizer": [1]}, "normalizer in its world_model entry must be lists of numbers by name"),
+        ({"validation": []}, "validation in its world_model entry must be a list of trajectory numbers, at least one"),
+        ({"epoch": 10**400}, "is no readable JSON"),
+        ({"epoch": -1}, "epoch in its world_model entry must be a whole number from 0"),
+    ],
+)
+def test_a_header_that_says_something_impossible_is_one_line(tmp_path, about, words):
+    text = json.dumps({"format": "1", "epoch": 3, **about})
+    save_file({"predictor.x": torch.ones(1)}, tmp_path / "model_3.safetensors", metadata={"world_model": text})
+    with pytest.raises(CheckpointError, match=rf"^\S*model_3\.safetensors: .*{words}") as caught:
+        read_weights_file(tmp_path / "model_3.safetensors")
+    assert "\n" not in str(caught.value)
