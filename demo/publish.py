@@ -44,12 +44,13 @@ def render(name: str, root: Path = ROOT) -> None:
 def block(name: str, numbers: Mapping[str, Any]) -> str:
     """What stands in the README: where the numbers are from, the tables, the figures."""
     made, where = numbers["made"], numbers["environment"]
-    env = numbers["config"]["env"]
+    env, workers = numbers["config"]["env"], made["num_workers"]
     command = "make demo" if env == "wall" else f"make demo ENV={env}"
+    protocol = f"unsolved_starts_only={str(made['unsolved_starts_only']).lower()}{made.get('note', '')}"
     parts = [
-        f"`{command}`, {made['date']}, revision {where['revision']}: {as_duration(made['seconds'])} with "
-        f"{made['num_workers']} stages at a time on {where['cpu']}, torch {where['torch']}, Python {where['python']}; "
-        f"unsolved_starts_only={str(made['unsolved_starts_only']).lower()}.",
+        f"`{command}`, {made['date']}, revision {where['revision']}: {as_duration(made['seconds'])} with {workers} "
+        f"stage{'s' * (workers > 1)} at a time on {where['cpu']}, torch {where['torch']}, Python {where['python']}; "
+        f"{protocol}.",
         f"```\n{as_text(*_numbers(numbers))}\n```",
     ]
     if name in PICTURED:

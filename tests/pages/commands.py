@@ -29,13 +29,13 @@ from tests.builders import REPOSITORY
 from tests.training.tiny import config_folder
 from utils.cli import check_types, plain
 
-ENTRIES = {  # config if none is named, types of settings
-    "train.py": ("train", train.TYPES),
-    "plan.py": ("plan_wall", plan.TYPES),
-    "datasets.collect": ("collect", collect.TYPES),
-    "demo": ("demo_wall", {}),
-    "results": ("results_wall", {}),
-    "results.objectives": ("results_objectives", {}),
+ENTRIES = {  # config if none is named, groups that must have an option
+    "train.py": ("train", train.PARTS),
+    "plan.py": ("plan_wall", plan.PARTS),
+    "datasets.collect": ("collect", collect.PARTS),
+    "demo": ("demo_wall", ()),
+    "results": ("results_wall", ()),
+    "results.objectives": ("results_objectives", ()),
 }
 PARSED = {  # where their main is
     "models.checkpoint": "models.checkpoint_tool",
@@ -169,8 +169,9 @@ def build(name: str, config_name: str, overrides: tuple[str, ...]) -> None:
     HydraConfig.instance().set_config(cfg)
     with open_dict(cfg):
         del cfg["hydra"]
-    with mock.patch("utils.cli.compose", lambda base, overrides: composed(base, tuple(overrides), False)):
-        check_types(cfg, config_name, ENTRIES[name][1])
+    if parts := ENTRIES[name][1]:
+        with mock.patch("utils.cli.compose", lambda base, overrides: composed(base, tuple(overrides), False)):
+            check_types(cfg, config_name, parts)
     config = plain(cfg)
     if name == "plan.py":
         MPCController.of(instantiate(config["planner"]))

@@ -119,7 +119,7 @@ KEYS |= {"direction", "max_failure_rate"}
         ("python plan.py -m ckpt_path=x planner=gd,cemm", "cemm"),
         ("python train.py training.batchsize=3", "batchsize"),
         ("python train.py training.batch_size=many", "must be a whole number"),
-        ("python plan.py ckpt_path=x planner=gd planner.lr=-1", "planner.lr must be > 0"),
+        ("python plan.py ckpt_path=x planner=gd planner.lr=-1", "planner.lr=-1 must be"),
         ("torchrun --nproc_per_node=2 train.py env=walls", "walls"),
         ("make demos", "make demos"),
         ("python -m results.none", "nobody told"),
