@@ -96,9 +96,9 @@ def _opened(path: Path) -> Iterator[_Video]:
         check_whole(path)
         # Nothing but mp4: other containers may name files and addresses, which would be opened in turn.
         with av.open(str(path), format="mp4") as container:
-            if not container.streams.video:
+            stream = container.streams.video[0] if container.streams.video else None
+            if stream is None or stream.codec_context is None:  # of a video whose kind is not known, there is none
                 raise dataset_error(path, "an mp4 file with a video", "none in it", _REMEDY)
-            stream = container.streams.video[0]
             stream.codec_context.thread_count = 1  # readers are processes of their own; the frames are small
             stream.codec_context.options = {"err_detect": "explode"}  # by default, damaged parts are painted over
             packets = [packet for packet in container.demux(stream) if packet.size]
