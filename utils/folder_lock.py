@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import stat
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -41,13 +42,14 @@ class _Held:
 
     Attributes:
         handle: of the lock's file. folder: as it was named. made: folders that were made for it, the innermost first.
-        seen_elsewhere: whether other machines see the lock.
+        seen_elsewhere: whether other machines see the lock. thread: that took it.
     """
 
     handle: int
     folder: Path
     made: list[Path] = field(default_factory=list)
     seen_elsewhere: bool = True
+    thread: int = field(default_factory=threading.get_ident)
 
 
 _held: dict[Path, _Held] = {}
@@ -73,6 +75,8 @@ def hold(
 ) -> bool:
     """Take the lock of ``folder``, which is made if it does not exist; returns False if this process has it already.
 
+    With ``wait``, threads wait for each other, too.
+
     Below it, nothing is written through links from then on.
 
     Args:
@@ -84,7 +88,8 @@ def hold(
         OSError: If the folder cannot be written.
     """
     place = folder.resolve()
-    if place in _held:
+    held = _held.get(place)
+    if held is not None and not (wait and held.thread != threading.get_ident()):
         return False
     made = _make(folder)
     try:

@@ -105,7 +105,9 @@ def build(folder: Path, *overrides: str) -> Trainer:
     bases = [text for text in given if text.startswith("ckpt_path=")]
     base = bases[-1].split("=", 1)[1] if bases else str(folder.parent / "no_base")
     rest = tuple(text for text in given if text not in bases)
-    config = composed(*rest, run_dir=str(folder), ckpt_path=base, from_scratch=not Path(base).exists())
+    finetunes = any(text.startswith("method=") and text != "method=offline" for text in rest)
+    scratch = finetunes and not Path(base).exists()
+    config = composed(*rest, run_dir=str(folder), ckpt_path=base, from_scratch=scratch)
     return build_trainer(config, overridden_keys(given), torch.device("cpu"))
 
 
