@@ -248,6 +248,10 @@ BOMBS = {
     "wide": b"(K\x01" + b"2" * 1000 + b"lq\x00" + b"(" + b"h\x00" * 1000 + b"l.",
     "bytearray": b"cbuiltins\nbytearray\n\x8a\x05\x00^\xd0\xb2\x00\x85R.",
     "many texts": LONG_TEXT + b"](" + b"c_codecs\nencode\nh\x00h\x01\x86R" * 200 + b"e.",
+    "numbers with one hash": b"cbuiltins\nset\n]("
+    + b"".join(pickle.dumps(n * (2**61 - 1), 2)[2:-1] for n in range(1, 3000))
+    + b"e\x85R.",
+    "a complex key": b"}(cbuiltins\ncomplex\nG" + bytes(8) + b"G" + bytes(8) + b"\x86RK\x01u.",
     "numbers without bytes": b"](" + FLOAT64 * 3000 + b"e.",
 }
 

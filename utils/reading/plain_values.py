@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from utils.reading.pickle_values import MADE_BY, Inert, storage_type
+from utils.reading.pickle_values import MADE_BY, Inert, is_key, storage_type
 from utils.reading.tensor_record import MAX_DIMS, TensorRecord
 
 MAX_VALUES = 500_000  # as often as a value stands somewhere: a small file may put one list into itself many times
@@ -65,8 +65,9 @@ class PlainValues:
         if isinstance(value, list | tuple | set):
             return type(value)(self.finished(item, depth + 1) for item in value)
         if isinstance(value, dict):
-            items = ((self.finished(key, depth + 1), self.finished(item, depth + 1)) for key, item in value.items())
-            return (OrderedDict if isinstance(value, OrderedDict) else dict)(items)
+            keys = _keys(self.finished(key, depth + 1) for key in value)
+            items = [self.finished(item, depth + 1) for item in value.values()]
+            return (OrderedDict if isinstance(value, OrderedDict) else dict)(zip(keys, items, strict=True))
         if isinstance(value, TensorRecord) and self._read is not None:
             return self._read(value)
         if isinstance(value, Later):
@@ -95,8 +96,16 @@ def plain_name(module: str, name: str) -> Any:
     return MADE_BY.get(wanted) or storage_type(module, name)
 
 
+def _keys(values: Iterable[Any]) -> list[Any]:
+    """Check what is about to be hashed: of other values, a file may hold a hundred thousand with one hash."""
+    keys = list(values)
+    if not all(map(is_key, keys)):
+        raise ValueError("a key of a dict, or a member of a set, is neither a short text nor a number")
+    return keys
+
+
 def _set(values: PlainValues, later: Later, depth: int) -> Any:
-    items = values.finished(later.arguments[0], depth + 1) if later.arguments else []
+    items = _keys(values.finished(later.arguments[0], depth + 1) if later.arguments else ())
     return (frozenset if later.global_name.endswith("frozenset") else set)(items)
 
 
