@@ -25,9 +25,14 @@ class JsonLinesLogger:
 
     Args:
         folder: of the run. filename: within it.
+
+    Raises:
+        ValueError: If the file would lie elsewhere: a run folder that is resumed may come from somebody else.
     """
 
     def __init__(self, folder: str | Path, filename: str = "logs.json") -> None:
+        if Path(filename).name != filename or filename == "..":
+            raise ValueError(f"logger.filename={filename} must be a plain name, of a file in the run's folder")
         self.path = Path(folder) / filename
         self.path.parent.mkdir(parents=True, exist_ok=True)
         own_file(self.path)

@@ -18,6 +18,12 @@ def test_every_line_is_an_object(tmp_path):
     assert [json.loads(line) for line in lines] == [{"step": 1, "loss": 0.5}, {"step": 2, "nested": {"a": [1, 2]}}]
 
 
+@pytest.mark.parametrize("name", ["/etc/logs.json", "../logs.json", "a/logs.json", "..", ".", ""])
+def test_a_log_lies_in_the_folder_of_its_run(tmp_path, name):
+    with pytest.raises(ValueError, match=r"logger\.filename=.* must be a plain name"):
+        JsonLinesLogger(tmp_path, name)
+
+
 def test_what_json_does_not_know_becomes_null(tmp_path):
     JsonLinesLogger(tmp_path).log({"a": math.nan, "b": [math.inf, 1.0], "c": {"d": -math.inf}, "e": (2.0, math.nan)})
     text = (tmp_path / "logs.json").read_text()
