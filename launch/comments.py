@@ -10,10 +10,13 @@ import yaml
 
 def comments(path: Path) -> dict[str, str]:
     """What stands behind each setting, or on the lines above it: {"training.epochs": "...", ...}."""
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8", errors="replace")
     lines = text.splitlines()
     found: dict[str, str] = {}
-    root = yaml.compose(text, yaml.SafeLoader)
+    try:
+        root = yaml.compose(text, yaml.SafeLoader)
+    except yaml.YAMLError:  # a file of the user's; composing says so, if it is chosen
+        return found
     if isinstance(root, yaml.MappingNode):
         _collect(root, "", lines, found)
     return found
@@ -21,7 +24,7 @@ def comments(path: Path) -> dict[str, str]:
 
 def headline(path: Path) -> str:
     """The first comment of a file, which says what it is."""
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     said = (line[1:].strip() for line in lines if line.startswith("#") and "@package" not in line)
     return next(said, "")
 

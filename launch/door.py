@@ -39,7 +39,9 @@ def enter(
     with quiet_pipe():
         try:
             sys.argv[1:] = _answered(command, about or "", config_name, entry, adds)
-        except ValueError as error:
+        except BrokenPipeError:
+            raise
+        except (ValueError, OSError) as error:  # a name that is too long, say
             if not _is_first():
                 sys.exit(1)  # of several processes one says it
             exit_with(f"error: {error}")
@@ -52,7 +54,7 @@ def listen() -> None:
 
 
 def begin() -> None:
-    """From here on a Ctrl-C is an exception again, of which the work knows what to make."""
+    """Make a Ctrl-C an exception again, from here on: the work knows what to do then."""
     if signal.getsignal(signal.SIGINT) is _leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

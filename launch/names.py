@@ -18,6 +18,9 @@ from launch.conf import entries, groups
 from launch.grammar import is_sweep, parse
 from launch.values import TRUSTED
 
+REFUSED = (HydraException, OmegaConfBaseException, yaml.YAMLError)
+"""What composing raises: names and values that do not fit, and a file of the user's that is no YAML."""
+
 
 class Names:
     """Checks the overrides of one command line.
@@ -85,7 +88,7 @@ class Names:
     def _keys(self, overrides: Sequence[str]) -> dict[str, Any]:
         try:
             return keys_of(self.composer.compose(overrides))
-        except (HydraException, OmegaConfBaseException) as error:
+        except REFUSED as error:
             raise ValueError(" ".join(str(error).split())) from None
 
     def _fits(self, override: Override, keys: Mapping[str, Any]) -> bool:
@@ -113,7 +116,7 @@ class Names:
         found = []
         for folder in self.composer.folders:
             for path in sorted(folder.glob("*/*.yaml")):
-                text = path.read_text(encoding="utf-8")
+                text = path.read_text(encoding="utf-8", errors="replace")
                 name = key if "@package _global_" in text else key.removeprefix(f"{path.parent.name}.")
                 if (name != key or "@package _global_" in text) and name in _own_keys(path):
                     found.append(f"{path.parent.name}={path.stem}")
@@ -122,9 +125,14 @@ class Names:
 
 def _own_keys(path: Path) -> set[str]:
     """Keys in an option's file, and in those beside it that it builds on."""
-    content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeError):  # a file of the user's; composing says so, if it is chosen
+        return set()
+    if not isinstance(content, dict):
+        return set()
     found = set(keys_of(content))
-    for base in content.get("defaults", []):
+    for base in content.get("defaults") or []:
         if isinstance(base, str) and (beside := path.with_name(f"{base}.yaml")).is_file():
             found |= _own_keys(beside)
     return found
@@ -138,7 +146,7 @@ def check_all(composer: Composer, overrides: Sequence[str], argv: Sequence[str])
     """
     try:
         composer.compose(overrides, sweep=is_sweep(argv))
-    except (HydraException, OmegaConfBaseException) as error:
+    except REFUSED as error:
         raise ValueError(" ".join(str(error).split())) from None
 
 

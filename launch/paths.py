@@ -35,7 +35,7 @@ def _readable(argument: str, swept: bool) -> str:
         return argument
     value = found["value"]
     parts = value.split(",")
-    if not swept and len(parts) > 1 and not Path(_at_home(value)).exists() and all(map(_exists, parts)):
+    if not swept and len(parts) > 1 and not Path(at_home(value)).exists() and all(map(_exists, parts)):
         return argument  # Hydra will say that several need a sweep
     if not swept or len(parts) == 1 or _is_call(value) or _exists(value):
         return found["start"] + _literal(value, swept and not _exists(value))
@@ -43,7 +43,7 @@ def _readable(argument: str, swept: bool) -> str:
 
 
 def _literal(value: str, swept: bool) -> str:
-    value = _at_home(value)
+    value = at_home(value)
     override = parse(f"key={value}")
     if override is not None:
         read = override._value
@@ -58,10 +58,11 @@ def _is_call(value: str) -> bool:
 
 
 def _exists(value: str) -> bool:
-    return Path(_at_home(value)).exists()
+    return Path(at_home(value)).exists()
 
 
-def _at_home(value: str) -> str:
+def at_home(value: str) -> str:
+    """A path with the home directory for ``~``, unless it exists as it stands or there is no such user."""
     if not value.startswith("~") or Path(value).exists():
         return value
     try:

@@ -10,6 +10,7 @@ from hydra._internal.utils import get_args_parser
 
 from launch.conf import CONF, entries, groups
 from launch.grammar import quoted
+from launch.paths import at_home
 from launch.recorded import why_refused
 from utils.printable import exit_with
 from utils.reading.yaml_file import read_yaml
@@ -35,7 +36,7 @@ def expand_resume(argv: Sequence[str], entry: str | None = None, conf: Path = CO
     chosen = [argument for argument in argv if argument.startswith(RESUME)]
     if not chosen:
         return list(argv)
-    folder = Path(chosen[-1].removeprefix(RESUME)).expanduser()
+    folder = Path(at_home(chosen[-1].removeprefix(RESUME)))
     rest = [argument for argument in argv if argument not in chosen]
     try:
         if (folder / "multirun.yaml").exists():
@@ -44,7 +45,7 @@ def expand_resume(argv: Sequence[str], entry: str | None = None, conf: Path = CO
         # .hydra stays what it was: an attempt that is refused must not be what a later one repeats
         here = [f"hydra.run.dir={_text(folder)}", "hydra.output_subdir=null"]
         return [*_command(*_of_run(folder), rest, folder, entry, conf), *here, *rest]
-    except ValueError as error:
+    except (ValueError, OSError) as error:  # a name that is too long, say
         exit_with(f"error: {error}")
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from launch.conf import dotted, own_classes
+from utils.printable import printable
 
 NAMES = {
     bool: "true or false",
@@ -137,8 +138,7 @@ def shown(value: object) -> str:
     """A value as a user would write it, short, and without anything that a terminal obeys."""
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
-    written = str(value)
-    written = written if written.isprintable() else ascii(written)
+    written = printable(str(value), MOST_SHOWN)
     return written if len(written) <= MOST_SHOWN else f"{written[: MOST_SHOWN - 3]}..."
 
 

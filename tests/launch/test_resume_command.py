@@ -113,3 +113,9 @@ def test_a_folder_that_is_no_run_is_one_line(tmp_path, run_folder):
     shutil.rmtree(folder / ".hydra")
     with pytest.raises(SystemExit, match="there is no run to resume"):
         expand_resume([f"resume={folder}"])
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "~nobody-of-this-name/run"])
+def test_so_is_one_whose_name_cannot_be(name):
+    with pytest.raises(SystemExit, match=r"^error: "):
+        expand_resume([f"resume={name}"])
