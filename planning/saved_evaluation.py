@@ -21,6 +21,12 @@ IDENTITY = (
 """Settings that must be equal for a saved state to be continued."""
 BEFORE: dict[str, dict[str, Any]] = {"planner": {"shrinking": "none"}, "objective": {"first_frame": True}}
 """What evaluations did that were begun before there were these settings."""
+SUMMARISED = ("success_rate", "success_rate_low", "success_rate_high", "n_evals", "planning_seconds_per_episode")
+"""Metrics that the line on the terminal is made of."""
+SUMMARISED_NOW = (
+    "do_nothing_rate", "do_nothing_rate_low", "do_nothing_rate_high", "solved_at_start_rate", "distinct_episodes",
+)  # fmt: skip
+"""Those that evaluations of before lack."""
 NEWER = ("unsolved_starts_only",)  # an evaluation that was begun without one of these goes on without it
 
 
@@ -88,4 +94,7 @@ def read_finished(path: Path) -> dict[str, Any]:
     for key in ("identity", "metrics"):
         if not isinstance(kept.get(key), dict):
             raise FileError(f"{path} holds no {key}; {remedy}")
+    names = (*SUMMARISED, *(SUMMARISED_NOW if SUMMARISED_NOW[0] in kept["metrics"] else ()))
+    if odd := [name for name in names if not isinstance(kept["metrics"].get(name), int | float)]:
+        raise FileError(f"{path}: {', '.join(odd)} should be numbers; {remedy}")
     return kept

@@ -24,6 +24,7 @@ from typing import Any
 
 from utils.links import LinkError, guard, unguard
 from utils.processes import is_here, runs_here, this_process
+from utils.reading.json_file import read_json
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +147,7 @@ def _keep(*duplicates: Any) -> None:
 
 
 def _after_fork() -> None:
-    """In a forked process (a reader of samples): it must not keep the lock of a parent that was killed."""
+    """Let go of the parent's locks in a forked process (a reader of samples): the parent may be killed before it."""
     for handle in (*(held.handle for held in _held.values()), *_shared):
         with contextlib.suppress(OSError):
             os.close(handle)
@@ -235,8 +236,8 @@ def _named(said: dict[str, Any]) -> str:
 def _read(path: Path) -> dict[str, Any] | None:
     for _ in range(5):  # it may be writing it just now
         try:
-            said = json.loads(path.read_bytes()[:10_000])
-            if isinstance(said, dict) and {"host", "pid", "birth", "since"} <= said.keys():
+            said = read_json(path, dict)
+            if {"host", "pid", "birth", "since"} <= said.keys():
                 return said
         except (OSError, ValueError):
             pass

@@ -97,7 +97,8 @@ def _kept(folder: Path, job: Job) -> dict[str, Any] | None:
     if not path.exists():
         return None
     kept = read_json(path, dict, "delete it, and this stage is worked again")
-    return kept if {key: kept.get(key) for key in job.identity} == job.identity else None
+    is_same = {key: kept.get(key) for key in job.identity} == job.identity
+    return kept if is_same and "result" in kept else None
 
 
 def _result(future: Future[tuple[Any, float, float]], job: Job, folder: Path) -> tuple[Any, float, float]:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from utils.reading.files import FileError
 from utils.reading.json_file import read_json
 
 
@@ -38,9 +39,13 @@ class Provenance:
 
     @classmethod
     def read(cls, folder: Path, names: Iterable[str]) -> Provenance:
-        """Of the stages ``names``, whose results ``run_jobs`` kept in ``folder``."""
-        kept = [read_json(folder / f"{name}.json", dict).get("made") for name in names]
-        stages = sorted((Made(**made) for made in kept if made), key=lambda made: made.begin)
+        """Read it of the stages ``names``, whose results ``run_jobs`` kept in ``folder``.
+
+        Raises:
+            FileError: If a result is broken.
+        """
+        kept = [_made(folder / f"{name}.json") for name in names]
+        stages = sorted((made for made in kept if made is not None), key=lambda made: made.begin)
         revisions = {made.revision for made in stages} | ({"unknown"} if None in kept else set())
         busy, until = 0.0, 0.0
         for made in stages:
@@ -64,8 +69,19 @@ class Provenance:
         return first
 
 
+def _made(path: Path) -> Made | None:
+    """How a result came about; None if an earlier version made it, which did not say."""
+    said = read_json(path, dict).get("made")
+    if said is None:
+        return None
+    fits = isinstance(said, dict) and said.keys() == {"revision", "begin", "end"} and isinstance(said["revision"], str)
+    if not fits or not all(isinstance(said[key], int | float) for key in ("begin", "end")):
+        raise FileError(f"{path} does not say when and by which code it was made; delete it, and run again")
+    return Made(**said)
+
+
 def revision() -> str:
-    """Of this code, by git; "-dirty" at its end where files were changed since; "unknown" outside a checkout."""
+    """Name the revision of this code; "-dirty" at its end where files were changed since, "unknown" without git."""
     here = Path(__file__).resolve().parent
     command = ["git", "-C", str(here), "describe", "--always", "--dirty"]
     try:

@@ -107,7 +107,9 @@ def is_finished(record: Mapping[str, Any] | None, config: Mapping[str, Any]) -> 
 def why_busy(record: Mapping[str, Any]) -> str | None:
     """Which process still works on a run, by its record; None if none does, and it may be continued."""
     last = record["attempts"][-1]
-    process = last["process"]
+    process = last.get("process")
+    if not isinstance(process, dict) or not {"host", "pid", "birth"} <= process.keys():
+        return None  # a damaged record tells nothing
     host, number, job = process["host"], process["pid"], process.get("slurm_job")
     if last["status"] != RUNNING or (job is not None and job == os.environ.get("SLURM_JOB_ID")):
         return None  # what had this job's number before was the same job, before it was requeued

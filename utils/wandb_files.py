@@ -23,7 +23,7 @@ def read_records(path: Path) -> Iterator[Any]:
     from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]  # made when it is imported
 
     with open_regular(path) as file:
-        data, at, parts = file.read(), HEADER, b""
+        data, at, parts = file.read(), HEADER, bytearray()
     while at + HEADER <= len(data):
         if BLOCK - at % BLOCK < HEADER:  # too little room for a chunk, filled with zeros
             at += BLOCK - at % BLOCK
@@ -31,10 +31,13 @@ def read_records(path: Path) -> Iterator[Any]:
         length, kind = struct.unpack_from("<HB", data, at + 4)
         if not FULL <= kind <= LAST or at + HEADER + length > len(data):
             return
-        parts = (b"" if kind in (FULL, FIRST) else parts) + data[at + HEADER : at + HEADER + length]
+        if kind in (FULL, FIRST):
+            parts.clear()
+        parts += data[at + HEADER : at + HEADER + length]
         at += HEADER + length
         if kind in (FULL, LAST):
-            yield Record.FromString(parts)
+            yield Record.FromString(bytes(parts))
+            parts.clear()
 
 
 def history(record: Any) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from plan import plan, summary
 from planning.evaluate import final_metrics
 from planning.evaluation import FINISHED, STATE
 from planning.mpc import MPCController
+from planning.saved_evaluation import read_finished
 from tests.builders import REPOSITORY, PointEnv, point_task, wall_model_directory
 from utils.loggers import read_json_lines
 
@@ -170,3 +171,10 @@ def test_the_protocol_is_part_of_what_a_run_is(model, tmp_path):
     assert evaluated(model, tmp_path)["unsolved_starts_only"] is True
     with pytest.raises(ValueError, match="finished evaluation with other settings"):
         evaluated(model, tmp_path, "unsolved_starts_only=false")
+
+
+def test_a_finished_evaluation_without_its_numbers_is_called_broken(tmp_path):
+    for metrics in ({}, {"success_rate": "half"}):
+        (tmp_path / FINISHED).write_text(json.dumps({"identity": {}, "metrics": metrics}))
+        with pytest.raises(ValueError, match=r"finished\.json: success_rate, .* should be numbers; delete it"):
+            read_finished(tmp_path / FINISHED)

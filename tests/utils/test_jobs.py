@@ -42,6 +42,12 @@ def test_jobs_wait_for_what_they_need_and_return_results(tmp_path):
     assert Path(seen).read_text() == "abcx"
 
 
+def test_a_result_that_is_not_as_it_was_kept_is_called_broken(tmp_path):
+    (tmp_path / "first.json").write_text('{"made": {"revision": 1}}')
+    with pytest.raises(ValueError, match=r"first\.json does not say when .*; delete it"):
+        Provenance.read(tmp_path, ["first"])
+
+
 def test_a_failing_job_is_named_and_the_others_are_kept(tmp_path):
     jobs = [
         Job("good", append, {"path": str(tmp_path / "seen"), "text": "a"}),

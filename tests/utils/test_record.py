@@ -22,6 +22,11 @@ def test_a_finished_run_is_one_with_these_settings_wherever_it_ran(tmp_path):
     assert is_finished(finished(tmp_path / "online", before), now)
 
 
+def test_a_damaged_record_names_no_process():
+    assert why_busy({"attempts": [{"status": "running"}]}) is None
+    assert why_busy({"attempts": [{"status": "running", "process": {"pid": 1}}]}) is None
+
+
 def test_every_attempt_is_kept(tmp_path):
     RunRecord(tmp_path, CONFIG).end(STOPPED, "stopped by SIGTERM", saved=True)
     RunRecord(tmp_path, CONFIG | {"device": "cuda"}).end(FINISHED, result=1.0)

@@ -18,12 +18,12 @@ from torch import Tensor
 from utils.reading.checksums import damaged
 from utils.reading.errors import UNREADABLE, failure_reason
 from utils.reading.files import FileError, open_regular
-from utils.reading.json_file import check_depth
+from utils.reading.json_file import MAX_BYTES, check_depth
 from utils.reading.tensor_record import MAX_DIMS
 
 CHECKSUM = "checksum"  # entry of the metadata
 UNKNOWN = "xxh3:" + "0" * 16  # what stands there while the checksum is computed
-MAX_HEADER = 8_000_000  # bytes; real ones have 100 for each tensor
+MAX_HEADER = MAX_BYTES  # real ones have 100 bytes for each tensor
 MAX_TENSORS = 10_000
 MAX_NAME = 512  # characters
 AGAIN = "restore it from a copy"
