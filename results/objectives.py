@@ -27,7 +27,9 @@ from planning.do_nothing import solved_by_doing_nothing
 from planning.evaluation import Evaluation
 from utils.cli import one_line_errors, plain
 from utils.collected import markdown_table
+from utils.folder_lock import holding
 from utils.jobs import Job, run_jobs
+from utils.links import check_contents
 from utils.pages import write_block, write_numbers
 from utils.provenance import Provenance
 from utils.statistics import wilson_interval
@@ -52,7 +54,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Of its job and its folder."""
+        """The name of its job and its folder."""
         return re.sub(r"\W+", "_", f"{self.round} {self.task} {self.planner} {self.objective}")
 
 
@@ -75,7 +77,7 @@ class Study:
         return [Run(name, task, "", NOTHING) for name in self.config["rounds"] for task in self.config["tasks"]]
 
     def jobs(self) -> list[Job]:
-        """In the order in which they should start."""
+        """All stages, in the order in which they should start."""
         jobs = []
         for task, settings in self.config["tasks"].items():
             base, data = self.folder / task / "base", self.folder / task / "data"
@@ -198,6 +200,12 @@ def publish(root: Path, numbers: Mapping[str, Any]) -> None:
 def main(cfg: DictConfig) -> None:
     """Run all stages; print the tables."""
     study = Study(plain(cfg))
+    check_contents(study.folder, strict=True)
+    with holding(study.folder, "study folder", "choose another folder=..."):
+        _run(study)
+
+
+def _run(study: Study) -> None:
     results = run_jobs(study.jobs(), study.folder / "stages", study.config["num_workers"])
     rows = study.rows(results)
     log.info("\n%s", tables(rows))
