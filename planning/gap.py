@@ -12,11 +12,11 @@ from torch import Tensor
 from datasets.trajectories import Trajectories
 from envs.base import VectorEnv, simulate
 from planning.cost import LatentGoalCost
-from planning.goals import Problem
 from planning.noise import EpisodeNoise
 from planning.objectives import GoalDistance
 from planning.observer import Observer
 from planning.planner import Planner
+from planning.problem import Problem
 
 
 @dataclass(frozen=True)

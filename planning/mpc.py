@@ -18,11 +18,11 @@ from planning.cost import LatentGoalCost, MemoryBudget
 from planning.episodes import Episodes
 from planning.fast_paths import FastPaths
 from planning.film import Film
-from planning.goals import Problem
 from planning.noise import EpisodeNoise
 from planning.objectives import GoalDistance
 from planning.observer import Observer
 from planning.planner import Planner
+from planning.problem import Problem
 from planning.search import Plan, join_plans
 from utils import distributed
 

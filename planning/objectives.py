@@ -128,7 +128,7 @@ class GoalDistance:
         return (cost * weights).sum(1) / count
 
     def _weights(self, cost: Tensor) -> tuple[Tensor, int]:
-        """Of the frames (T + 1,), with sum 1, and what their mean is divided by."""
+        """Weights of the frames (T + 1,), with sum 1, and what their mean is divided by."""
         frame = torch.arange(cost.shape[1], device=cost.device, dtype=cost.dtype)
         if self.mode == "deadline":
             weight = (frame >= min(self._due, cost.shape[1] - 1)).to(cost.dtype)

@@ -84,12 +84,12 @@ class Numbers:
 
     @property
     def models(self) -> list[str]:
-        """In the order of the table."""
+        """The models, in the order of the table."""
         return list(self.success)
 
     @property
     def planners(self) -> list[str]:
-        """In the order of the table."""
+        """The planners, in the order of the table."""
         return list(self.cost)
 
     def as_json(self) -> dict[str, Any]:
@@ -98,7 +98,7 @@ class Numbers:
 
     @classmethod
     def of_json(cls, data: Mapping[str, Any]) -> Numbers:
-        """From what ``as_json`` gave."""
+        """Make them of what ``as_json`` gave."""
         budgets = [
             Budget(
                 row["planner"],

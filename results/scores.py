@@ -19,7 +19,7 @@ from utils.statistics import crossed_interval
 
 
 def estimate(table: np.ndarray, is_rate: bool = True) -> Estimate:
-    """From a (seeds, episodes) table of outcomes, or of their differences; see ``crossed_interval``."""
+    """Estimate the mean of a (seeds, episodes) table of outcomes, or of their differences; see ``crossed_interval``."""
     return Estimate(*crossed_interval(table, is_rate), each=tuple(table.mean(1).tolist()))
 
 
@@ -35,7 +35,7 @@ class Scores:
 
     @functools.cache  # noqa: B019  (a report is made once)
     def success(self, model: str, planner: str, budget: int | None = None) -> Estimate:
-        """In [0, 1]."""
+        """Share of solved episodes, in [0, 1]."""
         return estimate(self._solved(model, planner, budget))
 
     @functools.cache  # noqa: B019
@@ -44,7 +44,7 @@ class Scores:
         return estimate(self._solved(model, planner) - self._solved(to, planner), is_rate=False)
 
     def cost(self, planner: str, models: Sequence[str], budget: int | None = None) -> Cost:
-        """Of a planner on some models."""
+        """What a planner took on some models."""
         found = [self._results[Run(m, s, planner, budget).name] for m in models for s in self.study.seeds]
         return Cost(
             median(result["planning_seconds_per_episode"] for result in found),

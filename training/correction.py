@@ -15,11 +15,11 @@ from models.latent import Latent
 from models.world_model import planning_mode
 from planning.cost import LatentGoalCost, MemoryBudget, check_budget
 from planning.fast_paths import FastPaths
-from planning.goals import Problem
 from planning.mpc import MPCController, PlanningTask
 from planning.noise import EpisodeNoise
 from planning.objectives import GoalDistance
 from planning.planner import Planner
+from planning.problem import Problem
 from training.method import TrainingContext
 from training.replay import Corrected
 from utils import distributed

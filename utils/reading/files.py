@@ -37,11 +37,6 @@ def open_regular(path: Path) -> BinaryIO:
         raise
 
 
-def check_regular(path: Path) -> None:
-    """Refuse what is no file, for libraries that open a path themselves; raises as ``open_regular`` does."""
-    open_regular(path).close()
-
-
 def read_regular(path: Path, most: int) -> bytes:
     """The whole content of a small file.
 

@@ -50,12 +50,12 @@ class MappedTensor:
 
     @property
     def shape(self) -> torch.Size:
-        """Of the tensor."""
+        """The tensor's shape."""
         return self._tensor.shape
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the tensor."""
+        """The tensor's type."""
         return self._tensor.dtype
 
     def whole(self) -> Tensor:
