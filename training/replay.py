@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 ENTRY_FILE = re.compile(r"\d{8}(_\d+)?\.safetensors")
 """Names of the files of entries, as ``training.online`` names them."""
 
+PLACE = re.compile(r"(process_\d+/)?\w+", re.ASCII)
+"""Where a saved state may say that an entry lies, below the memory's folder: what is dropped later is deleted."""
+
 
 @dataclass(frozen=True)
 class Corrected:
@@ -218,6 +221,8 @@ class ReplayMemory:
             self._clear_away()
 
     def _read(self, file: str) -> dict[str, Tensor]:
+        if not isinstance(file, str) or not PLACE.fullmatch(file):
+            raise ValueError(f"cannot resume: {file!r} is no name of a replay entry in {self.folder}")
         try:
             with open_safetensors(self._path(file), ours=("stride",)) as entry:
                 return entry.read_all()

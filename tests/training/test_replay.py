@@ -109,6 +109,13 @@ def test_a_missing_or_broken_file_is_named(tmp_path, spoil):
         ReplayMemory(tmp_path, capacity=4).load_state_dict(memory.state_dict())
 
 
+@pytest.mark.parametrize("name", ["../a", "process_0/../../a", "/a", "", 3])
+def test_an_entry_outside_of_the_folder_is_refused(tmp_path, name):
+    ReplayMemory(tmp_path, capacity=4).add(0, "a", entry(1))
+    with pytest.raises(ValueError, match=r"cannot resume: .* is no name of a replay entry"):
+        ReplayMemory(tmp_path / "replay", capacity=4).load_state_dict({"entries": [[name, 0, 5]]})
+
+
 def test_a_capacity_that_cannot_hold_one_refresh_is_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"replay_capacity must be at least 1, got 0"):
         ReplayMemory(tmp_path, 0)
