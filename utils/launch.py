@@ -45,8 +45,8 @@ def start(main: Callable[[], Any], work: Callable[..., Any], state: str, sweeps:
             raise ValueError("the processes of one run were started with different arguments; start each run by itself")
     if distributed.is_main():
         with _others_released():
-            arguments = protect_record(sys.argv[1:], state)
             with one_line():
+                arguments = protect_record(sys.argv[1:], state)
                 if distributed.size() > 1 and is_sweep(arguments):
                     raise ValueError("a sweep (-m) starts its runs itself: start several processes for one run instead")
             sys.argv[1:] = name_sweep(arguments, sweeps)
