@@ -41,6 +41,11 @@ def _is_short_for_multirun(argument: str) -> bool:
     return len(argument) > 3 and "--multirun".startswith(argument)
 
 
+def key_of(text: str) -> str:
+    """What an override sets, without signs, package and value: "num_hist", "encoder", "training.batch_size"."""
+    return text.lstrip("+~").split("=", 1)[0].split("@", 1)[0]
+
+
 def is_hydras(text: str) -> bool:
     """Whether an override sets something of Hydra's own."""
     return text.lstrip("+~").startswith(("hydra.", "hydra/"))

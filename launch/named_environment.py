@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from launch.grammar import key_of
 from models.config_file import read_model_config
 
 ENVIRONMENTS = ("pusht", "point_maze", "wall")
@@ -23,18 +24,14 @@ def with_config_name(argv: Sequence[str]) -> list[str]:
     Args:
         argv: arguments of ``plan.py``; returned as they are where nothing can be told.
     """
-    named = any(argument.startswith(CHOOSING) or _key(argument) == "env" for argument in argv)
-    paths = [argument.split("=", 1)[1] for argument in argv if _key(argument) == "ckpt_path" and "=" in argument]
+    named = any(argument.startswith(CHOOSING) or key_of(argument) == "env" for argument in argv)
+    paths = [argument.split("=", 1)[1] for argument in argv if key_of(argument) == "ckpt_path" and "=" in argument]
     if named or not paths:
         return list(argv)
     one = {_environment(paths[-1])}
     found = one if one != {None} else {_environment(path) for path in paths[-1].split(",")}
     (env,) = found if len(found) == 1 else (None,)
     return list(argv) if env is None else ["--config-name", f"plan_{env}", *argv]
-
-
-def _key(override: str) -> str:
-    return override.lstrip("+~").split("=", 1)[0].split("@", 1)[0]
 
 
 def _environment(ckpt_path: str) -> str | None:

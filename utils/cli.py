@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from launch import door
 from launch.conf import groups
-from launch.grammar import is_sweep, text_of
+from launch.grammar import is_sweep, key_of, text_of
 from launch.limits import FACTS, RULES, check_memory
 from launch.rules import check_values, rule_of
 from launch.values import TRUSTED, checked
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 def overridden_keys(overrides: Sequence[str]) -> set[str]:
     """Keys that a list of Hydra overrides sets: "num_hist", "encoder", "training.batch_size"."""
-    return {override.lstrip("+~").split("=", 1)[0].split("@", 1)[0] for override in overrides}
+    return set(map(key_of, overrides))
 
 
 def check_types(cfg: DictConfig, config_name: str, parts: Sequence[str]) -> None:

@@ -88,7 +88,7 @@ def hold(
         FolderInUseError: If another process holds it.
         OSError: If the folder cannot be written.
     """
-    place = folder.resolve()
+    place = _place(folder)
     held = _held.get(place)
     if held is not None and not (wait and held.thread != threading.get_ident()):
         return False
@@ -108,7 +108,7 @@ def hold(
 
 def release(folder: Path) -> None:
     """Give the lock of ``folder`` back; what was made for it and is empty goes too."""
-    held = _held.pop(folder.resolve(), None)
+    held = _held.pop(_place(folder), None)
     if held is None:
         return
     unguard(held.folder)
@@ -120,13 +120,13 @@ def release(folder: Path) -> None:
 
 def was_made(folder: Path) -> bool:
     """Whether the folder, which this process holds, was made for that."""
-    held = _held.get(folder.resolve())
+    held = _held.get(_place(folder))
     return held is not None and bool(held.made)
 
 
 def is_seen_elsewhere(folder: Path) -> bool:
     """Whether other machines see the lock that this process has on ``folder``."""
-    return _held[folder.resolve()].seen_elsewhere
+    return _held[_place(folder)].seen_elsewhere
 
 
 class Shares:
@@ -144,6 +144,11 @@ def _keep(*duplicates: Any) -> None:
     _shared.extend(duplicate.detach() for duplicate in duplicates)
     for handle in _shared:
         os.set_inheritable(handle, False)
+
+
+def _place(folder: Path) -> Path:
+    """Where a folder lies; ``Path.resolve`` has an error of its own for links that lead in a circle."""
+    return Path(os.path.realpath(folder))
 
 
 def _after_fork() -> None:

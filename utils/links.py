@@ -75,11 +75,12 @@ def check_contents(folder: Path, subfolders: Sequence[str] = RUN_SUBFOLDERS, str
 
 
 def _check_tree(folder: Path) -> None:
+    inside = os.path.realpath(folder)
     for place, folders, files in os.walk(folder):
         for name in (*folders, *files):
             path = Path(place, name)
             # Weights & Biases makes links from one of its files to another
-            is_its_own = folder.name == "wandb" and path.resolve().is_relative_to(folder.resolve())
+            is_its_own = folder.name == "wandb" and Path(os.path.realpath(path)).is_relative_to(inside)
             if path.is_symlink():
                 if not is_its_own:
                     raise LinkError(_complaint(path))

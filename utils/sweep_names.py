@@ -10,7 +10,7 @@ from pathlib import Path
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
-from launch.grammar import MULTIRUN, is_sweep, parse, quoted, text_of
+from launch.grammar import MULTIRUN, is_hydras, is_sweep, parse, quoted, text_of
 
 LONGEST = 120  # characters of a folder's name; file systems take 255
 
@@ -77,7 +77,7 @@ def _overrides(argv: Sequence[str]) -> list[Override]:
 
 def _is_hydras(argument: str) -> bool:
     """Whether a setting is Hydra's own: which launcher runs a sweep, and where, does not make it another."""
-    return argument.lstrip("+~").startswith(("hydra.", "hydra/", "cluster="))
+    return is_hydras(argument) or argument.lstrip("+~").startswith("cluster=")
 
 
 def _key(override: Override) -> str:

@@ -53,6 +53,15 @@ def test_links_that_are_not_in_our_way_stay(run, outside, tmp_path):
     assert (run / "open_loop" / "a").read_text() == "b"
 
 
+def test_links_that_lead_in_a_circle_are_named(run, tmp_path):
+    (run / "wandb").mkdir()
+    (run / "wandb" / "a").symlink_to("a")
+    (tmp_path / "circle").symlink_to("circle")
+    check_contents(run)  # it leads nowhere, least of all outside
+    with pytest.raises(OSError, match="circle"):
+        hold(tmp_path / "circle")
+
+
 def test_pipes_are_named(run):
     os.mkfifo(run / "logs.json")
     with pytest.raises(LinkError, match="is neither a file nor a folder"):
