@@ -92,7 +92,7 @@ def stored_architecture(checkpoint: Checkpoint) -> dict[str, Any]:
                 f"{source} says {key}: {stored[key]}, but the weights beside it were built with {value}"
             )
     present = (*PARTS, *checkpoint.optional_parts)
-    return stored | {part: _known(part, checkpoint.config[part], source) for part in present}
+    return stored | {part: _known(part, checkpoint.config.get(part), source) for part in present}
 
 
 def _by_part(checkpoint: Checkpoint) -> dict[str, dict[str, Tensor]]:

@@ -78,6 +78,14 @@ def _is_own(base: Path, run_dir: str) -> bool:
     return True
 
 
+def _data_settings(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    """What a checkpoint's ``hydra.yaml`` says of the data; empty where it was edited and does not."""
+    found: Any = checkpoint.config
+    for key in ("env", "dataset"):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
+
+
 def split_trajectories(
     trajectories: Trajectories, checkpoint: Checkpoint | None, config: Mapping[str, Any], explicit: Set[str]
 ) -> dict[str, list[int]]:
@@ -92,7 +100,7 @@ def split_trajectories(
     training, validation = (numbers.tolist() for numbers in trajectories.train_val())
     if checkpoint is None or "validation" not in checkpoint.about:
         return {"train": training, "val": validation}
-    asked, has = config["env"]["dataset"], checkpoint.config["env"]["dataset"]
+    asked, has = config["env"]["dataset"], _data_settings(checkpoint)
     for key in ("split_ratio", "split_seed"):
         if f"env.dataset.{key}" in explicit and key in has and asked[key] != has[key]:
             raise ValueError(
