@@ -10,7 +10,7 @@ from typing import Any
 from planning.episodes import Episodes
 from utils.reading.errors import failure_reason
 from utils.reading.files import FileError
-from utils.reading.json_file import read_json
+from utils.reading.json_file import RESULTS_BYTES, read_json
 from utils.reading.torch_file import read_torch
 
 STATE, TARGETS, FINISHED = "planning_state.pt", "plan_targets.npz", "finished.json"
@@ -90,7 +90,7 @@ def read_finished(path: Path) -> dict[str, Any]:
         FileError: If it is broken.
     """
     remedy = "delete it, and the evaluation is made again"
-    kept = read_json(path, dict, remedy)
+    kept = read_json(path, dict, remedy, RESULTS_BYTES)
     for key in ("identity", "metrics"):
         if not isinstance(kept.get(key), dict):
             raise FileError(f"{path} holds no {key}; {remedy}")

@@ -107,6 +107,7 @@ class Study:
             *self.config["tasks"][task]["evaluate"],
             f"seed={settings['seed']}",
             f"n_evals={settings['n_evals']}",
+            f"unsolved_starts_only={str(settings['unsolved_starts_only']).lower()}",
             "n_plot_samples=0",
             "num_threads=1",
             f"env.dataset.data_path={self.folder / task / 'data'}",

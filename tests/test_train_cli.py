@@ -441,7 +441,7 @@ def reshape(path):
     ("spoil", "name", "expected"),
     [
         (Path.unlink, "actions.pth", ["expected a tensor file", "found no file"]),
-        (truncate, "states.pth", ["expected one tensor in a .pth file", "does not load safely"]),
+        (truncate, "states.pth", ["is broken", "delete it and fetch it again"]),
         (reshape, "actions.pth", ["expected shape (12, 40, 2) as states.pth says", "found (12, 39, 2)"]),
         (Path.unlink, "obses/episode_007.pth", ["expected an episode file", "found no file (missing: 1 of 12"]),
         (truncate, "obses/episode_007.pth", ["expected about", "bytes"]),
@@ -477,7 +477,7 @@ def test_no_data_at_all_is_one_line(call, monkeypatch, tmp_path):
 def test_a_broken_base_is_one_line(call, tmp_path, base):
     shutil.copytree(base, tmp_path / "base")
     truncate(tmp_path / "base" / "checkpoints" / "model_latest.safetensors")
-    one_line(call("ckpt_path=base", *BRIEF), "model_latest.safetensors is truncated or not a safetensors file")
+    one_line(call("ckpt_path=base", *BRIEF), "model_latest.safetensors is damaged: its checksum does not fit")
     shutil.rmtree(tmp_path / "base")
     shutil.copytree(base, tmp_path / "base")
     (tmp_path / "base" / "hydra.yaml").unlink()

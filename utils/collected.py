@@ -15,7 +15,7 @@ import numpy as np
 from utils.episode_hashes import episode_hashes
 from utils.loggers import read_json_lines
 from utils.reading.files import FileError
-from utils.reading.json_file import read_json
+from utils.reading.json_file import RESULTS_BYTES, read_json
 from utils.reading.npz_file import read_npz
 from utils.record import FINISHED, read_record
 from utils.statistics import crossed_interval, mean_interval, wilson_interval
@@ -167,7 +167,7 @@ def _told_apart(runs: Sequence[Run]) -> Sequence[Run]:
 def _numbers(folder: Path) -> dict[str, Any]:
     """Of an evaluation its results, of a training the last that its log says of each."""
     try:
-        return _checked(read_json(folder / "results.json", dict), folder / "results.json")
+        return _checked(read_json(folder / "results.json", dict, most=RESULTS_BYTES), folder / "results.json")
     except FileNotFoundError:
         lines = read_json_lines(folder / "logs.json") if (folder / "logs.json").exists() else []
         return {name: value for line in lines for name, value in line.items() if value is not None}

@@ -24,7 +24,7 @@ from utils.folder_lock import Shares, keep
 from utils.interrupts import StopRequested, StopSignals
 from utils.printable import printable_logs
 from utils.provenance import Made, revision
-from utils.reading.json_file import read_json
+from utils.reading.json_file import RESULTS_BYTES, read_json
 
 GRACE_SECONDS = 30.0  # for a worker to finish its step and save
 
@@ -96,7 +96,7 @@ def _kept(folder: Path, job: Job) -> dict[str, Any] | None:
     path = folder / f"{job.name}.json"
     if not path.exists():
         return None
-    kept = read_json(path, dict, "delete it, and this stage is worked again")
+    kept = read_json(path, dict, "delete it, and this stage is worked again", RESULTS_BYTES)
     is_same = {key: kept.get(key) for key in job.identity} == job.identity
     return kept if is_same and "result" in kept else None
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from utils.files import own_file
 from utils.reading.files import open_regular
-from utils.reading.json_file import parse_json
+from utils.reading.json_file import RESULTS_BYTES, parse_json
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +127,9 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """
     with open_regular(path) as file:
         lines = [(number, line) for number, line in enumerate(file, 1) if line.endswith(b"\n")]
-    return [parse_json(line, dict, f"{path}, line {number},", "delete that line") for number, line in lines]
+    return [
+        parse_json(line, dict, f"{path}, line {number},", "delete that line", RESULTS_BYTES) for number, line in lines
+    ]
 
 
 def last_value(path: Path, name: str) -> float | None:

@@ -108,7 +108,7 @@ def test_images_are_rounded_to_uint8():
     [
         ({"step_std": 0.0}, "step_std"),
         ({"step_min": 2.0}, "step_min"),
-        ({"step_mean": 3.0}, r"step_mean must be in \[0.2, 1.8\], got 3"),
+        ({"step_mean": 3.0}, r"step_mean must be in \[0.2, 1.8\], from step_min to step_max, got 3"),
         ({"heading_noise": 0.0}, "heading_noise"),
         ({"heading_distribution": "uniform"}, "von_mises"),
         ({"door_range": [30]}, r"door_range.*\[8, 56\]"),

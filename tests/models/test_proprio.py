@@ -53,5 +53,5 @@ def test_the_fixed_projection_is_saved_but_never_trained():
 
 
 def test_a_projection_to_fewer_entries_is_refused():
-    with pytest.raises(ValueError, match="emb_dim >= in_dim"):
+    with pytest.raises(ValueError, match=r"proprio_emb_dim=10 .* must be at least the 11 values"):
         FixedProjection(11, 10)

@@ -77,7 +77,7 @@ ERRORS = {
     "no model said": (["ckpt_path=???"], "the configuration is not complete: Missing mandatory value: ckpt_path"),
     "a text for a number": (["planner.sub_planner.lr=fast"], "planner.sub_planner.lr=fast must be a number"),
     "a fraction": (["n_evals=2.5"], "n_evals=2.5 must be a whole number"),
-    "a value out of range": (["planner.sub_planner.lr=-1"], "planner.lr must be > 0"),
+    "a value out of range": (["planner.sub_planner.lr=-1"], "planner.sub_planner.lr=-1 must be a number, above 0"),
     "no such choice": (["planner.sub_planner.optimizer_type=lion"], "planner.optimizer_type must be one of sgd"),
     "elites": (["planner=mpc_cem", "planner.sub_planner.topk=300"], "planner.topk must be at least 2 and below"),
     "no end": (["planner.max_iter=null"], "planner.max_iter=null would never end"),

@@ -10,6 +10,7 @@ from utils.printable import printable
 from utils.reading.files import FileError, read_regular
 
 MAX_BYTES = 4_000_000  # what such text can make the parser take stays below 200 MB
+RESULTS_BYTES = 100_000_000  # of files with some numbers for each of up to 100,000 episodes
 MAX_DEPTH = 32
 MAX_DIGITS = 20  # of a whole number
 AGAIN = "restore it from a copy, or delete it"
@@ -17,25 +18,26 @@ AGAIN = "restore it from a copy, or delete it"
 T = TypeVar("T", dict, list)
 
 
-def read_json(path: Path, kind: type[T], remedy: str = AGAIN) -> T:
+def read_json(path: Path, kind: type[T], remedy: str = AGAIN, most: int = MAX_BYTES) -> T:
     """Read a small JSON file.
 
     Args:
         path: the file. kind: of its outermost value. remedy: what to do about a broken one, for the message.
+        most: bytes that it may have.
 
     Raises:
         FileError: If it is no JSON of that kind, or more deeply nested or longer than any of ours.
         OSError: If it cannot be read.
     """
-    return parse_json(read_regular(path, MAX_BYTES), kind, path, remedy)
+    return parse_json(read_regular(path, most), kind, path, remedy, most)
 
 
-def parse_json(content: bytes | str, kind: type[T], source: object, remedy: str = AGAIN) -> T:
+def parse_json(content: bytes | str, kind: type[T], source: object, remedy: str = AGAIN, most: int = MAX_BYTES) -> T:
     """The value of some JSON text; ``source`` names it in messages, and raises as ``read_json`` does."""
     try:
         text = content if isinstance(content, str) else content.decode()
-        if len(text) > MAX_BYTES:
-            raise ValueError(f"it is longer than {MAX_BYTES / 1e6:g} MB")
+        if len(text) > most:
+            raise ValueError(f"it is longer than {most / 1e6:g} MB")
         value = json.loads(text, parse_int=_whole)
         check_depth(value, MAX_DEPTH)
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
