@@ -31,7 +31,7 @@ class JsonLinesLogger:
     """
 
     def __init__(self, folder: str | Path, filename: str = "logs.json") -> None:
-        if Path(filename).name != filename or filename == "..":
+        if not filename or Path(filename).name != filename or filename == "..":
             raise ValueError(f"logger.filename={filename} must be a plain name, of a file in the run's folder")
         self.path = Path(folder) / filename
         self.path.parent.mkdir(parents=True, exist_ok=True)
