@@ -33,7 +33,9 @@ def pytest_configure() -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what draws with OpenGL where there is none, before any of its fixtures draws."""
+    """Skip what draws with OpenGL where there is none, before any of its fixtures draws; undo what an entry did."""
+    # entries end the process at a Ctrl-C until their work begins; called from a test, they would end all tests
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if item.get_closest_marker("render") and (reason := _why_no_opengl()):
         pytest.skip(reason)
 
