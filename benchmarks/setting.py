@@ -52,7 +52,7 @@ class Setting:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the networks' matrix products."""
+        """The type of the networks' matrix products."""
         return torch.bfloat16 if "bf16" in self.chosen_precision else torch.float32
 
     @property

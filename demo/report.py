@@ -118,7 +118,7 @@ class Report:
         return max(drawn, key=lambda path: path.stat().st_mtime, default=self.folder / "none")
 
     def _videos(self) -> dict[str, Path]:
-        """Of each model under the first planner: an episode that it solved, and one that it did not."""
+        """Choose an episode that each model solved under the first planner, and one that it did not."""
         chosen = {}
         for model in self.models:
             folder = self.folder / f"{model}_{self.planners[0]}"

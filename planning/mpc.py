@@ -257,7 +257,7 @@ class MPCController:
         return task.objective.at(executed, self.planner.horizon, self.n_taken_actions)
 
     def _cost(self, task: PlanningTask, episodes: Episodes, rows: Tensor, model: WorldModel) -> LatentGoalCost:
-        """Of the rows' plans under ``model``, prepared for rollouts."""
+        """The cost of the rows' plans under ``model``, which is prepared for rollouts."""
         device = task.observer.device
         context, past = episodes.context(rows.to(device), self.planner.rollout.num_context)
         return LatentGoalCost(

@@ -113,7 +113,7 @@ class Adversarial(Method):
         return tokens + model.layout.join(deltas[0], deltas[1], action)
 
     def _current_radii(self, parts: list[Tensor]) -> list[float]:
-        """Of the visual, proprio and action entries, from all windows of all processes."""
+        """The radii of visual, proprio and action entries, from all windows of all processes."""
         if self.radii is None or self.radii_method == "adaptive":
             sums = torch.stack([part.flatten(1).std(dim=1).sum() for part in parts]).tolist()
             *sums, count = distributed.add_up(dict(enumerate([*sums, len(parts[0])]))).values()

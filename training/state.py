@@ -71,7 +71,7 @@ def _rng_state() -> dict[str, Any]:
 
 
 def _restore_rngs(main: dict[str, Any], others: list[dict[str, Any]]) -> None:
-    """Of this process; with another number of processes than before, the others' are derived from the main one's."""
+    """Restore this process's generators; with another number of processes, others derive theirs from the main one."""
     saved = [main, *others]
     if len(saved) == distributed.size():
         _restore_rng(saved[distributed.rank()])

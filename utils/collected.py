@@ -165,7 +165,7 @@ def _told_apart(runs: Sequence[Run]) -> Sequence[Run]:
 
 
 def _numbers(folder: Path) -> dict[str, Any]:
-    """Of an evaluation its results, of a training the last that its log says of each."""
+    """Read the results of an evaluation, or the last number of each name in a training's log."""
     try:
         return _checked(read_json(folder / "results.json", dict, most=RESULTS_BYTES), folder / "results.json")
     except FileNotFoundError:

@@ -46,7 +46,7 @@ class Share:
 
     @property
     def rows(self) -> slice:
-        """Of something that has all rows."""
+        """This share's rows of something that has all of them."""
         return slice(self.first, self.first + self.count)
 
     @property

@@ -89,7 +89,7 @@ def tensor_bytes(value: object) -> int:
 
 
 def _umask() -> int:
-    """Of this process; it can only be read by setting it."""
+    """Read the umask of this process, which is possible only by setting it."""
     mask = os.umask(0o022)
     os.umask(mask)
     return mask
