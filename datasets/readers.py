@@ -14,7 +14,7 @@ from datasets.batch import Batch
 from datasets.windows import WindowDataset
 from utils.patience import Patience
 
-_DEATH = re.compile(r"DataLoader worker \(pid(?:\(s\))? .*")  # torch has no class for it
+_DEATH = re.compile(r"DataLoader worker .*")  # torch has no class for it
 
 
 class ReaderError(RuntimeError):
@@ -61,4 +61,5 @@ def one_line_if_a_reader_dies(run: Path) -> Iterator[None]:
         raise ReaderError(
             f"{death[0].strip().rstrip('.')} (too little memory? fewer env.num_workers need less); what was saved "
             f"before is whole; continue with: python train.py resume={run}"
-        ) from error
+            # its traceback keeps torch's iterator alive, which reports the death again whenever another process ends
+        ) from error.with_traceback(None)

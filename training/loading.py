@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from datasets.batch import Batch
-from datasets.readers import leave_signals_to_the_parent
+from datasets.readers import ReaderError, leave_signals_to_the_parent
 from datasets.sampler import ResumableSampler
 from datasets.windows import as_is
 from utils import distributed
@@ -62,14 +62,21 @@ class BatchLoader:
         self._total = 0.0  # seconds waited for all batches but the first
 
     def epoch(self, number: int, position: int, last: int) -> Iterator[Batch]:
-        """Batches ``position`` to ``last`` - 1 of an epoch, in an order that depends on seed and epoch only."""
+        """Batches ``position`` to ``last`` - 1 of an epoch, in an order that depends on seed and epoch only.
+
+        Raises:
+            ReaderError: If a worker's end broke the connection to it.
+        """
         self.sampler.set_epoch(number, position)
         source = itertools.islice(iter(self._made()), last - position)
         stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         self._since, self._total = 0.0, 0.0
         while True:
             self._asked = time.perf_counter()
-            batch = next(source, None)
+            try:
+                batch = next(source, None)
+            except (ConnectionError, EOFError) as error:  # comes before torch's own message, or in its place
+                raise ReaderError("DataLoader worker ended while a batch was fetched from it") from error
             if batch is None:
                 return
             here = self._brought(batch, stream)

@@ -131,7 +131,7 @@ def test_a_wrong_command_would_be_noticed(command, why, workplace, monkeypatch):
 
 
 def test_makefile_says_what_every_target_does(spawn):
-    said, _ = spawn(["make", "help"], cwd=REPOSITORY).communicate()
+    said, _ = spawn(["make", "--no-print-directory", "help"], cwd=REPOSITORY).communicate()
     lines = [line.split(maxsplit=2) for line in said.splitlines()]
     (phony,) = [line for line in (REPOSITORY / "Makefile").read_text().splitlines() if line.startswith(".PHONY:")]
     assert [words[1] for words in lines] == phony.split()[1:]

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from datasets.batch import Batch
+from datasets.readers import ReaderError, one_line_if_a_reader_dies
 from datasets.sampler import ResumableSampler
 from tests.training.tiny import STATE, build, without_times
 from training import trainer as trainer_module
@@ -52,6 +53,24 @@ def test_order_and_contents_are_the_samplers_whatever_the_workers_and_wherever_a
         assert torch.equal(first.states[:, 0], first.trajectory.double())
         assert torch.equal(first.layouts["door"], first.trajectory)
         loading.close()
+
+
+class BrokenFetch:
+    """Stands for torch's loader whose worker ended while the fetch of a batch was under way."""
+
+    def __iter__(self):
+        raise ConnectionResetError(104, "Connection reset by peer")
+        yield
+
+
+def test_a_connection_that_breaks_is_a_reader_that_died():
+    loading = loader()
+    loading._loader = BrokenFetch()
+    with (
+        pytest.raises(ReaderError, match=r"^DataLoader worker .* fewer env\.num_workers .* resume=some/run"),
+        one_line_if_a_reader_dies("some/run"),
+    ):
+        next(loading.epoch(0, 0, 2))
 
 
 def test_workers_live_on_from_epoch_to_epoch():

@@ -397,9 +397,8 @@ def test_a_reader_that_dies_is_one_line_and_costs_what_came_after_the_last_save(
         trainer.fit()
     trainer.close()
     assert "\n" not in str(caught.value)
-    # the traceback holds torch's iterator, which would report the dead reader again when any other process ends
     del caught
-    gc.collect()
+    gc.collect()  # of torch's iterator, which would report the dead reader again when any other process ends
     assert read_checkpoint(tmp_path / "run").about["step"] >= 6
     run(tmp_path / "run", *overrides)
     assert_same_run(tmp_path / "run", tmp_path / "whole")
