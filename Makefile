@@ -37,10 +37,11 @@ test-quick: setup ## the same without the slow ones
 test-cluster: setup ## tests that start a SLURM of their own (as root)
 	$(BIN)/python -m pytest -m cluster
 
-lint: setup ## ruff and mypy
+lint: setup ## ruff, mypy, and the order of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	PYTHONPATH=. $(BIN)/lint-imports --no-cache --no-logo
 
 bench: setup ## how fast each part is
 	$(BIN)/python -m benchmarks

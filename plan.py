@@ -21,16 +21,16 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from models.cpu_kernels.build import choose_kernels
-from models.product import choose_library
+from launch.command_line import check_types, one_line_errors, plain
+from launch.entry import recorded
+from launch.processes import start, together
+from launch.run_folder import run_folder
+from models.speed.cpu_kernels.build import choose_kernels
+from models.speed.cpu_products import choose_library
 from planning.evaluation import STATE, Evaluation
 from utils import distributed
-from utils.cli import check_types, one_line_errors, plain
-from utils.entry import recorded
 from utils.files import sync_files
 from utils.interrupts import StopRequested
-from utils.launch import start, together
-from utils.run_folder import run_folder
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from models.product import library, linear
+from models.speed.cpu_products import library, linear
 
 CUBES = {"cpu": (1024, 2048), "cuda": (4096, 8192)}
 """Sides of the products per kind of device; the best of them counts, for which one is faster depends on the caches."""

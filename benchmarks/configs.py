@@ -9,7 +9,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from utils.cli import plain
+from launch.command_line import plain
 
 CONFIG = Path(__file__).resolve().parent.parent / "conf"
 

@@ -28,12 +28,12 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.cpu_kernels.attention import Executed
-from models.dinov2 import DinoV2Encoder
-from models.parts import Decoder, Encoder, Predictor
-from models.product import ONEDNN_LINEAR
-from models.residual import ResidualMLP, ResidualViT
-from models.vit import ViTPredictor
+from models.interfaces import Decoder, Encoder, Predictor
+from models.networks.dinov2 import DinoV2Encoder
+from models.networks.residual import ResidualMLP, ResidualViT
+from models.networks.vit import ViTPredictor
+from models.speed.cpu_kernels.attention import Executed
+from models.speed.cpu_products import ONEDNN_LINEAR
 from models.world_model import WorldModel
 
 Backward = Literal["none", "inputs", "weights"]

@@ -10,9 +10,9 @@ import numpy as np
 import pymunk
 from numpy.typing import NDArray
 
-from envs.pusht import SHAPES, PushTSimulator
-from envs.pusht_render import pygame  # without its greeting
-from envs.pusht_shapes import BLOCKS
+from envs.pusht.render import pygame  # without its greeting
+from envs.pusht.shapes import BLOCKS
+from envs.pusht.simulator import SHAPES, PushTSimulator
 
 WINDOW = 512
 

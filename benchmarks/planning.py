@@ -17,14 +17,14 @@ from benchmarks.measure import Case, Run, Work
 from benchmarks.plain.model import PlainModel
 from benchmarks.plain.planning import PlainDescent, PlainProblem, plain_cem_step
 from benchmarks.setting import Setting
-from models.cpu_kernels.build import kernels
-from models.product import library
-from planning.cem import CEMPlanner
+from models.speed.cpu_kernels.build import kernels
+from models.speed.cpu_products import library
 from planning.cost import LatentGoalCost
 from planning.evaluation import Evaluation
-from planning.noise import EpisodeNoise
-from planning.planner import Planner
-from planning.search import ActionSpace, Budget, Search
+from planning.planners.base import Planner
+from planning.planners.cem import CEMPlanner
+from planning.planners.noise import EpisodeNoise
+from planning.planners.search import ActionSpace, Budget, Search
 
 EPISODES, GD_STEPS, CEM_STEPS, CEM_SAMPLES = 50, 100, 30, 300  # of a planning call in the paper's timing
 STEPS_AT_A_TIME = 2  # where whole planning calls are too slow; elsewhere enough for a CUDA graph to be worth it

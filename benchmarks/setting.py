@@ -12,11 +12,11 @@ import torch
 from hydra.utils import instantiate
 
 from benchmarks.configs import composed, taken_overrides
-from datasets.collection import Collection
-from models.checkpoint import write_checkpoint
+from datasets.collecting.collection import Collection
+from launch.command_line import overridden_keys
+from models.checkpoints.native import write_checkpoint
 from training.assemble import build_trainer
 from training.trainer import Trainer
-from utils.cli import overridden_keys
 from utils.runtime import autocast
 
 SIZES = {

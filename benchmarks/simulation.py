@@ -14,15 +14,15 @@ from torch import Tensor
 from benchmarks.configs import composed
 from benchmarks.measure import Case, Work
 from benchmarks.plain_pusht import plain_image
-from datasets.collection import Collection
+from datasets.collecting.collection import Collection
 from datasets.pusht import PushTTrajectories
 from datasets.video import read_frames
 from envs.base import simulate
-from envs.point_maze import PointMazeSimulator
+from envs.point_maze.simulator import PointMazeSimulator
 from envs.process_vector import ProcessVectorEnv
-from envs.pusht import PushTSimulator
+from envs.pusht.simulator import PushTSimulator
 from envs.simulator import Simulator
-from envs.wall import WallVectorEnv
+from envs.wall.vector_env import WallVectorEnv
 
 EPISODES, STEPS, FRAME_EVERY = 16, 25, 5
 

@@ -15,8 +15,8 @@ from benchmarks.plain.online import plain_refresh
 from benchmarks.plain.training import PlainAdversarial
 from benchmarks.setting import Setting
 from datasets.batch import Batch
-from planning.gd import GDPlanner
-from training.online import Online
+from planning.planners.gd import GDPlanner
+from training.methods.online import Online
 from training.trainer import Trainer
 
 REFRESH_STEPS = 100  # of gradient descent, as method=online does by default

@@ -21,15 +21,15 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from datasets.behaviour import Behaviour
-from datasets.collection import Collection
+from datasets.collecting.behaviour import Behaviour
+from datasets.collecting.collection import Collection
+from datasets.collecting.workers import WorkerError
 from datasets.files import dataset_root
-from datasets.workers import WorkerError
 from envs.process_vector import EnvWorkerError
-from utils.cli import check_types, plain
+from launch.command_line import check_types, plain
 from utils.links import refuse_links
-from utils.patience import DiskError
 from utils.printable import exit_with, printable_logs
+from utils.retry import DiskError
 
 logger = logging.getLogger(__name__)
 PARTS = ("env",)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from datasets.episode_files import TensorEpisodes
+from datasets.collecting.episode_files import TensorEpisodes
 from datasets.files import dataset_root, load_tensor
-from datasets.normalizer import Normalizer
 from datasets.tables import check_collected, check_finite, checked_lengths, chosen_count, is_recorded, load_tables
 from datasets.trajectories import Trajectories, random_split
+from datasets.units.normalizer import Normalizer
 
 FOLDER = "point_maze"
 _TABLES = {"states": 4, "actions": 2}

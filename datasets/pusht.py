@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from datasets.episode_files import VideoEpisodes
+from datasets.collecting.episode_files import VideoEpisodes
 from datasets.files import dataset_error, dataset_root, load_plain_pickle
-from datasets.normalizer import Normalizer
 from datasets.tables import check_collected, check_finite, checked_lengths, chosen_count, load_tables
 from datasets.trajectories import Trajectories
-from envs.pusht_shapes import SHAPES
+from datasets.units.normalizer import Normalizer
+from envs.pusht.shapes import SHAPES
 
 FOLDER = "pusht_noise"
 ACTION_SCALE = 100.0
@@ -103,7 +103,7 @@ class PushTTrajectories(Trajectories):
         return self._episodes[1].frames(trajectory - self._num_train, steps)
 
     def layout(self, trajectory: int) -> dict[str, Tensor]:
-        """The block's shape, (1,) int64, an index into ``envs.pusht_shapes.SHAPES``."""
+        """The block's shape, (1,) int64, an index into ``envs.pusht.shapes.SHAPES``."""
         return {"shape": self._shapes[trajectory]}
 
     def train_val(self) -> tuple[Tensor, Tensor]:

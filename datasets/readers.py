@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from datasets.batch import Batch
 from datasets.windows import WindowDataset
-from utils.patience import Patience
+from utils.retry import Patience
 
 _DEATH = re.compile(r"DataLoader worker .*")  # torch has no class for it
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.claim import SETTINGS_FILE
+from datasets.collecting.folder_claim import SETTINGS_FILE
 from datasets.files import ROOT_VARIABLE, dataset_error, load_tensor
 from utils.nearby import hint
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from datasets.normalizer import Normalizer
+from datasets.units.normalizer import Normalizer
 
 
 class Trajectories(ABC):

@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from datasets.episode_files import TensorEpisodes
+from datasets.collecting.episode_files import TensorEpisodes
 from datasets.files import dataset_root
-from datasets.normalizer import Normalizer
 from datasets.tables import check_collected, check_finite, chosen_count, load_tables
 from datasets.trajectories import Trajectories, random_split
+from datasets.units.normalizer import Normalizer
 
 FOLDER = "wall_single"
 _TABLES = {"states": 2, "actions": 2, "door_locations": 1, "wall_locations": 1}

@@ -11,9 +11,9 @@ from torch.utils.data import Dataset
 
 from datasets.batch import Batch
 from datasets.frames import FrameSource, ImageFrames, NoFrames
-from datasets.normalizer import Normalizer
 from datasets.sampler import ResumableSampler
 from datasets.trajectories import Trajectories
+from datasets.units.normalizer import Normalizer
 
 __all__ = ["Batch", "FrameSource", "ImageFrames", "NoFrames", "ResumableSampler", "WindowDataset", "as_is"]
 

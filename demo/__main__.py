@@ -23,12 +23,12 @@ from omegaconf import DictConfig
 from demo import stages
 from demo.publish import publish
 from demo.report import Report
-from utils.cli import one_line_errors, plain
+from launch.command_line import one_line_errors, plain
+from launch.jobs import Job, run_jobs
+from launch.provenance import Provenance
 from utils.folder_lock import holding
-from utils.jobs import Job, run_jobs
 from utils.links import check_contents
 from utils.machine import available_cores
-from utils.provenance import Provenance
 
 log = logging.getLogger("demo")
 

@@ -16,9 +16,9 @@ from jinja2 import Environment, FileSystemLoader, select_autoescape
 from demo import figures
 from demo.scores import Gap, Score
 from demo.text import as_text, findings
+from launch.provenance import Provenance
 from utils.files import write_json, write_text
 from utils.pages import digest
-from utils.provenance import Provenance
 from utils.statistics import Z95, paired_difference
 
 

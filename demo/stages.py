@@ -17,14 +17,14 @@ from hydra.utils import instantiate
 import plan as planning_entry
 import train as training_entry
 from datasets.collect import collections
+from launch.command_line import overridden_keys, plain
 from launch.paths import readable_paths
-from models.checkpoint import read_checkpoint
-from models.loading import load_for_planning, stored_normalizer
+from models.checkpoints.loading import load_for_planning, stored_normalizer
+from models.checkpoints.native import read_checkpoint
 from planning.gap import Visits, dataset_visits, one_step_error, planner_visits
 from planning.goals import GoalRequest, make_problem
 from planning.mpc import MPCController
 from planning.observer import Observer
-from utils.cli import overridden_keys, plain
 
 CONFIG = Path(__file__).resolve().parent.parent / "conf"
 GAP_SEED = 1_000_000  # first environment seed of the gap's tasks, away from those of the evaluation

@@ -9,15 +9,15 @@ gymnasium.register(
     entry_point="envs.gym_env:SingleEpisodeEnv",
     max_episode_steps=300,
     kwargs={
-        "vector_env": "envs.wall:WallVectorEnv",
+        "vector_env": "envs.wall.vector_env:WallVectorEnv",
         "proprio_limits": (4.0, 60.0),
     },
 )
 for _name, _simulator, _limits in (
     # nothing stops a PushT agent; this is farther than 300 of the largest actions take it
-    ("pusht", "envs.pusht:PushTSimulator", (-2e4, 2e4)),
+    ("pusht", "envs.pusht.simulator:PushTSimulator", (-2e4, 2e4)),
     # m and m/s; the velocity is clipped to 5 before each step and may grow to about 6 within it
-    ("point_maze", "envs.point_maze:PointMazeSimulator", ((0.0, 0.0, -20.0, -20.0), (4.0, 4.0, 20.0, 20.0))),
+    ("point_maze", "envs.point_maze.simulator:PointMazeSimulator", ((0.0, 0.0, -20.0, -20.0), (4.0, 4.0, 20.0, 20.0))),
 ):
     gymnasium.register(
         id=_name,

@@ -15,7 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-import utils.sweep_names  # noqa: F401  (registers the resolver that names a sweep's members)
+import launch.sweep_names  # noqa: F401  (registers the resolver that names a sweep's members)
 from launch.conf import CONF
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from launch.grammar import key_of
-from models.config_file import read_model_config
+from models.checkpoints.config_file import read_model_config
 
 ENVIRONMENTS = ("pusht", "point_maze", "wall")
 """Those with a ``conf/plan_<env>.yaml``; nothing else that a checkpoint says may choose a configuration."""

@@ -13,9 +13,9 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from models.build import OPTIONAL, PARTS, SCALARS
-from models.checkpoint import Checkpoint
-from models.dino_wm import PLAIN, CheckpointError
-from models.dino_wm_config import shown_by_embeddings, translate_config
+from models.checkpoints.native import Checkpoint
+from models.foreign.dino_wm import PLAIN, CheckpointError
+from models.foreign.dino_wm_config import shown_by_embeddings, translate_config
 
 log = logging.getLogger(__name__)
 
@@ -24,10 +24,10 @@ CHANGEABLE = ("weights", "download", "dropout", "emb_dropout")
 """Arguments of a part that may differ from the checkpoint's: they change neither shapes nor meaning of its tensors."""
 
 FOREIGN_CLASSES = {
-    "predictor": "models.vit.ViTPredictor",
-    "decoder": "models.vqvae.VQVAE",
-    "action_encoder": "models.proprio.ProprioceptiveEmbedding",
-    "proprio_encoder": "models.proprio.ProprioceptiveEmbedding",
+    "predictor": "models.networks.vit.ViTPredictor",
+    "decoder": "models.networks.vqvae.VQVAE",
+    "action_encoder": "models.networks.proprio.ProprioceptiveEmbedding",
+    "proprio_encoder": "models.networks.proprio.ProprioceptiveEmbedding",
 }
 """Classes that DINO-WM's checkpoints pickle, as far as there is a counterpart here."""
 FOREIGN_PARTS = {"predictor": "vit", "decoder": "vqvae", "action_encoder": "proprio", "proprio_encoder": "proprio"}

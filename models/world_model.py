@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.imagination import Imagination
-from models.initnet import InitNet
+from models.interfaces import Decoder, Encoder, Predictor
 from models.latent import Latent, cat_latents
-from models.parts import Decoder, Encoder, Predictor
+from models.networks.initnet import InitNet
+from models.rollout import Imagination
 from models.tokens import TokenLayout
 
 

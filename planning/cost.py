@@ -10,10 +10,10 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from models.compiling import AUTO
-from models.imagination import Imagination
 from models.latent import Latent, cat_latents
+from models.rollout import Imagination
 from models.rollout_type import ROLLOUT_TYPES, RolloutType
+from models.speed.compiling import AUTO
 from models.world_model import WorldModel
 from planning.objectives import GoalDistance
 
@@ -51,7 +51,7 @@ class LatentGoalCost:
         rollout: what the predictor sees at each step.
         memory_budget_gb: for the activations of one chunk; "auto": 4, with gradients on a GPU a quarter of its memory.
         progress: called with the number of rows just imagined.
-        capturable: see ``planning.search.CostFn``.
+        capturable: see ``planning.planners.search.CostFn``.
     """
 
     def __init__(

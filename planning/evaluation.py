@@ -14,27 +14,27 @@ from hydra.utils import instantiate
 from torch import Tensor
 from tqdm import tqdm
 
-from datasets.normalizer import Normalizer
 from datasets.trajectories import Trajectories
+from datasets.units.normalizer import Normalizer
 from envs.episode_seeds import episode_seeds
-from models.checkpoint import Checkpoint, read_checkpoint
-from models.loading import check_environment, load_for_planning, stored_normalizer
+from models.checkpoints.loading import check_environment, load_for_planning, stored_normalizer
+from models.checkpoints.native import Checkpoint, read_checkpoint
 from planning.cost import check_budget
 from planning.episodes import Episodes
-from planning.evaluate import final_metrics
-from planning.film import Film
 from planning.goals import GoalRequest, make_problem
+from planning.metrics import final_metrics
 from planning.mpc import MPCController, PlanningTask
 from planning.objectives import GoalDistance
 from planning.observer import Observer
 from planning.problem import Problem
+from planning.recording import Film
 from planning.saved_evaluation import FINISHED, IDENTITY, STATE, TARGETS, agreed, read_finished, read_state
 from planning.targets import read_targets
 from utils import distributed
 from utils.files import atomic_path, remove_unfinished, write_json
 from utils.interrupts import StopSignals
 from utils.loggers import JsonLinesLogger
-from utils.patience import Patience
+from utils.retry import Patience
 from utils.run_logger import run_logger
 from utils.tensor_files import tensor_bytes, write_torch
 

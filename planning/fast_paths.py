@@ -11,10 +11,10 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from models.compiling import AUTO, compile_in_place, compiles, runs_kernels, what_triton_lacks
-from models.linear import ALIGNED, PreparedLinear
-from models.parts import Predictor
-from models.vit import Transformer
+from models.interfaces import Predictor
+from models.networks.vit import Transformer
+from models.speed.compiling import AUTO, compile_in_place, compiles, runs_kernels, what_triton_lacks
+from models.speed.prepared_linear import ALIGNED, PreparedLinear
 from models.world_model import WorldModel
 
 log = logging.getLogger(__name__)
@@ -27,11 +27,11 @@ class FastPaths:
     """Prepares a model for planning. The plain path, with everything off, gives the same up to rounding.
 
     Args:
-        reuse_history: reuse keys and values in rollouts, see ``models/imagination.py``.
+        reuse_history: reuse keys and values in rollouts, see ``models/rollout.py``.
         prepare_weights: under autocast, keep the predictor's weights in the type that products are computed in.
         pad_widths: with that, pad widths to a multiple of 8; "auto" does so on a GPU, where it decides about kernels.
         kernels: with prepared weights on a GPU, the predictor's transformer out of our own kernels, see
-            ``models/fused_vit.py``; "auto" is true where that can be.
+            ``models/speed/fused_transformer.py``; "auto" is true where that can be.
         compile: the predictor by ``torch.compile``, which takes a minute, once per machine; "auto" does so on a GPU for
             what ``kernels`` leaves: other predictors, and float32.
         capture: a gradient step as one CUDA graph, without a GPU nothing; "auto" is true.
@@ -134,7 +134,9 @@ class FastPaths:
             pads = device.type == "cuda" if self.pad_widths == AUTO else self.pad_widths
             replace_in(built, nn.Linear, lambda linear: PreparedLinear(linear, dtype, ALIGNED if pads else 1))
         if fused:
-            from models.fused_vit import FusedTransformer  # Triton is only there with CUDA builds of torch
+            from models.speed.fused_transformer import (
+                FusedTransformer,  # Triton is only there with CUDA builds of torch
+            )
 
             replace_in(built, Transformer, FusedTransformer)
         if compiled:

@@ -12,10 +12,10 @@ from torch import Tensor
 from datasets.trajectories import Trajectories
 from envs.base import VectorEnv, simulate
 from planning.cost import LatentGoalCost
-from planning.noise import EpisodeNoise
 from planning.objectives import GoalDistance
 from planning.observer import Observer
-from planning.planner import Planner
+from planning.planners.base import Planner
+from planning.planners.noise import EpisodeNoise
 from planning.problem import Problem
 
 

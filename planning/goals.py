@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.normalizer import Normalizer
 from datasets.trajectories import Trajectories
+from datasets.units.normalizer import Normalizer
 from envs.base import VectorEnv, simulate
 from envs.episode_seeds import episode_generator, redrawn_seed
 from planning.do_nothing import begins_solved

@@ -11,19 +11,19 @@ import torch
 from torch import Tensor
 
 from envs.base import VectorEnv
-from models.compiling import AUTO
 from models.latent import Latent, cat_latents
+from models.speed.compiling import AUTO
 from models.world_model import WorldModel
 from planning.cost import LatentGoalCost, MemoryBudget
 from planning.episodes import Episodes
 from planning.fast_paths import FastPaths
-from planning.film import Film
-from planning.noise import EpisodeNoise
 from planning.objectives import GoalDistance
 from planning.observer import Observer
-from planning.planner import Planner
+from planning.planners.base import Planner
+from planning.planners.noise import EpisodeNoise
+from planning.planners.search import Plan, join_plans
 from planning.problem import Problem
-from planning.search import Plan, join_plans
+from planning.recording import Film
 from utils import distributed
 
 log = logging.getLogger(__name__)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from datasets.normalizer import Normalizer
+from datasets.units.normalizer import Normalizer
 from envs.base import VectorEnv
 from models.latent import Latent, cat_latents
 from models.world_model import WorldModel
-from planning.search import ActionSpace
+from planning.planners.search import ActionSpace
 
 
 class Observer:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from planning.episodes import Episodes
+from utils.moved_classes import current_names
 from utils.reading.errors import failure_reason
 from utils.reading.files import FileError
 from utils.reading.json_file import RESULTS_BYTES, read_json
@@ -75,7 +76,7 @@ def read_state(path: Path) -> dict[str, Any]:
     try:
         state = read_torch(path, "delete it to start anew")
         Episodes(**state["episodes"])
-        return {**state, "identity": dict(json.loads(json.dumps(state["identity"])))}
+        return {**state, "identity": current_names(dict(json.loads(json.dumps(state["identity"]))))}
     except FileError as error:
         raise FileError(f"cannot resume: {error}") from None
     except (KeyError, TypeError, ValueError) as error:  # complete, but of something else
@@ -97,4 +98,4 @@ def read_finished(path: Path) -> dict[str, Any]:
     names = (*SUMMARISED, *(SUMMARISED_NOW if SUMMARISED_NOW[0] in kept["metrics"] else ()))
     if odd := [name for name in names if not isinstance(kept["metrics"].get(name), int | float)]:
         raise FileError(f"{path}: {', '.join(odd)} should be numbers; {remedy}")
-    return kept
+    return kept | {"identity": current_names(kept["identity"])}

@@ -19,15 +19,15 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
+from launch.command_line import one_line_errors, plain
+from launch.jobs import run_jobs
+from launch.provenance import Provenance
 from results.jobs import Study
 from results.publish import ROOT
 from results.report import Report
-from utils.cli import one_line_errors, plain
 from utils.folder_lock import holding
-from utils.jobs import run_jobs
 from utils.links import check_contents
 from utils.machine import available_cores
-from utils.provenance import Provenance
 
 log = logging.getLogger("results")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from demo import stages
-from utils.jobs import Job
+from launch.jobs import Job
 
 GOALS_SEED = 99  # of the evaluations: the same goals for every training seed
 

@@ -23,15 +23,15 @@ import torch
 from omegaconf import DictConfig
 
 from demo import stages
+from launch.collected import markdown_table
+from launch.command_line import one_line_errors, plain
+from launch.jobs import Job, run_jobs
+from launch.provenance import Provenance
 from planning.do_nothing import solved_by_doing_nothing
 from planning.evaluation import Evaluation
-from utils.cli import one_line_errors, plain
-from utils.collected import markdown_table
 from utils.folder_lock import holding
-from utils.jobs import Job, run_jobs
 from utils.links import check_contents
 from utils.pages import write_block, write_numbers
-from utils.provenance import Provenance
 from utils.statistics import wilson_interval
 
 log = logging.getLogger("results")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from launch.provenance import Provenance
 from results import figures
 from results.jobs import Study
 from results.page import markdown
@@ -13,7 +14,6 @@ from results.publish import FOLDER, NAME, render
 from results.scores import Scores, goals_hash
 from utils.files import write_json, write_text
 from utils.pages import digest, write_numbers
-from utils.provenance import Provenance
 
 
 class Report:

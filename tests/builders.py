@@ -12,25 +12,25 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from datasets.collection import Collection
-from datasets.normalizer import Normalizer
-from datasets.wall_policy import WallRandomWalk
+from datasets.collecting.collection import Collection
+from datasets.units.normalizer import Normalizer
 from envs.base import Layouts, Outcome, VectorEnv
+from envs.wall.expert import WallRandomWalk
 from models.architecture import stored_architecture
 from models.build import build_world_model
-from models.checkpoint import load_weights, read_checkpoint, write_checkpoint, write_model_config
+from models.checkpoints.native import load_weights, read_checkpoint, write_checkpoint, write_model_config
+from models.interfaces import Predictor
 from models.latent import Latent
-from models.parts import Predictor
-from models.proprio import ProprioceptiveEmbedding
-from models.state_encoder import StateEncoder
+from models.networks.proprio import ProprioceptiveEmbedding
+from models.networks.state_encoder import StateEncoder
+from models.networks.vit import ViTPredictor
 from models.tokens import TOKEN_LAYOUTS, FeatureConcat
-from models.vit import ViTPredictor
 from models.world_model import WorldModel
 from planning.goals import Problem
 from planning.mpc import PlanningTask
-from planning.noise import EpisodeNoise
 from planning.objectives import GoalDistance
 from planning.observer import Observer
+from planning.planners.noise import EpisodeNoise
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from envs.opengl import OpenGLError
-from envs.point_maze import PointMazeSimulator
+from envs.point_maze.simulator import PointMazeSimulator
 from tests.processes import Processes
 
 REPOSITORY = Path(__file__).resolve().parent.parent

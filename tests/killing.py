@@ -21,10 +21,10 @@ import torch._dynamo  # what making an optimiser imports, in seconds
 from safetensors.torch import load_file
 from tqdm import tqdm
 
-import envs.wall  # noqa: F401  (what a config names)
-import training.online  # noqa: F401
+import envs.wall.vector_env  # noqa: F401  (what a config names)
+import training.methods.online  # noqa: F401
 from datasets.wall import WallTrajectories  # noqa: F401
-from models.checkpoint import read_checkpoint
+from models.checkpoints.native import read_checkpoint
 from plan import plan
 from planning.evaluation import STATE as PLANNING_STATE
 from tests.builders import wall_model_directory

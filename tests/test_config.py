@@ -16,9 +16,9 @@ from models.build import build_world_model
 from planning.fast_paths import FastPaths
 from planning.mpc import MPCController
 from planning.objectives import REPLANNED, GoalDistance
-from planning.planner import Planner
+from planning.planners.base import Planner
 from tests.training.tiny import REPOSITORY, composed, config_folder, make_wall
-from training.method import Method
+from training.methods.base import Method
 from training.regularizer import Regularizer
 from utils.loggers import read_json_lines
 

@@ -10,7 +10,7 @@ import plan
 import train
 from datasets.collect import collections
 from demo.stages import composed
-from utils.cli import overridden_keys
+from launch.command_line import overridden_keys
 
 ENVIRONMENTS = ["pusht", pytest.param("point_maze", marks=pytest.mark.render)]
 SHORT = ["training.epochs=1", "training.max_batches=3", "training.val_batches=1", "training.batch_size=2"]

@@ -12,12 +12,12 @@ from omegaconf import OmegaConf
 
 import plan
 import train
+from launch.record import RunRecord, read_record
+from launch.run_folder import run_folder, take_run_folder
+from launch.sweep import run_member
 from tests.builders import REPOSITORY
 from utils.folder_lock import LOCK, FolderInUseError, release
-from utils.processes import birth
-from utils.record import RunRecord, read_record
-from utils.run_folder import run_folder, take_run_folder
-from utils.sweep import run_member
+from utils.process_identity import birth
 
 QUIET = ("hydra/hydra_logging=none",)
 HOLDER = "import sys, time; from pathlib import Path; from utils.folder_lock import hold; hold(Path(sys.argv[1])); "

@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 
 import plan
 import train
+from launch import collect
 from launch.resume import expand_resume
-from utils import collect
 
 TRAININGS = ("offline", "online", "adversarial", "online_adversarial", "initnet", "vit", "small", "resnet")
 

@@ -17,11 +17,11 @@ from hydra.core.global_hydra import GlobalHydra
 import plan
 import train
 from launch.resume import expand_resume
-from models.checkpoint import read_checkpoint
-from models.config_file import read_model_config
+from launch.sweep_names import name_sweep
+from models.checkpoints.config_file import read_model_config
+from models.checkpoints.native import read_checkpoint
 from tests.training.tiny import BRIEF_PLANS, REPOSITORY, SMALL, STATE, header, make_wall, without_times
 from training.state import FILENAME
-from utils.sweep_names import name_sweep
 
 BRIEF = (
     "training.batch_size=4",
@@ -265,7 +265,7 @@ def test_the_documented_commands(call, tmp_path, base, method):
     }  # fmt: skip
     stored = read_model_config(made / "hydra.yaml")
     assert (stored["num_hist"], stored["img_size"], stored["encoder"]["_target_"]) == (
-        1, 65, "models.small_encoder.SmallEncoder"
+        1, 65, "models.networks.small_encoder.SmallEncoder"
     )  # fmt: skip
     assert (stored["action_emb_dim"], stored["training"]["batch_size"]) == (10, 4)
     assert read_checkpoint(made).about["parent"].endswith("wall_single/checkpoints/model_latest.safetensors")

@@ -11,16 +11,16 @@ import torch
 from hydra.utils import instantiate
 
 from datasets.frames import FrameSource, ImageFrames, NoFrames
-from datasets.normalizer import Normalizer
 from datasets.trajectories import Trajectories
+from datasets.units.normalizer import Normalizer
 from datasets.windows import WindowDataset
 from models.architecture import CHANGEABLE
-from models.checkpoint import parentage, write_model_config
-from models.compiling import compile_in_place, compiles
-from models.dropout import choose_dropout
-from models.linear import choose_padding
-from models.loading import stored_normalizer
-from models.parts import Decoder, Encoder
+from models.checkpoints.loading import stored_normalizer
+from models.checkpoints.native import parentage, write_model_config
+from models.interfaces import Decoder, Encoder
+from models.speed.compiling import compile_in_place, compiles
+from models.speed.dropout import choose_dropout
+from models.speed.prepared_linear import choose_padding
 from planning.observer import Observer
 from training.checks import (
     check_base,
@@ -32,9 +32,9 @@ from training.checks import (
     check_resumable,
     warn_of_moving_latents,
 )
-from training.latent_cache import FramesToEncode, LatentFrames
-from training.latent_store import StoredLatents, latent_folder
-from training.method import Method, TrainingContext
+from training.latents.cache import FramesToEncode, LatentFrames
+from training.latents.store import StoredLatents, latent_folder
+from training.methods.base import Method, TrainingContext
 from training.optimizers import LearningRates, Optimizers
 from training.regularizer import Regularizer
 from training.settings import TrainSettings
@@ -42,7 +42,7 @@ from training.start import StartingModel, split_trajectories, starting_model
 from training.trainer import Trainer
 from utils import distributed
 from utils.links import LinkError
-from utils.patience import Patience
+from utils.retry import Patience
 from utils.run_logger import run_logger
 
 log = logging.getLogger(__name__)

@@ -10,19 +10,19 @@ from typing import Any
 from torch import nn
 
 from datasets.trajectories import Trajectories
-from models.checkpoint import LATEST, read_checkpoint, trained_weights, weights_file
-from models.config_file import read_model_config
-from models.parts import Encoder
+from models.checkpoints.config_file import read_model_config
+from models.checkpoints.native import LATEST, read_checkpoint, trained_weights, weights_file
+from models.interfaces import Encoder
 from models.world_model import WorldModel
-from training.latent_cache import LATENT_CACHES, LATENT_DTYPES
-from training.method import Method
-from training.offline import Offline
+from training.latents.cache import LATENT_CACHES, LATENT_DTYPES
+from training.methods.base import Method
+from training.methods.offline import Offline
 from training.settings import TrainSettings
 from training.start import StartingModel
 from training.state import FILENAME
 from utils import distributed
-from utils.cli import same_settings
 from utils.nearby import hint
+from utils.settings import same_settings
 
 log = logging.getLogger(__name__)
 

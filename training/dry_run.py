@@ -15,12 +15,12 @@ from typing import Any
 
 import torch
 
-from models.checkpoint import LATEST, weights_file
-from models.config_file import read_model_config
+from models.checkpoints.config_file import read_model_config
+from models.checkpoints.native import LATEST, weights_file
 from training.assemble import build_trainer
 from training.checks import check_latent_cache, check_resumable
-from training.latent_cache import FramesToEncode
-from training.latent_store import LATENTS, latent_folder
+from training.latents.cache import FramesToEncode
+from training.latents.store import LATENTS, latent_folder
 from training.settings import TrainSettings
 from training.state import FILENAME
 from training.trainer import Trainer
@@ -35,7 +35,7 @@ from utils.machine import (
     free_bytes,
     peak_memory,
 )
-from utils.patience import DiskError
+from utils.retry import DiskError
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ import torch
 from datasets.trajectories import Trajectories
 from models.architecture import settle_architecture
 from models.build import PARTS, build_world_model
-from models.checkpoint import Checkpoint, load_weights, read_checkpoint, trained_weights, weights_file
-from models.loading import check_environment, place_weights
+from models.checkpoints.loading import check_environment, place_weights
+from models.checkpoints.native import Checkpoint, load_weights, read_checkpoint, trained_weights, weights_file
 from models.world_model import WorldModel
 from training.state import FILENAME, own_seed
 from utils import distributed

@@ -21,23 +21,23 @@ from datasets.frames import ImageFrames
 from datasets.readers import PatientSamples, one_line_if_a_reader_dies
 from datasets.sampler import ResumableSampler
 from datasets.windows import WindowDataset
-from models.checkpoint import LATEST, write_checkpoint
+from models.checkpoints.native import LATEST, write_checkpoint
 from models.world_model import WorldModel
 from planning.observer import Observer
 from training.gradients import gather_rows, make_equal, sum_gradients, sum_numbers
 from training.loading import BatchLoader
-from training.method import Method
+from training.methods.base import Method
 from training.optimizers import Optimizers
-from training.readout import OBJECTIVE, StepNumbers
 from training.regularizer import Regularizer
 from training.settings import TrainSettings
 from training.state import broken_state, random_state, read_state, write_state
+from training.step_metrics import OBJECTIVE, StepNumbers
 from training.validation import draw_open_loop, validation_losses
 from utils import distributed
 from utils.files import remove_unfinished
 from utils.interrupts import StopRequested, StopSignals
 from utils.loggers import JsonLinesLogger
-from utils.patience import Patience
+from utils.retry import Patience
 from utils.runtime import autocast
 from utils.tensor_files import tensor_bytes
 
@@ -76,7 +76,7 @@ class Trainer:
         model: on its device. method: what to train on, and which loss. optimizers: of the parts that change.
         train_data, val_data: windows. images: reads frames where latents stand in for them. observer: encodes frames.
         folder: of the run; ``checkpoints/`` in it. logger: gets numbers. settings: see there.
-        about: facts that every checkpoint of the run carries, see ``models.checkpoint.Checkpoint``.
+        about: facts that every checkpoint of the run carries, see ``models.checkpoints.native.Checkpoint``.
         save_encoder: False for a frozen encoder that its own weights file brings back.
         regularizer: of the features, where the encoder trains; None adds nothing to the loss.
         patience: with disks that are full or away; None gives up at once.

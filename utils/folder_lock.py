@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.links import LinkError, guard, unguard
-from utils.processes import is_here, runs_here, this_process
+from utils.process_identity import is_here, runs_here, this_process
 from utils.reading.json_file import read_json
 
 log = logging.getLogger(__name__)

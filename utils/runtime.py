@@ -21,7 +21,7 @@ import torch
 
 from utils import distributed
 from utils.machine import cpu_info
-from utils.provenance import revision
+from utils.revision import revision
 
 PRECISIONS = ("auto", "float32", "bf16")
 DEVICES = ("cpu", "cuda", "mps", "xpu")  # those that hold numbers; "meta", say, is one for torch

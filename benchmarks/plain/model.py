@@ -11,12 +11,12 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from models.cpu_kernels.build import kernels
-from models.dropout import choose_dropout
 from models.latent import Latent
-from models.product import library
-from models.residual import ResidualViT
-from models.vit import Attention, FeedForward, ViTPredictor
+from models.networks.residual import ResidualViT
+from models.networks.vit import Attention, FeedForward, ViTPredictor
+from models.speed.cpu_kernels.build import kernels
+from models.speed.cpu_products import library
+from models.speed.dropout import choose_dropout
 from models.world_model import WorldModel
 
 

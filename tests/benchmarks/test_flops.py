@@ -6,11 +6,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.flops import Counter, ModelFlops, TransformerFlops
 from benchmarks.plain.model import PlainViT
-from models.dinov2_vit import DinoVisionTransformer
-from models.linear import Linear
-from models.product import library
-from models.vit import ViTPredictor
-from models.vqvae import VQVAE
+from models.networks.dinov2_vit import DinoVisionTransformer
+from models.networks.vit import ViTPredictor
+from models.networks.vqvae import VQVAE
+from models.speed.cpu_products import library
+from models.speed.prepared_linear import Linear
 
 PREDICTOR = TransformerFlops(depth=6, dim=404, inner=16 * 64, mlp=2048)
 ENCODER = TransformerFlops(depth=12, dim=384, inner=384, mlp=1536)

@@ -7,12 +7,12 @@ from benchmarks.plain.model import PlainModel
 from benchmarks.plain.online import plain_refresh
 from benchmarks.plain.planning import PlainDescent, PlainProblem, plain_cem_step
 from benchmarks.plain.training import PlainAdversarial
-from planning.cem import CEMPlanner
 from planning.cost import LatentGoalCost
-from planning.gd import GDPlanner
-from planning.noise import EpisodeNoise
 from planning.objectives import GoalDistance
-from planning.search import ActionSpace, Budget, Search
+from planning.planners.cem import CEMPlanner
+from planning.planners.gd import GDPlanner
+from planning.planners.noise import EpisodeNoise
+from planning.planners.search import ActionSpace, Budget, Search
 from tests.builders import RecordedNoise, numbers
 from tests.training.tiny import build, make_wall
 

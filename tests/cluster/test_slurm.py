@@ -6,11 +6,11 @@ import time
 
 import pytest
 
+from launch.record import read_record
 from tests.builders import REPOSITORY, wall_model_directory
 from tests.cluster.local_slurm import LocalSlurm, why_not
 from tests.test_train_cli import assert_same_results
 from tests.training.tiny import SMALL, STATE, make_wall, without_times
-from utils.record import read_record
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 

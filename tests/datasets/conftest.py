@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from datasets.normalizer import Normalizer
 from datasets.trajectories import Trajectories, random_split, valid_rows
+from datasets.units.normalizer import Normalizer
 
 
 class InMemory(Trajectories):

@@ -12,7 +12,7 @@ import torch
 from datasets.files import DatasetError
 from datasets.pusht import PushTTrajectories
 from datasets.windows import WindowDataset
-from envs.pusht_shapes import SHAPES
+from envs.pusht.shapes import SHAPES
 
 TRAIN, VAL = [12, 9, 11, 5], [8, 10]
 SIZE = 16

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from datasets.normalizer import Normalizer
+from datasets.units.normalizer import Normalizer
 from datasets.windows import Batch, NoFrames, ResumableSampler, WindowDataset, as_is
 
 PARTS = ("action_mean", "action_std", "state_mean", "state_std", "proprio_mean", "proprio_std")

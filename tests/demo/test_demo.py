@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 
 from demo.__main__ import commands, make_jobs
 from demo.stages import composed
-from utils.cli import plain
+from launch.command_line import plain
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEMOS = sorted(path.stem for path in (REPOSITORY / "conf").glob("demo_*.yaml"))

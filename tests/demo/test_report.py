@@ -5,8 +5,8 @@ import pytest
 
 from demo.publish import block, publish
 from demo.report import Report
+from launch.provenance import Provenance
 from utils.pages import digest, figure_digest, read_block, read_numbers
-from utils.provenance import Provenance
 
 ENVIRONMENT = {"torch": "2.15.0", "revision": "of the report", "cpu": "some", "python": "3.11.7"}
 MADE = Provenance(["abc"], "2026-11-30", 321.0)

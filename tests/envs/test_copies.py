@@ -11,7 +11,7 @@ import torch
 
 import envs  # noqa: F401  (registers the environments)
 from envs.process_vector import ProcessVectorEnv
-from envs.wall import WallVectorEnv
+from envs.wall.vector_env import WallVectorEnv
 from tests.envs.toy_simulator import REPORT
 
 WAYS = {
@@ -21,8 +21,8 @@ WAYS = {
 }
 SIMULATORS = {
     "toy": "tests.envs.toy_simulator:ToySimulator",
-    "pusht": "envs.pusht:PushTSimulator",
-    "point_maze": "envs.point_maze:PointMazeSimulator",
+    "pusht": "envs.pusht.simulator:PushTSimulator",
+    "point_maze": "envs.point_maze.simulator:PointMazeSimulator",
 }
 # in contact at once: the agent beside the T and pushing; the ball in a corner and pressed into it
 STARTS = {

@@ -10,7 +10,7 @@ from gymnasium.utils.env_checker import check_env
 
 import envs  # noqa: F401  (registers the environments)
 from envs.gym_env import SingleEpisodeEnv
-from envs.wall import WallVectorEnv
+from envs.wall.vector_env import WallVectorEnv
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ ctypes.CDLL.__init__ = refuse
 SIMULATE = """
 import os
 import numpy as np
-from envs.point_maze import PointMazeSimulator
+from envs.point_maze.simulator import PointMazeSimulator
 before = dict(os.environ)
 simulator = PointMazeSimulator(64)
 simulator.reset(np.zeros(4) + 0.8, {})

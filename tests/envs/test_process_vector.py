@@ -380,7 +380,10 @@ def test_an_environment_that_nobody_keeps_ends_its_processes():
 
 @pytest.mark.parametrize(
     "simulator",
-    ["envs.pusht:PushTSimulator", pytest.param("envs.point_maze:PointMazeSimulator", marks=pytest.mark.render)],
+    [
+        "envs.pusht.simulator:PushTSimulator",
+        pytest.param("envs.point_maze.simulator:PointMazeSimulator", marks=pytest.mark.render),
+    ],
 )
 def test_real_simulators_give_the_same_bits_alone_and_in_any_batch(simulator):
     """Always in workers: a graphics driver that was loaded into this process could disturb the tests after this one."""
@@ -416,7 +419,7 @@ def test_recorded_point_maze_trajectories_in_float64_through_the_batch(golden):
     """Actions rounded to float32 would end 1e-4 away."""
     with np.load(golden("point_maze.npz")) as data:
         init, actions, expected = (torch.from_numpy(data[name]) for name in ("init", "actions", "qstate"))
-    env = ProcessVectorEnv("envs.point_maze:PointMazeSimulator", 64, num_workers=0)
+    env = ProcessVectorEnv("envs.point_maze.simulator:PointMazeSimulator", 64, num_workers=0)
     env.reset(range(len(init)), init)
     assert (env.step(actions) - expected[:, 1:]).abs().max() < 1e-8
     env.close()

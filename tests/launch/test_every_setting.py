@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 
 import utils.runtime as runtime
 from datasets.collect import collections
+from launch.command_line import _message
 from launch.conf import CONF
 from launch.limits import FACTS, RULES, check_memory
 from launch.rules import GROUP_RULE, Rule, check_values, rule_of, shown
@@ -15,7 +16,6 @@ from planning.evaluation import Evaluation
 from tests.builders import wall_model_directory
 from tests.training.tiny import STATE, _composed, composed, make_wall
 from training.assemble import build_trainer
-from utils.cli import _message
 
 HOSTILE = [None, 0, 1, 2, -1, 10**12, -(10**12), 10**400, 0.0, 1.5, -0.5, 1e308, True, False, "word", "", "a\n\x1b[2J",
            "x" * 5000, [], [1], [None], [[1]], {"a": 1}]  # fmt: skip
@@ -154,7 +154,13 @@ def test_rules_judge_every_value_without_failing(value):
 
 
 def test_the_class_of_a_user_keeps_its_own_rules():
-    own = {"planner": {"_target_": "mine.Planner", "horizon": -1, "sub_planner": {"_target_": "planning.gd.GDPlanner"}}}
+    own = {
+        "planner": {
+            "_target_": "mine.Planner",
+            "horizon": -1,
+            "sub_planner": {"_target_": "planning.planners.gd.GDPlanner"},
+        }
+    }
     check_values(own, RULES)
     own["planner"]["sub_planner"]["horizon"] = -1
     with pytest.raises(ValueError, match=r"planner\.sub_planner\.horizon=-1 must be a whole number, at least 1"):

@@ -10,9 +10,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from launch.conf import CONF
+from launch.run_folder import TakeRunFolder
 from utils.folder_lock import release
 from utils.machine import check_writable
-from utils.run_folder import TakeRunFolder
 
 
 @pytest.fixture(scope="module")

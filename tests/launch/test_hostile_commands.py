@@ -13,9 +13,9 @@ from omegaconf import open_dict
 
 import plan
 import train
+from launch.command_line import _message, check_types, plain
 from launch.conf import CONF, groups
 from launch.limits import RULES
-from utils.cli import _message, check_types, plain
 
 EXAMPLES = int(os.environ.get("COMMAND_EXAMPLES", "30"))
 """How many random command lines; a search for new faults sets more, and draws other ones every time."""

@@ -5,9 +5,9 @@ import math
 import pytest
 from hydra import compose, initialize_config_dir
 
+from launch.command_line import plain
 from launch.conf import CONF, class_settings, groups, own_classes
 from launch.values import checked
-from utils.cli import plain
 
 
 def composed(name: str, *overrides: str):
@@ -68,7 +68,11 @@ def test_what_the_user_lists_is_trusted_wherever_the_list_stands_and_nobody_else
 
 
 def test_the_list_of_classes_is_what_the_folder_names():
-    assert {"planning.cem.CEMPlanner", "envs.wall.WallVectorEnv", "envs.pusht.PushTSimulator"} <= own_classes()
+    assert {
+        "planning.planners.cem.CEMPlanner",
+        "envs.wall.vector_env.WallVectorEnv",
+        "envs.pusht.simulator.PushTSimulator",
+    } <= own_classes()
     assert not any(name.startswith(("hydra", "logging")) for name in own_classes())
     assert class_settings() == {"simulator"}
     assert groups()["env"] == ["point_maze", "pusht", "wall"]

@@ -6,8 +6,8 @@ from omegaconf import OmegaConf
 
 from models.architecture import settle_architecture, stored_architecture
 from models.build import PARTS, SCALARS, build_world_model
-from models.checkpoint import Checkpoint, CheckpointError, read_checkpoint, write_model_config
-from models.residual import ResidualViT
+from models.checkpoints.native import Checkpoint, CheckpointError, read_checkpoint, write_model_config
+from models.networks.residual import ResidualViT
 from tests.builders import option, wall_architecture, wall_model_directory
 
 
@@ -165,7 +165,7 @@ def test_a_decoder_without_counterpart_is_left_out(shared_golden, caplog):
 def test_recorded_checkpoints_translate(shared_golden):
     stored = stored_architecture(read_checkpoint(shared_golden("checkpoints/pusht_h3")))
     assert (stored["num_hist"], stored["frameskip"], stored["action_emb_dim"]) == (3, 5, 10)
-    assert stored["predictor"]["_target_"] == "models.vit.ViTPredictor"
+    assert stored["predictor"]["_target_"] == "models.networks.vit.ViTPredictor"
     assert (stored["predictor"]["depth"], stored["predictor"]["dim_head"]) == (2, 16)
     assert stored["encoder"]["name"] == "dinov2_vits14"
 

@@ -24,10 +24,10 @@ from omegaconf import DictConfig, open_dict, read_write
 import plan
 import train
 from datasets import collect
+from launch.command_line import check_types, plain
 from planning.mpc import MPCController
 from tests.builders import REPOSITORY
 from tests.training.tiny import config_folder
-from utils.cli import check_types, plain
 
 ENTRIES = {  # config if none is named, groups that must have an option
     "train.py": ("train", train.PARTS),
@@ -38,9 +38,9 @@ ENTRIES = {  # config if none is named, groups that must have an option
     "results.objectives": ("results_objectives", ()),
 }
 PARSED = {  # where their main is
-    "models.checkpoint": "models.checkpoint_tool",
-    "utils.collect": "utils.collect",
-    "utils.doctor": "utils.doctor",
+    "models.checkpoint": "models.checkpoints.command",
+    "launch.collect": "launch.collect",
+    "doctor": "doctor.__main__",
     "benchmarks": "benchmarks.__main__",
     "tests.kills": "tests.kills",
 }
@@ -170,7 +170,7 @@ def build(name: str, config_name: str, overrides: tuple[str, ...]) -> None:
     with open_dict(cfg):
         del cfg["hydra"]
     if parts := ENTRIES[name][1]:
-        with mock.patch("utils.cli.compose", lambda base, overrides: composed(base, tuple(overrides), False)):
+        with mock.patch("launch.command_line.compose", lambda base, overrides: composed(base, tuple(overrides), False)):
             check_types(cfg, config_name, parts)
     config = plain(cfg)
     if name == "plan.py":

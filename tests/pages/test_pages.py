@@ -8,12 +8,12 @@ import torch
 import yaml
 from hydra.utils import get_object
 
+from doctor.installation import OLDEST_PYTHON
 from launch.values import TRUSTED
 from tests.builders import REPOSITORY, wall_model_directory
 from tests.pages.commands import check
 from tests.pages.markdown import PAGES, anchors, blocks, commands, links, words_of_code
 from tests.training.tiny import make_wall
-from utils.doctor_checks import OLDEST_PYTHON
 
 PYTHON = [block for page in PAGES for block in blocks(page) if block.language == "python"]
 COMMANDS = {

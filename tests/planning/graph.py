@@ -26,7 +26,7 @@ class NoWaiting(TorchDispatchMode):
 
 
 class Graph:
-    """What ``torch.cuda.CUDAGraph`` offers, as far as ``planning.captured`` uses it."""
+    """What ``torch.cuda.CUDAGraph`` offers, as far as ``models.speed.cuda_graphs`` uses it."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[Any, Any, Any, Any]] = []
@@ -95,7 +95,7 @@ class _Stream:
 
 
 def on_the_cpu(monkeypatch: Any) -> list[Graph]:
-    """Let ``planning.captured`` record on a CPU; returns the graphs that are made from now on."""
+    """Let ``models.speed.cuda_graphs`` record on a CPU; returns the graphs that are made from now on."""
     made: list[Graph] = []
 
     def new() -> Graph:
@@ -117,4 +117,4 @@ def count_on_the_device(monkeypatch: Any) -> None:
         module = importlib.import_module(name)
         if hasattr(module, "_get_capturable_supported_devices"):
             monkeypatch.setattr(module, "_get_capturable_supported_devices", lambda supports_xla=True: ["cpu"])
-    monkeypatch.setattr("planning.gd._on_gpu", lambda tensors: True)
+    monkeypatch.setattr("planning.planners.gd._on_gpu", lambda tensors: True)

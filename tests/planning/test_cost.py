@@ -4,11 +4,11 @@ import torch
 from models.latent import Latent
 from models.rollout_type import ROLLOUT_TYPES
 from models.world_model import WorldModel
-from planning.cem import CEMPlanner
 from planning.cost import LatentGoalCost, check_budget
-from planning.gd import GDPlanner
-from planning.noise import EpisodeNoise
 from planning.objectives import GoalDistance
+from planning.planners.cem import CEMPlanner
+from planning.planners.gd import GDPlanner
+from planning.planners.noise import EpisodeNoise
 from tests.builders import bare_model, batch_sizes, latent_of, near, numbers
 
 GIGABYTE = 2**30

@@ -15,15 +15,16 @@ from hydra.errors import InstantiationException
 from PIL import Image
 
 from envs.process_vector import EnvWorkerError
-from envs.wall import WallVectorEnv
+from envs.wall.vector_env import WallVectorEnv
+from launch.command_line import plain
 from plan import plan
-from planning import evaluate, film
+from planning import metrics as evaluate
+from planning import recording as film
 from planning.evaluation import STATE, Evaluation
 from planning.goals import Problem
 from planning.mpc import MPCController
 from planning.objectives import REPLANNED, GoalDistance
 from tests.builders import REPOSITORY, wall_data, wall_model_directory
-from utils.cli import plain
 from utils.interrupts import StopRequested
 from utils.loggers import read_json_lines
 from utils.pictures import write_mp4

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from planning.gap import Visits, one_step_error, planner_visits
-from planning.gd import GDPlanner
 from planning.observer import Observer
+from planning.planners.gd import GDPlanner
 from tests.builders import POINT_NORMALIZER, PointEnv, numbers, point_model, point_task
 
 

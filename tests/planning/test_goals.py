@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.normalizer import Normalizer
+from datasets.units.normalizer import Normalizer
 from datasets.wall import WallTrajectories
 from envs.base import simulate
 from envs.episode_seeds import episode_seeds
-from envs.wall import WallVectorEnv
+from envs.wall.vector_env import WallVectorEnv
 from planning.goals import GOAL_SOURCES, GoalRequest, Problem, make_problem
 from tests.builders import POINT_NORMALIZER, WALL_NORMALIZER, PointEnv, wall_data
 

@@ -6,20 +6,20 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from datasets.normalizer import Normalizer
+from datasets.units.normalizer import Normalizer
 from envs.base import VectorEnv
 from envs.process_vector import ProcessVectorEnv
-from envs.wall import WallVectorEnv
+from envs.wall.vector_env import WallVectorEnv
 from models.latent import Latent
 from planning.cost import LatentGoalCost
 from planning.episodes import Episodes
-from planning.gd import GDPlanner
 from planning.goals import Problem
 from planning.mpc import MPCController, PlanningTask
-from planning.noise import EpisodeNoise
 from planning.objectives import GoalDistance
 from planning.observer import Observer
-from planning.search import Plan
+from planning.planners.gd import GDPlanner
+from planning.planners.noise import EpisodeNoise
+from planning.planners.search import Plan
 from tests.builders import (
     POINT_NORMALIZER,
     WALL_NORMALIZER,
@@ -413,7 +413,7 @@ def test_a_resumed_simulator_goes_on_from_where_it_was_contacts_included():
     start = torch.tensor([[190.0, 256.0, 256.0, 256.0, 0.5, 0.0, 0.0]], dtype=torch.float64)
     push = torch.tensor([0.3, 0.05]).expand(1, 40, 2)
     problem = Problem([0], start, start, {"shape": torch.zeros(1, 1, dtype=torch.long)})
-    envs = [ProcessVectorEnv("envs.pusht:PushTSimulator", 64, num_workers=0) for _ in range(2)]
+    envs = [ProcessVectorEnv("envs.pusht.simulator:PushTSimulator", 64, num_workers=0) for _ in range(2)]
     envs[0].reset([0], start, problem.layouts)
     states = envs[0].step(push[:, :20])[:, -1]
     assert (states[:, 2:5] - start[:, 2:5]).abs().max() > 5, "the block moves"

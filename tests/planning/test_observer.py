@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from datasets.normalizer import Normalizer
-from envs.wall import WallVectorEnv
+from datasets.units.normalizer import Normalizer
+from envs.wall.vector_env import WallVectorEnv
 from models.world_model import WorldModel
 from planning.observer import Observer
 from tests.builders import (

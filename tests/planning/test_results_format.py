@@ -10,8 +10,8 @@ import torch
 
 from demo.stages import composed
 from plan import plan, summary
-from planning.evaluate import final_metrics
 from planning.evaluation import FINISHED, STATE
+from planning.metrics import final_metrics
 from planning.mpc import MPCController
 from planning.saved_evaluation import read_finished
 from tests.builders import REPOSITORY, PointEnv, point_task, wall_model_directory

@@ -9,7 +9,7 @@ import torch
 
 from envs.base import VectorEnv, simulate
 from envs.process_vector import ProcessVectorEnv
-from envs.wall import WallVectorEnv
+from envs.wall.vector_env import WallVectorEnv
 from planning.goals import GoalRequest, make_problem
 from planning.targets import write_targets
 from tests.builders import POINT_NORMALIZER, PointEnv
@@ -21,8 +21,8 @@ def from_file(path: Path, env: VectorEnv, count: int):
 
 ENVS = {
     "wall": WallVectorEnv,
-    "pusht": lambda: ProcessVectorEnv("envs.pusht:PushTSimulator", num_workers=0),
-    "point_maze": lambda: ProcessVectorEnv("envs.point_maze:PointMazeSimulator", num_workers=0),
+    "pusht": lambda: ProcessVectorEnv("envs.pusht.simulator:PushTSimulator", num_workers=0),
+    "point_maze": lambda: ProcessVectorEnv("envs.point_maze.simulator:PointMazeSimulator", num_workers=0),
 }
 GOOD = {
     "wall": [[15.0, 20.0], [50.0, 40.0]],

@@ -4,10 +4,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from demo.stages import composed
+from launch.command_line import plain
 from planning.objectives import REPLANNED, GoalDistance
 from results.objectives import NUMBERS, PAGE, Study, largest_losses, tables
 from tests.builders import REPOSITORY
-from utils.cli import plain
 from utils.pages import read_block, read_numbers
 
 

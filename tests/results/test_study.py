@@ -8,6 +8,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from demo.stages import composed
+from launch.command_line import plain
+from launch.provenance import Provenance
 from planning.evaluation import TARGETS
 from results.jobs import Run, Study
 from results.numbers import Numbers
@@ -16,9 +18,7 @@ from results.publish import FOLDER
 from results.report import Report
 from results.scores import goals_hash
 from tests.builders import REPOSITORY
-from utils.cli import plain
 from utils.pages import digest, figure_digest, read_block, read_numbers
-from utils.provenance import Provenance
 
 
 def study(folder=Path("x"), *overrides) -> Study:

@@ -4,11 +4,12 @@ import json
 
 import pytest
 
+from launch.jobs import run_jobs
+from launch.provenance import Provenance
 from results.jobs import Study
 from results.report import Report
 from tests.results.test_study import study
-from utils.jobs import run_jobs
-from utils.provenance import Provenance, revision
+from utils.revision import revision
 
 SHORT = ["training.epochs=1", "training.max_batches=3", "training.val_batches=1", "training.latent_cache=none"]
 

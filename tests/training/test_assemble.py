@@ -6,14 +6,14 @@ import pytest
 import torch
 
 import training.start
-from datasets.collection import Collection
-from datasets.wall_policy import WallRandomWalk
+from datasets.collecting.collection import Collection
+from envs.wall.expert import WallRandomWalk
+from launch.command_line import overridden_keys
 from models.architecture import settle_architecture
-from models.checkpoint import read_checkpoint
-from models.config_file import read_model_config
+from models.checkpoints.config_file import read_model_config
+from models.checkpoints.native import read_checkpoint
 from tests.training.tiny import SMALL, build, changed, composed, header, run, weights, without_times
 from training.assemble import build_trainer
-from utils.cli import overridden_keys
 from utils.files import sha256
 
 ODD = ("action_emb_dim=6", "predictor.width=32", "N=3", "training.epochs=1", "training.max_batches=2")
@@ -69,8 +69,14 @@ def test_training_starts_from_the_weights_of_the_checkpoint_and_says_so(tmp_path
         ("img_size=224", "img_size=224 was asked for, the checkpoint has img_size=65"),
         ("has_decoder=false", "has_decoder=False was asked for, the checkpoint has has_decoder=True"),
         ("predictor.width=64", "predictor.width=64 was asked for, the checkpoint has predictor.width=32"),
-        ("predictor=vit", "predictor models.vit.ViTPredictor was asked for, the checkpoint has models.residual.Resid"),
-        ("encoder=state", "encoder models.state_encoder.StateEncoder was asked for, the checkpoint has models.small_"),
+        (
+            "predictor=vit",
+            "predictor models.networks.vit.ViTPredictor was asked for, the checkpoint has models.networks.residual.R",
+        ),
+        (
+            "encoder=state",
+            "encoder models.networks.state_encoder.StateEncoder was asked for, the checkpoint has models.small_",
+        ),
         ("env.name=pusht", "env=pusht was asked for, but"),
     ],
 )

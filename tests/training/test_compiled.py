@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from models.checkpoint import read_checkpoint
-from models.compiling import compiles, runs_kernels, what_triton_lacks
-from models.linear import Linear
+from models.checkpoints.native import read_checkpoint
+from models.speed.compiling import compiles, runs_kernels, what_triton_lacks
+from models.speed.prepared_linear import Linear
 from tests.builders import near
 from tests.training.tiny import build, without_times
 
@@ -33,7 +33,7 @@ def test_a_compiled_predictor_trains_as_a_plain_one(tmp_path, method):
 
 def test_what_is_compiled_where_nothing_is_said(monkeypatch):
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    monkeypatch.setattr("models.compiling.what_triton_lacks", lambda: None)
+    monkeypatch.setattr("models.speed.compiling.what_triton_lacks", lambda: None)
     assert [compiles("auto", device, "training.compile") for device in (cpu, gpu)] == [False, True]
     assert [compiles(choice, cpu, "training.compile") for choice in (True, False)] == [True, False]
     assert not runs_kernels(cpu)

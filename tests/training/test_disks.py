@@ -8,13 +8,13 @@ import time
 
 import pytest
 
-from models.checkpoint import read_checkpoint
+from models.checkpoints.native import read_checkpoint
 from plan import plan
 from planning.evaluation import Evaluation
 from tests.builders import wall_model_directory
 from tests.training.test_resume import assert_same_run
 from tests.training.tiny import BRIEF_PLANS, STATE, build, composed, make_wall, run, without_times
-from utils.patience import DiskError
+from utils.retry import DiskError
 
 SHORT = (*STATE, *BRIEF_PLANS["online"], "training.num_reconstruct_samples=0", "training.save_every_x_batch=1",
          "training.max_batches=6")  # fmt: skip

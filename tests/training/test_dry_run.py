@@ -8,11 +8,11 @@ import pytest
 import torch
 from hydra.errors import InstantiationException
 
-from models.checkpoint import read_checkpoint
+from launch.command_line import overridden_keys, protect_record
+from models.checkpoints.native import read_checkpoint
 from tests.training.tiny import BRIEF_PLANS, SMALL, STATE, composed, run
 from training import dry_run as module
 from training.dry_run import dry_run
-from utils.cli import overridden_keys, protect_record
 
 
 @pytest.fixture

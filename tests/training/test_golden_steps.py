@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from datasets.batch import Batch
-from datasets.normalizer import Normalizer
+from datasets.units.normalizer import Normalizer
 from models.architecture import stored_architecture
 from models.build import build_world_model
-from models.checkpoint import load_weights, read_checkpoint
+from models.checkpoints.native import load_weights, read_checkpoint
 from planning.observer import Observer
-from training.adversarial import Adversarial
-from training.method import Method, TrainingContext
+from training.methods.adversarial import Adversarial
+from training.methods.base import Method, TrainingContext
 from training.optimizers import LearningRates, Optimizers
 from training.settings import TrainSettings
 from training.trainer import Trainer

@@ -5,21 +5,21 @@ import shutil
 import pytest
 import torch
 
+from launch.command_line import protect_record
 from launch.resume import expand_resume
-from models.checkpoint import read_checkpoint
+from models.checkpoints.native import read_checkpoint
 from tests.training.tiny import build, run
-from utils.cli import protect_record
 
 
 def test_a_descendant_keeps_the_encoder_that_its_base_was_trained_with(tmp_path, monkeypatch):
     """A frozen DINOv2 stays out of checkpoints, but one that was trained must not get lost on the way."""
-    monkeypatch.setattr("models.small_encoder.SmallEncoder.saved_with_model", False)
+    monkeypatch.setattr("models.networks.small_encoder.SmallEncoder.saved_with_model", False)
     base = run(tmp_path / "base", "training.epochs=1")
     assert not any(name.startswith("encoder.") for name in read_checkpoint(base.folder).tensors)
 
-    monkeypatch.setattr("models.small_encoder.SmallEncoder.saved_with_model", True)
+    monkeypatch.setattr("models.networks.small_encoder.SmallEncoder.saved_with_model", True)
     carrying = run(tmp_path / "carrying", "training.epochs=1")
-    monkeypatch.setattr("models.small_encoder.SmallEncoder.saved_with_model", False)
+    monkeypatch.setattr("models.networks.small_encoder.SmallEncoder.saved_with_model", False)
     descendant = run(tmp_path / "descendant", "training.epochs=1", f"ckpt_path={carrying.folder}")
     found = read_checkpoint(descendant.folder).tensors
     expected = {k: v for k, v in read_checkpoint(carrying.folder).tensors.items() if k.startswith("encoder.")}

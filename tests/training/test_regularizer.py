@@ -8,7 +8,7 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
-from models.checkpoint import read_checkpoint
+from models.checkpoints.native import read_checkpoint
 from tests.builders import option
 from tests.training.test_resume import assert_same_run, interrupt
 from tests.training.tiny import build, changed, run, weights, without_times

@@ -14,12 +14,12 @@ from safetensors import SafetensorError
 
 import utils.tensor_files
 from datasets.readers import ReaderError
-from models.checkpoint import read_checkpoint
+from models.checkpoints.native import read_checkpoint
 from tests.training.tiny import BRIEF_PLANS, STATE, build, header, run, without_times
 from training.state import FILENAME, random_state, read_state, write_state
 from utils.files import temporary_path
 from utils.interrupts import StopRequested
-from utils.patience import DiskError
+from utils.retry import DiskError
 
 SAVING = ("training.save_every_x_batch=2", "training.max_batches=3", "training.num_reconstruct_samples=0")
 
@@ -263,7 +263,10 @@ def test_other_settings_are_refused_and_named(tmp_path):
     for changes, named in (
         (["training.batch_size=8"], ["training.batch_size: 4 -> 8"]),
         (["N=4", "training.seed=3"], ["N: 5 -> 4", "training.seed: 0 -> 3"]),
-        (["method=adversarial"], ["method._target_: training.offline.Offline -> training.adversarial.Adversarial"]),
+        (
+            ["method=adversarial"],
+            ["method._target_: training.methods.offline.Offline -> training.methods.adversarial.Adversarial"],
+        ),
         (["predictor.width=32"], ["predictor.width: 256 -> 32"]),
         (["env.dataset.split_ratio=0.5"], ["env.dataset.split_ratio: 0.7 -> 0.5"]),
     ):

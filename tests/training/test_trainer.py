@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from models.checkpoint import load_weights, read_checkpoint
+from models.checkpoints.native import load_weights, read_checkpoint
 from models.latent import Latent
 from tests.training.tiny import STATE, build, changed, header, run, weights, without_times
 from training.optimizers import LearningRates, Optimizers, constant, one_cycle
-from training.readout import StepNumbers
+from training.step_metrics import StepNumbers
 from training.trainer import NonFiniteLossError
 from training.validation import open_loop_errors, validation_losses
 from utils.pictures import enlarge, to_uint8

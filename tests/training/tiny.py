@@ -16,12 +16,12 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from safetensors import safe_open
 
-from datasets.collection import Collection
-from datasets.wall_policy import WallRandomWalk
+from datasets.collecting.collection import Collection
+from envs.wall.expert import WallRandomWalk
+from launch.command_line import overridden_keys, plain
 from models.world_model import WorldModel
 from training.assemble import build_trainer
 from training.trainer import Trainer
-from utils.cli import overridden_keys, plain
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 TRAJECTORIES, STEPS = 12, 40

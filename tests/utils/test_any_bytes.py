@@ -21,19 +21,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from datasets.episode_store import VideoStore, save_tensors
+from datasets.collecting.episode_store import VideoStore, save_tensors
 from datasets.files import load_plain_pickle, load_tensor, write_whole
 from datasets.video import read_frames
-from models.checkpoint import read_weights_file, write_tensors
-from models.checkpoint_summary import summarise
-from models.config_file import read_model_config
-from models.dinov2_weights import read_weights
+from launch.record import read_record
+from models.checkpoints.config_file import read_model_config
+from models.checkpoints.native import read_weights_file, write_tensors
+from models.checkpoints.summary import summarise
+from models.foreign.dinov2_weights import read_weights
 from utils.files import write_json
 from utils.loggers import read_json_lines
 from utils.reading.json_file import read_json
 from utils.reading.npz_file import read_npz
 from utils.reading.torch_file import read_torch
-from utils.record import read_record
 from utils.tensor_files import write_torch
 
 EXAMPLES = int(os.environ.get("READER_EXAMPLES", "25"))

@@ -14,7 +14,7 @@ import pytest
 from tests.builders import REPOSITORY
 from utils import folder_lock
 from utils.folder_lock import LOCK, FolderInUseError, hold, holding, release
-from utils.processes import birth, this_process
+from utils.process_identity import birth, this_process
 
 HOLDER = r"""
 import multiprocessing, os, sys, time

@@ -7,8 +7,8 @@ import pytest
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
+from launch.command_line import _message
 from utils import missing
-from utils.cli import _message
 from utils.missing import missing_package
 
 

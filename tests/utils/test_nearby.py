@@ -6,7 +6,7 @@ import pytest
 
 from datasets.files import DatasetError, dataset_root
 from datasets.wall import WallTrajectories
-from models.checkpoint import CheckpointError, read_checkpoint, trained_weights
+from models.checkpoints.native import CheckpointError, read_checkpoint, trained_weights
 from utils.nearby import describe, hint
 
 

@@ -17,7 +17,11 @@ from utils.tracked import TrackedLogger, labels, shown
 from utils.wandb_files import history, next_step, read_records
 from utils.wandb_logger import WandbLogger
 
-CONFIG = {"env": {"name": "wall"}, "method": {"_target_": "training.online.OnlineTrainer"}, "training": {"seed": 3}}
+CONFIG = {
+    "env": {"name": "wall"},
+    "method": {"_target_": "training.methods.online.Online"},
+    "training": {"seed": 3},
+}
 
 
 def step_line(step, epoch=0):

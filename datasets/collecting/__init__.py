@@ -1,0 +1,1 @@
+"""Collecting data sets with scripted experts."""

@@ -1,0 +1,221 @@
+"""Collecting a data set: in parallel, in the released layout, and resumable after any interruption."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import math
+import shutil
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from datasets.collecting.behaviour import Behaviour, record
+from datasets.collecting.episode_files import episode_name
+from datasets.collecting.episode_store import save_tensors
+from datasets.collecting.folder_claim import SETTINGS_FILE, claimed
+from datasets.collecting.workers import run_in_processes
+from datasets.files import dataset_error, load_tensor
+from utils.files import remove_unfinished
+from utils.machine import available_cores
+from utils.reading.torch_file import read_torch
+from utils.retry import Patience
+from utils.tensor_files import tensor_bytes
+
+logger = logging.getLogger(__name__)
+
+_EPISODES = "obses"
+_PARTS = "parts"
+_AGAIN = "delete it, and its trajectories are simulated again"
+_CHUNK_BYTES = 256 * 2**20  # frames a worker holds at once
+_MAX_CHUNK = 64
+_WORKER_BYTES = 2**30  # made in about the time that a worker process takes to start
+
+
+class Collection:
+    """A data set being made by a behaviour, one image file per trajectory and a few tables.
+
+    Trajectories are simulated in fixed chunks, each from generators of its own, so that the result depends neither on
+    the number of workers nor on interruptions. Every file is written whole or not at all. The settings are recorded
+    first; a later run with the same settings keeps what is finished, one with other settings is refused.
+
+    Args:
+        behaviour: where episodes start and what is done in them.
+        folder: where the data set lies; made if it does not exist.
+        n_rollout: number of trajectories; None takes that of the released data set.
+        num_steps: raw steps of a trajectory; None takes that of the released data set.
+        image_size: side of the images, pixels.
+        image_dtype: how images are stored, one of ``behaviour.image_types``; None is as released.
+        seed: of the data set.
+        chunk_size: trajectories simulated together; None fits their frames into 256 MiB.
+        disk_patience_minutes: how long a disk that is full or away is waited for.
+
+    Raises:
+        ValueError: If a number is not positive or the type is unknown.
+    """
+
+    def __init__(
+        self,
+        behaviour: Behaviour,
+        folder: str | Path,
+        n_rollout: int | None = None,
+        num_steps: int | None = None,
+        image_size: int = 224,
+        image_dtype: str | None = None,
+        seed: int = 0,
+        chunk_size: int | None = None,
+        disk_patience_minutes: float = 0.0,
+    ) -> None:
+        chosen = behaviour.image_types[0] if image_dtype is None else image_dtype
+        if chosen not in behaviour.image_types:
+            raise ValueError(f"image_dtype must be one of {', '.join(behaviour.image_types)}, got {image_dtype!r}")
+        self.behaviour = behaviour
+        self.folder = Path(folder).expanduser()
+        self.n_rollout = behaviour.default_trajectories if n_rollout is None else n_rollout
+        self.num_steps = behaviour.default_steps if num_steps is None else num_steps
+        self.image_size = image_size
+        self.image_dtype = chosen
+        self.store = behaviour.store(chosen)
+        self.seed = seed
+        for name in ("n_rollout", "num_steps", "image_size", "seed"):
+            _check_whole(name, getattr(self, name), 0 if name == "seed" else 1)
+        self.store.check_size(image_size)
+        self.patience = Patience(disk_patience_minutes, self.folder / SETTINGS_FILE)
+        self.num_frames = self.num_steps + behaviour.frames_after_last
+        self.frame_bytes = (self.num_steps + 1) * 3 * image_size**2 * self.store.dtype.itemsize  # in memory
+        fitting = min(_MAX_CHUNK, max(1, _CHUNK_BYTES // self.frame_bytes))
+        self.chunk_size = fitting if chunk_size is None else chunk_size
+        _check_whole("chunk_size", self.chunk_size, 1)
+
+    def settings(self) -> dict[str, Any]:
+        """All that the files depend on, under the names it is set by."""
+        names = ("n_rollout", "num_steps", "image_size", "image_dtype", "seed", "chunk_size")
+        options = {f"env.collector.{name}": value for name, value in self.behaviour.settings().items()}
+        general = {name: getattr(self, name) for name in names}
+        return {"format": 1, "behaviour": type(self.behaviour).__name__} | general | options
+
+    def run(self, num_workers: int | None = None) -> Path:
+        """Make what is missing; returns the folder.
+
+        Args:
+            num_workers: processes; None takes one per core and gigabyte to be made, since a process needs seconds to
+                start. With more than one, a script that calls this needs the usual ``if __name__ == "__main__"``.
+
+        Raises:
+            DatasetError: If the folder holds something else, or the disk is too small.
+            FolderInUseError: If another process is collecting into it.
+            WorkerError: If a worker failed; finished files are kept.
+        """
+        if num_workers is not None:
+            _check_whole("num_workers", num_workers, 1)
+        with claimed(self.folder, self.settings(), _EPISODES):
+            (self.folder / _PARTS).mkdir(exist_ok=True)
+            self._remove_temporaries()
+            finished = self._finished_episodes()
+            chunks = [chunk for chunk in range(self._num_chunks) if not self._chunk_done(chunk, finished)]
+            missing = self.n_rollout - len(finished)
+            self._check_space(missing)
+            worth_starting = math.ceil(missing * self.frame_bytes / _WORKER_BYTES)
+            workers = max(1, min(num_workers or min(available_cores(), worth_starting), len(chunks)))
+            bar = tqdm(total=self.n_rollout, initial=len(finished), unit="trajectory", desc=str(self.folder))
+            try:
+                with bar, closing(run_in_processes(self._collect_chunk, chunks, workers)) as progress:
+                    for done in progress:
+                        bar.update(done)
+            finally:
+                self._remove_temporaries()
+            self._write_tables()
+        self._report(len(finished))
+        return self.folder
+
+    @property
+    def _num_chunks(self) -> int:
+        return math.ceil(self.n_rollout / self.chunk_size)
+
+    def _numbers(self, chunk: int) -> range:
+        return range(chunk * self.chunk_size, min((chunk + 1) * self.chunk_size, self.n_rollout))
+
+    def _episode(self, number: int) -> Path:
+        return self.folder / _EPISODES / episode_name(number, self.store.suffix)
+
+    def _part(self, chunk: int) -> Path:
+        return self.folder / _PARTS / f"chunk_{chunk:05d}.pth"
+
+    @property
+    def _tables_done(self) -> bool:
+        return (self.folder / "states.pth").exists()  # written last
+
+    def _finished_episodes(self) -> set[int]:
+        return {number for number in range(self.n_rollout) if self._is_finished(number)}
+
+    def _is_finished(self, number: int) -> bool:
+        return self.store.is_whole(self._episode(number), self.num_frames, self.image_size)
+
+    def _chunk_done(self, chunk: int, finished: set[int]) -> bool:
+        return finished.issuperset(self._numbers(chunk)) and (self._tables_done or self._part(chunk).exists())
+
+    def _collect_chunk(self, chunk: int) -> Iterator[int]:
+        """Simulate a whole chunk and write what is missing of it, its rows of the tables last."""
+        numbers = self._numbers(chunk)
+        env = self.behaviour.make_env(self.image_size)
+        try:
+            recording = record(env, self.behaviour, self.seed, numbers, self.num_steps, self.store.dtype)
+        finally:
+            env.close()
+        assert recording.frames is not None
+        shown = (recording.lengths + self.behaviour.frames_after_last).tolist()
+        for number, frames, count in zip(numbers, recording.frames, shown, strict=True):
+            if not self._is_finished(number):
+                write = functools.partial(self.store.write, self._episode(number), frames[:count])
+                self.patience.write("a trajectory", write, self.store.bytes_needed(count, self.image_size))
+                yield 1
+        rows = {name: table.contiguous().clone() for name, table in self.behaviour.tables(recording).items()}
+        self.patience.write("the rows of the tables", functools.partial(save_tensors, self._part(chunk), rows))
+
+    def _write_tables(self) -> None:
+        """Join the parts; ``states.pth`` comes last, so that a data set that has it is complete."""
+        if not self._tables_done:
+            parts = [read_torch(self._part(chunk), _AGAIN) for chunk in range(self._num_chunks)]
+            for name in sorted(parts[0], key=lambda name: name == "states"):
+                table = torch.cat([part[name] for part in parts])
+                write = functools.partial(self.behaviour.write_table, self.folder, name, table)
+                self.patience.write(f"the table of {name}", write, tensor_bytes(table))
+        for chunk in range(self._num_chunks):
+            self._part(chunk).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # something that is not ours is in it
+            (self.folder / _PARTS).rmdir()
+
+    def _remove_temporaries(self) -> None:
+        for place in (self.folder, self.folder / _EPISODES, self.folder / _PARTS):
+            remove_unfinished(place)
+
+    def _check_space(self, missing: int) -> None:
+        each = self.store.bytes_needed(self.num_frames, self.image_size)
+        needed = missing * each + self.n_rollout * self.num_steps * 128
+        free = shutil.disk_usage(self.folder).free
+        if missing and needed > free:
+            remedy = "Free some, choose another data_path, or lower n_rollout or image_size, or use image_dtype=uint8."
+            raise dataset_error(self.folder, f"{_gigabytes(needed)} of free disk space", _gigabytes(free), remedy)
+
+    def _report(self, kept: int) -> None:
+        states = load_tensor(self.folder / "states.pth")
+        size = sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+        logger.info(
+            "%s: %d trajectories of %d steps, images %s %dx%d, %s (%d trajectories were there already)",
+            *(self.folder, *states.shape[:2], self.image_dtype, self.image_size, self.image_size),
+            *(_gigabytes(size), kept),
+        )
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 1e9:.2f} GB"
+
+
+def _check_whole(name: str, value: object, lowest: int) -> None:
+    if not isinstance(value, int) or value < lowest:
+        raise ValueError(f"{name} must be a whole number, at least {lowest}, got {value!r}")

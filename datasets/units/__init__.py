@@ -1,0 +1,1 @@
+"""The border between raw units and what a model sees."""

@@ -1,0 +1,1 @@
+"""Looks whether everything is there that this repository needs; imported by nothing."""

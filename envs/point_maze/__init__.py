@@ -1,0 +1,1 @@
+"""PointMaze: a ball is pushed through a U-shaped corridor."""

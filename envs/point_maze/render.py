@@ -1,0 +1,132 @@
+"""Images of PointMaze: only what may differ from the empty maze is drawn, with the same bits as the whole."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.opengl import graphics, mujoco
+from envs.point_maze.model import EXTENT, maze_model
+
+Image = NDArray[np.uint8]
+
+CAMERA_CENTER = 3.0  # what the camera looks at, m, along x and y
+FIELD_OF_VIEW = math.radians(45)
+BALL_REACH = 0.3  # the drawn ball, of radius 0.2, colours no pixel further from its centre than this, m
+FARTHEST_CENTER = 4.55  # of a ball inside the maze, m
+OUT_OF_VIEW = 100.0  # m
+SMALLEST_IN_PARTS = 64  # pixels a side; in smaller images a pixel of the ball may also show a wall 0.5 m away from it
+NOT_IN_VIEW = ("mjRND_SKYBOX", "mjRND_HAZE", "mjRND_REFLECTION", "mjRND_SHADOW")
+HIDDEN_GROUP = 3  # of geoms, not drawn by default
+
+
+@functools.cache
+def maze_renderer(image_size: int) -> MazeRenderer:
+    """The renderer for a size of images, shared by all episodes of the process."""
+    return MazeRenderer(image_size)
+
+
+class MazeRenderer:
+    """Draws the maze from above, x to the right and y downwards.
+
+    Drawing time grows with the area of the buffer, so a ball inside the maze is drawn into one that ends right beside
+    the maze. It is the image's own corner, every pixel at the same coordinates and hence the same to the last bit; a
+    buffer around the ball would be smaller still, but rounds differently. Walls far from the ball are left out.
+    """
+
+    def __init__(self, image_size: int) -> None:
+        """Start OpenGL, if need be, and draw the empty maze.
+
+        Args:
+            image_size: side of the images, pixels.
+
+        Raises:
+            OpenGLError: If there is no OpenGL, or the images are too large for it.
+        """
+        self._size = image_size
+        self._pixels_per_meter = image_size / (2 * math.tan(FIELD_OF_VIEW / 2) * EXTENT)
+        self._patch = min(image_size, math.ceil(2 * BALL_REACH * self._pixels_per_meter) + 1)
+        self._corner_size = math.ceil(self._pixel(FARTHEST_CENTER + BALL_REACH)) + 1
+        self._viewport = mujoco.MjrRect(0, 0, image_size, image_size)
+        self._whole = graphics().buffers(maze_model(), image_size)
+        if image_size >= SMALLEST_IN_PARTS:
+            self._corner = graphics().buffers(maze_model(), self._corner_size)
+        self._empty = self._draw_whole(OUT_OF_VIEW, OUT_OF_VIEW)
+
+    def draw(self, x: float, y: float) -> Image:
+        """The image (image_size, image_size, 3) with the ball's centre at x, y in world coordinates, m."""
+        left, top = self._patch_start(x), self._patch_start(y)
+        if self._size < SMALLEST_IN_PARTS or max(left, top) + self._patch > self._corner_size:
+            return self._draw_whole(x, y)
+        image = self._empty.copy()
+        scene = maze_scene((math.floor(x), math.floor(y)))
+        rect = mujoco.MjrRect(left, top, self._patch, self._patch)
+        image[top : top + self._patch, left : left + self._patch] = self._draw(scene, x, y, self._corner, rect)
+        return image
+
+    def _draw_whole(self, x: float, y: float) -> Image:
+        return self._draw(maze_scene(None), x, y, self._whole, self._viewport)
+
+    def _draw(self, scene: MazeScene, x: float, y: float, buffers: mujoco.MjrContext, rect: mujoco.MjrRect) -> Image:
+        """Draw as much of the image as fits into ``buffers`` and read ``rect`` of it.
+
+        OpenGL counts rows from below, and the camera sees y growing upwards: row 0 is the smallest y.
+        """
+        scene.ball.pos[:2] = x, y
+        graphics().make_current()
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, buffers)
+        mujoco.mjr_render(self._viewport, scene.scene, buffers)
+        pixels = np.empty((rect.height, rect.width, 3), np.uint8)
+        mujoco.mjr_readPixels(pixels, None, rect, buffers)
+        return pixels
+
+    def _pixel(self, meters: float) -> float:
+        """Where x or y lies in the image, in pixels from its edge."""
+        return self._size / 2 + self._pixels_per_meter * (meters - CAMERA_CENTER)
+
+    def _patch_start(self, center: float) -> int:
+        """First row or column of what the ball may colour; inside the image, wherever the ball is."""
+        start = math.floor(self._pixel(center) - BALL_REACH * self._pixels_per_meter)
+        return min(max(start, 0), self._size - self._patch)
+
+
+class MazeScene:
+    """The ball, the ground and some walls, seen from above.
+
+    Attributes:
+        scene: what MuJoCo draws. ball: the one thing in it that moves.
+    """
+
+    def __init__(self, corner: tuple[int, int] | None) -> None:
+        """Set the scene up.
+
+        Args:
+            corner: None for all walls, or those with a centre at this x, y or 1 m further along one or both. They
+                are all that is seen near a ball in between: other walls begin 0.5 m away from it, and it covers 0.2.
+        """
+        model = copy.copy(maze_model())
+        if corner is not None:
+            is_wall = model.geom_type == mujoco.mjtGeom.mjGEOM_BOX
+            from_corner = model.geom_pos[:, :2] - corner
+            model.geom_group[is_wall & ((from_corner < 0) | (from_corner > 1)).any(axis=1)] = HIDDEN_GROUP
+        data = mujoco.MjData(model)
+        mujoco.mj_forward(model, data)
+        camera = mujoco.MjvCamera()
+        camera.lookat[:] = CAMERA_CENTER, CAMERA_CENTER, 0
+        camera.distance, camera.azimuth, camera.elevation = EXTENT, 90, -90
+        scene = mujoco.MjvScene(model, model.ngeom + model.nsite)
+        mujoco.mjv_updateScene(model, data, mujoco.MjvOption(), None, camera, mujoco.mjtCatBit.mjCAT_ALL, scene)
+        for flag in NOT_IN_VIEW:
+            scene.flags[getattr(mujoco.mjtRndFlag, flag)] = False
+        self.scene = scene
+        [self.ball] = [geom for geom in scene.geoms[: scene.ngeom] if geom.objtype == mujoco.mjtObj.mjOBJ_SITE]
+
+
+@functools.lru_cache(maxsize=32)
+def maze_scene(corner: tuple[int, int] | None) -> MazeScene:
+    """A scene, made when first needed; ``corner`` is the ball's place rounded down, or None."""
+    return MazeScene(corner)

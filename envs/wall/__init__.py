@@ -1,0 +1,1 @@
+"""The Wall: a dot in two rooms joined by a door."""

@@ -1,0 +1,229 @@
+"""The Wall: a dot in two rooms joined by a door; every episode is a row of one tensor program."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from envs.base import Layouts, Outcome, VectorEnv
+from envs.episode_seeds import episode_generator
+from envs.wall.dynamics import (
+    BORDER_HIGH,
+    BORDER_LOW,
+    DOOR_HALF_HEIGHT,
+    WALL_HALF_WIDTH,
+    WallGeometry,
+    displacements,
+    wall_step,
+)
+from envs.wall.render import draw_dots, draw_walls, resize_frames
+
+SUCCESS_RADIUS = 4.5  # pixels
+PLACE_TOLERANCE = 0.5  # how far into a line a place may be that was recorded with other dynamics, pixels
+START_MARGIN = 3.4  # distance of sampled states from border and wall, pixels
+# Episodes stepped together on the CPU. PyTorch splits operations on more than 32,768 numbers, here four per episode,
+# among its threads: no gain for operations this short, and a hundredfold loss while other programs are running.
+EPISODES_AT_ONCE = 8000
+DOOR_KEY = "fix_door_location"
+WALL_KEY = "fix_wall_location"
+
+
+class WallVectorEnv(VectorEnv):
+    """A batch of Wall episodes: reach a place in the other room, through the door.
+
+    States are (x, y) in pixels of a 65 x 65 grid, y downwards, float64 or float32: everything is computed in the
+    dtype of the states given to ``reset``. An action is a displacement in units of 2 pixels. Layout keys are
+    ``fix_door_location`` (y of the door's centre) and ``fix_wall_location`` (x of the wall's centre), (B, 1) each.
+    Without randomness: the seeds only draw start and goal.
+
+    Source: DINO-WM's Wall environment. Deviations are listed in docs/environments.md.
+    """
+
+    name = "wall"
+    state_dim = 2
+    proprio_dim = 2
+    env_action_dim = 2
+
+    def __init__(
+        self,
+        image_size: int = 224,
+        device: str | torch.device = "cpu",
+        door: float = 30.0,
+        wall: float = 32.0,
+    ) -> None:
+        """Set up an environment without episodes.
+
+        Args:
+            image_size: side of the images, pixels; 65 is the native size, drawn without resizing, in uint8.
+            device: where states, dynamics and images live.
+            door: y of the door's centre where a layout does not say, in [8, 56].
+            wall: x of the wall's centre where a layout does not say, in (7, 57).
+
+        Raises:
+            ValueError: If a number is out of its range.
+        """
+        if image_size < 1:
+            raise ValueError(f"env.image_size must be at least 1 pixel, got {image_size}")
+        self.image_size = image_size
+        self.device = torch.device(device)
+        self._defaults = {DOOR_KEY: float(door), WALL_KEY: float(wall)}
+        self._layout_columns(None, 1, torch.float64)  # raises if out of range
+        self._positions: Tensor | None = None  # (2, B), axis first
+        self._geometry: WallGeometry
+        self._door_y: Tensor
+        self._walls: Tensor | None = None  # (B, 65, 65), drawn when first needed after a reset
+
+    def default_layouts(self, num_episodes: int) -> dict[str, Tensor]:
+        """The door and wall given to the constructor, as (num_episodes, 1) float32 each."""
+        return {key: torch.full((num_episodes, 1), value, device=self.device) for key, value in self._defaults.items()}
+
+    def sample_start_goal(self, seeds: Sequence[int], layouts: Layouts | None = None) -> tuple[Tensor, Tensor]:
+        """Draw a start and a goal in different rooms per seed: two (B, 2) float64 tensors.
+
+        Deviation: the rooms are those of ``layouts``. The original kept the limits of the layout it was built with,
+        so that after a change of the wall's place states could lie in the wall or both in one room.
+
+        Raises:
+            ValueError: If a room is too narrow to hold a dot with its margin.
+        """
+        wall_x = self._layout_columns(layouts, len(seeds), torch.float64)[WALL_KEY].tolist()
+        drawn = [_sample_rooms(seed, x) for seed, x in zip(seeds, wall_x, strict=True)]
+        start_goal = torch.tensor(drawn, dtype=torch.float64, device=self.device).reshape(-1, 2, 2)
+        return start_goal[:, 0], start_goal[:, 1]
+
+    def reset(self, seeds: Sequence[int], states: Tensor, layouts: Layouts | None = None) -> Tensor:
+        """Start one episode per row of ``states`` (B, 2), which are returned as they are; the seeds are unused.
+
+        Raises:
+            ValueError: If the states are not (B, 2), finite and float32 or float64, their number is not that of the
+                seeds, or the layout is unknown or out of range.
+        """
+        if states.shape != (len(seeds), self.state_dim) or states.dtype not in (torch.float32, torch.float64):
+            raise ValueError(
+                f"env wall: states must be float32 or float64 of shape ({len(seeds)}, 2), one per seed, "
+                f"got {states.dtype} of shape {tuple(states.shape)}"
+            )
+        _check_episodes("states must be finite", states.isfinite())
+        states = states.detach().to(self.device, copy=True)
+        columns = self._layout_columns(layouts, len(states), states.dtype)
+        self._positions = states.T.clone(memory_format=torch.contiguous_format)
+        self._door_y = columns[DOOR_KEY]
+        self._geometry = WallGeometry.from_layout(self._door_y, columns[WALL_KEY])
+        self._walls = None
+        return states
+
+    @torch.no_grad()
+    def step(self, actions: Tensor) -> Tensor:
+        """Execute blocks of raw actions (B, K, 2) in units of 2 px; returns the visited states (B, K, 2).
+
+        Raises:
+            ValueError: If the actions do not fit the episodes or contain NaN.
+        """
+        positions = self._current()
+        num_episodes = positions.shape[1]
+        if actions.ndim != 3 or actions.shape[0] != num_episodes or actions.shape[2] != self.env_action_dim:
+            raise ValueError(f"env wall: actions must be ({num_episodes}, K, 2), got {tuple(actions.shape)}")
+        actions = actions.to(self.device)
+        visited = positions.new_empty(actions.shape)
+        final = torch.empty_like(positions)
+        at_once = EPISODES_AT_ONCE if self.device.type == "cpu" else max(num_episodes, 1)
+        for first in range(0, num_episodes, at_once):
+            part = slice(first, first + at_once)
+            place, geometry = positions[:, part], self._geometry.part(part)
+            for step in range(actions.shape[1]):
+                move = displacements(actions[part, step].T.contiguous(), positions.dtype)
+                place = wall_step(place, move, geometry)
+                visited[part, step] = place.T
+            final[:, part] = place
+        # NaN survives every later step, so that this finds it wherever in the block it was.
+        _check_episodes("actions must be numbers, got NaN (did the planner diverge?)", ~final.T.isnan())
+        self._positions = final
+        return visited
+
+    def render(self, rows: Tensor | None = None) -> Tensor:
+        """Images (b, 3, image_size, image_size) in 0..255 of the current states; uint8 at size 65, else float32.
+
+        Args:
+            rows: (b,) episodes to draw; None draws all.
+        """
+        positions = self._current()
+        if self._walls is None:
+            self._walls = draw_walls(self._door_y, self._geometry.wall_x)
+        places, walls = (positions.T, self._walls) if rows is None else (positions.T[rows], self._walls[rows])
+        return resize_frames(draw_dots(places, walls), self.image_size)
+
+    def proprio(self, states: Tensor) -> Tensor:
+        """The dot's place (..., 2) in pixels, float32."""
+        return states.float()
+
+    def success(self, states: Tensor, goals: Tensor) -> Outcome:
+        """Compare states (B, 2) with goals (B, 2): success is a distance below 4.5 px, ``state_dist`` the distance."""
+        distance = torch.linalg.vector_norm(states - goals.to(states.device), dim=-1)
+        return Outcome(success=distance < SUCCESS_RADIUS, state_dist=distance)
+
+    def misplaced(self, states: Tensor, layouts: Layouts | None = None) -> list[str]:
+        """Name places outside the border or inside the wall, by more than half a pixel: (B, 2) states."""
+        columns = self._layout_columns(layouts, len(states), torch.float64)
+        doors, walls = columns[DOOR_KEY].tolist(), columns[WALL_KEY].tolist()
+        found = []
+        for (x, y), door, wall in zip(states.tolist(), doors, walls, strict=True):
+            place, limits = f"x={x:g}, y={y:g}", f"{BORDER_LOW:g} to {BORDER_HIGH:g} px"
+            if min(x, y) < BORDER_LOW - PLACE_TOLERANCE or max(x, y) > BORDER_HIGH + PLACE_TOLERANCE:
+                found.append(f"{place} lies outside the room ({limits})")
+            elif (
+                abs(x - wall) < WALL_HALF_WIDTH - PLACE_TOLERANCE and abs(y - door) > DOOR_HALF_HEIGHT + PLACE_TOLERANCE
+            ):
+                found.append(f"{place} lies inside the wall (x={wall:g} +- {WALL_HALF_WIDTH:g} px, door at y={door:g})")
+            else:
+                found.append("")
+        return found
+
+    def _current(self) -> Tensor:
+        if self._positions is None:
+            raise RuntimeError("env wall: call reset before step and render")
+        return self._positions
+
+    def _layout_columns(self, layouts: Layouts | None, num_episodes: int, dtype: torch.dtype) -> dict[str, Tensor]:
+        """Fill a layout up with the defaults and check it: name -> (B,) on this device."""
+        given = layouts or {}
+        if unknown := sorted(set(given) - set(self._defaults)):
+            raise ValueError(f"env wall: unknown layout keys {unknown}, known are {sorted(self._defaults)}")
+        columns = {}
+        for key, default in self._defaults.items():
+            values = given.get(key, torch.full((num_episodes, 1), default, dtype=torch.float64))
+            if values.shape not in ((num_episodes, 1), (num_episodes,)):
+                raise ValueError(f"env wall: layout {key} must be ({num_episodes}, 1), got {tuple(values.shape)}")
+            columns[key] = values.reshape(-1).to(self.device, dtype)
+        door_y, wall_x = columns[DOOR_KEY], columns[WALL_KEY]
+        door_ok = (door_y - DOOR_HALF_HEIGHT >= BORDER_LOW) & (door_y + DOOR_HALF_HEIGHT <= BORDER_HIGH)
+        wall_ok = (wall_x - WALL_HALF_WIDTH > BORDER_LOW) & (wall_x + WALL_HALF_WIDTH < BORDER_HIGH)
+        for key, allowed, is_met in ((DOOR_KEY, "[8, 56]", door_ok), (WALL_KEY, "(7, 57)", wall_ok)):
+            if not is_met.all():
+                raise ValueError(f"env wall: {key} must be in {allowed}, got {columns[key][~is_met][:10].tolist()}")
+        return columns
+
+
+def _check_episodes(requirement: str, is_met: Tensor) -> None:
+    """Raise if ``is_met`` (B, ...) is false anywhere, naming the first episodes of which it is."""
+    if not is_met.all():
+        failing = (~is_met).flatten(1).any(1).nonzero().flatten()[:10].tolist()
+        raise ValueError(f"env wall: {requirement}; episodes {failing}")
+
+
+def _sample_rooms(seed: int, wall_x: float) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Draw start and goal in the rooms left and right of ``wall_x``; the order of the draws is part of the contract."""
+    low, high = BORDER_LOW + START_MARGIN, BORDER_HIGH - START_MARGIN
+    left_high, right_low = wall_x - WALL_HALF_WIDTH - START_MARGIN, wall_x + WALL_HALF_WIDTH + START_MARGIN
+    if left_high < low or right_low > high:
+        raise ValueError(
+            f"env wall: {WALL_KEY}={wall_x} leaves no room for a start or a goal; choose it in "
+            f"[{low + WALL_HALF_WIDTH + START_MARGIN:g}, {high - WALL_HALF_WIDTH - START_MARGIN:g}]"
+        )
+    random = episode_generator(seed)  # the generator that the evaluation seeds of the original belong to
+    left, right = random.uniform(low, left_high), random.uniform(right_low, high)
+    y_start, y_goal = random.uniform(low, high), random.uniform(low, high)
+    if random.uniform() < 0.5:
+        left, right = right, left
+    return (left, y_start), (right, y_goal)

@@ -1,0 +1,1 @@
+"""Checkpoints: the native format, and reading, converting and inspecting of all."""

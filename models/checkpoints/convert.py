@@ -1,0 +1,170 @@
+"""From one checkpoint layout to another, without ever overwriting a file."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import filecmp
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from models.architecture import stored_architecture
+from models.build import OPTIONAL
+from models.checkpoints.config_file import read_model_config
+from models.checkpoints.dino_wm_copy import graft
+from models.checkpoints.native import Checkpoint, read_weights_file, write_tensors
+from models.foreign.dino_wm import WITHOUT_EFFECT, CheckpointError
+from utils.files import sha256, temporary_path
+
+log = logging.getLogger(__name__)
+
+SAFETENSORS, STATE_DICT, DINO_WM = LAYOUTS = ("safetensors", "state-dict", "dino-wm")
+MAX_GENERATIONS = 32  # finetuned from finetuned from ...
+
+
+def convert(path: Path, out: Path, to: str | None = None, like: Path | None = None) -> str:
+    """Write the weights file ``path`` anew; returns what was done, for people.
+
+    Args:
+        path: a file of ours or of DINO-WM.
+        out: a .safetensors or .pth file, or else a model directory, which gets ``hydra.yaml`` too.
+        to: ``safetensors`` is our layout; ``state-dict`` plain tensors, ``{"epoch": n, "predictor": {name: tensor}}``,
+            that ``torch.load(weights_only=True)`` reads; ``dino-wm`` the original with these weights in it. None:
+            ``state-dict`` for a .pth file, else ``safetensors``.
+        like: with ``dino-wm``, the original; None takes the parent that the checkpoint names.
+
+    Raises:
+        CheckpointError: If something is missing or does not fit, or ``out`` holds something else already. A file that
+            is there already with the same content is left alone, so that a second run changes nothing.
+    """
+    to = to or (STATE_DICT if out.suffix == ".pth" else SAFETENSORS)
+    if like is not None and to != DINO_WM:
+        raise CheckpointError(f"--like {like} has no effect without --to {DINO_WM}")
+    suffix = ".safetensors" if to == SAFETENSORS else ".pth"
+    is_folder = not out.suffix
+    if not out.name:
+        raise CheckpointError(f"OUT={out} names no file and no new folder")
+    if (is_folder and to == STATE_DICT) or (not is_folder and out.suffix != suffix):
+        folder = "" if to == STATE_DICT else ", or a folder, whose name has no dot"
+        raise CheckpointError(f"OUT={out}: --to {to} needs a file whose name ends in {suffix}{folder}")
+    checkpoint = read_weights_file(path)
+    target = out / "checkpoints" / f"{path.stem}{suffix}" if is_folder else out
+    original = _original(checkpoint, like) if to == DINO_WM else path
+    done: list[str] = []
+    with contextlib.ExitStack() as stack:  # both files are complete before either of them takes its name
+        if is_folder:
+            _write_config(checkpoint, original, stack.enter_context(_fresh(out / "hydra.yaml", done)), to)
+        temporary = stack.enter_context(_fresh(target, done))
+        if to == SAFETENSORS:
+            about = checkpoint.about if path.suffix == ".safetensors" else _adopted(path)
+            tensors = {n: t for n, t in checkpoint.tensors.items() if not WITHOUT_EFFECT.fullmatch(n)}
+            write_tensors(temporary, tensors, checkpoint.epoch, about)
+        elif to == STATE_DICT:
+            _write_state_dict(temporary, checkpoint)
+        else:
+            graft(original, _known_there(checkpoint), temporary)
+    return "\n".join(done)
+
+
+def _known_there(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint without those of networks that the earlier release does not have."""
+    kept = {n: t for n, t in checkpoint.tensors.items() if n.partition(".")[0] not in OPTIONAL}
+    if left_out := sorted({name.partition(".")[0] for name in checkpoint.tensors.keys() - kept.keys()}):
+        log.warning("%s: %s is left out, an original has no place for it", checkpoint.path, ", ".join(left_out))
+    return kept
+
+
+def _adopted(path: Path) -> dict[str, Any]:
+    """What our file says of the pickle that it was made from."""
+    return {"parent": str(path.resolve()), "parent_sha256": sha256(path)}
+
+
+def _write_state_dict(path: Path, checkpoint: Checkpoint) -> None:
+    parts: dict[str, dict[str, torch.Tensor]] = {}
+    for full, tensor in checkpoint.tensors.items():
+        part, _, name = full.partition(".")
+        parts.setdefault(part, {})[name] = tensor
+    with path.open("wb") as file:  # by object: the name of the temporary file would become part of the contents
+        torch.save({"epoch": checkpoint.epoch, **parts}, file)
+
+
+def _write_config(checkpoint: Checkpoint, original: Path, target: Path, to: str) -> None:
+    """The ``hydra.yaml`` of a converted model directory."""
+    source = (original if to == DINO_WM else checkpoint.path).parent.parent / "hydra.yaml"
+    if not source.is_file():
+        raise CheckpointError(f"{source} does not exist; give OUT as a file to convert the weights alone")
+    if to != SAFETENSORS or checkpoint.path.suffix != ".pth":
+        target.write_bytes(source.read_bytes())
+        return
+    config = read_model_config(source)
+    ours = stored_architecture(replace(checkpoint, config=config))
+    env, normalized = config.get("env"), config.get("normalize_action")
+    ours |= {"env": {"name": env["name"]}} if isinstance(env, dict) and "name" in env else {}
+    ours |= {"normalize_action": normalized} if isinstance(normalized, bool) else {}
+    target.write_text(OmegaConf.to_yaml(OmegaConf.create(ours)), encoding="utf-8")
+
+
+def _original(checkpoint: Checkpoint, like: Path | None) -> Path:
+    """The DINO-WM file that a model goes back to."""
+    if like is not None:
+        return like
+    child, now = checkpoint.path, checkpoint
+    for _ in range(MAX_GENERATIONS):
+        if now.path.suffix == ".pth":
+            return now.path
+        named = now.about.get("parent")
+        if not named:
+            raise CheckpointError(
+                f"{child} was trained from scratch: there is no original that --to {DINO_WM} could copy"
+            )
+        parent = Path(named)
+        if not parent.is_file() or sha256(parent) != now.about.get("parent_sha256"):
+            state = "has changed since" if parent.is_file() else "is not here"
+            raise CheckpointError(f"{parent}, which {now.path} was made from, {state}; name the original with --like")
+        now = read_weights_file(parent)
+    raise CheckpointError(f"{child} has more than {MAX_GENERATIONS} ancestors; name the original with --like")
+
+
+@contextlib.contextmanager
+def _fresh(target: Path, done: list[str]) -> Iterator[Path]:
+    """A temporary path that takes the name ``target`` if nothing has it; adds to ``done`` what happened.
+
+    Raises:
+        CheckpointError: If there is a file of that name with another content.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_path(target)
+    try:
+        yield temporary
+        if not target.exists():
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            _name_exclusively(temporary, target)
+            done.append(f"wrote {target}")
+        elif filecmp.cmp(temporary, target, shallow=False):
+            done.append(f"{target} is there already, with the same content")
+        else:
+            raise CheckpointError(f"{target} exists and holds something else; it was left as it is: choose another OUT")
+    except FileExistsError as error:
+        raise CheckpointError(f"{target} is a broken link or appeared meanwhile; it was left as it is") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _name_exclusively(temporary: Path, target: Path) -> None:
+    """Give a finished file its name, unless the name is taken, which renaming would not notice."""
+    try:
+        os.link(temporary, target)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK):
+            raise
+        if os.path.lexists(target):  # a file system without hard links
+            raise FileExistsError(target) from error
+        temporary.rename(target)

@@ -1,0 +1,51 @@
+"""Loading a DINO-WM checkpoint's pickle without importing or running anything that it names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from models.foreign.pickle_names import stand_in
+from utils.reading.errors import failure_reason
+from utils.reading.files import FileError
+from utils.reading.legacy_archive import LegacyArchive
+from utils.reading.pickles import ForeignNamesError
+from utils.reading.torch_archive import TorchArchive
+
+
+class CheckpointError(FileError):
+    """A file is not a DINO-WM checkpoint, or a damaged one."""
+
+
+class UnsafeCheckpointError(CheckpointError):
+    """A file asks for code that no DINO-WM checkpoint needs."""
+
+
+def load_inert(archive: TorchArchive | LegacyArchive, path: Path) -> Any:
+    """The content of an archive, with an ``Inert`` for every object and a ``TensorRecord`` for every tensor.
+
+    No tensor is read. Where a tensor was saved from (a GPU, say) does not matter.
+
+    Raises:
+        UnsafeCheckpointError: If the pickle names anything that a DINO-WM checkpoint does not need. Nothing was run.
+        One of ``UNREADABLE``: If it is damaged.
+    """
+    try:
+        return archive.load(stand_in)
+    except ForeignNamesError as error:
+        raise UnsafeCheckpointError(
+            f"{path} asks for {error.names}, which no DINO-WM checkpoint needs; it was not loaded and nothing in it "
+            "was run. Do not load it with another tool; get the checkpoint again from where it was published"
+        ) from None
+
+
+def unreadable(path: Path, error: Exception) -> str:
+    """The message for a file that turned out to be damaged."""
+    if not path.is_file():
+        return f"{path} does not exist or is not a file"
+    size = path.stat().st_size
+    reason = failure_reason(error) if size else "it is empty"
+    return (
+        f"{path} ({size} bytes) is not a readable PyTorch checkpoint: {reason}. "
+        "It may be incomplete; copy or download it again"
+    )

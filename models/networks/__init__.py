@@ -1,0 +1,1 @@
+"""The networks, as plain maths: one network a file."""

@@ -1,0 +1,157 @@
+"""The frozen image encoder of DINO-WM: DINOv2 patch features."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.foreign.dinov2_weights import ARCHITECTURES, check_official, find_weights, read_weights
+from models.interfaces import Encoder
+from models.networks.dinov2_vit import DinoVisionTransformer
+from utils.files import sha256
+
+FEATURE_KEYS = ("x_norm_patchtokens",)
+DECODER_PATCH = 16  # the decoder draws 16 x 16 pixels per patch, so the encoder has to see that many patches
+RANDOM = "random"
+
+
+class DinoV2Encoder(Encoder):
+    """Images to DINOv2 patch tokens after the final norm.
+
+    Images are scaled to [-1, 1] and resized to ``img_size // 16`` patches a side, here: 224 -> 196 pixels, 14 x 14.
+
+    Args:
+        name: "dinov2_vits14" is what all released DINO-WM models use; "dinov2_vitb14" and "dinov2_vitl14" also work.
+        feature_key: only "x_norm_patchtokens".
+        img_size: side of the images, pixels.
+        weights: path of the official state dict (.pth or .safetensors). None: the torch hub's cache, else a download
+            into it. "random": weights drawn from ``seed``, for benchmarks and for loading a trained encoder into.
+        download: whether None may download.
+        embed_dim, depth, num_heads: sizes, if they differ from those of ``name``. patch_size, mlp_ratio: likewise.
+        seed: of ``weights="random"``.
+        max_frames: images per forward of the network; more are split, to bound the memory.
+
+    Attributes:
+        emb_dim: D. grid: (h, w) patches. num_patches: P = h * w. observes: "visual", i.e. it wants images.
+        weights_sha256: of the file read; None for random weights.
+        saved_with_model: False, the official file is enough to get the weights again.
+        base_model: the network; its tensors have the official names.
+
+    Raises:
+        ValueError: If an argument has a value that is not supported.
+        WeightsError: If the weights cannot be found or do not fit (see ``models/foreign/dinov2_weights.py``).
+
+    Source: Oquab et al., DINOv2, arXiv 2304.07193; Zhou et al., DINO-WM, arXiv 2411.04983.
+    """
+
+    observes = "visual"
+    saved_with_model = False
+
+    def __init__(
+        self,
+        name: str = "dinov2_vits14",
+        feature_key: str = "x_norm_patchtokens",
+        img_size: int = 224,
+        weights: str | None = None,
+        download: bool = True,
+        embed_dim: int | None = None,
+        depth: int | None = None,
+        num_heads: int | None = None,
+        patch_size: int = 14,
+        mlp_ratio: float = 4.0,
+        seed: int = 0,
+        max_frames: int = 256,
+    ) -> None:
+        super().__init__()
+        _require("name", name, tuple(ARCHITECTURES))
+        _require("feature_key", feature_key, FEATURE_KEYS)
+        if img_size < DECODER_PATCH or max_frames < 1:
+            raise ValueError(
+                f"encoder.img_size must be at least {DECODER_PATCH} and max_frames positive: {img_size=}, {max_frames=}"
+            )
+        sizes = ARCHITECTURES[name]
+        side = img_size // DECODER_PATCH
+        self.name = name
+        self.latent_key = feature_key
+        self.img_size = img_size
+        self.input_size = side * patch_size
+        self.emb_dim = embed_dim or sizes.embed_dim
+        self.grid = (side, side)
+        self.num_patches = side * side
+        self.max_frames = max_frames
+        self.weights_sha256: str | None = None
+        with torch.device("meta"):  # no memory and no initialisation for weights that are about to be replaced
+            self.base_model = DinoVisionTransformer(
+                self.emb_dim, depth or sizes.depth, _heads(name, self.emb_dim, num_heads), patch_size, mlp_ratio
+            )
+        if weights == RANDOM:
+            self._draw_weights(seed)
+        else:
+            self._load_weights(weights, download)
+
+    def _load_weights(self, weights: str | None, download: bool) -> None:
+        path = find_weights(self.name, weights, download)
+        state = read_weights(path, self.name, self.base_model.state_dict())
+        self.base_model.load_state_dict(state, assign=True)
+        self.weights_sha256 = sha256(path)
+        check_official(path, self.name, self.weights_sha256)
+
+    @torch.no_grad()
+    def _draw_weights(self, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.base_model.to_empty(device="cpu")
+        for key, parameter in self.base_model.named_parameters():
+            if key.endswith(("gamma", "norm.weight", "norm1.weight", "norm2.weight")):
+                parameter.fill_(1.0)
+            elif key.endswith("bias"):
+                parameter.zero_()
+            else:
+                parameter.normal_(std=0.02, generator=generator)
+
+    def calibrate(self, frames: Tensor) -> None:
+        """Nothing to measure on the data: the weights are pretrained."""
+
+    def compiled_parts(self) -> list[nn.Module]:
+        """The blocks; they are alike, so that one compilation does for all."""
+        return list(self.base_model.blocks)
+
+    def preprocess(self, visual: Tensor) -> Tensor:
+        """Images (n, 3, S, S) in 0..255 -> the network's input (n, 3, input_size, input_size) in [-1, 1]."""
+        images = (visual.float() / 255 - 0.5) / 0.5
+        size = (self.input_size, self.input_size)
+        if images.shape[-2:] != size:
+            images = F.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
+        return images.to(self.base_model.cls_token.dtype)
+
+    def forward(self, visual: Tensor) -> Tensor:
+        """Images (..., 3, img_size, img_size), uint8 or float in 0..255 -> patch features (..., P, D).
+
+        Raises:
+            ValueError: If the images have another size.
+        """
+        if visual.shape[-3:] != (3, self.img_size, self.img_size):
+            raise ValueError(
+                f"encoder {self.name} takes images (..., 3, {self.img_size}, {self.img_size}), got "
+                f"{tuple(visual.shape)}: img_size must be the side of the images"
+            )
+        leading = visual.shape[:-3]
+        frames = visual.reshape(-1, *visual.shape[-3:])
+        features = [self.base_model(self.preprocess(chunk)) for chunk in frames.split(self.max_frames)]
+        return torch.cat(features).reshape(*leading, self.num_patches, self.emb_dim)
+
+
+def _require(key: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"encoder.{key} must be one of {', '.join(allowed)}; got {value!r}")
+
+
+def _heads(name: str, embed_dim: int, num_heads: int | None) -> int:
+    """Number of attention heads; weights fit any number that divides the width, but compute something else with it."""
+    official = ARCHITECTURES[name]
+    heads = official.num_heads if num_heads is None else num_heads
+    if embed_dim < 1 or heads < 1 or embed_dim % heads:
+        raise ValueError(f"encoder.num_heads must divide encoder.embed_dim={embed_dim}; got {heads}")
+    if embed_dim == official.embed_dim and heads != official.num_heads:
+        raise ValueError(f"encoder.num_heads of {name} is {official.num_heads}; got {heads}, leave it out")
+    return heads

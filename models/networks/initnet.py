@@ -1,0 +1,75 @@
+"""The initialisation network: from where one is and where one wants to be to the action blocks in between."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from models.latent import Latent
+from models.networks.vit import Transformer
+
+
+class InitNet(nn.Module):
+    """Attention over the patches of start and goal, read by one learned query per action block.
+
+    A patch token holds the start's and the goal's features of that patch, and both proprio embeddings: what differs
+    between the two is seen without any attention, and there are half as many tokens. The head starts at zero, so an
+    untrained network proposes the data set's mean action.
+
+    Source: Parthasarathy et al., arXiv 2512.09929, ablation of the initialisation, g_theta(z_start, z_goal); the form
+    of the network is ours.
+
+    Args:
+        num_patches, visual_dim, proprio_dim: P, D and E of the latents. action_dim: A.
+        horizon: T, blocks that are proposed; a planner that uses them needs the same horizon.
+        width: of the tokens. depth: blocks. heads, dim_head: of the attention. mlp_dim: hidden width.
+        dropout: in training only, in [0, 1).
+
+    Raises:
+        ValueError: If a size is not positive, or the dropout lies outside its range.
+    """
+
+    def __init__(
+        self,
+        num_patches: int,
+        visual_dim: int,
+        proprio_dim: int,
+        action_dim: int,
+        horizon: int = 5,
+        width: int = 128,
+        depth: int = 3,
+        heads: int = 4,
+        dim_head: int = 32,
+        mlp_dim: int = 256,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        sizes = {"horizon": horizon, "width": width, "depth": depth, "heads": heads}
+        for key, value in (sizes | {"dim_head": dim_head, "mlp_dim": mlp_dim}).items():
+            if value < 1:
+                raise ValueError(f"initnet.{key} must be at least 1, got {value}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"initnet.dropout must be in [0, 1), got {dropout}")
+        self.horizon = horizon
+        self.embed = nn.Linear(2 * (visual_dim + proprio_dim), width)
+        self.positions = nn.Parameter(0.02 * torch.randn(1, num_patches, width))
+        self.queries = nn.Parameter(torch.randn(1, horizon, width))
+        attention = {"heads": heads, "dim_head": dim_head, "dropout": dropout}
+        self.transformer = Transformer(depth, width, mlp_dim, tokens_per_frame=num_patches + horizon, **attention)
+        self.head = nn.Linear(width, action_dim)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, start: Latent, goal: Latent) -> Tensor:
+        """Propose z-scored blocks (B, T, A) from ``start`` (B, 1) to ``goal`` (B, 1)."""
+        patches = torch.cat([_per_patch(start), _per_patch(goal)], -1)  # (B, P, 2 (D + E))
+        tokens = self.embed(patches) + self.positions
+        queries = self.queries.expand(len(tokens), -1, -1).to(tokens.dtype)
+        predicted, _ = self.transformer(torch.cat([tokens, queries], 1))
+        return self.head(predicted[:, -self.horizon :])
+
+
+def _per_patch(latent: Latent) -> Tensor:
+    """(B, P, D + E) features of one frame (B, 1), its proprio embedding repeated in every patch."""
+    visual, proprio = latent.visual.squeeze(1), latent.proprio
+    return torch.cat([visual, proprio.expand(-1, visual.shape[1], -1)], -1)

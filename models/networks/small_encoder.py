@@ -1,0 +1,108 @@
+"""An image encoder without learned weights, for world models that train in minutes on a CPU."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from models.interfaces import Encoder
+
+SCALES = (3.0, 6.0, 12.0, 24.0)  # standard deviations of the windows, in 65ths of the image side
+SAMPLES = 8  # the windows sit on an 8 x 8 grid ...
+TOKENS = 4  # ... of which 2 x 2 make one of the 4 x 4 tokens
+COLOURS = {
+    # what is drawn, as weights of red, green and blue and a constant, colours in 0..1
+    "wall": ((1.0, -1.0, 0.0, 0.0), (-1.0, 0.0, 0.0, 1.0)),  # the red dot; everything black
+    # the blue agent; the grey block; each blind to white, to the light green landmark, and to the other's light shade
+    "pusht": ((-2.57, 1.30, 2.37, -1.10), (4.36, -5.35, -3.54, 4.53)),
+    "point_maze": ((-0.5, 1.0, -0.5, 0.0),),  # the green ball; floor and walls are no greener than their other colours
+}
+"""Channels that show the moving things of an environment and little else."""
+
+
+class SmallEncoder(Encoder):
+    """Gaussian windows of several widths over a few colour channels: a fixed, blurred pyramid.
+
+    Because the widest windows reach across the picture, the distance between two latents keeps growing with the
+    distance of the objects in them. That is what a goal-reaching objective needs, and what frozen random
+    convolutions lack: there it is flat after a few pixels (``tests/models/test_small_encoder.py`` measures it).
+
+    ``calibrate`` must see some frames of the data once, before training; its result is saved with the model.
+
+    Args:
+        img_size: side of the images, pixels.
+        colours: which of ``COLOURS`` shows the moving things; the name of an environment.
+
+    Attributes:
+        emb_dim: channels x 4 widths x 2 x 2 windows, so 32 for two channels. num_patches: 16 = 4 x 4.
+        observes: "visual", i.e. it wants images.
+
+    Raises:
+        ValueError: If ``colours`` is unknown.
+    """
+
+    windows: Tensor
+    mean: Tensor
+    scale: Tensor
+    calibrated: Tensor
+    colours: Tensor
+
+    def __init__(self, img_size: int = 65, colours: str = "wall") -> None:
+        super().__init__()
+        if colours not in COLOURS:
+            raise ValueError(f"encoder.colours must be one of {', '.join(COLOURS)}, got {colours!r}")
+        self.register_buffer("colours", torch.tensor(COLOURS[colours]), persistent=False)  # (c, 4)
+        channels = len(COLOURS[colours])
+        per_token = SAMPLES // TOKENS
+        self.img_size = img_size
+        self.emb_dim = channels * len(SCALES) * per_token**2
+        self.grid = (TOKENS, TOKENS)
+        self.num_patches = TOKENS * TOKENS
+        self.register_buffer("windows", self._gaussian_windows(img_size), persistent=False)  # (4, 8, S)
+        shape = (channels, len(SCALES), SAMPLES, SAMPLES)
+        self.register_buffer("mean", torch.zeros(shape))
+        self.register_buffer("scale", torch.ones(len(SCALES)))
+        self.register_buffer("calibrated", torch.tensor(False))
+
+    @staticmethod
+    def _gaussian_windows(img_size: int) -> Tensor:
+        """(4, 8, S): each row a Gaussian of sum 1 along one image axis."""
+        pixel = torch.arange(img_size, dtype=torch.float64)
+        centre = (torch.arange(SAMPLES, dtype=torch.float64) + 0.5) * img_size / SAMPLES - 0.5
+        sigma = torch.tensor(SCALES, dtype=torch.float64)[:, None, None] * img_size / 65
+        window = torch.exp(-((pixel - centre[:, None]) ** 2) / (2 * sigma**2))
+        return (window / window.sum(-1, keepdim=True)).float()
+
+    def _responses(self, visual: Tensor) -> Tensor:
+        """(n, 3, S, S) in 0..255 -> (n, c, 4, 8, 8)."""
+        image = visual.to(self.windows.dtype) / 255
+        channels = torch.einsum("nkyx,ck->ncyx", image, self.colours[:, :3]) + self.colours[:, 3, None, None]
+        rows = torch.einsum("ncyx,lgx->nclyg", channels, self.windows)
+        return torch.einsum("nclyg,lhy->nclhg", rows, self.windows)
+
+    @torch.no_grad()
+    def calibrate(self, frames: Tensor) -> None:
+        """Measure the mean response and each width's spread on ``frames`` (n, 3, S, S) of the training data."""
+        responses = self._responses(frames)
+        self.mean.copy_(responses.mean(0))
+        spread = (responses - self.mean).square().mean((0, 1, 3, 4)).sqrt()
+        self.scale.copy_(1 / spread.clamp_min(1e-6))
+        self.calibrated.fill_(True)
+
+    def forward(self, visual: Tensor) -> Tensor:
+        """Images (..., 3, S, S), uint8 or float in 0..255 -> features (..., 16, emb_dim).
+
+        Raises:
+            ValueError: If the images have another side than the encoder was built for.
+        """
+        if visual.shape[-1] != self.img_size or visual.shape[-2] != self.img_size:
+            raise ValueError(
+                f"encoder=small was built with img_size={self.img_size}, got images of {tuple(visual.shape[-2:])}; "
+                "set img_size to the images' side or collect data of that size"
+            )
+        leading = visual.shape[:-3]
+        responses = (self._responses(visual.flatten(0, -4)) - self.mean) * self.scale[:, None, None]
+        per_token = SAMPLES // TOKENS
+        blocks = responses.unflatten(-1, (TOKENS, per_token)).unflatten(-3, (TOKENS, per_token))
+        tokens = blocks.permute(0, 3, 5, 1, 2, 4, 6).reshape(-1, self.num_patches, self.emb_dim)
+        return tokens.reshape(*leading, self.num_patches, self.emb_dim)

@@ -1,0 +1,58 @@
+"""``torch.compile`` of networks, in place."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import shutil
+import sysconfig
+from pathlib import Path
+
+import torch
+
+from models.interfaces import Encoder, Predictor
+
+AUTO = "auto"
+FIRST_WITH_BF16 = (8, 0)  # compute capability
+VARIANTS = 64
+"""A window that grows, then slides, with gradients and without, for all episodes and fewer: torch would stop at 8."""
+
+
+def compiles(choice: bool | str, device: torch.device, key: str) -> bool:
+    """Whether to compile: "auto" does so on a GPU, where it wins; on a CPU the products take nearly all the time.
+
+    Raises:
+        ValueError: If the setting ``key`` is neither a truth value nor "auto".
+    """
+    if choice not in (True, False, AUTO):
+        raise ValueError(f"{key} must be true, false or auto, got {choice!r}")
+    return device.type == "cuda" and what_triton_lacks() is None if choice == AUTO else bool(choice)
+
+
+def runs_kernels(device: torch.device) -> bool:
+    """Whether those of ``models/kernels`` can be built for ``device``: an NVIDIA GPU from Ampere on."""
+    if device.type != "cuda" or torch.version.hip is not None or what_triton_lacks() is not None:
+        return False
+    return torch.cuda.get_device_capability(device) >= FIRST_WITH_BF16
+
+
+@functools.cache  # every plan asks, and it looks at files
+def what_triton_lacks() -> str | None:
+    """What it would need to build the code that launches a kernel, and how to get it; None if all is there."""
+    if importlib.util.find_spec("triton") is None:
+        return "Triton (it comes with torch's CUDA builds)"
+    if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+        return "a C compiler (on Debian and Ubuntu: apt-get install gcc)"
+    if not Path(sysconfig.get_paths()["include"], "Python.h").exists():
+        return "Python's headers (on Debian and Ubuntu: apt-get install python3-dev)"
+    return None
+
+
+def compile_in_place(network: Predictor | Encoder) -> None:
+    """Compile the parts that hold the arithmetic; names of tensors, and copies of the module, stay uncompiled."""
+    from torch._dynamo import config as dynamo  # takes seconds
+
+    dynamo.recompile_limit = max(dynamo.recompile_limit, VARIANTS)
+    for part in network.compiled_parts():
+        part.compile()

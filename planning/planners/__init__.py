@@ -1,0 +1,1 @@
+"""The planners: each minimises a cost over action blocks."""

@@ -1,0 +1,143 @@
+"""What every planner is: an optimiser of a cost over action blocks. It knows tensors, nothing else."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from models.rollout_type import ROLLOUT_TYPES
+from planning.planners.noise import EpisodeNoise
+from planning.planners.search import ActionSpace, Budget, CostFn, Plan, Search
+
+SAMPLE_TYPES = ("randn", "zero", "initnet")
+
+
+class Planner(ABC):
+    """Base of all planners.
+
+    A plan is the best of all action sequences that were evaluated, judged by the model. Deviation: the sources return
+    the last iterate (GD) or the last mean (CEM, MPPI, GradCEM), which are among them.
+
+    Args:
+        horizon: T, blocks planned ahead, >= 1.
+        opt_steps: optimisation steps (gradient steps, or iterations of sampling), >= 1.
+        rollout_type: "regular": the model sees up to ``num_hist`` frames, as in training; "custom": the last one only;
+            "custom_as_released": see ``models/rollout_type.py``.
+        eval_every: a cost is recorded for the trace every that many steps, >= 1.
+        clip_actions: keep actions within the data set's range.
+        budget_ms, budget_evals: what one plan may cost, see ``Budget``; None sets no limit. With a time limit, a
+            planner's first plan is preceded by two rollouts off the clock, so that it is not charged for what a
+            process does once (kernels to load, caches to fill), and knows how long a single one takes.
+
+    Attributes:
+        sample_type: initial actions: "randn" (standard normal), "zero" (zero raw action), "initnet" (a network's).
+        step_evaluations: rollouts per episode of one step. shortest: of the shortest possible plan. Both are there
+            before this constructor runs.
+
+    Raises:
+        ValueError: Naming the key, its value and what is allowed.
+    """
+
+    sample_type = "zero"
+    step_evaluations: int
+    shortest: int
+
+    def __init__(
+        self,
+        horizon: int,
+        opt_steps: int,
+        rollout_type: str = "regular",
+        eval_every: int = 1,
+        clip_actions: bool = False,
+        budget_ms: float | None = None,
+        budget_evals: int | None = None,
+    ) -> None:
+        for key, value in (("horizon", horizon), ("opt_steps", opt_steps), ("eval_every", eval_every)):
+            if value < 1:
+                raise ValueError(f"planner.{key} must be at least 1, got {value}")
+        if rollout_type not in ROLLOUT_TYPES:
+            raise ValueError(f"planner.rollout_type must be one of {', '.join(ROLLOUT_TYPES)}, got {rollout_type!r}")
+        if budget_ms is not None and not budget_ms > 0:
+            raise ValueError(f"planner.budget_ms must be > 0 or null, got {budget_ms}")
+        if budget_evals is not None and budget_evals < self.shortest:
+            raise ValueError(
+                f"planner.budget_evals={budget_evals} does not allow one step, which takes {self.shortest} rollouts "
+                "with what is evaluated at the end: raise it, or let a step take fewer (num_samples, num_starts)"
+            )
+        self.horizon, self.opt_steps, self.eval_every = horizon, opt_steps, eval_every
+        self.clip_actions, self.budget = clip_actions, Budget(budget_ms, budget_evals)
+        self._rollout_seconds = None if budget_ms else 0.0
+        self.rollout = ROLLOUT_TYPES[rollout_type]
+
+    def plan(
+        self,
+        cost: CostFn,
+        noise: EpisodeNoise,
+        space: ActionSpace,
+        warm_start: Tensor | None = None,
+        horizon: int | None = None,
+    ) -> Plan:
+        """Initial actions, then ``optimize``.
+
+        Args:
+            cost: of B independent problems. noise: one stream for each.
+            space: see there; needs ``proposal`` for ``sample_type: initnet`` and a range for ``clip_actions``.
+            warm_start: (B, t, A) what is left of the previous plan.
+            horizon: blocks to plan, at most ``self.horizon``; None means that.
+        """
+        return self.optimize(cost, self.initial_actions(noise, space, warm_start, horizon), noise, space)
+
+    def optimize(
+        self, cost: CostFn, actions_init: Tensor, noise: EpisodeNoise, space: ActionSpace | None = None
+    ) -> Plan:
+        """Lower the cost of each of B independent problems, starting from ``actions_init`` (B, T, A).
+
+        Raises:
+            ValueError: If actions shall be clipped to a range that ``space`` does not have.
+        """
+        known = ActionSpace.plain(actions_init) if space is None else space
+        if self.clip_actions and known.low is None:
+            raise ValueError(
+                "planner.clip_actions=true needs the range of the data set's actions, which this model was saved "
+                "without and no data set gives: set planner.clip_actions=false"
+            )
+        if self._rollout_seconds is None:
+            self._rollout_seconds = Search(cost, self.budget, 1, known, False).seconds_of_one(actions_init[:, None])
+        search = Search(cost, self.budget, self.eval_every, known, self.clip_actions, self._rollout_seconds)
+        self._search(search, search.clip(actions_init.detach()), noise)
+        return search.finish()
+
+    @abstractmethod
+    def _search(self, search: Search, start: Tensor, noise: EpisodeNoise) -> None:
+        """Evaluate candidates through ``search``, from ``start`` (B, T, A), and end with evaluating the outcome."""
+
+    def initial_actions(
+        self, noise: EpisodeNoise, space: ActionSpace, warm_start: Tensor | None = None, horizon: int | None = None
+    ) -> Tensor:
+        """Where ``optimize`` starts: (B, horizon, A) z-scored.
+
+        Args:
+            noise: one stream per problem. space: gives the zero action and the proposal.
+            warm_start: (B, t, A) what is left of the previous plan; it is completed by new blocks.
+            horizon: see ``plan``.
+        """
+        length = self.horizon if horizon is None else horizon
+        kept = 0 if warm_start is None else min(warm_start.shape[1], length)
+        fresh = self._fresh_actions(length - kept, noise, space)
+        return fresh if warm_start is None else torch.cat([warm_start[:, :kept], fresh], 1)
+
+    def _fresh_actions(self, steps: int, noise: EpisodeNoise, space: ActionSpace) -> Tensor:
+        """The last ``steps`` blocks (B, steps, A) of a plan about which nothing is known yet."""
+        if self.sample_type == "randn":
+            return noise.randn(steps, space.zero.numel())
+        if self.sample_type == "zero":
+            return space.zero.expand(len(noise), steps, -1).clone()
+        assert space.proposal is not None, "whoever plans asks the model, which refuses if it has no such network"
+        if space.proposal.shape[1] != self.horizon:
+            raise ValueError(
+                f"planner.horizon={self.horizon}: the model's initialisation network proposes {space.proposal.shape[1]}"
+                " blocks; set planner.horizon to that, or planner.sample_type=randn"
+            )
+        return space.proposal[:, self.horizon - steps :]

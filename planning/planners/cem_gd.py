@@ -1,0 +1,54 @@
+"""Planning by the cross-entropy method, then by gradient descent from where it ended."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from planning.planners.cem import CEMPlanner
+from planning.planners.gd import Descent
+from planning.planners.noise import EpisodeNoise
+from planning.planners.search import Search
+
+
+class CEMGDPlanner(CEMPlanner):
+    """A few iterations of CEM find the right valley, gradient steps on their mean find its bottom.
+
+    Under a budget CEM gets ``cem_share`` of it, and the descent what is left.
+
+    Args:
+        horizon, opt_steps, and the ``common`` ones: see ``Planner``; ``opt_steps`` are CEM's iterations.
+        num_samples, topk, var_scale, momentum, keep_elites, noise_beta: see ``CEMPlanner``.
+        grad_steps: from the last mean, >= 1.
+        lr, action_noise, optimizer_type: see ``Descent``.
+        cem_share: in (0, 1).
+    """
+
+    def __init__(
+        self,
+        horizon: int = 5,
+        opt_steps: int = 5,
+        num_samples: int = 64,
+        topk: int = 8,
+        grad_steps: int = 50,
+        lr: float = 0.1,
+        action_noise: float = 0.003,
+        optimizer_type: str = "adam",
+        cem_share: float = 0.5,
+        **common: Any,
+    ) -> None:
+        if grad_steps < 1:
+            raise ValueError(f"planner.grad_steps must be at least 1, got {grad_steps}")
+        if not 0 < cem_share < 1:
+            raise ValueError(f"planner.cem_share must be in (0, 1), got {cem_share}")
+        self.grad_steps, self.descent, self.cem_share = grad_steps, Descent(lr, action_noise, optimizer_type), cem_share
+        super().__init__(horizon, opt_steps, num_samples, topk, **common)
+
+    def _evaluations_at_the_end(self) -> int:
+        return 2  # a gradient step, and where it leads
+
+    def _search(self, search: Search, start: Tensor, noise: EpisodeNoise) -> None:
+        mean = self.refit(search, start, noise, reserve=self._evaluations_at_the_end(), until=self.cem_share)
+        steps = search.steps(self.grad_steps, 1, 1)
+        search.values(self.descent.run(search, mean[:, None], noise, steps, self.grad_steps))

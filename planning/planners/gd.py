@@ -1,0 +1,127 @@
+"""Planning by gradient descent on the actions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from planning.planners.base import SAMPLE_TYPES, Planner
+from planning.planners.noise import EpisodeNoise
+from planning.planners.search import Search, no_nan
+
+
+def _on_gpu(tensors: Sequence[Tensor]) -> bool:
+    """Where an optimiser has to keep its count of steps on the device, or each step would wait for it."""
+    return tensors[0].is_cuda
+
+
+OPTIMIZERS: dict[str, Callable[[Sequence[Tensor], float], torch.optim.Optimizer]] = {
+    "sgd": lambda actions, lr: torch.optim.SGD(actions, lr=lr),
+    "momentum": lambda actions, lr: torch.optim.SGD(actions, lr=lr, momentum=0.9),
+    "adam": lambda actions, lr: torch.optim.Adam(actions, lr=lr, capturable=_on_gpu(actions)),
+    "adamw": lambda actions, lr: torch.optim.AdamW(actions, lr=lr, capturable=_on_gpu(actions)),
+}
+
+
+class Descent:
+    """Gradient steps on many action sequences at once; GD and the hybrids share it.
+
+    Args:
+        lr: step size in z-scored action units, > 0.
+        action_noise: standard deviation of the normal noise added after every step, >= 0.
+        optimizer_type: "sgd", "momentum" (0.9), "adam" or "adamw".
+
+    Raises:
+        ValueError: Naming the key, its value and what is allowed.
+    """
+
+    def __init__(self, lr: float, action_noise: float, optimizer_type: str) -> None:
+        if not 0 < lr < math.inf or not 0 <= action_noise < math.inf:
+            raise ValueError(f"planner.lr must be > 0 and planner.action_noise >= 0, got {lr} and {action_noise}")
+        if optimizer_type not in OPTIMIZERS:
+            raise ValueError(f"planner.optimizer_type must be one of {', '.join(OPTIMIZERS)}, got {optimizer_type!r}")
+        self.lr, self.action_noise, self.optimizer_type = lr, action_noise, optimizer_type
+        # a process's first optimiser imports for seconds: not on the clock of the first plan
+        OPTIMIZERS[optimizer_type]([torch.zeros(1, requires_grad=True)], lr)
+
+    def run(
+        self,
+        search: Search,
+        start: Tensor,
+        noise: EpisodeNoise,
+        steps: Iterable[int],
+        most: int,
+        traced: Callable[[Tensor], Tensor] = lambda values: no_nan(values).amin(1),
+    ) -> Tensor:
+        """Take ``steps`` from ``start`` (B, N, T, A), each sequence on its own; returns where they lead.
+
+        Args:
+            most: of the steps. traced: which cost (B,) goes into the trace, of those (B, N) before a step.
+        """
+        actions = start.detach().clone().requires_grad_()
+        optimizer = OPTIMIZERS[self.optimizer_type]([actions], self.lr)
+        values, shift = start.new_empty(start.shape[:2]), torch.zeros_like(start)
+
+        def advance() -> None:  # in place throughout: it may be captured
+            found, actions.grad = search.differentiate(actions)
+            values.copy_(found)
+            optimizer.step()
+            with torch.no_grad():
+                actions.copy_(search.clip(actions + shift if self.action_noise else actions))
+
+        step = search.captured(advance, most)
+        shifts = noise.ahead(most, *start.shape[1:]) if self.action_noise else None
+        for _ in steps:
+            if shifts is not None:
+                torch.mul(next(shifts), self.action_noise, out=shift)
+            step()
+            search.count_gradients(actions)
+            if step.replays:
+                search.show_progress(actions)
+            search.record(traced(values).clone())
+        return actions.detach()
+
+
+class GDPlanner(Planner):
+    """Gradient descent through the world model, all episodes and starts in one batch.
+
+    Args:
+        horizon, opt_steps, sample_type, and the ``common`` ones: see ``Planner``.
+        lr, action_noise, optimizer_type: see ``Descent``.
+        num_starts: initial sequences per episode, >= 1. The first is that of ``sample_type`` or the warm start, the
+            others are standard normal; the best of all is kept. A step takes ``num_starts`` rollouts.
+
+    Source: Parthasarathy et al., arXiv 2512.09929, section 3; open loop 300 steps at lr 0.3, MPC 100 at 0.2.
+    """
+
+    def __init__(
+        self,
+        horizon: int = 5,
+        opt_steps: int = 300,
+        lr: float = 0.3,
+        action_noise: float = 0.003,
+        sample_type: str = "randn",
+        optimizer_type: str = "adam",
+        num_starts: int = 1,
+        **common: Any,
+    ) -> None:
+        if num_starts < 1:
+            raise ValueError(f"planner.num_starts must be at least 1, got {num_starts}")
+        if sample_type not in SAMPLE_TYPES:
+            raise ValueError(f"planner.sample_type must be one of {', '.join(SAMPLE_TYPES)}, got {sample_type!r}")
+        self.sample_type, self.num_starts = sample_type, num_starts
+        self.step_evaluations, self.shortest = num_starts, 2 * num_starts
+        self.descent = Descent(lr, action_noise, optimizer_type)
+        super().__init__(horizon, opt_steps, **common)
+
+    def _search(self, search: Search, start: Tensor, noise: EpisodeNoise) -> None:
+        starts = start[:, None]
+        if self.num_starts > 1:
+            others = noise.randn(self.num_starts - 1, *start.shape[1:])
+            starts = torch.cat([starts, search.clip(others)], 1)
+        steps = search.steps(self.opt_steps, self.num_starts, self.num_starts)
+        search.values(self.descent.run(search, starts, noise, steps, self.opt_steps))

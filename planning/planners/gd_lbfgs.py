@@ -1,0 +1,182 @@
+"""Planning by limited-memory BFGS on the actions: gradient descent that learns the curvature of the cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from planning.planners.base import SAMPLE_TYPES, Planner
+from planning.planners.noise import EpisodeNoise
+from planning.planners.search import Search
+
+SUFFICIENT = 1e-4  # share of the decrease that the slope promises which a step has to reach
+CURVED = 1e-3  # cosine between a step and its change of the gradient from which on it counts as curving up
+DOWNHILL = 1e-4  # cosine between a direction and the descent from which on it is followed
+
+
+class Curvature:
+    """What the last steps of R independent searches told about the inverse Hessian of each.
+
+    An empty place has ``rho`` 0 and drops out of the recursion, so rows may know different numbers of steps.
+
+    Args:
+        like: (R, D) any tensor of that size. memory: steps to remember, >= 1.
+
+    Attributes:
+        scale: (R,) what multiplies the gradient where nothing else is known.
+    """
+
+    def __init__(self, like: Tensor, memory: int) -> None:
+        self._steps = like.new_zeros(memory, *like.shape)
+        self._changes = torch.zeros_like(self._steps)
+        self._rho = like.new_zeros(memory, len(like), 1)
+        self.scale = like.new_zeros(len(like))
+
+    def add(self, step: Tensor, change: Tensor, rows: Tensor) -> Tensor:
+        """Learn from the ``rows`` (R,) whose ``step`` (R, D) bent the cost up; oldest out. Returns which these were.
+
+        Args:
+            change: (R, D) of the gradient over the step.
+        """
+        bend, square = (step * change).sum(1), change.square().sum(1)
+        good = rows & (bend > CURVED * step.norm(dim=1) * square.sqrt())
+        self.scale = torch.where(good, bend / square, self.scale)
+        for kept, new in ((self._steps, step), (self._changes, change), (self._rho, 1 / bend[:, None])):
+            kept.copy_(torch.where(good[:, None], torch.cat([kept[1:], new[None]]), kept))
+        return good
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        """Minus the inverse Hessian times ``gradient`` (R, D), by the two-loop recursion."""
+        found, weights = gradient, []
+        for step, change, rho in zip(self._steps.flip(0), self._changes.flip(0), self._rho.flip(0), strict=True):
+            weights.append(rho * (step * found).sum(1, keepdim=True))
+            found = found - weights[-1] * change
+        found = self.scale[:, None] * found
+        for step, change, rho in zip(self._steps, self._changes, self._rho, strict=True):
+            found = found + (weights.pop() - rho * (change * found).sum(1, keepdim=True)) * step
+        return -found
+
+
+class QuasiNewton:
+    """R searches side by side, each with its own curvature, step length and accepted point.
+
+    One evaluation of all rows is one step: a row whose trial is low enough moves there and gets a new direction, any
+    other tries a shorter step. So no row waits for another's line search, and every step costs the same.
+
+    Args:
+        start: (R, D). memory: see ``Curvature``. longest_step: see ``LBFGSPlanner``.
+        clip: keeps points (R, D) within a box.
+
+    Attributes:
+        trial: (R, D) points to be evaluated next. value: (R,) cost of the accepted points.
+    """
+
+    def __init__(
+        self,
+        start: Tensor,
+        memory: int,
+        longest_step: float,
+        clip: Callable[[Tensor], Tensor] = lambda points: points,
+    ) -> None:
+        self._longest_step, self._clip = longest_step, clip
+        self._curvature = Curvature(start, memory)
+        self._point, self._gradient, self._step = start, torch.zeros_like(start), torch.zeros_like(start)
+        self.trial, self.value = start, start.new_full(start.shape[:1], torch.inf)
+
+    def observe(self, value: Tensor, gradient: Tensor) -> None:
+        """Take in cost (R,) and gradient (R, D) of ``trial``, and choose the next one."""
+        step = self.trial - self._point
+        promised = (step * self._gradient).sum(1)
+        moved = (value <= self.value + SUFFICIENT * promised) & value.isfinite() & gradient.isfinite().all(1)
+        begun, longest = self.value.isfinite(), self._longest_step / _size(gradient)
+        bent = self._curvature.add(step, gradient - self._gradient, moved & begun)
+        # where the cost curves down no quadratic has a minimum: go farther; at first nothing is known: go far
+        farther = torch.where(begun, torch.minimum(2 * self._curvature.scale, longest), longest)
+        self._curvature.scale = torch.where(moved & ~bent, farther, self._curvature.scale)
+        # a row that stays tries the lowest point of the parabola through both costs and the slope
+        shorter = (0.5 * promised / (promised - value + self.value)).nan_to_num(0.1).clamp(0.1, 0.5)
+        self._point = torch.where(moved[:, None], self.trial, self._point)
+        self._gradient = torch.where(moved[:, None], gradient, self._gradient)
+        self.value = torch.where(moved, value, self.value)
+        self._step = torch.where(moved[:, None], self._new_step(), shorter[:, None] * self._step)
+        self.trial = self._clip(self._point + self._step)
+
+    def _new_step(self) -> Tensor:
+        """The next step (R, D) from the accepted points; along the gradient where the curvature's would not descend."""
+        held = (self._clip(self._point - 1e-3 * self._gradient.sign()) == self._point) & (self._gradient != 0)
+        gradient = self._gradient.masked_fill(held, 0)  # at the edge of the box, and drawn outwards
+        step = self._within(self._curvature.direction(gradient).masked_fill(held, 0))
+        slope = (step * gradient).sum(1)
+        downhill = slope < -DOWNHILL * step.norm(dim=1) * gradient.norm(dim=1)
+        plain = self._within(-self._curvature.scale[:, None] * gradient)
+        return torch.where(downhill[:, None], step, plain)
+
+    def _within(self, step: Tensor) -> Tensor:
+        """``step`` (R, D) cut to the longest one, then to the box."""
+        short = step * (self._longest_step / _size(step)).clamp_max(1)[:, None]
+        return self._clip(self._point + short) - self._point
+
+
+def _size(step: Tensor) -> Tensor:
+    """Root mean square (R,) of the entries of each row (R, D), above zero."""
+    return step.square().mean(1).sqrt().clamp_min(1e-12)
+
+
+class LBFGSPlanner(Planner):
+    """L-BFGS through the world model, all episodes and starts in one batch, each with a curvature of its own.
+
+    A step takes one differentiated rollout per start, as a step of ``GDPlanner`` does; there is no learning rate.
+
+    Args:
+        horizon, opt_steps, sample_type, num_starts, and the ``common`` ones: see ``GDPlanner``.
+        memory: steps whose curvature is remembered, >= 1.
+        longest_step: root mean square change of an action entry in one step, z-scored, > 0. The first step tries it,
+            as no curvature is known yet.
+
+    Source: Nocedal and Wright, Numerical Optimization, 2006, algorithms 7.4 (recursion) and 3.1 (backtracking).
+    Deviation: only sufficient decrease is asked of a step, as rows would need different numbers of gradients for the
+    Wolfe conditions; a step that fails the curvature condition is not remembered instead (Li and Fukushima 2001).
+    """
+
+    def __init__(
+        self,
+        horizon: int = 5,
+        opt_steps: int = 50,
+        memory: int = 8,
+        longest_step: float = 1.0,
+        sample_type: str = "randn",
+        num_starts: int = 1,
+        **common: Any,
+    ) -> None:
+        for key, value in (("num_starts", num_starts), ("memory", memory)):
+            if value < 1:
+                raise ValueError(f"planner.{key} must be at least 1, got {value}")
+        if sample_type not in SAMPLE_TYPES:
+            raise ValueError(f"planner.sample_type must be one of {', '.join(SAMPLE_TYPES)}, got {sample_type!r}")
+        if not 0 < longest_step < math.inf:
+            raise ValueError(f"planner.longest_step must be > 0 and finite, got {longest_step}")
+        self.sample_type, self.num_starts = sample_type, num_starts
+        self.step_evaluations, self.shortest = num_starts, 2 * num_starts
+        self.memory, self.longest_step = memory, longest_step
+        super().__init__(horizon, opt_steps, **common)
+
+    def _search(self, search: Search, start: Tensor, noise: EpisodeNoise) -> None:
+        starts = start[:, None]
+        if self.num_starts > 1:
+            others = noise.randn(self.num_starts - 1, *start.shape[1:])
+            starts = torch.cat([starts, search.clip(others)], 1)
+        shape = starts.shape  # (B, N, T, A); the searches see rows (B N, T A)
+
+        def clip(points: Tensor) -> Tensor:
+            return search.clip(points.view(shape)).view(points.shape)
+
+        rows = QuasiNewton(starts.reshape(-1, start[0].numel()), self.memory, self.longest_step, clip)
+        for _ in search.steps(self.opt_steps, self.num_starts, self.num_starts):
+            values, gradients = search.gradients(rows.trial.view(shape))
+            rows.observe(values.flatten(), gradients.reshape(rows.trial.shape))
+            search.record(rows.value.view(shape[:2]).amin(1))
+        search.values(rows.trial.view(shape))

@@ -1,0 +1,245 @@
+"""One run of a planner: what it has evaluated, what was best, and what it may still spend."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from models.speed.cuda_graphs import Captured
+
+CostFn = Callable[[Tensor], Tensor]
+"""z-scored actions (B, N, T, A) -> cost (B, N), differentiable.
+
+It may have two attributes: ``capturable``, that its work on a GPU may become a CUDA graph, and ``progress``, called
+with the number of rows just evaluated."""
+
+
+PACE_STEPS = 5  # that a step's length is judged by
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a planner returns.
+
+    Attributes:
+        actions: (B, T, A) z-scored action blocks, of all that were evaluated those of lowest cost.
+        cost: (B,) their cost under the model.
+        trace: (step, (B,) cost) pairs, every ``eval_every`` optimisation steps; the last one is ``cost``.
+        evaluations: rollouts imagined per episode.
+        gradient_evaluations: how many of them were differentiated as well.
+    """
+
+    actions: Tensor
+    cost: Tensor
+    trace: list[tuple[int, Tensor]] = field(default_factory=list)
+    evaluations: int = 0
+    gradient_evaluations: int = 0
+
+    def to(self, device: torch.device) -> Plan:
+        """The same on ``device``."""
+        trace = [(step, cost.to(device)) for step, cost in self.trace]
+        return replace(self, actions=self.actions.to(device), cost=self.cost.to(device), trace=trace)
+
+
+def join_plans(plans: Sequence[Plan]) -> Plan:
+    """One plan for the episodes of all, in their order.
+
+    Under a budget in time they may differ in length: the trace has the steps that all have, the counts are the largest.
+    """
+    if len(plans) == 1:
+        return plans[0]
+    traces = [dict(plan.trace[:-1]) for plan in plans]
+    common = [step for step in traces[0] if all(step in trace for trace in traces)]
+    costs = [[trace[step] for trace in traces] for step in common] + [[plan.cost for plan in plans]]
+    last = max(plan.trace[-1][0] for plan in plans)
+    return Plan(
+        torch.cat([plan.actions for plan in plans]),
+        torch.cat([plan.cost for plan in plans]),
+        [(step, torch.cat(parts)) for step, parts in zip([*common, last], costs, strict=True)],
+        max(plan.evaluations for plan in plans),
+        max(plan.gradient_evaluations for plan in plans),
+    )
+
+
+@dataclass(frozen=True)
+class ActionSpace:
+    """What a planner may know of actions besides their cost.
+
+    Attributes:
+        zero: (A,) z-scored block that does nothing in raw units.
+        env_action_dim: length of one raw action; a block is A / env_action_dim of them, in time order.
+        low, high: (A,) z-scored range of the data set's actions; None where it is not known.
+        proposal: (B, T, A) blocks that an initialisation network proposes; None without one.
+    """
+
+    zero: Tensor
+    env_action_dim: int
+    low: Tensor | None = None
+    high: Tensor | None = None
+    proposal: Tensor | None = None
+
+    @classmethod
+    def plain(cls, like: Tensor) -> ActionSpace:
+        """Nothing is known but the shape of ``like`` (..., A): zero does nothing, a block is one raw action."""
+        return cls(like.new_zeros(like.shape[-1]), like.shape[-1])
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What one plan may cost; None sets no limit.
+
+    Attributes:
+        milliseconds: wall clock of a planning call, however many episodes it plans for. No step begins that would, at
+            the pace of the last few, end later; the first one always runs.
+        evaluations: rollouts imagined per episode; one that is differentiated counts once.
+    """
+
+    milliseconds: float | None = None
+    evaluations: int | None = None
+
+
+class Search:
+    """Evaluates candidates for a planner and keeps the account.
+
+    Args:
+        cost: to be minimised. budget: see there. eval_every: steps between two entries of the trace.
+        space: its range is what ``clip`` clips to. clips: whether ``clip`` does anything.
+        rollout_seconds: at least so long takes what is evaluated at the end; only read under a time budget.
+    """
+
+    def __init__(
+        self,
+        cost: CostFn,
+        budget: Budget,
+        eval_every: int,
+        space: ActionSpace,
+        clips: bool,
+        rollout_seconds: float = 0.0,
+    ) -> None:
+        self._cost, self._budget, self._eval_every = cost, budget, eval_every
+        self.space, self._clips, self._rollout_seconds = space, clips, rollout_seconds
+        self.evaluations = self.gradient_evaluations = self.steps_done = 0
+        self.trace: list[tuple[int, Tensor]] = []
+        self._best: tuple[Tensor, Tensor] | None = None  # actions (B, T, A), cost (B,)
+        self._pace: deque[float] = deque(maxlen=PACE_STEPS)  # seconds per evaluation of the last steps
+        self._begin = self._now()
+
+    def values(self, actions: Tensor) -> Tensor:
+        """Cost (B, N) of candidates (B, N, T, A)."""
+        with torch.no_grad():
+            values = self._cost(actions.detach())
+        self.evaluations += actions.shape[1]
+        self._keep_best(actions, values)
+        return values
+
+    def gradients(self, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cost (B, N) of candidates (B, N, T, A), and each one's gradient (B, N, T, A)."""
+        found = self.differentiate(actions)
+        self.count_gradients(actions)
+        return found
+
+    def differentiate(self, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """As ``gradients``, but for the counting, which whoever captures this work does beside it."""
+        with torch.enable_grad():
+            leaf = actions.detach().requires_grad_()
+            values = self._cost(leaf)
+            # sum, not mean: a problem's gradient must not depend on how many are batched with it
+            gradients = torch.autograd.grad(values.sum(), leaf)[0]
+        self._keep_best(actions, values.detach())
+        return values.detach(), gradients
+
+    def count_gradients(self, actions: Tensor) -> None:
+        """Candidates (B, N, T, A) were evaluated and differentiated."""
+        self.gradient_evaluations += actions.shape[1]
+        self.evaluations += actions.shape[1]
+
+    def captured(self, work: Callable[[], None], calls: int) -> Captured:
+        """``work``, to be called about so many times, as one CUDA graph if the cost function allows it."""
+        allowed = getattr(self._cost, "capturable", False) and self._budget.milliseconds is None
+        return Captured(work, self.space.zero.device, allowed, calls)
+
+    def show_progress(self, actions: Tensor) -> None:
+        """Candidates (B, N, T, A) were evaluated in a replay, of which the cost function does not know."""
+        progress = getattr(self._cost, "progress", None)
+        if progress is not None:
+            progress(actions.shape[0] * actions.shape[1])
+
+    def seconds_of_one(self, actions: Tensor) -> float:
+        """How long candidates (B, N, T, A) take without gradients, once they were evaluated with them before."""
+        self.gradients(actions)
+        begin = self._now()
+        self.values(actions)
+        return self._now() - begin
+
+    def clip(self, actions: Tensor) -> Tensor:
+        """``actions`` (..., A) within the data set's range, if that was asked for."""
+        return actions.clamp(self.space.low, self.space.high) if self._clips else actions
+
+    def steps(self, most: int, evaluations: int, reserve: int, until: float = 1.0) -> Iterator[int]:
+        """Count optimisation steps while the budget lasts; the very first one is taken however small it is.
+
+        Args:
+            most: steps at most. evaluations: that a step takes. reserve: evaluations to be left for afterwards.
+            until: share of the budget after which no step begins.
+        """
+        for step in range(most):
+            if self.steps_done and not self._affords(evaluations, reserve, until):
+                return
+            begin = self._now()
+            yield step
+            self.steps_done += 1
+            self._pace.append((self._now() - begin) / evaluations)
+
+    def record(self, values: Tensor) -> None:
+        """Note the cost (B,) of where the current step starts from, once, if this step is to be traced."""
+        noted = bool(self.trace) and self.trace[-1][0] == self.steps_done
+        if self.steps_done % self._eval_every == 0 and not noted:
+            self.trace.append((self.steps_done, values))
+
+    def finish(self) -> Plan:
+        """The best of everything that was evaluated."""
+        assert self._best is not None, "a planner evaluates something"
+        actions, cost = self._best
+        trace = [*self.trace, (self.steps_done, cost)]
+        return Plan(actions, cost, trace, self.evaluations, self.gradient_evaluations)
+
+    def _affords(self, evaluations: int, reserve: int, until: float) -> bool:
+        limit = self._budget.evaluations
+        if limit is not None and self.evaluations + evaluations > until * limit - reserve:
+            return False
+        if self._budget.milliseconds is None:
+            return True
+        pace = statistics.median(self._pace)  # one hiccup must not end the search
+        at_the_end = max(pace * reserve, self._rollout_seconds) if until == 1 else 0.0
+        ends = self._now() - self._begin + pace * evaluations + at_the_end
+        return ends <= until * self._budget.milliseconds / 1000
+
+    def _now(self) -> float:
+        """Seconds on the clock, with everything done that was asked for; the clock is only read under a time budget."""
+        if self._budget.milliseconds is None:
+            return 0.0
+        if self.space.zero.is_cuda:
+            torch.cuda.synchronize(self.space.zero.device)  # or the clock sees only the launches
+        return time.perf_counter()
+
+    def _keep_best(self, actions: Tensor, values: Tensor) -> None:
+        """In the same memory; a cost that is not a number is no better than anything."""
+        lowest, at = no_nan(values).min(1)
+        chosen = actions.detach()[torch.arange(len(actions), device=actions.device), at]
+        if self._best is None:
+            self._best = chosen.clone(), lowest.clone()
+            return
+        kept, cost = self._best
+        kept.copy_(torch.where((lowest < cost)[:, None, None], chosen, kept))
+        torch.minimum(lowest, cost, out=cost)
+
+
+def no_nan(values: Tensor) -> Tensor:
+    """``values`` with infinity in the place of what is no number: worse than anything."""
+    return values.masked_fill(values.isnan(), torch.inf)

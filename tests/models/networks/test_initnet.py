@@ -1,0 +1,201 @@
+"""The initialisation network as a part of a model: what it maps, and how checkpoints carry it."""
+
+import logging
+
+import pytest
+import torch
+
+from models.architecture import settle_architecture, stored_architecture
+from models.build import build_world_model
+from models.checkpoints.command import main as checkpoint_tool
+from models.checkpoints.convert import convert
+from models.checkpoints.loading import load_for_planning
+from models.checkpoints.native import load_weights, read_checkpoint, write_tensors
+from models.checkpoints.summary import summarise
+from models.latent import Latent
+from models.networks.initnet import InitNet
+from tests.builders import latent_of, option, wall_architecture, wall_model_directory
+
+SIZES = {"env_action_dim": 2, "proprio_dim": 2, "state_dim": 2}
+NARROW = {"width": 16, "depth": 1, "heads": 2, "dim_head": 8, "mlp_dim": 16}
+CPU = torch.device("cpu")
+
+
+def network(**changes):
+    return option("initnet", "attention", **NARROW, **changes)
+
+
+@pytest.fixture
+def with_one(tmp_path):
+    return wall_model_directory(tmp_path / "with", initnet=network(horizon=3))
+
+
+@pytest.fixture
+def without(tmp_path):
+    return wall_model_directory(tmp_path / "without")
+
+
+def wake(net):
+    """Replace the zeros of an untrained head."""
+    torch.nn.init.normal_(net.head.weight)
+    return net
+
+
+@pytest.mark.parametrize(("patches", "width"), [(196, 384), (16, 32), (1, 2)], ids=["dino", "small", "state"])
+def test_it_proposes_blocks_for_the_latents_of_every_encoder(patches, width):
+    architecture = wall_architecture(initnet=network(horizon=4))
+    if patches == 196:
+        architecture |= {"encoder": option("encoder", "dino", weights="random"), "img_size": 224, "has_decoder": False}
+    elif patches == 1:
+        architecture |= {"encoder": option("encoder", "state"), "has_decoder": False}
+    model = build_world_model(architecture, **SIZES).eval()
+    assert (model.layout.num_patches, model.layout.visual_dim) == (patches, width)
+    start, goal = (latent_of(3, 1, model=model, seed=seed) for seed in (1, 2))
+    assert not model.propose(start, goal).any(), "untrained it proposes the mean action"
+    wake(model.initnet)
+    proposed = model.propose(start, goal)
+    assert proposed.shape == (3, 4, 10)
+    assert torch.allclose(model.propose(start[1:2], goal[1:2]), proposed[1:2], atol=1e-5), "rows are independent"
+    assert not torch.allclose(model.propose(goal, start), proposed)
+
+
+@pytest.mark.parametrize("part", ["visual", "proprio"])
+def test_every_part_of_start_and_goal_reaches_every_block(part):
+    net = wake(InitNet(3, 6, 2, 4, horizon=2, **NARROW))
+    start, goal = (
+        Latent(torch.randn(1, 1, 3, 6, requires_grad=True), torch.randn(1, 1, 2, requires_grad=True)) for _ in range(2)
+    )
+    proposed = net(start, goal)
+    for block in range(2):
+        wanted = [getattr(start, part), getattr(goal, part)]
+        for gradient in torch.autograd.grad(proposed[0, block].sum(), wanted, retain_graph=True):
+            assert gradient.abs().amax(-1).min() > 0
+
+
+def test_planners_get_full_precision_whatever_the_network_computes_in(with_one):
+    model, _ = load_for_planning(read_checkpoint(with_one), SIZES, None, CPU)
+    start = latent_of(2, 1, model=model)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model.initnet(start, start).dtype == torch.bfloat16
+        assert model.propose(start, start).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"horizon": 0}, r"initnet\.horizon must be at least 1, got 0"),
+        ({"depth": 0}, r"initnet\.depth must be at least 1, got 0"),
+        ({"dropout": 1.0}, r"initnet\.dropout must be in \[0, 1\), got 1\.0"),
+    ],
+)
+def test_sizes_that_mean_nothing_are_named(given, message):
+    with pytest.raises(ValueError, match=message):
+        InitNet(1, 2, 2, 4, **given)
+
+
+def test_a_model_without_one_says_how_to_get_one(without):
+    model, _ = load_for_planning(read_checkpoint(without), SIZES, None, CPU)
+    assert model.initnet is None
+    start = latent_of(1, 1, model=model)
+    with pytest.raises(ValueError, match=r"^planner\.sample_type=initnet needs .* python train\.py method=initnet"):
+        model.propose(start, start)
+
+
+def test_a_checkpoint_gives_back_the_same_network_ready_to_plan(with_one):
+    checkpoint = read_checkpoint(with_one)
+    assert stored_architecture(checkpoint) == wall_architecture(initnet=network(horizon=3))
+    checkpoint.tensors["initnet.head.weight"].normal_()
+    model, architecture = load_for_planning(checkpoint, SIZES, None, CPU)
+    assert architecture["initnet"]["horizon"] == model.initnet.horizon == 3
+    assert not model.initnet.training and not any(p.requires_grad for p in model.initnet.parameters())
+    for name, tensor in model.initnet.state_dict().items():
+        assert torch.equal(tensor, checkpoint.tensors[f"initnet.{name}"])
+
+
+def test_a_checkpoint_without_one_has_the_architecture_that_it_always_had(without):
+    assert stored_architecture(read_checkpoint(without)) == wall_architecture()
+
+
+def test_weights_or_config_alone_are_no_network(with_one):
+    checkpoint = read_checkpoint(with_one)
+    del checkpoint.config["initnet"]
+    assert "initnet" not in stored_architecture(checkpoint)
+    model = build_world_model(wall_architecture(initnet=network(horizon=5)), **SIZES)
+    assert load_weights(model, checkpoint) == ["initnet"], "tensors of an unknown network are not taken for it"
+    checkpoint = read_checkpoint(with_one)
+    for name in [name for name in checkpoint.tensors if name.startswith("initnet.")]:
+        del checkpoint.tensors[name]
+    assert "initnet" not in stored_architecture(checkpoint)
+
+
+def test_a_damaged_network_is_refused(with_one):
+    checkpoint = read_checkpoint(with_one)
+    del checkpoint.tensors["initnet.head.bias"]
+    with pytest.raises(ValueError, match=r"initnet\.head\.bias is missing"):
+        load_for_planning(checkpoint, SIZES, None, CPU)
+
+
+def test_an_unknown_class_is_refused(with_one):
+    checkpoint = read_checkpoint(with_one)
+    checkpoint.config["initnet"] = {"_target_": "trap_module.Part"}
+    with pytest.raises(
+        ValueError, match=r"initnet\._target_ is 'trap_module\.Part'; known are models\.initnet\.InitNet"
+    ):
+        stored_architecture(checkpoint)
+
+
+def test_one_is_added_to_a_model_that_has_none(without):
+    settled = settle_architecture(wall_architecture(initnet=network(horizon=4)), {"initnet"}, read_checkpoint(without))
+    assert settled == wall_architecture(initnet=network(horizon=4))
+
+
+def test_one_is_added_to_a_model_of_the_earlier_release_and_never_mixed_up_with_its_own(shared_golden, golden):
+    original = read_checkpoint(shared_golden("checkpoints/wall_h1"))
+    original.tensors["initnet.head.weight"] = torch.ones(1)
+    original.config["initnet"] = {"_target_": "models.networks.initnet.InitNet"}
+    settled = settle_architecture({"initnet": network()}, set(), original)
+    assert settled["initnet"] == network()
+    assert "initnet" not in stored_architecture(original)
+    narrow = {"embed_dim": 48, "depth": 2, "num_heads": 3, "weights": str(golden("dinov2_reduced.safetensors"))}
+    model = build_world_model(settled | {"encoder": settled["encoder"] | narrow}, **SIZES)
+    assert "initnet" in load_weights(model, original)
+    start = latent_of(1, 1, model=model)
+    assert model.propose(start, start).shape == (1, 5, model.action_encoder.in_dim)
+
+
+def test_one_that_is_there_stays_and_may_not_be_contradicted(with_one):
+    config = wall_architecture(initnet=network(horizon=4))
+    settled = settle_architecture(config, {"initnet"}, read_checkpoint(with_one))
+    assert settled["initnet"]["horizon"] == 3
+    with pytest.raises(ValueError, match=r"initnet\.horizon=4 was asked for, the checkpoint has initnet\.horizon=3"):
+        settle_architecture(config, {"initnet.horizon"}, read_checkpoint(with_one))
+
+
+def test_inspect_and_convert_know_it(with_one, tmp_path, capsys):
+    weights = with_one / "checkpoints" / "model_latest.safetensors"
+    assert summarise(weights).parts["initnet"].count() > 0
+    convert(weights, tmp_path / "copy")
+    assert stored_architecture(read_checkpoint(tmp_path / "copy"))["initnet"]["horizon"] == 3
+    with pytest.raises(SystemExit) as code:
+        checkpoint_tool(["inspect", str(with_one)])
+    assert code.value.code == 0
+    assert "initnet: " in capsys.readouterr().out
+
+
+def test_the_way_back_to_the_earlier_release_leaves_it_out_and_says_so(shared_golden, tmp_path, caplog):
+    original = shared_golden("checkpoints/wall_h1") / "checkpoints" / "model_latest.pth"
+    convert(original, tmp_path / "ours")
+    ours = read_checkpoint(tmp_path / "ours")
+    path = tmp_path / "more" / "model_latest.safetensors"
+    path.parent.mkdir()
+    more = ours.tensors | {"initnet.head.bias": torch.ones(10)}
+    write_tensors(path, more, ours.epoch, ours.about)
+    with caplog.at_level(logging.WARNING):
+        convert(path, tmp_path / "back.pth", "dino-wm", original)
+    assert "initnet is left out" in caplog.text
+    assert (tmp_path / "back.pth").read_bytes() == _grafted(tmp_path, ours.path, original)
+
+
+def _grafted(tmp_path, path, original):
+    convert(path, tmp_path / "plain.pth", "dino-wm", original)
+    return (tmp_path / "plain.pth").read_bytes()

@@ -1,0 +1,146 @@
+"""A captured gradient step: the same plan as without, and nothing in it that a graph cannot hold."""
+
+import pytest
+import torch
+
+from models.latent import Latent
+from models.speed.cuda_graphs import WARM_UP, Captured
+from planning.cost import LatentGoalCost
+from planning.fast_paths import FastPaths
+from planning.objectives import SETTINGS, GoalDistance
+from planning.planners.gd import OPTIMIZERS, GDPlanner
+from planning.planners.noise import EpisodeNoise
+from planning.planners.search import ActionSpace
+from tests.builders import bare_model, latent_of, numbers
+from tests.planning.graph import NoWaiting, count_on_the_device, on_the_cpu
+from utils.runtime import autocast
+
+STEPS = 20
+TOLERANCE = 3e-4  # float32: Adam's bias correction is computed on the device; a step moves an entry by 0.1
+CPU = torch.device("cpu")
+
+
+def plan(
+    capturable, optimizer="adam", progress=None, device="cpu", speed=None, budget=4.0, objective="last", **settings
+):
+    model = bare_model(num_hist=3, dim_head=settings.pop("dim_head", 8)).requires_grad_(False)
+    context, goal = latent_of(2, 2, model=model), latent_of(2, 1, model=model, seed=1)
+    context, goal = (Latent(part.visual.to(device), part.proprio.to(device)) for part in (context, goal))
+    past = numbers(2, 1, 4).to(device)
+    prepared = (speed or FastPaths()).prepare(model.to(device))
+    cost = LatentGoalCost(
+        prepared,
+        GoalDistance(objective),
+        context,
+        past,
+        goal,
+        memory_budget_gb=budget,
+        progress=progress,
+        capturable=capturable,
+    )
+    planner = GDPlanner(
+        horizon=4,
+        opt_steps=STEPS,
+        lr=0.1,
+        optimizer_type=optimizer,
+        action_noise=settings.pop("action_noise", 0.1),
+        eval_every=3,
+        **settings,
+    )
+    high = torch.ones(4, device=device)
+    space = ActionSpace(torch.zeros_like(high), 2, low=-high, high=high)
+    noise = EpisodeNoise([3, 4], device)
+    return planner.optimize(cost, planner.initial_actions(noise, space), noise, space)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"num_starts": 3, "clip_actions": True}, {"action_noise": 0.0}, *({"objective": mode} for mode in SETTINGS)],
+    ids=str,
+)
+def test_replays_give_the_same_plan(optimizer, settings, monkeypatch):
+    plain = plan(capturable=False, optimizer=optimizer, **settings)
+    graphs = on_the_cpu(monkeypatch)
+    captured = plan(capturable=True, optimizer=optimizer, **settings)
+    assert [graph.replays for graph in graphs] == [STEPS - WARM_UP]
+    torch.testing.assert_close(captured.actions, plain.actions, rtol=0, atol=TOLERANCE)
+    torch.testing.assert_close(captured.cost, plain.cost, rtol=TOLERANCE, atol=0)
+    assert (captured.evaluations, captured.gradient_evaluations) == (plain.evaluations, plain.gradient_evaluations)
+    for (step, found), (expected_step, expected) in zip(captured.trace, plain.trace, strict=True):
+        assert step == expected_step
+        torch.testing.assert_close(found, expected, rtol=TOLERANCE, atol=0)
+
+
+def test_progress_goes_on_while_replaying(monkeypatch):
+    rows = []
+    on_the_cpu(monkeypatch)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    plan(capturable=True, progress=rows.append)
+    # the emulation runs the step once more while it records; a GPU does not, and says so
+    assert sum(rows) == 2 * (STEPS + 1) + 2
+
+
+@pytest.mark.parametrize("objective", SETTINGS)
+def test_a_gradient_step_never_waits_for_the_device(objective, monkeypatch):
+    count_on_the_device(monkeypatch)
+    with NoWaiting():
+        plan(capturable=False, objective=objective)
+
+
+def test_a_budget_of_time_is_not_captured(monkeypatch):
+    graphs = on_the_cpu(monkeypatch)
+    plan(capturable=True, budget_ms=60_000)
+    assert graphs == []
+
+
+def test_few_calls_are_not_worth_a_graph(monkeypatch):
+    graphs, calls = on_the_cpu(monkeypatch), []
+    step = Captured(lambda: calls.append(0), CPU, enabled=True, calls=5)
+    for _ in range(5):
+        step()
+    assert (graphs, len(calls)) == ([], 5)
+
+
+def test_what_cannot_be_recorded_goes_on_without(monkeypatch, caplog):
+    on_the_cpu(monkeypatch)
+
+    def refuses(graph, capture_error_mode):
+        raise RuntimeError("operation not permitted when stream is capturing\nCUDA error")
+
+    monkeypatch.setattr(torch.cuda, "graph", refuses)
+    calls = []
+    step = Captured(lambda: calls.append(0), CPU, enabled=True, calls=20)
+    for _ in range(20):
+        step()
+    assert len(calls) == 20
+    assert [record.message for record in caplog.records] == [
+        "a gradient step could not be recorded as a CUDA graph, planning goes on without "
+        "(operation not permitted when stream is capturing); speed.capture=false avoids the attempt"
+    ]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_real_graph_counts():
+    count = torch.zeros((), device="cuda")
+    step = Captured(lambda: count.add_(1), count.device, enabled=True, calls=20)
+    for _ in range(20):
+        step()
+    assert step.replays
+    assert count.item() == 20
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("settings", [{}, {"num_starts": 3, "clip_actions": True}])
+@pytest.mark.parametrize("speed", [{}, {"pad_widths": False}, {"kernels": False, "compile": False}, {"kernels": False}])
+@pytest.mark.parametrize("budget", [4.0, 1e-6])
+def test_a_captured_plan_is_the_plain_one_on_a_gpu(settings, speed, budget):
+    """In bf16, in one chunk and in many; 5 %, as compiled and padded products round to bf16 at other places."""
+    with autocast("bf16", torch.device("cuda"), keeps_casts=False):
+        # heads of 16 have a kernel of their own
+        plain = plan(False, device="cuda", speed=FastPaths.plain(), budget=budget, dim_head=16, **settings)
+        captured = plan(True, device="cuda", speed=FastPaths(**speed), budget=budget, dim_head=16, **settings)
+    assert captured.gradient_evaluations == plain.gradient_evaluations
+    torch.testing.assert_close(captured.cost, plain.cost, rtol=0.05, atol=1e-3)

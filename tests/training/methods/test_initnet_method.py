@@ -1,0 +1,244 @@
+"""Training of the initialisation network: what it learns from, what it leaves alone, what it refuses."""
+
+import dataclasses
+import json
+import logging
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from datasets.batch import Batch
+from models.checkpoints.loading import load_for_planning
+from models.checkpoints.native import read_checkpoint
+from models.networks.initnet import InitNet
+from planning.observer import Observer
+from tests.builders import POINT_NORMALIZER, numbers, point_model
+from tests.training.test_resume import assert_same_run, interrupt
+from tests.training.tiny import STATE, build, changed, composed, header, run, weights, without_times
+from training.methods.base import TrainingContext
+from training.methods.initnet import InitNetTraining
+
+NARROW = ("initnet.width=16", "initnet.depth=1", "initnet.heads=2", "initnet.dim_head=8", "initnet.mlp_dim=16")
+METHOD = ("method=initnet", *NARROW)
+FRAMESKIP, HORIZON, SAMPLES = 2, 3, 64
+
+
+@pytest.fixture(scope="module", params=[1, 3], ids=["H1", "H3"])
+def base(tmp_path_factory, wall_root, request):
+    """A trained model directory that observes states, with one and with three frames of history."""
+    history = () if request.param == 1 else ("predictor=vit", "predictor.depth=1", "predictor.heads=1", "num_hist=3",
+                                             "predictor.dim_head=8", "predictor.mlp_dim=8")  # fmt: skip
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("DATASET_DIR", str(wall_root))
+        return run(tmp_path_factory.mktemp("base") / "base", *STATE, *history, "training.epochs=1").folder
+
+
+@pytest.fixture(scope="module")
+def of_images(tmp_path_factory, wall_root):
+    """The same of a model that sees images, with a decoder."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("DATASET_DIR", str(wall_root))
+        return run(tmp_path_factory.mktemp("base") / "of_images", "training.epochs=1").folder
+
+
+def frozen_tensors(folder):
+    """All saved tensors but the network's."""
+    return {n: t for n, t in read_checkpoint(folder).tensors.items() if not n.startswith("initnet.")}
+
+
+def point_method(**settings):
+    """The method on a point in the plane that moves by its actions, and a batch of random walks."""
+    torch.manual_seed(0)
+    model = point_model(frameskip=FRAMESKIP)
+    model.initnet = InitNet(1, 2, 2, 2 * FRAMESKIP, HORIZON, width=32, depth=2, heads=2, dim_head=16, mlp_dim=64)
+    method = InitNetTraining(**settings)
+    method.attach(model)
+    method.setup(TrainingContext(model, Observer(model, POINT_NORMALIZER), None, FRAMESKIP, 0, None))
+    actions = numbers(SAMPLES, 6, 1, seed=1).expand(-1, -1, 2 * FRAMESKIP).clone()  # every raw action of a block alike
+    raw = POINT_NORMALIZER.actions_to_raw(actions).unflatten(-1, (FRAMESKIP, 2)).sum(2).double()
+    states = torch.cat([torch.zeros(SAMPLES, 1, 2).double(), raw[:, :-1].cumsum(1)], 1)
+    z = POINT_NORMALIZER.states_to_z(states)
+    batch = Batch(
+        proprio=z, actions=actions, states=states, trajectory=torch.arange(SAMPLES), start=torch.zeros(SAMPLES)
+    )
+    return method, batch, z[:, :, None]
+
+
+def test_the_targets_are_the_blocks_of_the_data_and_then_the_zero_action():
+    method, batch, features = point_method()
+    row, first, ahead = torch.tensor([4, 5, 6]), torch.tensor([0, 2, 3]), torch.tensor([3, 1, 2])
+    start, goal, target = method._tasks(batch, features, row, first, ahead)
+    zero = POINT_NORMALIZER.zero_block(FRAMESKIP)
+    assert torch.equal(target[0], batch.actions[4, :3])
+    assert torch.equal(target[1], torch.stack([batch.actions[5, 2], zero, zero]))
+    assert torch.equal(target[2], torch.stack([batch.actions[6, 3], batch.actions[6, 4], zero]))
+    assert torch.equal(start.visual[:, 0], features[row, first])
+    assert torch.equal(goal.visual[:, 0], features[row, first + ahead])
+    assert torch.equal(goal.proprio[:, 0], batch.proprio[row, first + ahead])
+    assert not POINT_NORMALIZER.actions_to_raw(target[1, 1:]).abs().max() > 1e-6
+
+
+def test_every_distance_and_every_start_that_fits_is_drawn():
+    method, batch, features = point_method(pairs=8)
+    seen = []
+    original = method._tasks
+    method._tasks = lambda b, f, row, first, ahead: (
+        seen.append((row, first, ahead)) or original(b, f, row, first, ahead)
+    )
+    method.losses(batch, features, 0)
+    row, first, ahead = seen[0]
+    assert row.bincount().tolist() == [8] * SAMPLES
+    assert set(zip(first.tolist(), ahead.tolist(), strict=True)) == {
+        (s, k) for k in range(1, HORIZON + 1) for s in range(6 - k)
+    }
+
+
+def fit(method, batch, features, steps=150):
+    optimizer = torch.optim.Adam(method._net.parameters(), lr=3e-3)
+    for position in range(steps):
+        losses = method.losses(batch, features, position)
+        optimizer.zero_grad()
+        losses["loss"].backward()
+        optimizer.step()
+    return losses
+
+
+def test_it_learns_far_more_than_the_mean():
+    method, batch, features = point_method()
+    before = method.validate([batch], lambda _: features)
+    assert before["val_action_loss"] == pytest.approx(before["val_mean_action_loss"]), "untrained it is the mean"
+    losses = fit(method, batch, features)
+    assert losses["action_loss"] < 0.5 * losses["mean_action_loss"]
+    after = method.validate([batch], lambda _: features)
+    assert after["val_action_loss"] < 0.5 * after["val_mean_action_loss"] == 0.5 * before["val_mean_action_loss"]
+
+
+def test_the_goal_weight_finds_the_way_where_the_actions_of_the_data_say_nothing():
+    ends = {}
+    for weight in (1e-9, 3.0):
+        method, batch, features = point_method(goal_weight=weight)
+        unrelated = dataclasses.replace(batch, actions=batch.actions.flip(0))
+        model = method._context.model
+        model.requires_grad_(False)
+        model.initnet.requires_grad_(True)
+        before = weights(model)
+        losses = fit(method, unrelated, features)
+        ends[weight] = losses["goal_loss"].item()
+        assert losses["loss"].item() == pytest.approx((losses["action_loss"] + weight * losses["goal_loss"]).item())
+        assert changed(before, weights(model)) == {"initnet"}
+    assert ends[3.0] < 0.25 * ends[1e-9]
+
+
+def test_only_the_network_changes_and_the_rest_is_saved_bit_for_bit(base, tmp_path):
+    trainer = run(tmp_path / "run", *STATE, *METHOD, f"ckpt_path={base}", "training.epochs=1", "method.goal_weight=0.1")
+    parent, child = frozen_tensors(base), frozen_tensors(trainer.folder)
+    assert parent.keys() == child.keys() and all(torch.equal(parent[name], child[name]) for name in parent)
+    found = read_checkpoint(trainer.folder)
+    assert found.tensors["initnet.head.weight"].any()
+    assert found.about["parent_sha256"] == header(found.path)["parent_sha256"] is not None
+    assert not any(p.requires_grad for n, p in trainer.model.named_parameters() if not n.startswith("initnet."))
+    lines = without_times(trainer.folder / "logs.json")
+    assert {"loss", "action_loss", "mean_action_loss", "goal_loss"} <= lines[0].keys()
+    assert {"val_action_loss", "val_mean_action_loss", "val_loss"} <= lines[-1].keys()
+
+
+def test_images_and_a_decoder_are_left_alone_too(of_images, tmp_path):
+    trainer = run(tmp_path / "run", *METHOD, f"ckpt_path={of_images}", "training.epochs=1")
+    parent, child = frozen_tensors(of_images), frozen_tensors(trainer.folder)
+    assert parent.keys() == child.keys() and all(torch.equal(parent[name], child[name]) for name in parent)
+    env = composed(*STATE, run_dir="r")["env"]
+    model, _ = load_for_planning(read_checkpoint(trainer.folder), env, None, torch.device("cpu"))
+    for name, tensor in model.initnet.state_dict().items():
+        assert torch.equal(tensor, trainer.model.initnet.state_dict()[name])
+
+
+def test_it_is_trained_further_and_other_methods_carry_it_on(base, tmp_path, caplog):
+    first = run(tmp_path / "first", *STATE, *METHOD, f"ckpt_path={base}", "training.epochs=1")
+    again = build(tmp_path / "again", *STATE, "method=initnet", f"ckpt_path={first.folder}", "training.epochs=1")
+    assert not changed(weights(first.model), weights(again.model)), "sizes and weights are those of the checkpoint"
+    again.fit()
+    assert changed(weights(first.model), weights(again.model)) == {"initnet"}
+    with caplog.at_level(logging.WARNING):
+        tuned = run(tmp_path / "tuned", *STATE, "method=adversarial", f"ckpt_path={again.folder}", "training.epochs=1")
+    assert changed(weights(again.model), weights(tuned.model)) == {"predictor", "action_encoder"}
+    assert "initialisation network stays as it is" not in caplog.text, "the latents are as they were"
+    assert read_checkpoint(tuned.folder).config["initnet"]["width"] == 16
+    assert read_checkpoint(tuned.folder).optional_parts == ["initnet"]
+
+
+def test_a_network_whose_latents_move_is_reported(tmp_path, caplog):
+    moving = (*STATE, "proprio_encoder=proprio", "training.epochs=1")
+    base = run(tmp_path / "base", *moving)
+    net = run(tmp_path / "net", *moving, *METHOD, f"ckpt_path={base.folder}")
+    assert "initialisation network stays as it is" not in caplog.text
+    with caplog.at_level(logging.WARNING):
+        build(tmp_path / "tuned", *moving, f"ckpt_path={net.folder}")
+    assert "initialisation network stays as it is while proprio_encoder changes" in caplog.text
+
+
+def test_interrupted_at_every_step_it_ends_bit_for_bit_the_same(base, tmp_path):
+    saving = (
+        "training.save_every_x_batch=2",
+        "training.max_batches=3",
+        "initnet.dropout=0.1",
+        "method.goal_weight=0.1",
+    )
+    overrides = (*STATE, *METHOD, *saving, f"ckpt_path={base}", "training.num_reconstruct_samples=0")
+    run(tmp_path / "whole", *overrides)
+    for after in range(4):
+        assert interrupt(build(tmp_path / "run", *overrides), after)
+        torch.manual_seed(after)  # another process has another state
+    run(tmp_path / "run", *overrides)
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["method.pairs=0"], r"method\.pairs must be at least 1, got 0"),
+        (["method.goal_weight=-1"], r"method\.goal_weight must be >= 0, got -1"),
+        (["training.initnet_lr=0"], r"training\.initnet_lr must be > 0, got 0"),
+        (["initnet.horizon=0"], r"initnet\.horizon must be at least 1, got 0"),
+        (["model.train_predictor=true"], r"model\.train_predictor=true excludes method=initnet"),
+        (
+            ["initnet.horizon=9"],
+            r"N=5: a sample of N \+ num_hist = \d frames is shorter than the 10 .* N to at least \d",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(base, tmp_path, overrides, message):
+    with pytest.raises(Exception, match=message) as caught:
+        build(tmp_path / "run", *STATE, *METHOD, *overrides, f"ckpt_path={base}")
+    assert not (tmp_path / "run" / "hydra.yaml").exists()
+    assert isinstance(caught.value, ValueError) or isinstance(caught.value.__cause__, ValueError)
+
+
+def test_an_encoder_cannot_be_trained_beside_it(of_images, tmp_path):
+    changes = ("model.train_encoder=true", f"ckpt_path={of_images}")
+    with pytest.raises(ValueError, match=r"train_encoder=true"):
+        build(tmp_path / "run", *METHOD, *changes)
+
+
+def test_it_needs_a_trained_model(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"method=initnet proposes actions for a trained model, and ckpt_path=\S+ holds"
+    ):
+        build(tmp_path / "run", *STATE, *METHOD)
+
+
+def test_the_second_term_needs_a_predictor():
+    model = point_model()
+    model.predictor = None
+    with pytest.raises(ValueError, match=r"method\.goal_weight=0\.5 needs a rollout, .* set method\.goal_weight=0"):
+        InitNetTraining(goal_weight=0.5).attach(model)
+
+
+def test_its_settings_exist_only_where_they_have_an_effect():
+    config = composed("method=offline", run_dir="r")
+    assert "initnet" not in config and "initnet_lr" not in config["training"]
+    chosen = composed("method=initnet", run_dir="r")
+    assert chosen["model"]["train_predictor"] is False
+    assert json.dumps(chosen["initnet"]) == json.dumps(
+        OmegaConf.to_container(OmegaConf.load("conf/initnet/attention.yaml"))
+    )

@@ -1,0 +1,1 @@
+"""Latents of whole data sets, made once: in memory or on disk."""

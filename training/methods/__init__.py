@@ -1,0 +1,1 @@
+"""The methods: each says what to train on and which loss."""

@@ -1,0 +1,145 @@
+"""Training of the initialisation network: propose the actions that led from one frame of the data to a later one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from datasets.batch import Batch
+from models.latent import Latent
+from models.networks.initnet import InitNet
+from models.world_model import WorldModel, planning_mode
+from planning.objectives import GoalDistance
+from training.methods.base import Method, TrainingContext
+from training.validation import weighted_means
+
+
+class InitNetTraining(Method):
+    """Regression onto the data set's own actions; encoders and predictor are frozen.
+
+    From every sample, starts s and goals s + k, with k uniform in 1..T, are drawn. The targets are the k blocks of the
+    data and, after them, the block of zero raw actions: reach the goal and stay there.
+
+    Source: Parthasarathy et al., arXiv 2512.09929, ablation of the initialisation (trained on expert trajectories).
+    Deviation: goals at every distance up to the horizon, not at that distance only, since in MPC the goal comes nearer
+    from one iteration to the next. Where a body moves on by itself (PointMaze), zero actions do not stop it at once.
+
+    Args:
+        pairs: starts and goals drawn from every sample, >= 1.
+        goal_weight: of a second term, the goal distance of the frozen model's rollout under the proposal, whose
+            gradient passes through the model to the network; >= 0, 0 leaves the rollout out.
+
+    Raises:
+        ValueError: Naming the key, its value and what is allowed.
+    """
+
+    name = "initnet"
+    finetunes = True
+    trains_dynamics = False
+
+    def __init__(self, pairs: int = 4, goal_weight: float = 0.0) -> None:
+        super().__init__()
+        if pairs < 1:
+            raise ValueError(f"method.pairs must be at least 1, got {pairs}")
+        if not goal_weight >= 0:
+            raise ValueError(f"method.goal_weight must be >= 0, got {goal_weight}")
+        self.pairs, self.goal_weight = pairs, goal_weight
+        self._distance = GoalDistance()
+        self._draws = torch.Generator()
+        self._network: InitNet | None = None
+
+    @property
+    def min_sample_frames(self) -> int:
+        """The farthest goal lies T blocks after the start."""
+        return self._net.horizon + 1
+
+    def attach(self, model: WorldModel) -> None:
+        """See ``Method.attach``.
+
+        Raises:
+            ValueError: If the goal distance is asked for and the model cannot imagine anything.
+        """
+        if self.goal_weight and model.predictor is None:
+            raise ValueError(
+                f"method.goal_weight={self.goal_weight} needs a rollout, and this model has no predictor "
+                "(has_predictor=false); set method.goal_weight=0"
+            )
+        self._network = model.initnet
+
+    def setup(self, context: TrainingContext) -> None:
+        """See ``Method.setup``."""
+        super().setup(context)
+        self._draws.manual_seed(context.seed)
+
+    def losses(self, batch: Batch, features: Tensor, position: int) -> dict[str, Tensor]:
+        """See ``Method.losses``; beside the proposal's error that of proposing the mean action always."""
+        model = self._context.model
+        if model.predictor is not None:
+            model.predictor.eval()  # it is used, not trained: no dropout
+        share = self._share(batch)
+        row = torch.arange(len(batch)).repeat_interleave(self.pairs)
+        # drawn for the samples of all processes: which one has a sample does not matter
+        drawn = (share.total, self.pairs)
+        ahead = torch.randint(1, self._net.horizon + 1, drawn, generator=self._draws)
+        room = features.shape[1] - ahead  # starts from which the goal is still in the sample
+        first = (torch.rand(drawn, generator=self._draws, dtype=torch.float64) * room).long()
+        first, ahead = first[share.rows].flatten(), ahead[share.rows].flatten()
+        start, goal, target = self._tasks(batch, features, row, first, ahead)
+        proposal = self._net(start, goal).float()
+        action = F.mse_loss(proposal, target)
+        losses = {"loss": action, "action_loss": action.detach(), "mean_action_loss": target.square().mean()}
+        if self.goal_weight:
+            distance = self._distance(model.rollout(start, proposal), goal).mean()
+            losses |= {"loss": action + self.goal_weight * distance, "goal_loss": distance.detach()}
+        return {name: value * share.fraction for name, value in losses.items()}
+
+    def _tasks(
+        self, batch: Batch, features: Tensor, row: Tensor, first: Tensor, ahead: Tensor
+    ) -> tuple[Latent, Latent, Tensor]:
+        """Starts (n, 1), goals (n, 1) and target blocks (n, T, A).
+
+        Args:
+            batch: samples; features: (B, F, P, D) their encoded frames.
+            row, first, ahead: (n,) sample, frame of the start, and how many blocks later the goal is reached, 1..T.
+        """
+        context, device = self._context, batch.actions.device
+        row, first, ahead = (each.to(device)[:, None] for each in (row, first, ahead))
+        steps = torch.arange(self._net.horizon, device=device)
+        frames = (first + steps).clamp(max=batch.actions.shape[1] - 1)  # what lies beyond the goal is replaced below
+        zero = context.observer.normalizer.zero_block(context.frameskip).to(device)
+        target = torch.where((steps < ahead)[..., None], batch.actions[row, frames], zero)
+        latent = context.model.embed(features, batch.proprio).detach()
+        return latent[row, first], latent[row, first + ahead], target
+
+    @torch.no_grad()
+    def validate(self, batches: Iterable[Batch], features: Callable[[Batch], Tensor]) -> dict[str, float]:
+        """See ``Method.validate``: both errors, with goals at every distance from each sample's first frame."""
+        sums, weight = {"val_action_loss": 0.0, "val_mean_action_loss": 0.0}, 0
+        horizon = self._net.horizon
+        with planning_mode(self._context.model):
+            for batch in batches:
+                row = torch.arange(len(batch)).repeat_interleave(horizon)
+                ahead = torch.arange(1, horizon + 1).repeat(len(batch))
+                start, goal, target = self._tasks(batch, features(batch), row, torch.zeros_like(row), ahead)
+                sums["val_action_loss"] += F.mse_loss(self._net(start, goal).float(), target).item() * len(batch)
+                sums["val_mean_action_loss"] += target.square().mean().item() * len(batch)
+                weight += len(batch)
+        return weighted_means(sums, weight)
+
+    def state_dict(self) -> dict[str, Any]:
+        """See ``Method.state_dict``."""
+        return super().state_dict() | {"draws": self._draws.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See ``Method.load_state_dict``."""
+        super().load_state_dict(state)
+        self._draws.set_state(state["draws"])
+
+    @property
+    def _net(self) -> InitNet:
+        assert self._network is not None, "attach() comes first, with a model that has a network"
+        return self._network

@@ -1,0 +1,210 @@
+"""Online World Modeling: plan with the model, see in the simulator what the plan really does, learn from that."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from datasets.batch import Batch
+from envs.base import Trajectory
+from models.speed.compiling import AUTO
+from models.world_model import Windows
+from planning.cost import MemoryBudget
+from planning.fast_paths import FastPaths
+from planning.mpc import MPCController
+from planning.objectives import GoalDistance
+from planning.planners.base import Planner
+from training.methods.base import Method, TrainingContext, cat_windows, numbering
+from training.methods.correction import Corrector, Planned
+from training.methods.replay_buffer import Corrected, ReplayMemory
+
+SAMPLINGS = ("slot", "all")
+SECONDS_TO_CLOSE = 5.0  # for a simulation that nobody waits for any more
+
+
+class Online(Method):
+    """Every ``replay_buffer_frequency``-th batch, replace what was imagined by what is true.
+
+    The plan starts at the batch's first frame and aims at the frame ``horizon`` blocks later. The simulator executes
+    it from the batch's own first state, and its frames, the last one included, become training windows of their own.
+    With ``tasks: random_state`` starts and goals are drawn as in an evaluation instead, in the batch's layouts.
+    A closed-loop planner replans as in an evaluation, and what it did in all becomes one corrected trajectory.
+    A window never mixes data set frames with simulated ones; the block-causal mask trains the short histories at
+    the start of a plan, just as a rollout meets them.
+
+    Source: Parthasarathy et al., arXiv 2512.09929, section 4.1 (a DAgger-like procedure).
+
+    Args:
+        planner: proposes the actions; any planner, open loop or in MPC.
+        objective: what it minimises.
+        tasks: "batch" (the paper's: from and to frames of the batch) or "random_state" (the environment's own start and
+            goal sampling, as PointMaze and Wall are evaluated; its goals are farther than any data set sample shows).
+        replay_buffer_frequency: batches from one refresh to the next, >= 1; these share a slot of the memory.
+        replay_capacity: corrected trajectories kept at most.
+        replay_sampling: "slot": a batch is joined by the corrected trajectories of its slot; "all": by windows drawn
+            from the whole memory.
+        frame_stride: raw steps between simulated frames; the frameskip (null) renders least, 1 gives a window at every
+            offset. Must divide the frameskip.
+        speed: how the planner's rollouts are made fast, see ``FastPaths``; None means its defaults.
+        memory_budget_gb: of the planner, see ``LatentGoalCost``.
+        overlap: whether the simulator plays while the batch of the refresh trains. What it shows is then learnt from
+            the next batch on, instead of from that one; it depends on nothing else, least of all on how long it takes.
+    """
+
+    name = "online"
+    needs_env = True
+    finetunes = True
+
+    def __init__(
+        self,
+        planner: Planner | MPCController,
+        objective: GoalDistance,
+        tasks: str = "batch",
+        replay_buffer_frequency: int = 10,
+        replay_capacity: int = 6000,
+        replay_sampling: str = "slot",
+        frame_stride: int | None = None,
+        memory_budget_gb: MemoryBudget = AUTO,
+        speed: FastPaths | None = None,
+        overlap: bool = False,
+        **hooks: Any,
+    ) -> None:
+        super().__init__(**hooks)
+        if replay_buffer_frequency < 1:
+            raise ValueError(f"replay_buffer_frequency must be at least 1, got {replay_buffer_frequency}")
+        if replay_sampling not in SAMPLINGS:
+            raise ValueError(f"method.replay_sampling must be one of {', '.join(SAMPLINGS)}, got {replay_sampling!r}")
+        self.corrector = Corrector(planner, objective, tasks, frame_stride, speed, memory_budget_gb)
+        if overlap and replay_buffer_frequency == 1 and replay_sampling == "slot":
+            raise ValueError(
+                "method.overlap=true: with replay_buffer_frequency=1 the slot of a refresh is over before anything is "
+                "learnt from it; use replay_sampling=all or a replay_buffer_frequency of 2 or more"
+            )
+        self.frequency, self.capacity, self.sampling = replay_buffer_frequency, replay_capacity, replay_sampling
+        self._draws = torch.Generator()  # of random tasks, and of the windows that join a batch
+        self._refreshes = 0
+        self._thread = ThreadPoolExecutor(1, "simulate") if overlap else None
+        self._playing: tuple[int, Planned, Future[Trajectory]] | None = None  # with the slot; within a step only
+
+    @property
+    def planner(self) -> Planner:
+        """Open loop."""
+        return self.corrector.planner
+
+    @property
+    def min_sample_frames(self) -> int:
+        """The goal of a sample's own task lies ``horizon`` blocks after the first frame."""
+        return self.planner.horizon + 1 if self.corrector.tasks == "batch" else super().min_sample_frames
+
+    @property
+    def period(self) -> int:
+        """See ``Method``: from refresh to refresh."""
+        return self.frequency
+
+    def kept_bytes(self, steps: int) -> int:
+        """See ``Method``: until the memory is full."""
+        if not len(self.memory):
+            return 0
+        trajectories = len(self.memory) / self._refreshes * -(-steps // self.frequency)
+        return int(self.memory.num_bytes / len(self.memory) * min(self.capacity, trajectories))
+
+    def setup(self, context: TrainingContext) -> None:
+        """See ``Method.setup``.
+
+        Raises:
+            ValueError: If ``frame_stride`` does not divide the frameskip, no window fits into a plan, or the simulator
+                cannot play beside the training.
+        """
+        super().setup(context)
+        assert context.env is not None, "needs_env is set, so there is one"
+        if self._thread is not None and not context.env.plays_in_background:
+            raise ValueError(
+                "method.overlap=true needs simulators in processes of their own, but env.simulator.num_workers=0"
+            )
+        self.corrector.setup(context)
+        self._draws.manual_seed(context.seed)
+        self.memory = ReplayMemory(context.folder / "replay", self.capacity, context.patience)
+
+    def windows(self, expert: Windows, batch: Batch, features: Tensor, position: int) -> Windows:
+        """The expert windows and as many corrected ones, where the memory has them."""
+        slot = position // self.frequency
+        if position % self.frequency == 0:
+            if self._thread is None:
+                self._keep(slot, self.correct(batch, features))
+            else:
+                planned = self._plan(batch, features)
+                self._playing = slot, planned, self._thread.submit(self.corrector.play, batch, planned)
+        corrected = self._draw(slot if self.sampling == "slot" else None, numbering(expert)[1])
+        return expert if corrected is None else cat_windows(expert, corrected)
+
+    def updated(self) -> None:
+        """See ``Method.updated``: what was simulated meanwhile is encoded and kept."""
+        super().updated()
+        if self._playing is not None:
+            slot, planned, happened = self._playing
+            self._keep(slot, self.corrector.encode(planned, happened.result()))
+            self._playing = None
+
+    def correct(self, batch: Batch, features: Tensor) -> list[Corrected]:
+        """Plan for one task per sample of the batch, execute in the simulator, encode what it shows.
+
+        Returns:
+            Trajectories of one length each: a closed loop's end where the episode was solved.
+        """
+        planned = self._plan(batch, features)
+        return self.corrector.encode(planned, self.corrector.play(batch, planned))
+
+    def _plan(self, batch: Batch, features: Tensor) -> Planned:
+        return self.corrector.plan(batch, features, self._share(batch), self._refreshes, self._draws)
+
+    def _keep(self, slot: int, corrected: list[Corrected]) -> None:
+        for number, part in enumerate(corrected):
+            self.memory.add(slot, f"{self._refreshes:08d}" + (f"_{number}" if number else ""), part)
+        self._refreshes += 1
+
+    def _draw(self, slot: int | None, at_most: int) -> Windows | None:
+        """Up to ``at_most`` corrected windows, from a slot or from everything; None if there are none."""
+        context = self._context
+        drawn = self.memory.draw(slot, at_most, context.model.num_hist + 1, context.frameskip, self._draws)
+        if drawn is None:
+            return None
+        features, proprio, actions = (part.to(context.observer.device) for part in drawn.windows)
+        windows = context.model.windows(context.model.embed(features, proprio), actions)
+        return replace(windows, numbers=drawn.numbers, total=drawn.total)
+
+    def report(self) -> dict[str, float]:
+        """See ``Method.report``."""
+        size = {"replay_trajectories": float(len(self.memory)), "replay_megabytes": self.memory.num_bytes / 2**20}
+        return super().report() | size
+
+    def state_dict(self) -> dict[str, Any]:
+        """See ``Method.state_dict``."""
+        return super().state_dict() | {
+            "refreshes": self._refreshes,
+            "draws": self._draws.get_state(),
+            "memory": self.memory.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See ``Method.load_state_dict``."""
+        super().load_state_dict(state)
+        self._refreshes = state["refreshes"]
+        self._draws.set_state(state["draws"])
+        self.memory.load_state_dict(state["memory"])
+
+    def committed(self) -> None:
+        """See ``Method.committed``."""
+        super().committed()
+        self.memory.committed()
+
+    def close(self) -> None:
+        """See ``Method.close``."""
+        if self._thread is not None:
+            if self._playing is not None:
+                wait([self._playing[2]], SECONDS_TO_CLOSE)
+            self._thread.shutdown(wait=False, cancel_futures=True)
+        super().close()

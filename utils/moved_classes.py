@@ -1,0 +1,59 @@
+"""Where classes are now whose names older runs and checkpoints recorded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+MOVED = {
+    "datasets.point_maze_policy": "envs.point_maze.expert",
+    "datasets.pusht_policy": "envs.pusht.expert",
+    "datasets.wall_policy": "envs.wall.expert",
+    "envs.point_maze": "envs.point_maze.simulator",
+    "envs.pusht": "envs.pusht.simulator",
+    "envs.wall": "envs.wall.vector_env",
+    "models.conv_decoder": "models.networks.conv_decoder",
+    "models.dinov2": "models.networks.dinov2",
+    "models.initnet": "models.networks.initnet",
+    "models.proprio": "models.networks.proprio",
+    "models.residual": "models.networks.residual",
+    "models.resnet_encoder": "models.networks.resnet_encoder",
+    "models.small_encoder": "models.networks.small_encoder",
+    "models.state_encoder": "models.networks.state_encoder",
+    "models.vit": "models.networks.vit",
+    "models.vqvae": "models.networks.vqvae",
+    "planning.cem": "planning.planners.cem",
+    "planning.cem_gd": "planning.planners.cem_gd",
+    "planning.gd": "planning.planners.gd",
+    "planning.gd_lbfgs": "planning.planners.gd_lbfgs",
+    "planning.gradcem": "planning.planners.gradcem",
+    "planning.mppi": "planning.planners.mppi",
+    "training.adversarial": "training.methods.adversarial",
+    "training.initnet": "training.methods.initnet",
+    "training.offline": "training.methods.offline",
+    "training.online": "training.methods.online",
+    "training.online_adversarial": "training.methods.online_adversarial",
+    "utils.run_folder": "launch.run_folder",
+}
+"""Modules by their names in releases before December 2026, and where what was in them is now."""
+
+
+def current_names(node: Any) -> Any:
+    """Give classes in plain data their present names, at any depth, wherever a text names one.
+
+    Args:
+        node: Settings as recorded: dicts, lists, texts and numbers.
+
+    Returns:
+        The same, as new containers.
+    """
+    if isinstance(node, dict):
+        return {key: current_names(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [current_names(value) for value in node]
+    return _current_name(node) if isinstance(node, str) else node
+
+
+def _current_name(text: str) -> str:
+    separator = ":" if ":" in text else "."
+    module, _, name = text.rpartition(separator)
+    return f"{MOVED[module]}{separator}{name}" if module in MOVED and name[:1].isupper() else text
