@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from datasets.batch import Batch
 from datasets.windows import WindowDataset
-from utils.retry import Patience
+from utils.retry import Retry
 
 _DEATH = re.compile(r"DataLoader worker .*")  # torch has no class for it
 
@@ -21,22 +21,23 @@ class ReaderError(RuntimeError):
     """A process that reads samples died; the message says what to do."""
 
 
-class PatientSamples(Dataset[Batch]):
+class RetriedSamples(Dataset[Batch]):
     """Samples whose reading is tried again while their disk is away.
 
     Args:
-        samples: to read. patience: how long.
+        samples: Those to read.
+        retry: How long.
     """
 
-    def __init__(self, samples: WindowDataset, patience: Patience) -> None:
-        self.samples, self.patience = samples, patience
+    def __init__(self, samples: WindowDataset, retry: Retry) -> None:
+        self.samples, self.retry = samples, retry
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         """See ``WindowDataset``."""
-        return self.patience.read("samples", lambda: self.samples.__getitems__(indices))
+        return self.retry.read("samples", lambda: self.samples.__getitems__(indices))
 
 
 def leave_signals_to_the_parent(worker: int) -> None:

@@ -34,7 +34,7 @@ from utils import distributed
 from utils.files import atomic_path, remove_unfinished, write_json
 from utils.interrupts import StopSignals
 from utils.loggers import JsonLinesLogger
-from utils.retry import Patience
+from utils.retry import Retry
 from utils.run_logger import run_logger
 from utils.tensor_files import tensor_bytes, write_torch
 
@@ -50,7 +50,7 @@ class Evaluation:
     Attributes:
         controller: runs the planner. task: what it is about. folder: of the results. logger: gets numbers.
         identity: what must be equal for a saved state to be continued.
-        patience: with a disk that is full or away.
+        retry: while a disk is full or away.
     """
 
     controller: MPCController
@@ -58,7 +58,7 @@ class Evaluation:
     folder: Path
     logger: JsonLinesLogger
     identity: dict[str, Any]
-    patience: Patience = field(default_factory=Patience)
+    retry: Retry = field(default_factory=Retry)
 
     @classmethod
     def prepare(cls, config: Mapping[str, Any], device: torch.device) -> Evaluation:
@@ -121,8 +121,8 @@ class Evaluation:
         )
         logger = run_logger(config, folder)
         advice = f"Finished iterations are saved; continue with: python plan.py resume={folder}"
-        patience = Patience(config["disk_patience_minutes"], folder / TARGETS, advice)
-        return cls(controller, task, folder, logger, identity, patience)
+        retry = Retry(config["disk_patience_minutes"], folder / TARGETS, advice)
+        return cls(controller, task, folder, logger, identity, retry)
 
     def run(self) -> dict[str, Any]:
         """Plan to the end, from the saved state if the folder holds one; returns the final metrics."""
@@ -158,7 +158,7 @@ class Evaluation:
                 )
                 if task.film is not None:  # before the line is logged: some loggers show both
                     grid = functools.partial(task.film.write_grid, self.folder / f"iteration_{now.iteration}.png")
-                    self.patience.write("the picture of the iteration", grid)
+                    self.retry.write("the picture of the iteration", grid)
                 self.logger.log(record)
                 self._save(now)
                 distributed.barrier()  # before a signal to one of the processes ends all
@@ -177,12 +177,12 @@ class Evaluation:
         ends = [blocks * task.frameskip for blocks in self.controller.executed(iterations)]
         metrics |= final_metrics(task, episodes, ends)
         if task.film is not None:
-            self.patience.write("the videos", functools.partial(task.film.write_videos, self.folder, episodes.solved))
+            self.retry.write("the videos", functools.partial(task.film.write_videos, self.folder, episodes.solved))
         self.logger.log({f"final_eval/{name}": value for name, value in metrics.items()})
-        self.patience.write("the log", self.logger.position)
+        self.retry.write("the log", self.logger.position)
         self.logger.close()
         if distributed.is_main():
-            self.patience.write("the results", functools.partial(self._write_results, metrics))
+            self.retry.write("the results", functools.partial(self._write_results, metrics))
         return metrics
 
     def _write_results(self, metrics: dict[str, Any]) -> None:
@@ -201,9 +201,9 @@ class Evaluation:
         if not distributed.is_main():
             return
         film = self.task.film.state_dict() if self.task.film is not None else None
-        position = self.patience.write("the log", self.logger.position)
+        position = self.retry.write("the log", self.logger.position)
         state = {"episodes": episodes.as_dict(), "film": film, "log": position, "identity": self.identity}
-        self.patience.write("the planning state", functools.partial(self._write_state, state), tensor_bytes(state))
+        self.retry.write("the planning state", functools.partial(self._write_state, state), tensor_bytes(state))
 
     def _write_state(self, state: dict[str, Any]) -> None:
         with atomic_path(self.folder / STATE) as temporary:

@@ -42,7 +42,7 @@ from training.start import StartingModel, split_trajectories, starting_model
 from training.trainer import Trainer
 from utils import distributed
 from utils.links import LinkError
-from utils.retry import Patience
+from utils.retry import Retry
 from utils.run_logger import run_logger
 
 log = logging.getLogger(__name__)
@@ -89,8 +89,8 @@ def build_trainer(config: Mapping[str, Any], explicit: Set[str], device: torch.d
     size, skip = start.architecture["img_size"], start.architecture["frameskip"]
     simulator = instantiate(config["env"]["simulator"], image_size=size) if method.needs_env else None
     advice = f"What was saved before is whole; continue with: python train.py resume={folder}"
-    patience = Patience(config["disk_patience_minutes"], folder / "hydra.yaml", advice)
-    context = TrainingContext(model, observer, simulator, skip, settings.seed, folder, patience, settings.batch_size)
+    retry = Retry(config["disk_patience_minutes"], folder / "hydra.yaml", advice)
+    context = TrainingContext(model, observer, simulator, skip, settings.seed, folder, retry, settings.batch_size)
     method.setup(context)
     about = parentage(start.checkpoint) | {
         "normalizer": normalizer.to_dict(),
@@ -104,7 +104,7 @@ def build_trainer(config: Mapping[str, Any], explicit: Set[str], device: torch.d
     save_encoder = settings.train_encoder or model.encoder.saved_with_model or "encoder" not in start.fresh
     data = (windows["train"], windows["val"], ImageFrames(trajectories))
     parts = (model, method, optimizers, *data, observer, folder, logger, settings, about, save_encoder, regularizer)
-    trainer = Trainer(*parts, patience=patience)
+    trainer = Trainer(*parts, retry=retry)
     if distributed.is_main():
         write_model_config(folder, written)
     return trainer
@@ -232,4 +232,4 @@ def _frame_source(
         )
     shaping = {key: value for key, value in start.architecture["encoder"].items() if key not in CHANGEABLE}
     settings = {**shaping, "img_size": start.architecture["img_size"]}
-    return StoredLatents(frames, folder, settings, Patience(config["disk_patience_minutes"]))
+    return StoredLatents(frames, folder, settings, Retry(config["disk_patience_minutes"]))

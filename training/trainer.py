@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from datasets.batch import Batch
 from datasets.frames import ImageFrames
-from datasets.readers import PatientSamples, one_line_if_a_reader_dies
+from datasets.readers import RetriedSamples, one_line_if_a_reader_dies
 from datasets.sampler import ResumableSampler
 from datasets.windows import WindowDataset
 from models.checkpoints.native import LATEST, write_checkpoint
@@ -37,7 +37,7 @@ from utils import distributed
 from utils.files import remove_unfinished
 from utils.interrupts import StopRequested, StopSignals
 from utils.loggers import JsonLinesLogger
-from utils.retry import Patience
+from utils.retry import Retry
 from utils.runtime import autocast
 from utils.tensor_files import tensor_bytes
 
@@ -79,7 +79,7 @@ class Trainer:
         about: facts that every checkpoint of the run carries, see ``models.checkpoints.native.Checkpoint``.
         save_encoder: False for a frozen encoder that its own weights file brings back.
         regularizer: of the features, where the encoder trains; None adds nothing to the loss.
-        patience: with disks that are full or away; None gives up at once.
+        retry: while a disk is full or away; None gives up at once.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Trainer:
         about: dict[str, Any],
         save_encoder: bool = True,
         regularizer: Regularizer | None = None,
-        patience: Patience | None = None,
+        retry: Retry | None = None,
     ) -> None:
         self.model, self.method, self.optimizers, self.observer = model, method, optimizers, observer
         self.train_data, self.val_data, self.settings = train_data, val_data, settings
@@ -110,8 +110,8 @@ class Trainer:
         self._unread: collections.deque[FinishedStep] = collections.deque()
         self.images = images
         self.regularizer = regularizer or Regularizer()
-        self.patience = patience or Patience()
-        samples = PatientSamples(train_data, self.patience)
+        self.retry = retry or Retry()
+        samples = RetriedSamples(train_data, self.retry)
         self.loader = BatchLoader(samples, self.sampler, observer.device, settings.num_workers, settings.seed)
 
     def close(self) -> None:
@@ -312,7 +312,7 @@ class Trainer:
             yield self._val_samples(chunk).to(self.observer.device)
 
     def _val_samples(self, picks: Tensor) -> Batch:
-        return self.patience.read("samples", lambda: self.val_data.__getitems__(picks))
+        return self.retry.read("samples", lambda: self.val_data.__getitems__(picks))
 
     def _draw(self) -> None:
         rows = min(self.settings.num_reconstruct_samples, len(self.val_data))
@@ -320,7 +320,7 @@ class Trainer:
         images = self._all_images(batch) if self.model.decoder is not None else None
         path = self.folder / "open_loop" / f"epoch_{self.epoch}.png"
         batch = batch.to(self.observer.device)
-        self.patience.write(
+        self.retry.write(
             "the open-loop picture", lambda: draw_open_loop(self.model, batch, self.features, images, path)
         )
 
@@ -342,12 +342,12 @@ class Trainer:
             "step": self.step,
             "epoch": self.epoch,
             "position": self.position,
-            "log": self.patience.write("the log", self.logger.position),
+            "log": self.retry.write("the log", self.logger.position),
         }
         state |= {"model": self.model.state_dict(), "optimizers": self.optimizers.state_dict()}
         state |= {"method": self.method.state_dict()} | random_state()
         if distributed.is_main():
-            self.patience.write("the training state", lambda: write_state(self.folder, state), tensor_bytes(state))
+            self.retry.write("the training state", lambda: write_state(self.folder, state), tensor_bytes(state))
         self._write_weights(LATEST)
         self.method.committed()
 
@@ -355,7 +355,7 @@ class Trainer:
         if not distributed.is_main():
             return
         path, about = self._weights_path(epoch), self.about | {"step": self.step}
-        self.patience.write(
+        self.retry.write(
             "the weights",
             lambda: write_checkpoint(path, self.model, self.epoch, about, self.save_encoder),
             tensor_bytes(self.model.state_dict()),

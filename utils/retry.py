@@ -1,4 +1,4 @@
-"""Disks that are full or away for a while: wait for them, then stop with one line."""
+"""Retry for disks that are full or away for a while; in the end, one line that says so."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ AWAY = {
 
 
 class DiskError(OSError):
-    """A disk did not take or give something for as long as was to be waited for it; the message is one line."""
+    """A disk stayed full or away for as long as the retry lasted; the message is one line."""
 
 
-class Patience:
-    """Repeats what fails because a disk is full or away, for a while.
+class Retry:
+    """Try again, for a while, what fails because a disk is full or away.
 
     Args:
-        minutes: how long; 0 gives up at the first failure. The config's ``disk_patience_minutes``.
-        anchor: a file that has been in the folder from the beginning. While it is missing, nothing is written: where a
-            mount is gone, its empty mount point would take the files and hide them when the mount is back.
-        advice: what to do after giving up, e.g. how to continue.
-        pause: seconds between two attempts.
+        minutes: How long; 0 gives up at the first failure. The config's ``disk_patience_minutes``.
+        anchor: A file that has been in the folder from the beginning. While it is missing, nothing is written: the
+            empty mount point of a lost mount would take the files and hide them when the mount is back.
+        advice: What to do after giving up, e.g. how to continue.
+        pause: Seconds between two attempts.
 
     Raises:
         ValueError: If ``minutes`` is negative.
@@ -48,7 +48,7 @@ class Patience:
         self.minutes, self.anchor, self.advice, self.pause = minutes, anchor, advice, pause
 
     def write(self, what: str, attempt: Callable[[], Result], needed: int = 0) -> Result:
-        """The result of ``attempt``, which writes ``what`` (about ``needed`` bytes) whole or not at all.
+        """Return the result of ``attempt``, which writes ``what`` (about ``needed`` bytes) whole or not at all.
 
         Raises:
             DiskError: If the disk is still full or away after the time to wait.
@@ -63,7 +63,7 @@ class Patience:
         return self._repeat(f"{what} could not be written", anchored, FULL | AWAY, needed)
 
     def read(self, what: str, attempt: Callable[[], Result]) -> Result:
-        """The result of ``attempt``, which reads ``what``; an error may have its ``OSError`` as its cause.
+        """Return the result of ``attempt``, which reads ``what``; its error may be caused by an ``OSError``.
 
         Raises:
             DiskError: If the disk is still away after the time to wait.

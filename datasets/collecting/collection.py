@@ -24,7 +24,7 @@ from datasets.files import dataset_error, load_tensor
 from utils.files import remove_unfinished
 from utils.machine import available_cores
 from utils.reading.torch_file import read_torch
-from utils.retry import Patience
+from utils.retry import Retry
 from utils.tensor_files import tensor_bytes
 
 logger = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ class Collection:
         for name in ("n_rollout", "num_steps", "image_size", "seed"):
             _check_whole(name, getattr(self, name), 0 if name == "seed" else 1)
         self.store.check_size(image_size)
-        self.patience = Patience(disk_patience_minutes, self.folder / SETTINGS_FILE)
+        self.retry = Retry(disk_patience_minutes, self.folder / SETTINGS_FILE)
         self.num_frames = self.num_steps + behaviour.frames_after_last
         self.frame_bytes = (self.num_steps + 1) * 3 * image_size**2 * self.store.dtype.itemsize  # in memory
         fitting = min(_MAX_CHUNK, max(1, _CHUNK_BYTES // self.frame_bytes))
@@ -172,10 +172,10 @@ class Collection:
         for number, frames, count in zip(numbers, recording.frames, shown, strict=True):
             if not self._is_finished(number):
                 write = functools.partial(self.store.write, self._episode(number), frames[:count])
-                self.patience.write("a trajectory", write, self.store.bytes_needed(count, self.image_size))
+                self.retry.write("a trajectory", write, self.store.bytes_needed(count, self.image_size))
                 yield 1
         rows = {name: table.contiguous().clone() for name, table in self.behaviour.tables(recording).items()}
-        self.patience.write("the rows of the tables", functools.partial(save_tensors, self._part(chunk), rows))
+        self.retry.write("the rows of the tables", functools.partial(save_tensors, self._part(chunk), rows))
 
     def _write_tables(self) -> None:
         """Join the parts; ``states.pth`` comes last, so that a data set that has it is complete."""
@@ -184,7 +184,7 @@ class Collection:
             for name in sorted(parts[0], key=lambda name: name == "states"):
                 table = torch.cat([part[name] for part in parts])
                 write = functools.partial(self.behaviour.write_table, self.folder, name, table)
-                self.patience.write(f"the table of {name}", write, tensor_bytes(table))
+                self.retry.write(f"the table of {name}", write, tensor_bytes(table))
         for chunk in range(self._num_chunks):
             self._part(chunk).unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # something that is not ours is in it

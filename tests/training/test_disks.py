@@ -91,7 +91,7 @@ def test_a_training_waits_for_room_on_a_full_disk(tmp_path, small_disk, step):
     base = f"ckpt_path={tmp_path / 'no_base'}"
     run(tmp_path / "whole", *SHORT, base)
     trainer, waiting = build(small_disk / "run", *SHORT, base), []
-    trainer.patience.pause = trainer.method.context.patience.pause = 0.05
+    trainer.retry.pause = trainer.method.context.retry.pause = 0.05
 
     def full():
         waiting.append(later(fill(small_disk).unlink))
@@ -129,8 +129,8 @@ def test_a_training_waits_for_a_lost_mount(tmp_path, mount, monkeypatch):
     images = ("training.num_reconstruct_samples=0", "training.save_every_x_batch=1", base)
     run(share / "whole", *images)
     trainer, seen = build(share / "run", *images), []
-    for patience in (trainer.patience, trainer.method.context.patience):
-        patience.pause = 0.05
+    for retry in (trainer.retry, trainer.method.context.retry):
+        retry.pause = 0.05
 
     def back():
         seen.extend(share.iterdir())
@@ -156,7 +156,7 @@ def test_an_evaluation_waits_for_room_on_a_full_disk(tmp_path, small_disk, monke
 
     def save_on_a_full_disk(self, episodes):
         if episodes.iteration == 2:
-            self.patience.pause = 0.05
+            self.retry.pause = 0.05
             later(fill(small_disk).unlink)
             waited.append(time.monotonic())
         save(self, episodes)

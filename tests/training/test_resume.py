@@ -356,7 +356,7 @@ def test_an_error_while_saving_leaves_the_last_checkpoint(tmp_path, monkeypatch)
             raise SafetensorError("I/O error: No space left on device (os error 28)")
 
     monkeypatch.setattr(utils.tensor_files, "save_file", full)
-    trainer.patience.minutes = 0
+    trainer.retry.minutes = 0
     with pytest.raises(DiskError, match=r"^the weights could not be written: .*No space left on device .*resume="):
         trainer.fit()
     assert read_checkpoint(tmp_path / "run").about["step"] == 2

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from utils.retry import DiskError, Patience
+from utils.retry import DiskError, Retry
 
 
 def failing(times, number, path="somewhere/file"):
@@ -25,7 +25,7 @@ def failing(times, number, path="somewhere/file"):
 def test_what_may_pass_is_waited_for(number, caplog):
     attempt, attempts = failing(3, number)
     with caplog.at_level(logging.WARNING):
-        assert Patience(1.0, pause=0.01).write("the state", attempt) == 7
+        assert Retry(1.0, pause=0.01).write("the state", attempt) == 7
     assert len(attempts) == 4
     assert [record.message.split(":")[0] for record in caplog.records] == [
         "the state could not be written", "the disk is back after 0 s"
@@ -36,14 +36,14 @@ def test_what_may_pass_is_waited_for(number, caplog):
 def test_what_does_not_pass_is_not_waited_for(number):
     attempt, attempts = failing(1, number)
     with pytest.raises(OSError) as caught:
-        Patience(1.0, pause=0.01).write("the state", attempt)
+        Retry(1.0, pause=0.01).write("the state", attempt)
     assert (caught.value.errno, len(attempts)) == (number, 1)
 
 
 def test_it_gives_up_in_one_line_that_says_everything(tmp_path):
     attempt, attempts = failing(10**6, errno.ENOSPC, tmp_path / "file")
     with pytest.raises(DiskError) as caught:
-        Patience(0.002, advice="Continue like this", pause=0.02).write("the state", attempt, needed=12_300_000)
+        Retry(0.002, advice="Continue like this", pause=0.02).write("the state", attempt, needed=12_300_000)
     message = str(caught.value)
     assert message.startswith(f"the state could not be written: {tmp_path / 'file'}: No space left on device (about 12")
     assert "12.3 MB needed, " in message and " MB free)" in message
@@ -51,20 +51,20 @@ def test_it_gives_up_in_one_line_that_says_everything(tmp_path):
     assert 2 <= len(attempts) <= 8 and "\n" not in message
 
 
-def test_without_patience_the_first_failure_is_the_last():
+def test_without_a_retry_the_first_failure_is_the_last():
     attempt, attempts = failing(1, errno.EIO)
     with pytest.raises(DiskError):
-        Patience().write("the state", attempt)
+        Retry().write("the state", attempt)
     assert len(attempts) == 1
 
 
 def test_nothing_is_written_into_the_folder_that_a_lost_mount_leaves(tmp_path):
     anchor, written = tmp_path / "hydra.yaml", []
     with pytest.raises(DiskError, match=r"the folder is gone \(a lost mount\?\)"):
-        Patience(0.0, anchor).write("the state", lambda: written.append(1))
+        Retry(0.0, anchor).write("the state", lambda: written.append(1))
     assert not written
     anchor.touch()
-    Patience(0.0, anchor).write("the state", lambda: written.append(1))
+    Retry(0.0, anchor).write("the state", lambda: written.append(1))
     assert written
 
 
@@ -80,11 +80,11 @@ def test_a_read_waits_for_the_cause_of_its_error_and_for_no_space():
                 raise ValueError("expected a file, found none") from error
         return 7
 
-    assert Patience(1.0, pause=0.01).read("samples", read) == 7
+    assert Retry(1.0, pause=0.01).read("samples", read) == 7
     with pytest.raises(ValueError, match="a file of another size"):
-        Patience(1.0).read("samples", lambda: (_ for _ in ()).throw(ValueError("a file of another size")))
+        Retry(1.0).read("samples", lambda: (_ for _ in ()).throw(ValueError("a file of another size")))
 
 
 def test_a_negative_time_is_refused():
     with pytest.raises(ValueError, match="disk_patience_minutes must be at least 0, got -1"):
-        Patience(-1)
+        Retry(-1)

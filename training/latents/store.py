@@ -23,7 +23,7 @@ from utils.links import check_contents
 from utils.machine import free_bytes
 from utils.reading.files import FileError, read_regular
 from utils.reading.json_file import read_json
-from utils.retry import Patience
+from utils.retry import Retry
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class StoredLatents:
     Args:
         frames: whose latents are wanted. folder: where they are, or will be.
         settings: of the encoder, plain values: what its tensors do not show, e.g. the size of the images.
-        patience: with a disk that is full or away while they are made.
+        retry: while they are made and the disk is full or away.
 
     Raises:
         ValueError: If the folder holds other latents, or its disk has too little room; one line that says what to do.
@@ -58,7 +58,7 @@ class StoredLatents:
     field: Literal["visual", "latents"] = "latents"
 
     def __init__(
-        self, frames: FramesToEncode, folder: Path, settings: Mapping[str, Any], patience: Patience | None = None
+        self, frames: FramesToEncode, folder: Path, settings: Mapping[str, Any], retry: Retry | None = None
     ) -> None:
         self.folder, self.dtype = folder, LATENT_DTYPES[frames.dtype]
         self._first, self._shape = frames.first_rows(), frames.shape[1:]
@@ -69,7 +69,7 @@ class StoredLatents:
         with _alone_in(folder):
             _refuse_others(folder, wanted)
             if not (folder / LATENTS).exists():
-                _make(frames, folder, wanted, patience or Patience())
+                _make(frames, folder, wanted, retry or Retry())
             self._sums = _read_sums(folder, frames.shape[0])
         self._sound = bytearray(frames.shape[0])  # 1: this process has compared the frame with its checksum
         self._probe(frames)
@@ -161,7 +161,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
         yield
 
 
-def _make(frames: FramesToEncode, folder: Path, wanted: Mapping[str, Any], patience: Patience) -> None:
+def _make(frames: FramesToEncode, folder: Path, wanted: Mapping[str, Any], retry: Retry) -> None:
     """Write the latents, from where an earlier attempt was stopped; the file has its name only when it is whole."""
     row_bytes = frames.num_bytes // frames.shape[0]
     path, done = folder / UNFINISHED, _rows_done(folder)
@@ -177,21 +177,21 @@ def _make(frames: FramesToEncode, folder: Path, wanted: Mapping[str, Any], patie
             "name a folder on another disk (training.latent_dir), set training.latent_dtype=float16 for half of it, or "
             "training.latent_cache=none"
         )
-    patience.write("the latent cache", lambda: write_json(folder / IDENTITY, dict(wanted)))
+    retry.write("the latent cache", lambda: write_json(folder / IDENTITY, dict(wanted)))
     handle, noted = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), time.monotonic()
     sums = os.open(folder / SUMS, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     try:
         for row, latents in frames.encoded(done):
             bits = memoryview(latents.contiguous().view(torch.uint8).numpy().tobytes())
             write = functools.partial(_write_all, handle, bits, row * row_bytes)
-            patience.write("the latent cache", write, len(bits))
+            retry.write("the latent cache", write, len(bits))
             said = b"".join(xxh3_64_digest(bits[at : at + row_bytes]) for at in range(0, len(bits), row_bytes))
-            patience.write("the latent cache", functools.partial(_write_all, sums, memoryview(said), 8 * row))
+            retry.write("the latent cache", functools.partial(_write_all, sums, memoryview(said), 8 * row))
             done = row + len(latents)
             if time.monotonic() - noted > SECONDS_BETWEEN_NOTES:
-                patience.write("the latent cache", functools.partial(_note, (handle, sums), folder, done))
+                retry.write("the latent cache", functools.partial(_note, (handle, sums), folder, done))
                 noted = time.monotonic()
-        patience.write("the latent cache", functools.partial(_note, (handle, sums), folder, done))
+        retry.write("the latent cache", functools.partial(_note, (handle, sums), folder, done))
     except BaseException:
         with contextlib.suppress(OSError):  # what ended the work says more
             _note((handle, sums), folder, done)

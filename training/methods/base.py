@@ -16,7 +16,7 @@ from models.latent import cat_latents
 from models.world_model import PredictionLoss, Windows, WorldModel
 from planning.observer import Observer
 from utils import distributed
-from utils.retry import Patience
+from utils.retry import Retry
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class TrainingContext:
         env: a simulator of the data's environment, or None for methods that do not ask for one.
         frameskip: raw steps of an action block.
         seed: of the method's own random generators.
-        folder: where it may keep files of this run. patience: with a disk that does not take them.
+        folder: where it may keep files of this run.
+        retry: while a disk does not take them.
         batch_size: samples of a step, of all processes together; None: those of the batch, as in one process.
     """
 
@@ -39,7 +40,7 @@ class TrainingContext:
     frameskip: int
     seed: int
     folder: Path
-    patience: Patience = field(default_factory=Patience)
+    retry: Retry = field(default_factory=Retry)
     batch_size: int | None = None
 
 

@@ -127,7 +127,7 @@ class Online(Method):
             )
         self.corrector.setup(context)
         self._draws.manual_seed(context.seed)
-        self.memory = ReplayMemory(context.folder / "replay", self.capacity, context.patience)
+        self.memory = ReplayMemory(context.folder / "replay", self.capacity, context.retry)
 
     def windows(self, expert: Windows, batch: Batch, features: Tensor, position: int) -> Windows:
         """The expert windows and as many corrected ones, where the memory has them."""

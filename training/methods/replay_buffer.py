@@ -17,7 +17,7 @@ from utils import distributed
 from utils.distributed import Share
 from utils.files import atomic_path, remove_unfinished
 from utils.reading.safetensors_file import open_safetensors
-from utils.retry import Patience
+from utils.retry import Retry
 from utils.tensor_files import tensor_bytes, write_safetensors
 
 log = logging.getLogger(__name__)
@@ -102,13 +102,13 @@ class ReplayMemory:
     Args:
         folder: of the entries' files.
         capacity: most trajectories kept, >= 1. One takes about 4 * R * P * D bytes in memory and on disk.
-        patience: with a disk that is full or away; None gives up at once.
+        retry: while a disk is full or away; None gives up at once.
     """
 
-    def __init__(self, folder: Path, capacity: int, patience: Patience | None = None) -> None:
+    def __init__(self, folder: Path, capacity: int, retry: Retry | None = None) -> None:
         if capacity < 1:
             raise ValueError(f"method.replay_capacity must be at least 1, got {capacity}")
-        self.folder, self.capacity, self.patience = folder, capacity, patience or Patience()
+        self.folder, self.capacity, self.retry = folder, capacity, retry or Retry()
         self._entries: dict[str, Corrected] = {}  # name -> what this process holds of it, oldest first
         self._shares: dict[str, Share] = {}  # name -> which rows these are
         self._slots: dict[str, int] = {}  # name -> slot
@@ -146,7 +146,7 @@ class ReplayMemory:
             self._drop(next(iter(self._entries)))
         if counts[here]:
             write = functools.partial(self._write, files[here], entry)
-            self.patience.write("a replay entry", write, entry.num_bytes)
+            self.retry.write("a replay entry", write, entry.num_bytes)
 
     def entries(self, slot: int | None) -> list[Corrected]:
         """The entries of a slot, oldest first, or all of them."""

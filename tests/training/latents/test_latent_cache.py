@@ -15,7 +15,7 @@ from tests.training.tiny import build, run, without_times
 from training.latents import store as latent_store
 from training.latents.cache import FramesToEncode
 from training.latents.store import IDENTITY, LATENTS, PROGRESS, SUMS, StoredLatents
-from utils.retry import Patience
+from utils.retry import Retry
 
 NO_PIXELS = ("model.train_decoder=false", "training.num_reconstruct_samples=0")
 
@@ -181,7 +181,7 @@ def test_a_disk_that_fills_is_waited_for(tmp_path, frames, monkeypatch):
         write(handle, data, offset)
 
     monkeypatch.setattr(latent_store, "_write_all", full_for_a_while)
-    stored = StoredLatents(frames, tmp_path / "latents", {}, Patience(1.0, pause=0.01))
+    stored = StoredLatents(frames, tmp_path / "latents", {}, Retry(1.0, pause=0.01))
     assert len(failures) == 2
     assert torch.equal(everything(stored, frames), expected(frames))
 
