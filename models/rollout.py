@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from models.interfaces import Memory
+from models.interfaces import Memory, Predictor
 from models.latent import Latent
+from models.tokens import TokenLayout
 
-if TYPE_CHECKING:
-    from models.world_model import WorldModel
+
+class Dynamics(Protocol):
+    """What a rollout needs of a world model, see ``WorldModel``."""
+
+    action_encoder: nn.Module
+    layout: TokenLayout
+    num_hist: int
+    reuse_history: bool
+
+    def require_predictor(self) -> Predictor:
+        """The predictor, or a ValueError."""
+        ...
 
 
 class Imagination:
@@ -35,7 +46,7 @@ class Imagination:
 
     def __init__(
         self,
-        model: WorldModel,
+        model: Dynamics,
         context: Latent,
         past_actions: Tensor,
         num_context: int | None = None,
@@ -81,7 +92,7 @@ class Imagination:
         if not self._reuses:
             past = _rows(self._past[:, start:], episode)
             window = torch.cat([past, *frames[max(0, start - known) :]], 1)
-            return self.model.predict_tokens(window)[:, -1:], None
+            return self.predictor(window.flatten(1, 2)).view_as(window)[:, -1:], None
         if memory is None:
             memory, new = self._memory_of(start, episode), frames[max(0, start - known) :]
         else:

@@ -13,10 +13,10 @@ from torch import Tensor
 from envs.base import VectorEnv
 from models.latent import Latent, cat_latents
 from models.speed.compiling import AUTO
+from models.speed.fast_paths import FastPaths
 from models.world_model import WorldModel
 from planning.cost import LatentGoalCost, MemoryBudget
 from planning.episodes import Episodes
-from planning.fast_paths import FastPaths
 from planning.objectives import GoalDistance
 from planning.observer import Observer
 from planning.planners.base import Planner

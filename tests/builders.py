@@ -16,8 +16,8 @@ from datasets.collecting.collection import Collection
 from datasets.units.normalizer import Normalizer
 from envs.base import Layouts, Outcome, VectorEnv
 from envs.wall.expert import WallRandomWalk
-from models.architecture import stored_architecture
 from models.build import build_world_model
+from models.checkpoints.architecture import stored_architecture
 from models.checkpoints.native import load_weights, read_checkpoint, write_checkpoint, write_model_config
 from models.interfaces import Predictor
 from models.latent import Latent

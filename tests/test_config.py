@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from datasets.trajectories import Trajectories
 from envs.base import VectorEnv
 from models.build import build_world_model
-from planning.fast_paths import FastPaths
+from models.speed.fast_paths import FastPaths
 from planning.mpc import MPCController
 from planning.objectives import REPLANNED, GoalDistance
 from planning.planners.base import Planner

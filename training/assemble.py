@@ -14,7 +14,7 @@ from datasets.frames import FrameSource, ImageFrames, NoFrames
 from datasets.trajectories import Trajectories
 from datasets.units.normalizer import Normalizer
 from datasets.windows import WindowDataset
-from models.architecture import CHANGEABLE
+from models.checkpoints.architecture import CHANGEABLE
 from models.checkpoints.loading import stored_normalizer
 from models.checkpoints.native import parentage, write_model_config
 from models.interfaces import Decoder, Encoder

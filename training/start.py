@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from datasets.trajectories import Trajectories
-from models.architecture import settle_architecture
 from models.build import PARTS, build_world_model
+from models.checkpoints.architecture import settle_architecture
 from models.checkpoints.loading import check_environment, place_weights
 from models.checkpoints.native import Checkpoint, load_weights, read_checkpoint, trained_weights, weights_file
 from models.world_model import WorldModel

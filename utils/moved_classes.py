@@ -23,6 +23,7 @@ MOVED = {
     "models.vqvae": "models.networks.vqvae",
     "planning.cem": "planning.planners.cem",
     "planning.cem_gd": "planning.planners.cem_gd",
+    "planning.fast_paths": "models.speed.fast_paths",
     "planning.gd": "planning.planners.gd",
     "planning.gd_lbfgs": "planning.planners.gd_lbfgs",
     "planning.gradcem": "planning.planners.gradcem",

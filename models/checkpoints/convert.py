@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from models.architecture import stored_architecture
 from models.build import OPTIONAL
+from models.checkpoints.architecture import stored_architecture
 from models.checkpoints.config_file import read_model_config
 from models.checkpoints.dino_wm_copy import graft
 from models.checkpoints.native import Checkpoint, read_weights_file, write_tensors

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from datasets.units.normalizer import Normalizer
-from models.architecture import settle_architecture
 from models.build import build_world_model
+from models.checkpoints.architecture import settle_architecture
 from models.checkpoints.native import Checkpoint, load_weights
 from models.foreign.dino_wm import CheckpointError
 from models.networks.dinov2 import RANDOM

@@ -9,7 +9,7 @@ import training.start
 from datasets.collecting.collection import Collection
 from envs.wall.expert import WallRandomWalk
 from launch.command_line import overridden_keys
-from models.architecture import settle_architecture
+from models.checkpoints.architecture import settle_architecture
 from models.checkpoints.config_file import read_model_config
 from models.checkpoints.native import read_checkpoint
 from tests.training.tiny import SMALL, build, changed, composed, header, run, weights, without_times

@@ -8,8 +8,8 @@ import torch
 
 from datasets.batch import Batch
 from datasets.units.normalizer import Normalizer
-from models.architecture import stored_architecture
 from models.build import build_world_model
+from models.checkpoints.architecture import stored_architecture
 from models.checkpoints.native import load_weights, read_checkpoint
 from planning.observer import Observer
 from training.methods.adversarial import Adversarial

@@ -12,9 +12,9 @@ from datasets.batch import Batch
 from envs.base import Trajectory, VectorEnv, simulate
 from models.latent import Latent
 from models.speed.compiling import AUTO
+from models.speed.fast_paths import FastPaths
 from models.world_model import planning_mode
 from planning.cost import LatentGoalCost, MemoryBudget, check_budget
-from planning.fast_paths import FastPaths
 from planning.mpc import MPCController, PlanningTask
 from planning.objectives import GoalDistance
 from planning.planners.base import Planner

@@ -12,9 +12,9 @@ from torch import Tensor
 from datasets.batch import Batch
 from envs.base import Trajectory
 from models.speed.compiling import AUTO
+from models.speed.fast_paths import FastPaths
 from models.world_model import Windows
 from planning.cost import MemoryBudget
-from planning.fast_paths import FastPaths
 from planning.mpc import MPCController
 from planning.objectives import GoalDistance
 from planning.planners.base import Planner

@@ -8,8 +8,8 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
 from datasets.units.normalizer import Normalizer
-from models.architecture import stored_architecture
 from models.build import build_world_model
+from models.checkpoints.architecture import stored_architecture
 from models.checkpoints.loading import check_environment, load_for_planning, stored_normalizer
 from models.checkpoints.native import (
     CheckpointError,

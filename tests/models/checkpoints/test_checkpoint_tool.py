@@ -11,7 +11,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from models.architecture import stored_architecture
+from models.checkpoints.architecture import stored_architecture
 from models.checkpoints.command import main
 from models.checkpoints.convert import convert
 from models.checkpoints.dino_wm_copy import graft

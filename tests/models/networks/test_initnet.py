@@ -5,8 +5,8 @@ import logging
 import pytest
 import torch
 
-from models.architecture import settle_architecture, stored_architecture
 from models.build import build_world_model
+from models.checkpoints.architecture import settle_architecture, stored_architecture
 from models.checkpoints.command import main as checkpoint_tool
 from models.checkpoints.convert import convert
 from models.checkpoints.loading import load_for_planning

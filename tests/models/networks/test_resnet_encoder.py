@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models.architecture import stored_architecture
 from models.build import build_world_model
+from models.checkpoints.architecture import stored_architecture
 from models.checkpoints.native import load_weights, read_checkpoint
 from models.networks.resnet_encoder import ResidualBlock, ResNetEncoder
 from tests.builders import option, wall_architecture, wall_model, wall_model_directory

@@ -5,8 +5,8 @@ import torch
 
 from models.latent import Latent
 from models.speed.cuda_graphs import WARM_UP, Captured
+from models.speed.fast_paths import FastPaths
 from planning.cost import LatentGoalCost
-from planning.fast_paths import FastPaths
 from planning.objectives import SETTINGS, GoalDistance
 from planning.planners.gd import OPTIMIZERS, GDPlanner
 from planning.planners.noise import EpisodeNoise

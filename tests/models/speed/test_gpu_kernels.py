@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from models.networks.vit import ViTPredictor
+from models.speed.fast_paths import replace_in
 from models.speed.prepared_linear import PreparedLinear
-from planning.fast_paths import replace_in
 from tests.builders import near
 
 triton = pytest.importorskip("triton")

@@ -19,7 +19,7 @@ from models.foreign.dino_wm_config import shown_by_embeddings, translate_config
 
 log = logging.getLogger(__name__)
 
-CONFIG = Path(__file__).resolve().parent.parent / "conf"
+CONFIG = Path(__file__).resolve().parents[2] / "conf"
 CHANGEABLE = ("weights", "download", "dropout", "emb_dropout")
 """Arguments of a part that may differ from the checkpoint's: they change neither shapes nor meaning of its tensors."""
 

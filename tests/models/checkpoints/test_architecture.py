@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from models.architecture import settle_architecture, stored_architecture
 from models.build import PARTS, SCALARS, build_world_model
+from models.checkpoints.architecture import settle_architecture, stored_architecture
 from models.checkpoints.native import Checkpoint, CheckpointError, read_checkpoint, write_model_config
 from models.networks.residual import ResidualViT
 from tests.builders import option, wall_architecture, wall_model_directory
@@ -64,7 +64,7 @@ def test_an_override_that_agrees_is_no_contradiction(folder):
 
 def test_another_class_of_a_part_is_a_contradiction_only_if_it_was_asked_for(folder):
     config = wall_architecture(encoder=option("encoder", "dino"))
-    with pytest.raises(ValueError, match=r"encoder models\.dinov2.* was asked for, the checkpoint has models\.small"):
+    with pytest.raises(ValueError, match=r"encoder models\.networks\.dinov2.* the checkpoint has models\.networks\.small"):
         settle_architecture(config, {"encoder"}, read_checkpoint(folder))
     settled = settle_architecture(config, set(), read_checkpoint(folder))
     assert settled["encoder"] == wall_architecture()["encoder"]

@@ -8,9 +8,9 @@ import torch
 
 from models.networks.vit import ViTPredictor
 from models.rollout import Imagination
+from models.speed.fast_paths import FastPaths
 from models.speed.prepared_linear import Linear, PreparedLinear, choose_padding
 from planning.cost import LatentGoalCost
-from planning.fast_paths import FastPaths
 from planning.objectives import GoalDistance
 from tests.builders import bare_model, latent_of, near, numbers
 from utils.runtime import autocast
@@ -167,7 +167,7 @@ def test_kernels_are_refused_where_there_is_no_gpu_for_them(model):
 def test_kernels_take_the_transformer_s_place(model, monkeypatch):
     """As on a GPU, but for the arithmetic: tests/models/test_kernels.py is about that."""
     fused = pytest.importorskip("models.speed.fused_transformer")
-    monkeypatch.setattr("planning.fast_paths.runs_kernels", lambda device: True)
+    monkeypatch.setattr("models.speed.fast_paths.runs_kernels", lambda device: True)
     for choice, taken in ((True, True), ("auto", True), (False, False)):
         fast = prepared(only(prepare_weights=True, kernels=choice), model, autocast=True)
         assert isinstance(fast.predictor.transformer, fused.FusedTransformer) is taken
