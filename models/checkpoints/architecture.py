@@ -24,12 +24,12 @@ CHANGEABLE = ("weights", "download", "dropout", "emb_dropout")
 """Arguments of a part that may differ from the checkpoint's: they change neither shapes nor meaning of its tensors."""
 
 FOREIGN_CLASSES = {
-    "predictor": "models.networks.vit.ViTPredictor",
-    "decoder": "models.networks.vqvae.VQVAE",
-    "action_encoder": "models.networks.proprio.ProprioceptiveEmbedding",
-    "proprio_encoder": "models.networks.proprio.ProprioceptiveEmbedding",
+    "predictor": "models.vit.ViTPredictor",
+    "decoder": "models.vqvae.VQVAE",
+    "action_encoder": "models.proprio.ProprioceptiveEmbedding",
+    "proprio_encoder": "models.proprio.ProprioceptiveEmbedding",
 }
-"""Classes that DINO-WM's checkpoints pickle, as far as there is a counterpart here."""
+"""Classes that DINO-WM's checkpoints pickle, by their names there, as far as there is a counterpart here."""
 FOREIGN_PARTS = {"predictor": "vit", "decoder": "vqvae", "action_encoder": "proprio", "proprio_encoder": "proprio"}
 """Our config options for them."""
 

@@ -64,7 +64,7 @@ def test_an_override_that_agrees_is_no_contradiction(folder):
 
 def test_another_class_of_a_part_is_a_contradiction_only_if_it_was_asked_for(folder):
     config = wall_architecture(encoder=option("encoder", "dino"))
-    with pytest.raises(ValueError, match=r"encoder models\.networks\.dinov2.* the checkpoint has models\.networks\.small"):
+    with pytest.raises(ValueError, match=r"encoder models\.networks\.dinov2.* checkpoint has models\.networks\.sm"):
         settle_architecture(config, {"encoder"}, read_checkpoint(folder))
     settled = settle_architecture(config, set(), read_checkpoint(folder))
     assert settled["encoder"] == wall_architecture()["encoder"]
