@@ -5,7 +5,7 @@ ENV ?= wall
 # Tests that run side by side.
 WORKERS ?= 2
 
-.PHONY: help setup demo results test test-quick test-cluster lint bench clean
+.PHONY: help setup demo results test test-quick test-cluster lint docs bench clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -43,8 +43,12 @@ lint: setup ## ruff, mypy, and the order of imports
 	$(BIN)/mypy
 	PYTHONPATH=. $(BIN)/lint-imports --no-cache --no-logo
 
+docs: setup ## the pages of docs/ and an API reference as a site in site/, to be opened without a network
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "open site/index.html"
+
 bench: setup ## how fast each part is
 	$(BIN)/python -m benchmarks
 
-clean: ## delete .venv and demo_outputs
-	rm -rf $(VENV) demo_outputs
+clean: ## delete .venv, site and demo_outputs
+	rm -rf $(VENV) site demo_outputs

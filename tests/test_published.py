@@ -5,7 +5,7 @@ import re
 import pytest
 
 from demo.publish import PICTURED
-from demo.publish import block as demo_block
+from demo.publish import blocks as demo_blocks
 from results.numbers import Numbers
 from results.publish import blocks as study_blocks
 from tests.builders import REPOSITORY
@@ -21,8 +21,9 @@ FIGURES = {f"{name}_{figure}": name for name in PICTURED for figure in ("success
 
 
 @pytest.mark.parametrize("name", DEMOS)
-def test_the_readme_has_the_published_numbers_of_the_demo(name):
-    assert read_block(REPOSITORY / "README.md", name) == demo_block(name, PUBLISHED[name])
+def test_the_pages_have_the_published_numbers_of_the_demo(name):
+    for (page, block), text in demo_blocks(name, PUBLISHED[name]).items():
+        assert read_block(REPOSITORY / page, block) == text
 
 
 def test_the_pages_have_the_published_numbers_of_the_study():
@@ -38,7 +39,7 @@ def test_figures_are_drawn_from_the_published_numbers(figure):
 
 def test_no_other_block_says_that_it_was_generated_and_no_other_figure_shows_results():
     found = [name for page in PAGES for name in re.findall(r"<!-- begin generated: (\w+) -->", page.read_text())]
-    assert sorted(found) == sorted([*DEMOS, "objectives", "results_wall", "results_wall_summary"])
+    assert sorted(found) == sorted([*DEMOS, "demo_wall_summary", "objectives", "results_wall", "results_wall_summary"])
     shown = {path.stem for path in (REPOSITORY / "docs" / "images").glob("*.png")}
     assert shown - set(FIGURES) == {"wall", "pusht", "point_maze"}, "pictures of the environments"
 

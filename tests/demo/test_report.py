@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from demo.publish import block, publish
+from demo.publish import blocks, publish
 from demo.report import Report
 from launch.provenance import Provenance
 from utils.pages import digest, figure_digest, read_block, read_numbers
@@ -86,16 +86,23 @@ def test_the_page_stands_alone(tmp_path):
     assert figure_digest(tmp_path / "gap.png") == digest(numbers)
 
 
-def test_publishing_makes_the_readme_and_its_figures_from_the_numbers_that_it_keeps(tmp_path):
-    page = tmp_path / "README.md"
-    page.write_text("Before.\n<!-- begin generated: demo_wall -->\nold\n<!-- end generated: demo_wall -->\nAfter.\n")
+def test_publishing_makes_the_pages_and_their_figures_from_the_numbers_that_it_keeps(tmp_path):
+    (tmp_path / "docs").mkdir()
+    page, readme = tmp_path / "docs" / "demo.md", tmp_path / "README.md"
+    for each, name in ((page, "demo_wall"), (readme, "demo_wall_summary")):
+        each.write_text(f"Before.\n<!-- begin generated: {name} -->\nold\n<!-- end generated: {name} -->\nAfter.\n")
     made = report(tmp_path / "demo", [1] * 20, [0.5, 1.0])
     publish("demo_wall", made.described(), tmp_path)
     kept = read_numbers(tmp_path / "docs" / "published" / "demo_wall.json")
-    assert read_block(page, "demo_wall") == block("demo_wall", kept)
-    assert page.read_text().startswith("Before.\n<!--") and page.read_text().endswith("-->\nAfter.\n")
-    assert made.as_text() in page.read_text() and "old" not in page.read_text()
+    for (path, name), text in blocks("demo_wall", kept).items():
+        assert read_block(tmp_path / path, name) == text
+    for each in (page, readme):
+        assert each.read_text().startswith("Before.\n<!--") and each.read_text().endswith("-->\nAfter.\n")
+        assert "old" not in each.read_text()
+    assert made.as_text() in page.read_text()
     assert "`make demo`, 2026-11-30, revision abc: 5.3 minutes with 2 stages" in page.read_text()
     assert "unsolved_starts_only=true." in page.read_text()
+    assert "| base | 50 % [30, 70] | 1.500 |\n| online | 100 % [80, 100] | 0.750 |" in readme.read_text()
+    assert "(20 episodes, revision abc, 2026-11-30;" in readme.read_text()
     for name in ("success", "gap"):
         assert figure_digest(tmp_path / "docs" / "images" / f"demo_wall_{name}.png") == digest(kept)

@@ -149,3 +149,11 @@ def test_all_say_the_same_of_python():
     assert project["tool"]["ruff"]["target-version"] == f"py{oldest.replace('.', '')}"
     assert f"version_info >= ({oldest.replace('.', ', ')})" in (REPOSITORY / "Makefile").read_text()
     assert ".".join(map(str, OLDEST_PYTHON)) == oldest
+
+
+def test_the_readme_is_one_screen_and_the_contents_lead_to_every_page():
+    assert len((REPOSITORY / "README.md").read_text().splitlines()) <= 80
+    contents = REPOSITORY / "docs" / "index.md"
+    listed = {link.partition("#")[0] for link in links(contents)}
+    assert {path.name for path in (REPOSITORY / "docs").glob("*.md")} - {contents.name} <= listed
+    assert any(link == "docs/index.md" for link in links(REPOSITORY / "README.md"))
