@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor
@@ -19,82 +18,79 @@ from benchmarks.plain.planning import PlainDescent, PlainProblem, plain_cem_step
 from benchmarks.setting import Setting
 from models.speed.cpu_kernels.build import kernels
 from models.speed.cpu_products import library
-from planning.cost import LatentGoalCost
+from models.world_model import WorldModel
 from planning.evaluation import Evaluation
-from planning.planners.base import Planner
 from planning.planners.cem import CEMPlanner
-from planning.planners.noise import EpisodeNoise
-from planning.planners.search import ActionSpace, Budget, Search
+from planning.planners.search import Budget, Search
+from planning.request import PlanRequest
+from planning.task import PlanningTask
 
 EPISODES, GD_STEPS, CEM_STEPS, CEM_SAMPLES = 50, 100, 30, 300  # of a planning call in the paper's timing
 STEPS_AT_A_TIME = 2  # where whole planning calls are too slow; elsewhere enough for a CUDA graph to be worth it
 STEPS_IN_A_ROW = 20
 
 
-class _AskedError(Exception):
-    """Carries what a controller asked of its planner."""
-
-
 @dataclass(frozen=True)
 class Asked:
-    """A planner and what ``plan.py`` would ask of it in the first iteration, with all that the config says.
+    """What ``plan.py`` asks of its planner in the first iteration, with all that the config says.
 
     Attributes:
-        evaluation: that was prepared. planner: its planner. cost, noise, space: arguments of ``Planner.plan``.
-        flops: of the model. context: frames that the predictor sees at most.
+        task: of the evaluation.
+        request: that its controller makes.
     """
 
-    evaluation: Evaluation
-    planner: Any
-    cost: LatentGoalCost
-    noise: EpisodeNoise
-    space: ActionSpace
-    flops: ModelFlops
-    context: int
+    task: PlanningTask
+    request: PlanRequest
+
+    @property
+    def planner(self) -> Any:
+        """The planner that is asked; which class it is says the case."""
+        return self.request.planner
+
+    @property
+    def model(self) -> WorldModel:
+        """The model as it was loaded."""
+        return self.task.observer.model
+
+    @cached_property
+    def flops(self) -> ModelFlops:
+        """What the model's parts take."""
+        return ModelFlops.of(self.model)
+
+    @property
+    def context(self) -> int:
+        """Frames that the predictor sees at most."""
+        return self.planner.rollout.num_context or self.model.num_hist
 
     def search(self) -> Search:
         """A new account of evaluations."""
-        return Search(self.cost, Budget(), self.planner.eval_every, self.space, self.planner.clip_actions)
+        request, planner = self.request, self.planner
+        return Search(request.cost, Budget(), planner.eval_every, request.space, planner.clip_actions)
 
     def start(self) -> Tensor:
         """Initial actions (B, T, A)."""
-        return self.planner.initial_actions(self.noise, self.space)
+        return self.planner.initial_actions(self.request.noise, self.request.space)
 
     def plain_problem(self) -> PlainProblem:
         """The same starts as images, and the same goals."""
-        task = self.evaluation.task
-        states = task.env.reset(task.problem.seeds, task.problem.states, task.problem.layouts)
-        visual = task.env.render()[:, None].to(task.observer.device)
-        return PlainProblem(visual, task.observer.proprio(task.env, states[:, None]), task.goal, self.context)
+        env, problem, observer = self.task.env, self.task.problem, self.task.observer
+        states = env.reset(problem.seeds, problem.states, problem.layouts)
+        visual = env.render()[:, None].to(observer.device)
+        return PlainProblem(visual, observer.proprio(env, states[:, None]), self.task.goal, self.context)
 
 
 @contextlib.contextmanager
 def asked(setting: Setting, planner: str, episodes: int, *more: str) -> Iterator[Asked]:
-    """Prepare an evaluation as ``plan.py`` does, and stop where its controller calls the planner."""
+    """Prepare an evaluation as ``plan.py`` does, up to where its controller asks the planner."""
     setting.checkpoint()
     with setting.autocast():
         evaluation = Evaluation.prepare(setting.plan_config(planner, episodes, *more), setting.device)
         controller, task = evaluation.controller, evaluation.task
         try:
-            request = _request(controller.planner, lambda: controller.iterate(task, controller.start(task)))
-            model = task.observer.model
-            context = controller.planner.rollout.num_context or model.num_hist
-            yield Asked(evaluation, controller.planner, *request, ModelFlops.of(model), context)
+            begun = controller.start(task)
+            yield Asked(task, controller.request(task, begun, begun.active))
         finally:
             task.env.close()
-
-
-def _request(planner: Planner, plan: Callable[[], object]) -> tuple[LatentGoalCost, EpisodeNoise, ActionSpace]:
-    def note(cost: LatentGoalCost, noise: EpisodeNoise, space: ActionSpace, *_: object) -> None:
-        raise _AskedError(cost, noise, space)
-
-    with mock.patch.object(planner, "plan", note):
-        try:
-            plan()
-        except _AskedError as question:
-            cost, noise, space = question.args
-            return cost, noise, space
-    raise AssertionError("a controller asks its planner")
 
 
 def network_cases(setting: Setting) -> Iterator[Case]:
@@ -121,9 +117,9 @@ def planning_cases(setting: Setting) -> Iterator[Case]:
 @contextlib.contextmanager
 def _encoder(setting: Setting) -> Iterator[Work]:
     with asked(setting, "gd", 1) as question:
-        encoder = question.evaluation.task.observer.model.encoder
+        encoder = question.model.encoder
         count = 8 if setting.slices else 256
-        side = question.evaluation.task.env.image_size
+        side = question.task.env.image_size
         frames = torch.randint(256, (count, 3, side, side), dtype=torch.uint8, device=setting.device)
         yield Work(torch.no_grad()(lambda: encoder(frames)), count, "frames", count * question.flops.encoder)
 
@@ -131,7 +127,7 @@ def _encoder(setting: Setting) -> Iterator[Work]:
 @contextlib.contextmanager
 def _predictor(setting: Setting, frames: int, gradient: bool) -> Iterator[Work]:
     with asked(setting, "gd", 1) as question:
-        model = question.evaluation.task.observer.model
+        model = question.model
         count = 4 if setting.slices else 64
         shape = (count, frames, model.layout.tokens_per_frame, model.layout.token_dim)
         tokens = torch.randn(shape, device=setting.device, requires_grad=gradient)
@@ -158,13 +154,13 @@ def _gd_step(setting: Setting) -> Iterator[Work]:
 
 def _descend(question: Asked, steps: int) -> object:
     start = question.start()[:, None]
-    return question.planner.descent.run(question.search(), start, question.noise, range(steps), steps)
+    return question.planner.descent.run(question.search(), start, question.request.noise, range(steps), steps)
 
 
 def _other_descents(setting: Setting, question: Asked, steps: int, stack: contextlib.ExitStack) -> Mapping[str, Run]:
     """Our own with a fast path off, and of bf16 in float32."""
     ways: dict[str, Run] = {}
-    episodes = len(question.evaluation.task.problem)
+    episodes = len(question.task.problem)
     if setting.history > 1:
         slow = stack.enter_context(asked(setting, "gd", episodes, "speed=plain"))
         ways["speed=plain"] = partial(_descend, slow, steps)
@@ -180,11 +176,13 @@ def _other_descents(setting: Setting, question: Asked, steps: int, stack: contex
 
 
 def _plain_descents(question: Asked, steps: int) -> Mapping[str, Run]:
-    model, problem = question.evaluation.task.observer.model, question.plain_problem()
+    model, problem = question.model, question.plain_problem()
     ways = {"shipped": PlainModel(model).as_shipped(), "frozen": PlainModel(model).frozen()}
 
     def run(plain: PlainModel) -> None:
-        with torch.autocast(question.cost.goal.visual.device.type, enabled=False):  # the earlier release had none
+        with torch.autocast(
+            question.request.cost.goal.visual.device.type, enabled=False
+        ):  # the earlier release had none
             descent = PlainDescent(plain, problem, question.start(), question.planner.descent.lr)
             for _ in range(steps):
                 descent.step()
@@ -204,7 +202,7 @@ def _cem_step(setting: Setting) -> Iterator[Work]:
         planner: CEMPlanner = question.planner
 
         def run() -> object:
-            return planner.refit(question.search(), question.start(), question.noise, reserve=0)
+            return planner.refit(question.search(), question.start(), question.request.noise, reserve=0)
 
         count = episodes * planner.num_samples
         flops = count * question.flops.rollout(planner.horizon, question.context)
@@ -212,12 +210,12 @@ def _cem_step(setting: Setting) -> Iterator[Work]:
 
 
 def _plain_cem(question: Asked) -> Mapping[str, Run]:
-    model, problem, planner = question.evaluation.task.observer.model, question.plain_problem(), question.planner
+    model, problem, planner = question.model, question.plain_problem(), question.planner
     ways = {"shipped": PlainModel(model).as_shipped(), "frozen": PlainModel(model).frozen()}
 
     def run(plain: PlainModel) -> None:
         mean = question.start()
-        draws = question.noise.randn(planner.num_samples, *mean.shape[1:])
+        draws = question.request.noise.randn(planner.num_samples, *mean.shape[1:])
         with torch.autocast(mean.device.type, enabled=False):
             plain_cem_step(plain, problem, mean, torch.ones_like(mean), draws, planner.topk)
 
@@ -248,8 +246,5 @@ def _cem_call(setting: Setting) -> Iterator[Work]:
 
 
 def _call(question: Asked, episodes: int, done: float, whole: float, named: str) -> Work:
-    def run() -> object:
-        return question.planner.plan(question.cost, question.noise, question.space)
-
     sliced = named if whole > 1.001 * done else ""
-    return Work(run, episodes, "episodes", done, whole=whole / done, sliced=sliced)
+    return Work(question.request.plan, episodes, "episodes", done, whole=whole / done, sliced=sliced)

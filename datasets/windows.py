@@ -13,6 +13,7 @@ from datasets.batch import Batch
 from datasets.frames import FrameSource, ImageFrames, NoFrames
 from datasets.sampler import ResumableSampler
 from datasets.trajectories import Trajectories
+from datasets.units.folding import fold_actions
 from datasets.units.normalizer import Normalizer
 
 __all__ = ["Batch", "FrameSource", "ImageFrames", "NoFrames", "ResumableSampler", "WindowDataset", "as_is"]
@@ -91,7 +92,7 @@ class WindowDataset(Dataset[Batch]):
         frames = self.frame_source.read(trajectory[:, None].expand_as(frame_step), frame_step)
         return Batch(
             proprio=self._proprio_z[frame_row],
-            actions=self._actions_z[row].reshape(len(sample), self.sample_frames, -1),
+            actions=fold_actions(self._actions_z[row], self.frameskip),
             states=self._states[frame_row].double(),
             trajectory=trajectory,
             start=start,

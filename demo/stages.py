@@ -25,6 +25,7 @@ from planning.gap import Visits, dataset_visits, one_step_error, planner_visits
 from planning.goals import GoalRequest, make_problem
 from planning.mpc import MPCController
 from planning.observer import Observer
+from planning.task import PlanningTask
 
 CONFIG = Path(__file__).resolve().parent.parent / "conf"
 GAP_SEED = 1_000_000  # first environment seed of the gap's tasks, away from those of the evaluation
@@ -94,11 +95,12 @@ def measure_gap(
         unsolved_starts_only=config["unsolved_starts_only"],
     )
     problem = make_problem(config["goal_source"], request)
+    objective, observer = instantiate(config["objective"]), observers[planned_by]
+    goal = observer.present(env, env.reset(problem.seeds, problem.goal_states, problem.layouts))
+    task = PlanningTask(env, observer, problem, goal, objective, seed, frameskip)
     visits: dict[str, Visits] = {
         "dataset": dataset_visits(trajectories, validation, num_tasks, planner.horizon * frameskip, seed),
-        "planner": planner_visits(
-            env, observers[planned_by], planner, instantiate(config["objective"]), problem, frameskip, seed
-        ),
+        "planner": planner_visits(task, planner),
     }
     return {
         name: {where: one_step_error(env, observer, visited, frameskip) for where, visited in visits.items()}

@@ -45,8 +45,23 @@ class Episodes:
     records: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
-    def begin(cls, states: Tensor, latent: Latent, action_dim: int, env_action_dim: int) -> Episodes:
-        """Episodes at their starts: states (B, S), latents (B, 1); lengths of an action block and of a raw action."""
+    def begin(
+        cls,
+        states: Tensor,
+        latent: Latent,
+        action_dim: int,
+        env_action_dim: int,
+        warm_start: Tensor | None = None,
+    ) -> Episodes:
+        """Episodes at their starts.
+
+        Args:
+            states: (B, S) true states.
+            latent: (B, 1) what is seen of them.
+            action_dim: A, length of an action block.
+            env_action_dim: length of a raw action.
+            warm_start: (B, t, A) blocks that the first plan starts from.
+        """
         num = states.shape[0]
         empty = latent.proprio.new_empty(num, 0, action_dim)
         return cls(
@@ -55,7 +70,7 @@ class Episodes:
             visual=latent.visual,
             proprio=latent.proprio,
             past_actions=empty,
-            warm_start=empty,
+            warm_start=empty if warm_start is None else warm_start,
             iteration=0,
             solved_at=torch.zeros(num, dtype=torch.long),
             divergence=torch.zeros(num, 2),

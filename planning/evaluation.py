@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from datasets.trajectories import Trajectories
+from datasets.units.folding import fold_actions
 from datasets.units.normalizer import Normalizer
 from envs.episode_seeds import episode_seeds
 from models.checkpoints.loading import check_environment, load_for_planning, stored_normalizer
@@ -23,13 +24,14 @@ from planning.cost import check_budget
 from planning.episodes import Episodes
 from planning.goals import GoalRequest, make_problem
 from planning.metrics import final_metrics
-from planning.mpc import MPCController, PlanningTask
+from planning.mpc import MPCController
 from planning.objectives import GoalDistance
 from planning.observer import Observer
 from planning.problem import Problem
-from planning.recording import Film
+from planning.recording import Recorder
 from planning.saved_evaluation import FINISHED, IDENTITY, STATE, TARGETS, agreed, read_finished, read_state
 from planning.targets import read_targets
+from planning.task import PlanningTask
 from utils import distributed
 from utils.files import atomic_path, remove_unfinished, write_json
 from utils.interrupts import StopSignals
@@ -102,12 +104,12 @@ class Evaluation:
             problem = make_problem(config["goal_source"], request)
         _warn_of_far_goals(problem, controller, architecture["frameskip"])
         goal_states = env.reset(problem.seeds, problem.goal_states, problem.layouts)
-        filmed = min(config["n_plot_samples"], len(problem)) if distributed.is_main() else 0
+        recorded = min(config["n_plot_samples"], len(problem)) if distributed.is_main() else 0
         task = PlanningTask(
             env=env,
             observer=observer,
             problem=problem,
-            goal=observer.present(env, goal_states, torch.arange(len(problem))),
+            goal=observer.present(env, goal_states),
             objective=objective,
             seed=config["seed"],
             frameskip=architecture["frameskip"],
@@ -117,7 +119,7 @@ class Evaluation:
             else None,
             speed=instantiate(config["speed"]),
             shared=True,
-            film=Film(env.render(torch.arange(filmed))) if filmed else None,
+            recorder=Recorder(env.render(torch.arange(recorded))) if recorded else None,
         )
         logger = run_logger(config, folder)
         advice = f"Finished iterations are saved; continue with: python plan.py resume={folder}"
@@ -141,7 +143,7 @@ class Evaluation:
                 stop.raise_if_received()
 
             saved = self._saved()
-            task = self._with_progress(progress)
+            task = self.task
             distributed.barrier()  # all have read what there is before one of them writes
             if distributed.is_main():
                 task.problem.save(self.folder / TARGETS)
@@ -156,19 +158,16 @@ class Evaluation:
                 bar.set_description(
                     f"planning {now.iteration}/{total or '?'}, {100 * record['success_rate']:.0f} % solved"
                 )
-                if task.film is not None:  # before the line is logged: some loggers show both
-                    grid = functools.partial(task.film.write_grid, self.folder / f"iteration_{now.iteration}.png")
+                if task.recorder is not None:  # before the line is logged: some loggers show both
+                    grid = functools.partial(task.recorder.write_grid, self.folder / f"iteration_{now.iteration}.png")
                     self.retry.write("the picture of the iteration", grid)
                 self.logger.log(record)
                 self._save(now)
                 distributed.barrier()  # before a signal to one of the processes ends all
                 stop.raise_if_received()
 
-            self.controller.run(task, episodes, after_iteration)
+            self.controller.run(task, episodes, after_iteration, progress)
         return self._finish(episodes)
-
-    def _with_progress(self, update: Callable[[int], Any]) -> PlanningTask:
-        return PlanningTask(**{**self.task.__dict__, "progress": update})
 
     def _finish(self, episodes: Episodes) -> dict[str, Any]:
         task = self.task
@@ -176,8 +175,8 @@ class Evaluation:
         iterations = episodes.iteration if self.controller.max_iter is None else self.controller.max_iter
         ends = [blocks * task.frameskip for blocks in self.controller.executed(iterations)]
         metrics |= final_metrics(task, episodes, ends)
-        if task.film is not None:
-            self.retry.write("the videos", functools.partial(task.film.write_videos, self.folder, episodes.solved))
+        if task.recorder is not None:
+            self.retry.write("the videos", functools.partial(task.recorder.write_videos, self.folder, episodes.solved))
         self.logger.log({f"final_eval/{name}": value for name, value in metrics.items()})
         self.retry.write("the log", self.logger.position)
         self.logger.close()
@@ -200,9 +199,9 @@ class Evaluation:
     def _save(self, episodes: Episodes) -> None:
         if not distributed.is_main():
             return
-        film = self.task.film.state_dict() if self.task.film is not None else None
+        recorded = self.task.recorder.state_dict() if self.task.recorder is not None else None
         position = self.retry.write("the log", self.logger.position)
-        state = {"episodes": episodes.as_dict(), "film": film, "log": position, "identity": self.identity}
+        state = {"episodes": episodes.as_dict(), "film": recorded, "log": position, "identity": self.identity}
         self.retry.write("the planning state", functools.partial(self._write_state, state), tensor_bytes(state))
 
     def _write_state(self, state: dict[str, Any]) -> None:
@@ -217,8 +216,8 @@ class Evaluation:
         state = read_state(path)
         episodes = Episodes(**state["episodes"]).to(self.task.observer.device)
         self.logger.rewind(state["log"])
-        if self.task.film is not None and state["film"] is not None:
-            self.task.film.load_state_dict(state["film"])
+        if self.task.recorder is not None and state["film"] is not None:
+            self.task.recorder.load_state_dict(state["film"])
         return episodes
 
 
@@ -240,8 +239,7 @@ def _known_actions(problem: Problem, observer: Observer, frameskip: int) -> Tens
     """The z-scored blocks (B, T, A) that lead from start to goal."""
     if problem.actions is None:
         raise ValueError("debug_dset_init=true needs goals with known actions: goal_source=dset or random_action")
-    blocks = problem.actions.unflatten(1, (-1, frameskip)).flatten(2)
-    return observer.normalizer.actions_to_z(blocks).to(observer.device)
+    return observer.normalizer.actions_to_z(fold_actions(problem.actions, frameskip)).to(observer.device)
 
 
 class _Data:

@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 
 from datasets.trajectories import Trajectories
+from datasets.units.folding import fold_actions
 from envs.base import VectorEnv, simulate
-from planning.cost import LatentGoalCost
-from planning.objectives import GoalDistance
+from planning.mpc import MPCController
 from planning.observer import Observer
 from planning.planners.base import Planner
-from planning.planners.noise import EpisodeNoise
-from planning.problem import Problem
+from planning.task import PlanningTask
 
 
 @dataclass(frozen=True)
@@ -33,28 +32,13 @@ class Visits:
     layouts: dict[str, Tensor]
 
 
-@torch.no_grad()
-def planner_visits(
-    env: VectorEnv,
-    observer: Observer,
-    planner: Planner,
-    objective: GoalDistance,
-    problem: Problem,
-    frameskip: int,
-    seed: int,
-) -> Visits:
-    """Where one model's own plans lead: plan once per problem; the simulator will play the actions."""
-    everyone = torch.arange(len(problem))
-    goal = observer.present(env, env.reset(problem.seeds, problem.goal_states, problem.layouts), everyone)
-    states = env.reset(problem.seeds, problem.states, problem.layouts)
-    start = observer.present(env, states, everyone)
-    space = observer.action_space(frameskip, planner.sample_type, start, goal)
-    nothing_before = space.zero.new_empty(len(problem), 0, len(space.zero))
-    cost = LatentGoalCost(observer.model, objective, start, nothing_before, goal, planner.rollout)
-    noise = EpisodeNoise.derive(seed, problem.seeds, 0, observer.device)
-    plan = planner.plan(cost, noise, space)
-    raw = observer.normalizer.actions_to_raw(plan.actions.cpu()).unflatten(2, (frameskip, -1)).flatten(1, 2)
-    return Visits(problem.seeds, states, raw, problem.layouts)
+def planner_visits(task: PlanningTask, planner: Planner) -> Visits:
+    """Where one model's own plans lead: plan once per problem, and carry the plans out."""
+    controller = MPCController.of(planner)
+    episodes = controller.start(task)
+    starts = episodes.states
+    controller.run(task, episodes, after_iteration=lambda _: None)
+    return Visits(task.problem.seeds, starts, episodes.played, task.problem.layouts)
 
 
 @torch.no_grad()
@@ -70,8 +54,8 @@ def one_step_error(env: VectorEnv, observer: Observer, visits: Visits, frameskip
     played = simulate(env, visits.seeds, visits.states, visits.actions, visits.layouts, every)
     states = played.states[:, ::frameskip]
     latent = model.embed(observer.features(states, played.frames), observer.proprio(env, states))
-    blocks = visits.actions.unflatten(1, (-1, frameskip)).flatten(2)
-    windows = model.windows(latent, observer.normalizer.actions_to_z(blocks).to(observer.device))
+    blocks = observer.normalizer.actions_to_z(fold_actions(visits.actions, frameskip))
+    windows = model.windows(latent, blocks.to(observer.device))
     predicted = model.predict(windows.source, windows.actions)
     errors = {}
     for name in ("visual", "proprio"):

@@ -13,8 +13,8 @@ from envs.base import VectorEnv, simulate
 from envs.process_vector import EnvWorkerError
 from planning.do_nothing import solved_by_doing_nothing
 from planning.episodes import Episodes
-from planning.mpc import PlanningTask
 from planning.problem import Problem
+from planning.task import PlanningTask
 from utils.statistics import wilson_interval
 
 log = logging.getLogger(__name__)

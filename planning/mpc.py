@@ -5,64 +5,24 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from envs.base import VectorEnv
+from datasets.units.folding import unfold_actions
 from models.latent import Latent, cat_latents
-from models.speed.compiling import AUTO
-from models.speed.fast_paths import FastPaths
-from models.world_model import WorldModel
-from planning.cost import LatentGoalCost, MemoryBudget
 from planning.episodes import Episodes
 from planning.objectives import GoalDistance
-from planning.observer import Observer
 from planning.planners.base import Planner
 from planning.planners.noise import EpisodeNoise
 from planning.planners.search import Plan, join_plans
-from planning.problem import Problem
-from planning.recording import Film
+from planning.request import PlanRequest
+from planning.task import PlanningTask
 from utils import distributed
 
 log = logging.getLogger(__name__)
 
 SHRINKING = ("none", "plan", "budget")
-
-
-@dataclass(frozen=True)
-class PlanningTask:
-    """Everything a controller needs besides its planner.
-
-    Attributes:
-        env: its episodes are replaced.
-        observer: encodes what the environment shows.
-        problem: starts and goals. goal: (B, 1) their latents.
-        objective: distance of an imagined rollout to the goal.
-        seed: of the planner's own randomness.
-        frameskip: raw steps of an action block.
-        memory_budget_gb: see ``LatentGoalCost``.
-        initial_actions: (B, T, A) z-scored start of the first plan, in the place of the planner's own.
-        film: records what some episodes saw and imagined.
-        progress: called with the number of rollouts just imagined.
-        speed: how the model is prepared for rollouts.
-        shared: whether all of several processes have these same episodes: each then plans for its share of them.
-    """
-
-    env: VectorEnv
-    observer: Observer
-    problem: Problem
-    goal: Latent
-    objective: GoalDistance
-    seed: int
-    frameskip: int
-    memory_budget_gb: MemoryBudget = AUTO
-    initial_actions: Tensor | None = None
-    film: Film | None = None
-    progress: Callable[[int], None] | None = None
-    speed: FastPaths = field(default_factory=FastPaths)
-    shared: bool = False
 
 
 class MPCController:
@@ -111,10 +71,6 @@ class MPCController:
         self.planner, self.max_iter, self.n_taken_actions = sub_planner, max_iter, n_taken_actions
         self.time_limit_minutes, self.shrinking = time_limit_minutes, shrinking
 
-    @staticmethod
-    def _any(task: PlanningTask, here: bool) -> bool:
-        return bool(distributed.largest(int(here))) if task.shared else here
-
     @classmethod
     def of(cls, planner: Planner | MPCController) -> MPCController:
         """The controller that a ``planner`` option stands for: itself, or for a planner alone its open loop.
@@ -144,10 +100,11 @@ class MPCController:
     def start(self, task: PlanningTask) -> Episodes:
         """Put the environment's episodes at their starts."""
         states = task.env.reset(task.problem.seeds, task.problem.states, task.problem.layouts)
-        if task.film is not None:
-            task.film.begin(task.env)
-        latent = task.observer.present(task.env, states, torch.arange(len(task.problem)))
-        return Episodes.begin(states, latent, task.frameskip * task.env.env_action_dim, task.env.env_action_dim)
+        if task.recorder is not None:
+            task.recorder.begin(task.env)
+        latent = task.observer.present(task.env, states)
+        action_dim = task.frameskip * task.env.env_action_dim
+        return Episodes.begin(states, latent, action_dim, task.env.env_action_dim, task.initial_actions)
 
     def resume(self, task: PlanningTask, episodes: Episodes) -> None:
         """Put the environment back to where ``episodes`` were saved.
@@ -162,21 +119,34 @@ class MPCController:
                 log.warning("played again, the episodes end up to %g from where they were: another machine?", farthest)
                 episodes.states = again
 
-    def run(self, task: PlanningTask, episodes: Episodes, after_iteration: Callable[[Episodes], None]) -> None:
-        """Iterate in place until done; ``after_iteration`` is called each time, e.g. to log and to save."""
+    def run(
+        self,
+        task: PlanningTask,
+        episodes: Episodes,
+        after_iteration: Callable[[Episodes], None],
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
+        """Iterate in place until done.
+
+        Args:
+            task: what the episodes are about.
+            episodes: as they stand.
+            after_iteration: called after each iteration, e.g. to log and to save.
+            progress: called with the number of rollouts just imagined, many times in an iteration.
+        """
         deadline = None if self.time_limit_minutes is None else time.monotonic() + 60 * self.time_limit_minutes
         while len(episodes.active) and (self.max_iter is None or episodes.iteration < self.max_iter):
-            if deadline is not None and self._any(task, time.monotonic() > deadline):
+            if deadline is not None and _any_process(task, time.monotonic() > deadline):
                 return
-            self.iterate(task, episodes)
+            self.iterate(task, episodes, progress)
             after_iteration(episodes)
 
-    def iterate(self, task: PlanningTask, episodes: Episodes) -> None:
-        """Plan for the unsolved episodes, execute, observe; in place."""
+    def iterate(self, task: PlanningTask, episodes: Episodes, progress: Callable[[int], None] | None = None) -> None:
+        """Plan for the unsolved episodes, execute, observe; in place. ``progress``: see ``run``."""
         rows = episodes.active
-        objective = str(self.objective(task, episodes))
         begin = time.perf_counter()
-        plan, imagined = self._plan(task, episodes, rows)
+        request = self.request(task, episodes, rows, progress)
+        plan, imagined = self._plan(task, episodes, request, rows)
         planned = time.perf_counter()
         seen = self._execute(task, episodes, rows, plan, imagined)
         executed = time.perf_counter()
@@ -194,7 +164,7 @@ class MPCController:
                 "iteration": episodes.iteration,
                 "raw_steps": episodes.played.shape[1],
                 "planned_episodes": len(rows),
-                "objective": objective,
+                "objective": str(request.objective),
                 "success_rate": episodes.solved.double().mean().item(),
                 "mean_state_dist": outcome.state_dist.double().mean().item(),
                 "mean_div_visual_emb": episodes.divergence[rows, 0].mean().item(),
@@ -208,90 +178,85 @@ class MPCController:
             }
         )
 
-    def _plan(self, task: PlanningTask, episodes: Episodes, rows: Tensor) -> tuple[Plan, Latent]:
+    def objective(self, task: PlanningTask, episodes: Episodes) -> GoalDistance:
+        """What the next plan minimises."""
+        return task.objective.at(task.executed(episodes), self.planner.horizon, self.n_taken_actions)
+
+    def request(
+        self, task: PlanningTask, episodes: Episodes, rows: Tensor, progress: Callable[[int], None] | None = None
+    ) -> PlanRequest:
+        """What the planner is asked in the next iteration for episodes ``rows`` (b,). ``progress``: see ``run``."""
+        device = task.observer.device
+        seeds = [task.problem.seeds[row] for row in rows.tolist()]
+        noise = EpisodeNoise.derive(task.seed, seeds, episodes.iteration, device)
+        rows = rows.to(device)
+        context, past_actions = episodes.context(rows, self.planner.rollout.num_context)
+        return PlanRequest(
+            planner=self.planner,
+            observer=task.observer,
+            frameskip=task.frameskip,
+            objective=self.objective(task, episodes),
+            context=context,
+            goal=task.goal[rows],
+            noise=noise,
+            past_actions=past_actions,
+            warm_start=episodes.warm_start[rows],
+            horizon=self.horizon(episodes.iteration, task.executed(episodes)),
+            speed=task.speed,
+            memory_budget_gb=task.memory_budget_gb,
+            progress=progress,
+        )
+
+    def _plan(self, task: PlanningTask, episodes: Episodes, request: PlanRequest, rows: Tensor) -> tuple[Plan, Latent]:
         """The plan of the rows, and the latents (b, n + 1) imagined for the part of it that will be executed."""
         device = task.observer.device
-        cost = self._cost(task, episodes, rows, task.speed.prepare(task.observer.model))
-        plan = self._plan_together(task, episodes, rows, cost)
+        if task.shared and distributed.size() > 1:
+            plan = self._share_planning(task, episodes, request, rows)
+        else:
+            plan = request.plan()
         diverged = ~(plan.cost.isfinite() & plan.actions.isfinite().flatten(1).all(1))
         if diverged.any():
             # one episode must not take the others down with it: it waits, and plans anew from the start
             log.warning("the plans of %d episodes diverged; try a lower planner learning rate", int(diverged.sum()))
             plan.actions[diverged] = task.observer.normalizer.zero_block(task.frameskip).to(device)
-        imagined = cost.imagine(plan.actions[:, : self.n_taken_actions])
+        imagined = request.cost.imagine(plan.actions[:, : self.n_taken_actions])
         if device.type == "cuda":
             torch.cuda.synchronize(device)  # or the clock stops before the work does
         return plan, imagined
 
-    def _plan_together(self, task: PlanningTask, episodes: Episodes, rows: Tensor, cost: LatentGoalCost) -> Plan:
-        """The plan of the rows, whose cost is ``cost``.
-
-        Of several processes with the same episodes each plans for its share of the rows, and gets the others' plans.
-        """
-        if not task.shared or distributed.size() == 1:
-            return self._plan_own(task, episodes, rows, cost)
+    def _share_planning(self, task: PlanningTask, episodes: Episodes, request: PlanRequest, rows: Tensor) -> Plan:
+        """The plan of the rows: this process plans for its share of them, and gets the others' plans."""
         share, own = distributed.share(len(rows)), None
         if share.count:
-            here = rows[share.rows]
-            plan = self._plan_own(task, episodes, here, self._cost(task, episodes, here, cost.model))
-            own = plan.to(torch.device("cpu"))  # on its way to processes with other GPUs
+            part = self.request(task, episodes, rows[share.rows], request.progress)
+            own = part.plan().to(torch.device("cpu"))  # on its way to processes with other GPUs
         return join_plans([part for part in distributed.gather(own) if part is not None]).to(task.observer.device)
-
-    def _plan_own(self, task: PlanningTask, episodes: Episodes, rows: Tensor, cost: LatentGoalCost) -> Plan:
-        """The plan of the rows, made by this process."""
-        device = task.observer.device
-        seeds = [task.problem.seeds[row] for row in rows.tolist()]
-        noise = EpisodeNoise.derive(task.seed, seeds, episodes.iteration, device)
-        rows = rows.to(device)
-        first = None if task.initial_actions is None else task.initial_actions[rows]
-        space = task.observer.action_space(task.frameskip, self.planner.sample_type, cost.context[:, -1:], cost.goal)
-        warm_start = episodes.warm_start[rows] if episodes.iteration else first
-        return self.planner.plan(cost, noise, space, warm_start, self._next_horizon(task, episodes))
-
-    def _next_horizon(self, task: PlanningTask, episodes: Episodes) -> int:
-        return self.horizon(episodes.iteration, episodes.played.shape[1] // task.frameskip)
-
-    def objective(self, task: PlanningTask, episodes: Episodes) -> GoalDistance:
-        """What the next plan minimises."""
-        executed = episodes.played.shape[1] // task.frameskip
-        return task.objective.at(executed, self.planner.horizon, self.n_taken_actions)
-
-    def _cost(self, task: PlanningTask, episodes: Episodes, rows: Tensor, model: WorldModel) -> LatentGoalCost:
-        """The cost of the rows' plans under ``model``, which is prepared for rollouts."""
-        device = task.observer.device
-        context, past = episodes.context(rows.to(device), self.planner.rollout.num_context)
-        return LatentGoalCost(
-            model,
-            self.objective(task, episodes),
-            context,
-            past,
-            task.goal[rows.to(device)],
-            self.planner.rollout,
-            task.memory_budget_gb,
-            task.progress,
-            task.speed.captures(device),
-        )
 
     def _execute(self, task: PlanningTask, episodes: Episodes, rows: Tensor, plan: Plan, imagined: Latent) -> Latent:
         """Step the simulator through the taken blocks and take in what it shows: latents (b, m) of the last frames."""
         env, taken = task.env, plan.actions[:, : self.n_taken_actions]
-        raw = torch.zeros(len(task.problem), taken.shape[1], task.frameskip, env.env_action_dim)
-        raw[rows] = task.observer.normalizer.actions_to_raw(taken.cpu()).unflatten(2, (task.frameskip, -1)).float()
         limit, steps = task.observer.model.num_hist, taken.shape[1]
+        raw = torch.zeros(len(task.problem), steps * task.frameskip, env.env_action_dim)
+        raw[rows] = unfold_actions(task.observer.normalizer.actions_to_raw(taken.cpu()), env.env_action_dim).float()
+        episodes.played = torch.cat([episodes.played, raw], 1)
         seen = []
-        episodes.played = torch.cat([episodes.played, raw.flatten(1, 2)], 1)
-        for k in range(steps):
-            episodes.states = env.step(raw[:, k])[:, -1]
-            if task.film is not None:
-                task.film.shoot(env, rows)
+        for k, block in enumerate(raw.split(task.frameskip, 1)):
+            episodes.states = env.step(block)[:, -1]
+            if task.recorder is not None:
+                task.recorder.record(env, rows)
             if k >= steps - limit:  # older frames would leave the history at once
                 seen.append(task.observer.present(env, episodes.states, rows))
-        if task.film is not None:
-            task.film.imagine(imagined, rows, task.observer.model)
+        if task.recorder is not None:
+            task.recorder.record_imagined(imagined, rows, task.observer.model)
         latent = cat_latents(seen, 1)
         episodes.observe(rows.to(taken.device), taken, latent, limit)
         episodes.remember_plan(rows.to(taken.device), plan.actions[:, self.n_taken_actions :])
         return latent
+
+
+def _any_process(task: PlanningTask, here: bool) -> bool:
+    """Whether it is so in this process or, if all have the same episodes, in any."""
+    return bool(distributed.largest(int(here))) if task.shared else here
 
 
 def _finite_mean(costs: Tensor) -> float:

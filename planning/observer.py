@@ -58,8 +58,15 @@ class Observer:
         return self.normalizer.proprio_to_z(env.proprio(states)).to(self.device)
 
     @torch.no_grad()
-    def present(self, env: VectorEnv, states: Tensor, rows: Tensor) -> Latent:
-        """Latents (b, 1) of what episodes ``rows`` (b,) of ``env`` show now; ``states`` (B, S): all true states."""
+    def present(self, env: VectorEnv, states: Tensor, rows: Tensor | None = None) -> Latent:
+        """Encode what episodes of ``env`` show now: latents (b, 1).
+
+        Args:
+            env: the simulator.
+            states: (B, S) true states of all its episodes.
+            rows: (b,) episodes to encode; None means all.
+        """
+        rows = torch.arange(len(states)) if rows is None else rows
         latents = []
         for chunk in rows.split(self.frames_per_chunk):
             frames = env.render(chunk)[:, None] if self.wants_frames else None

@@ -27,10 +27,10 @@ from models.networks.vit import ViTPredictor
 from models.tokens import TOKEN_LAYOUTS, FeatureConcat
 from models.world_model import WorldModel
 from planning.goals import Problem
-from planning.mpc import PlanningTask
 from planning.objectives import GoalDistance
 from planning.observer import Observer
 from planning.planners.noise import EpisodeNoise
+from planning.task import PlanningTask
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

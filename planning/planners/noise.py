@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from datasets.units.folding import fold_actions, unfold_actions
+
 AHEAD = 16  # draws that travel to a GPU together
 
 
@@ -103,7 +105,7 @@ def coloured(white: Tensor, beta: float, env_action_dim: int) -> Tensor:
     Source: Timmer and Koenig 1995 (spectrum), as iCEM uses it, Pinneri et al. 2020, section 3.1; the lowest frequency
     stands in for the constant part, whose power would be infinite.
     """
-    steps = white.unflatten(-1, (-1, env_action_dim)).flatten(-3, -2)  # (..., K, env_action_dim)
+    steps = unfold_actions(white, env_action_dim)
     length = steps.shape[-2]
     frequency = torch.fft.rfftfreq(length, device=white.device).clamp_min(1 / length)
     scale = frequency ** (-beta / 2)
@@ -114,4 +116,4 @@ def coloured(white: Tensor, beta: float, env_action_dim: int) -> Tensor:
         twice[-1] = 1.0
     scale = scale * math.sqrt(length) / (twice * scale.square()).sum().sqrt()
     shaped = torch.fft.irfft(torch.fft.rfft(steps, dim=-2) * scale[:, None], n=length, dim=-2)
-    return shaped.reshape(white.shape)
+    return fold_actions(shaped, white.shape[-1] // env_action_dim)

@@ -19,7 +19,7 @@ from envs.wall.vector_env import WallVectorEnv
 from launch.command_line import plain
 from plan import plan
 from planning import metrics as evaluate
-from planning import recording as film
+from planning import recording
 from planning.evaluation import STATE, Evaluation
 from planning.goals import Problem
 from planning.mpc import MPCController
@@ -78,7 +78,7 @@ def drawn_frames():
         np.save(path.with_suffix(".npy"), np.stack(frames))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(film, "write_mp4", write_and_keep)
+        patch.setattr(recording, "write_mp4", write_and_keep)
         yield
 
 
@@ -191,10 +191,10 @@ def test_more_plots_than_episodes_are_all_episodes(model, tmp_path):
 def test_the_model_plans_in_eval_mode_and_frozen(model, tmp_path, monkeypatch):
     iterate, seen = MPCController.iterate, []
 
-    def witnessed(self, task, episodes):
+    def witnessed(self, task, episodes, progress):
         network = task.observer.model
         seen.append(any(m.training for m in network.modules()) or any(p.requires_grad for p in network.parameters()))
-        iterate(self, task, episodes)
+        iterate(self, task, episodes, progress)
 
     monkeypatch.setattr(MPCController, "iterate", witnessed)
     plan(config(model, tmp_path, "n_plot_samples=0"))
@@ -217,8 +217,8 @@ def test_solved_episodes_are_named_so_and_cost_no_more_planning(still_model, tmp
     assert videos["output_final_1_failure.mp4"] == videos["output_final_0_success.mp4"] + 2  # two more blocks
 
 
-def test_a_film_of_solved_episodes_only_goes_on(still_model, tmp_path):
-    """The filmed one is solved at once, the others plan on."""
+def test_a_recording_of_solved_episodes_only_goes_on(still_model, tmp_path):
+    """The recorded one is solved at once, the others plan on."""
     goals = goals_at(tmp_path / "goals.npz", [2.0, 12.0, 12.0])
     settings = ["goal_source=file", f"goal_file_path={goals}", "planner.sub_planner.sample_type=zero"]
     plan(config(still_model, tmp_path / "run", *settings, "planner.sub_planner.action_noise=0", "n_plot_samples=1"))
@@ -265,10 +265,10 @@ def at_iteration(monkeypatch, number: int, act) -> None:
     """Call ``act`` in the middle of MPC iteration ``number``."""
     iterate = MPCController.iterate
 
-    def interrupted(self, task, episodes):
+    def interrupted(self, task, episodes, progress):
         if episodes.iteration + 1 == number:
             act()
-        iterate(self, task, episodes)
+        iterate(self, task, episodes, progress)
 
     monkeypatch.setattr(MPCController, "iterate", interrupted)
 

@@ -31,7 +31,7 @@ def test_a_wrong_gain_costs_what_it_should():
 def test_what_a_planner_visits_starts_at_the_problem_and_ends_nearer_to_the_goal():
     task, env = point_task(gains=(1.0, 1.0, 1.0))
     planner = GDPlanner(horizon=3, opt_steps=80, lr=0.2, action_noise=0.0, sample_type="zero")
-    found = planner_visits(env, task.observer, planner, task.objective, task.problem, task.frameskip, seed=0)
+    found = planner_visits(task, planner)
     assert torch.equal(found.states, task.problem.states)
     assert found.actions.shape == (3, 3 * 2, 2)
     assert found.seeds == task.problem.seeds

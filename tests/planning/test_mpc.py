@@ -14,12 +14,13 @@ from models.latent import Latent
 from planning.cost import LatentGoalCost
 from planning.episodes import Episodes
 from planning.goals import Problem
-from planning.mpc import MPCController, PlanningTask
+from planning.mpc import MPCController
 from planning.objectives import GoalDistance
 from planning.observer import Observer
 from planning.planners.gd import GDPlanner
 from planning.planners.noise import EpisodeNoise
 from planning.planners.search import Plan
+from planning.task import PlanningTask
 from tests.builders import (
     POINT_NORMALIZER,
     WALL_NORMALIZER,

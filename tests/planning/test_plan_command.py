@@ -138,8 +138,8 @@ def test_added_arguments_that_a_class_does_not_know_are_named(command, model):
 def test_a_stopped_run_is_resumed_by_its_folder(command, model, tmp_path, monkeypatch):
     iterate = MPCController.iterate
 
-    def stopped_in_the_first(self, task, episodes):
-        iterate(self, task, episodes)
+    def stopped_in_the_first(self, task, episodes, progress):
+        iterate(self, task, episodes, progress)
         if episodes.iteration == 1:
             os.kill(os.getpid(), signal.SIGTERM)
 

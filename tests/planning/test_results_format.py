@@ -143,10 +143,10 @@ def test_an_evaluation_begun_before_the_protocol_was_a_setting_goes_on_with_its_
     expected = evaluated(model, tmp_path / "whole", *old)
     iterate = MPCController.iterate
 
-    def stopped_in_the_second(self, task, episodes):
+    def stopped_in_the_second(self, task, episodes, progress):
         if episodes.iteration == 1:
             raise KeyboardInterrupt
-        iterate(self, task, episodes)
+        iterate(self, task, episodes, progress)
 
     with monkeypatch.context() as patch:
         patch.setattr(MPCController, "iterate", stopped_in_the_second)

@@ -79,10 +79,10 @@ def interrupted(settings):
     """Planning that ends in the middle of its third iteration."""
     iterate, done = MPCController.iterate, []
 
-    def once_more(self, task, episodes):
+    def once_more(self, task, episodes, progress):
         if len(done) == 2:
             raise KeyboardInterrupt
-        done.append(iterate(self, task, episodes))
+        done.append(iterate(self, task, episodes, progress))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MPCController, "iterate", once_more)

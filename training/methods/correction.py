@@ -9,17 +9,20 @@ import torch
 from torch import Tensor
 
 from datasets.batch import Batch
+from datasets.units.folding import unfold_actions
 from envs.base import Trajectory, VectorEnv, simulate
 from models.latent import Latent
 from models.speed.compiling import AUTO
 from models.speed.fast_paths import FastPaths
 from models.world_model import planning_mode
-from planning.cost import LatentGoalCost, MemoryBudget, check_budget
-from planning.mpc import MPCController, PlanningTask
+from planning.cost import MemoryBudget, check_budget
+from planning.mpc import MPCController
 from planning.objectives import GoalDistance
 from planning.planners.base import Planner
 from planning.planners.noise import EpisodeNoise
 from planning.problem import Problem
+from planning.request import PlanRequest
+from planning.task import PlanningTask
 from training.methods.base import TrainingContext
 from training.methods.replay_buffer import Corrected
 from utils import distributed
@@ -133,22 +136,19 @@ class Corrector:
 
     def _plan_once(self, start: Latent, goal: Latent, rows: Sequence[int], refresh: int) -> Tensor:
         """z-scored raw actions (B, K, env_action_dim) of one plan from ``start`` (B, 1) to ``goal`` (B, 1)."""
-        context, planner = self._context, self.planner
-        space = context.observer.action_space(context.frameskip, planner.sample_type, start, goal)
-        nothing_before = space.zero.new_empty(start.batch_size, 0, len(space.zero))
-        cost = LatentGoalCost(
-            self.speed.prepare(context.model),
-            self.objective,
-            start,
-            nothing_before,
-            goal,
-            planner.rollout,
-            self.memory_budget_gb,
-            capturable=self.speed.captures(context.observer.device),
+        context = self._context
+        request = PlanRequest(
+            planner=self.planner,
+            observer=context.observer,
+            frameskip=context.frameskip,
+            objective=self.objective,
+            context=start,
+            goal=goal,
+            noise=EpisodeNoise.derive(context.seed, rows, refresh, context.observer.device),
+            speed=self.speed,
+            memory_budget_gb=self.memory_budget_gb,
         )
-        noise = EpisodeNoise.derive(context.seed, rows, refresh, context.observer.device)
-        plan = planner.plan(cost, noise, space)
-        return plan.actions.cpu().reshape(start.batch_size, -1, self._simulator.env_action_dim)
+        return unfold_actions(request.plan().actions.cpu(), self._simulator.env_action_dim)
 
     def _replan(self, problem: Problem, goal: Latent) -> tuple[Tensor, Tensor]:
         """The same of a closed loop.
@@ -190,9 +190,8 @@ class Corrector:
         drawn = torch.randint(2**31 - 1, (share.total,), generator=draws)  # by all processes alike
         seeds = [int(seed) for seed in drawn[share.rows]]
         layouts = _layouts(batch)
-        everyone = torch.arange(len(batch))
         states = env.sample_start_goal(seeds, layouts)
-        start, goal = (observer.present(env, env.reset(seeds, part, layouts), everyone) for part in states)
+        start, goal = (observer.present(env, env.reset(seeds, part, layouts)) for part in states)
         return states, start, goal
 
     @torch.no_grad()

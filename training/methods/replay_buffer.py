@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from datasets.units.folding import fold_actions
 from utils import distributed
 from utils.distributed import Share
 from utils.files import atomic_path, remove_unfinished
@@ -72,7 +73,7 @@ class Corrected:
         step = frameskip // self.stride
         frame = start[:, None] + step * torch.arange(num_frames)
         raw = start[:, None] * self.stride + torch.arange((num_frames - 1) * frameskip)
-        blocks = self.actions[trajectory[:, None], raw].unflatten(1, (num_frames - 1, frameskip)).flatten(2)
+        blocks = fold_actions(self.actions[trajectory[:, None], raw], frameskip)
         return self.features[trajectory[:, None], frame], self.proprio[trajectory[:, None], frame], blocks
 
 

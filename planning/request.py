@@ -1,0 +1,79 @@
+"""A plan request: the one place where a planner's cost, noise, action space and warm start are put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from torch import Tensor
+
+from models.latent import Latent
+from models.speed.compiling import AUTO
+from models.speed.fast_paths import FastPaths
+from planning.cost import LatentGoalCost, MemoryBudget
+from planning.objectives import GoalDistance
+from planning.observer import Observer
+from planning.planners.base import Planner
+from planning.planners.noise import EpisodeNoise
+from planning.planners.search import ActionSpace, Plan
+
+
+@dataclass(frozen=True)
+class PlanRequest:
+    """One call of a planner: what it plans from and to, for B independent problems at once.
+
+    Attributes:
+        planner: the planner that is asked.
+        observer: holds the model, and its units.
+        frameskip: raw steps of an action block.
+        objective: distance of an imagined rollout to the goal.
+        context: (B, F) latents of the real frames so far, the present last.
+        goal: (B, 1) goal latents.
+        noise: one random stream per problem.
+        past_actions: (B, F - 1, A) z-scored blocks executed between the frames; None if F is 1.
+        warm_start: (B, t, A) z-scored blocks that the first iterate begins with; None leaves it to the planner.
+        horizon: blocks to plan; None means the planner's.
+        speed: how the model is prepared for rollouts.
+        memory_budget_gb: see ``LatentGoalCost``.
+        progress: called with the number of rollouts just imagined.
+    """
+
+    planner: Planner
+    observer: Observer
+    frameskip: int
+    objective: GoalDistance
+    context: Latent
+    goal: Latent
+    noise: EpisodeNoise
+    past_actions: Tensor | None = None
+    warm_start: Tensor | None = None
+    horizon: int | None = None
+    speed: FastPaths = field(default_factory=FastPaths)
+    memory_budget_gb: MemoryBudget = AUTO
+    progress: Callable[[int], None] | None = None
+
+    def plan(self) -> Plan:
+        """Ask the planner."""
+        return self.planner.plan(self.cost, self.noise, self.space, self.warm_start, self.horizon)
+
+    @cached_property
+    def cost(self) -> LatentGoalCost:
+        """What is minimised, under the model's present weights."""
+        nothing = self.space.zero.new_empty(self.context.batch_size, 0, self.space.zero.numel())
+        return LatentGoalCost(
+            self.speed.prepare(self.observer.model),
+            self.objective,
+            self.context,
+            nothing if self.past_actions is None else self.past_actions,
+            self.goal,
+            self.planner.rollout,
+            self.memory_budget_gb,
+            self.progress,
+            self.speed.captures(self.observer.device),
+        )
+
+    @cached_property
+    def space(self) -> ActionSpace:
+        """What the planner may know of actions."""
+        return self.observer.action_space(self.frameskip, self.planner.sample_type, self.context[:, -1:], self.goal)

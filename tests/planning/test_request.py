@@ -1,0 +1,42 @@
+import pytest
+import torch
+
+from planning.mpc import MPCController
+from planning.planners.gd import GDPlanner
+from planning.planners.noise import EpisodeNoise
+from planning.request import PlanRequest
+from tests.builders import near, point_task
+
+
+@pytest.mark.parametrize("num_hist", [1, 3])
+def test_a_request_by_hand_is_what_a_controller_asks_first(num_hist):
+    task, _ = point_task(num_hist=num_hist)
+    planner = GDPlanner(horizon=3, opt_steps=4)
+    controller = MPCController.of(planner)
+    episodes = controller.start(task)
+    asked = controller.request(task, episodes, episodes.active)
+    start = task.observer.present(task.env, episodes.states)
+    noise = EpisodeNoise.derive(task.seed, task.problem.seeds, 0, "cpu")
+    by_hand = PlanRequest(planner, task.observer, task.frameskip, task.objective, start, task.goal, noise)
+    near(by_hand.plan().actions, asked.plan().actions, 0.0)
+
+
+def test_progress_counts_every_rollout_of_an_iteration():
+    task, _ = point_task(gains=(1.0, 0.5))
+    controller = MPCController.of(GDPlanner(horizon=3, opt_steps=4))
+    episodes, counts = controller.start(task), []
+    controller.run(task, episodes, lambda _: None, counts.append)
+    assert sum(counts) == episodes.evaluations.sum() == 2 * 5
+
+
+def test_a_warm_start_and_a_horizon_reach_the_planner():
+    task, _ = point_task(gains=(1.0,))
+    planner = GDPlanner(horizon=5, opt_steps=1, lr=1e-9, action_noise=0.0)
+    start, kept = task.observer.present(task.env, task.env.states), torch.full((1, 2, 4), 0.5)
+    noise = EpisodeNoise([0])
+    request = PlanRequest(
+        planner, task.observer, 2, task.objective, start, task.goal, noise, warm_start=kept, horizon=3
+    )
+    plan = request.plan()
+    assert plan.actions.shape == (1, 3, 4)
+    near(plan.actions[:, :2], kept, 1e-6)
