@@ -28,6 +28,8 @@ from models.networks.proprio import ProprioceptiveEmbedding
 from models.networks.vit import ViTPredictor
 from tests.builders import REPOSITORY
 
+pytestmark = pytest.mark.usefixtures("dino_wm_names")
+
 SIZES = {"depth": 2, "heads": 2, "mlp_dim": 8, "dim_head": 4}
 CONFIG = {
     "env": {"name": "wall"},

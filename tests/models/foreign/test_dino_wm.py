@@ -19,6 +19,8 @@ from models.networks.vit import ViTPredictor
 from models.networks.vqvae import VQVAE
 from tests.builders import REPOSITORY as ROOT
 
+pytestmark = pytest.mark.usefixtures("dino_wm_names")
+
 
 class Payload:
     """Unpickled without a guard, it calls ``function``."""
