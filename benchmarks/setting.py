@@ -126,7 +126,7 @@ class Setting:
         path = folder / "checkpoints" / "model_latest.safetensors"
         if not path.exists():
             with self.trainer("offline") as trainer:
-                write_checkpoint(path, trainer.model, 0, trainer.about | {"step": 0}, with_encoder=True)
+                write_checkpoint(path, trainer.model, 0, trainer.files.about | {"step": 0}, with_encoder=True)
 
     def _collect(self) -> None:
         path = self.folder / f"wall_{self.size}"

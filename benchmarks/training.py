@@ -31,7 +31,7 @@ def training_cases(setting: Setting) -> Iterator[Case]:
 
 
 def _batch(trainer: Trainer) -> Batch:
-    return next(iter(trainer._batches())).to(trainer.observer.device)
+    return next(iter(trainer.batches()))
 
 
 @contextlib.contextmanager
@@ -41,7 +41,7 @@ def _step(setting: Setting, method: str) -> Iterator[Work]:
         windows = trainer.train_data.num_windows
         flops = ModelFlops.of(trainer.model).training_step(windows, len(batch), method)
         plain = partial(_plain_step, trainer, batch) if method == "adversarial" else None
-        yield Work(partial(trainer._train_step, batch), len(batch) * windows, "windows", flops, plain=plain)
+        yield Work(partial(trainer.train_step, batch), len(batch) * windows, "windows", flops, plain=plain)
 
 
 def _plain_step(trainer: Trainer, batch: Batch) -> Mapping[str, Run]:
@@ -57,7 +57,7 @@ def _refresh(setting: Setting) -> Iterator[Work]:
         steps = REFRESH_SLICE if setting.slices else method.planner.opt_steps
         method.planner.opt_steps = steps
         with setting.autocast(), torch.no_grad():
-            features = trainer.features(batch)
+            features = trainer.train_step.features(batch)
 
         def run() -> object:
             with setting.autocast():
@@ -76,7 +76,7 @@ def _refresh_flops(trainer: Trainer, planner: GDPlanner, tasks: int, steps: int)
 
 
 def _plain_refreshes(trainer: Trainer, method: Online, batch: Batch) -> Mapping[str, Run]:
-    context = method._context
+    context = method.context
     assert context.env is not None and isinstance(method.planner, GDPlanner)
     start = torch.randn(len(batch), method.planner.horizon, batch.actions.shape[2], device=batch.actions.device)
     seen = method.planner.rollout.num_context or trainer.model.num_hist

@@ -37,9 +37,12 @@ from training.latents.store import StoredLatents, latent_folder
 from training.methods.base import Method, TrainingContext
 from training.optimizers import LearningRates, Optimizers
 from training.regularizer import Regularizer
+from training.run_files import RunFiles
 from training.settings import TrainSettings
 from training.start import StartingModel, split_trajectories, starting_model
+from training.step import TrainingStep
 from training.trainer import Trainer
+from training.validation import Validation
 from utils import distributed
 from utils.links import LinkError
 from utils.retry import Retry
@@ -102,9 +105,35 @@ def build_trainer(config: Mapping[str, Any], explicit: Set[str], device: torch.d
     logger = run_logger(config, folder)
     # a frozen encoder comes back from its own weights file, unless the base was trained with one of its own
     save_encoder = settings.train_encoder or model.encoder.saved_with_model or "encoder" not in start.fresh
-    data = (windows["train"], windows["val"], ImageFrames(trajectories))
-    parts = (model, method, optimizers, *data, observer, folder, logger, settings, about, save_encoder, regularizer)
-    trainer = Trainer(*parts, retry=retry)
+    train_step = TrainingStep(
+        model=model,
+        method=method,
+        optimizers=optimizers,
+        observer=observer,
+        images=ImageFrames(trajectories),
+        settings=settings,
+        regularizer=regularizer,
+    )
+    validation = Validation(train_step=train_step, data=windows["val"], folder=folder, settings=settings, retry=retry)
+    files = RunFiles(
+        folder=folder,
+        model=model,
+        optimizers=optimizers,
+        method=method,
+        logger=logger,
+        about=about,
+        save_every_x_epoch=settings.save_every_x_epoch,
+        save_encoder=save_encoder,
+        retry=retry,
+    )
+    trainer = Trainer(
+        train_step=train_step,
+        validation=validation,
+        files=files,
+        train_data=windows["train"],
+        logger=logger,
+        settings=settings,
+    )
     if distributed.is_main():
         write_model_config(folder, written)
     return trainer

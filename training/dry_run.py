@@ -106,7 +106,7 @@ def _rehearse(trainer: Trainer, cached: bool) -> _Rehearsal:
     period = trainer.method.period
     steps = 1 + period * math.ceil(MEASURED_STEPS / period)
     trainer.epoch_batches = min(whole, steps)
-    trainer.settings = dataclasses.replace(
+    trainer.settings = trainer.validation.settings = dataclasses.replace(
         settings, epochs=1, val_batches=1, num_reconstruct_samples=0, save_every_x_batch=sys.maxsize
     )
     logging.disable(logging.INFO)  # of a loss that nobody asked for, and of weights that will be gone
@@ -124,9 +124,9 @@ def _rehearse(trainer: Trainer, cached: bool) -> _Rehearsal:
 def _encoding_seconds(trainer: Trainer) -> float:
     """What encoding a batch's frames takes."""
     batch = next(iter(trainer.loader.epoch(0, 0, 1)))
-    trainer.features(batch)
+    trainer.train_step.features(batch)
     begin = time.perf_counter()
-    features = trainer.features(batch)
+    features = trainer.train_step.features(batch)
     features.flatten()[0].item()  # a GPU has finished by then
     return time.perf_counter() - begin
 
@@ -134,7 +134,7 @@ def _encoding_seconds(trainer: Trainer) -> float:
 def _report(done: _Rehearsal, config: Mapping[str, Any], folder: Path, device: torch.device) -> list[str]:
     """Say everything; returns what there is too little room for."""
     trainer, settings, cache = done.trainer, done.settings, config["training"]["latent_cache"]
-    trajectories = trainer.images.trajectories
+    trajectories = trainer.train_step.frames.trajectories
     steps = settings.epochs * done.epoch_batches
     parameters = list(trainer.model.parameters())
     millions, trained = (sum(p.numel() for p in some) / 1e6 for some in (parameters, _trained(parameters)))
@@ -144,7 +144,7 @@ def _report(done: _Rehearsal, config: Mapping[str, Any], folder: Path, device: t
     _say("model", f"{millions:.2f} M parameters, of which {trained:.2f} M are trained")
     size = as_size(folder_bytes(trajectories.data_path))
     _say("data", f"{len(trajectories)} trajectories, {size} in {trajectories.data_path}")
-    _say("samples", f"{len(trainer.train_data)} to train on, {len(trainer.val_data)} to validate on")
+    _say("samples", f"{len(trainer.train_data)} to train on, {len(trainer.validation.data)} to validate on")
     _say("steps", f"{done.epoch_batches} of {settings.batch_size} samples an epoch, {steps} in all")
     saved = f", {as_duration(done.encoding)} of encoding left out (latent_cache)" if done.encoding else ""
     step = done.seconds - done.encoding
@@ -184,9 +184,9 @@ def _checkpoint_bytes(done: _Rehearsal) -> int:
 
 
 def _latents(trainer: Trainer, config: Mapping[str, Any], device: torch.device) -> FramesToEncode:
-    numbers = torch.cat([trainer.train_data.trajectory, trainer.val_data.trajectory]).unique().tolist()
+    numbers = torch.cat([trainer.train_data.trajectory, trainer.validation.data.trajectory]).unique().tolist()
     encoder, dtype = trainer.model.encoder, config["training"]["latent_dtype"]
-    return FramesToEncode(trainer.images.trajectories, numbers, encoder, device, config["precision"], dtype)
+    return FramesToEncode(trainer.train_step.frames.trajectories, numbers, encoder, device, config["precision"], dtype)
 
 
 def _say_memory(more: int, trainer: Trainer, device: torch.device) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import time
 from collections.abc import Iterator
 
@@ -15,9 +16,14 @@ from datasets.sampler import ResumableSampler
 from datasets.windows import as_is
 from utils import distributed
 
+log = logging.getLogger(__name__)
+
 MOST_WORKERS = 8
 """Eight processes read 1000 samples of PushT a second, three times what 25 steps of batch 8 a second take."""
 PREFETCHED = 4  # batches per worker that wait to be used
+BEARABLE_WAIT = 0.05
+"""Part of the time that a training may wait for data before it says so."""
+SHORTEST_JUDGED = 20.0  # seconds of an epoch from which on such a statement means anything
 
 
 def sensible_workers(device: torch.device) -> int:
@@ -120,10 +126,18 @@ class BatchLoader:
         """Part of the time since the current batch was asked for that was spent on waiting for it, in [0, 1]."""
         return self._waited / max(time.perf_counter() - self._asked, self._waited, 1e-9)
 
-    def epoch_wait(self) -> tuple[float, float]:
-        """The same of the epoch so far, without its first batch, and how many seconds that was."""
-        seconds = time.perf_counter() - self._since if self._since else 0.0
-        return (self._total / seconds if seconds else 0.0), seconds
+    def epoch_wait(self) -> float:
+        """The same of the epoch so far, without its first batch; says what to do where that is much."""
+        seconds = time.perf_counter() - self._since
+        waited = self._total / seconds if self._since else 0.0
+        if waited > BEARABLE_WAIT and seconds > SHORTEST_JUDGED:
+            log.warning(
+                "%.0f %% of this epoch's time went into waiting for data; set env.num_workers (now %d) to more, or "
+                "keep the encoded frames: training.latent_cache=memory or disk",
+                100 * waited,
+                self.num_workers,
+            )
+        return waited
 
     def close(self) -> None:
         """End the workers."""

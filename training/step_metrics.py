@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 OBJECTIVE = "objective"
+
+
+class NonFiniteLossError(RuntimeError):
+    """Training stopped before an update that would have destroyed the weights."""
 
 
 class StepNumbers(Mapping[str, float]):
@@ -60,3 +65,22 @@ class StepNumbers(Mapping[str, float]):
                 self._arrived.synchronize()
             self._read = {**self._numbers, **dict(zip(self._names, self._values.tolist(), strict=True))}
         return self._read
+
+
+@dataclass(frozen=True)
+class FinishedStep:
+    """A step whose numbers may still be on their way.
+
+    Attributes:
+        step: Its number, from 1.
+        position: The same within the epoch.
+        trajectories: (B,) of its batch.
+        numbers: Losses and the like.
+        speed: How fast it went.
+    """
+
+    step: int
+    position: int
+    trajectories: Tensor
+    numbers: StepNumbers
+    speed: dict[str, float]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +10,78 @@ import torch
 from torch import Tensor
 
 from datasets.batch import Batch
+from datasets.readers import RetriedSamples
+from datasets.windows import WindowDataset
 from models.latent import Latent
 from models.world_model import WorldModel, planning_mode
 from training.regularizer import feature_spread
+from training.settings import TrainSettings
+from training.step import TrainingStep
 from utils import distributed
 from utils.files import atomic_path
 from utils.pictures import tile, to_uint8, write_png
+from utils.retry import Retry
+from utils.runtime import autocast
 
 SMALLEST_TILE = 112  # pixels; smaller frames are enlarged to it
 
 Features = Callable[[Batch], Tensor]
 """Visual features (B, F, P, D) of a batch."""
+
+
+class Validation:
+    """What is measured, and drawn, on the validation data at the end of an epoch.
+
+    Args:
+        train_step: Of the model that is measured; reads its batches.
+        data: Samples that are not trained on.
+        folder: Of the run; ``open_loop/`` in it gets a picture an epoch.
+        settings: How many batches are measured, and how many samples drawn.
+        retry: With disks that are full or away; None gives up at once.
+    """
+
+    def __init__(
+        self,
+        *,
+        train_step: TrainingStep,
+        data: WindowDataset,
+        folder: Path,
+        settings: TrainSettings,
+        retry: Retry | None = None,
+    ) -> None:
+        self.train_step, self.data, self.folder, self.settings = train_step, data, folder, settings
+        self.model, self.retry = train_step.model, retry or Retry()
+        self._samples = RetriedSamples(data, self.retry)
+
+    def measure(self, epoch: int) -> dict[str, float]:
+        """Losses by their name in the log, none where nothing predicts; draws the picture of that epoch, too."""
+        if self.model.predictor is None:
+            return {}
+        features, settings = self.train_step.features, self.settings
+        with autocast(settings.precision, self.train_step.device):
+            values = validation_losses(self.model, self.batches(), features, spread=settings.train_encoder)
+            values |= self.train_step.method.validate(self.batches(), features)
+            if settings.num_reconstruct_samples and distributed.is_main():
+                self._draw(self.folder / "open_loop" / f"epoch_{epoch}.png")
+        return values
+
+    def batches(self) -> Iterator[Batch]:
+        """The same batches every time, spread over the data; of several processes each has some of them."""
+        wanted = min(len(self.data), self.settings.val_batches * self.settings.batch_size)
+        picks = torch.linspace(0, len(self.data) - 1, wanted).long()
+        for chunk in picks.split(self.settings.batch_size)[distributed.rank() :: distributed.size()]:
+            yield self._samples.__getitems__(chunk.tolist()).to(self.train_step.device)
+
+    def _draw(self, path: Path) -> None:
+        rows = min(self.settings.num_reconstruct_samples, len(self.data))
+        batch = self._samples.__getitems__(torch.linspace(0, len(self.data) - 1, rows).long().tolist())
+        images = None
+        if self.model.decoder is not None:
+            samples, frames = batch.actions.shape[:2]
+            every = torch.arange(samples * frames)
+            images = self.train_step.images(batch, every // frames, every % frames).unflatten(0, (samples, frames))
+        batch, features = batch.to(self.train_step.device), self.train_step.features
+        self.retry.write("the open-loop picture", lambda: draw_open_loop(self.model, batch, features, images, path))
 
 
 @torch.no_grad()

@@ -104,9 +104,14 @@ def test_finetuning_keeps_the_units_of_the_base(tmp_path, base, wall_root, monke
     torch.save(torch.load(other / "actions.pth") * 2, other / "actions.pth")
     monkeypatch.setenv("DATASET_DIR", str(other.parent))
     training = finetune(tmp_path, base)
-    assert training.observer.normalizer.to_dict() == header(base / "checkpoints/model_latest.safetensors")["normalizer"]
+    assert (
+        training.train_step.observer.normalizer.to_dict()
+        == header(base / "checkpoints/model_latest.safetensors")["normalizer"]
+    )
     fresh = build(tmp_path / "fresh")
-    torch.testing.assert_close(fresh.observer.normalizer.action_std, 2 * training.observer.normalizer.action_std)
+    torch.testing.assert_close(
+        fresh.train_step.observer.normalizer.action_std, 2 * training.train_step.observer.normalizer.action_std
+    )
     ratio = training.train_data._actions_z.std() / fresh.train_data._actions_z.std()
     assert ratio.item() == pytest.approx(2, rel=0.01)  # the doubled actions look doubled to a model that knew the old
 
@@ -116,8 +121,8 @@ def test_what_a_model_was_validated_on_stays_out_of_the_training_of_its_descenda
     held_out = set(stored)
     assert len(held_out) == 4 and stored != sorted(stored)
     again = finetune(tmp_path, base)
-    assert again.about["validation"] == stored  # in the same order: an evaluation draws the same episodes
-    assert set(again.val_data.trajectory.tolist()) == held_out
+    assert again.files.about["validation"] == stored  # in the same order: an evaluation draws the same episodes
+    assert set(again.validation.data.trajectory.tolist()) == held_out
     fewer = build(tmp_path / "fewer", f"ckpt_path={base}", "env.dataset.n_rollout=9")  # a split of its own would differ
     assert set(fewer.train_data.trajectory.tolist()) == set(range(9)) - held_out
     assert set(fewer.val_data.trajectory.tolist()) == held_out & set(range(9))
@@ -135,8 +140,8 @@ def test_what_a_model_was_validated_on_stays_out_of_the_training_of_its_descenda
 
 def test_validation_trajectories_are_never_trained_on(tmp_path):
     training = build(tmp_path / "run")
-    assert set(training.about["validation"]) == set(training.val_data.trajectory.tolist())
-    assert set(training.val_data.trajectory.tolist()).isdisjoint(training.train_data.trajectory.tolist())
+    assert set(training.files.about["validation"]) == set(training.validation.data.trajectory.tolist())
+    assert set(training.validation.data.trajectory.tolist()).isdisjoint(training.train_data.trajectory.tolist())
 
 
 class Counted:
@@ -226,7 +231,7 @@ def build_plain(folder, base, *overrides):
 
 
 def learning_rates(trainer):
-    return dict(trainer.optimizers._peaks)
+    return dict(trainer.train_step.optimizers._peaks)
 
 
 def test_the_short_settings_are_what_these_tests_think(tmp_path):

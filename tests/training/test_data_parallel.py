@@ -91,14 +91,12 @@ def interrupted(folder, overrides, data, after):
     os.environ["DATASET_DIR"] = str(data)
     torch.set_num_threads(1)
     trainer = build(Path(folder), *overrides, f"ckpt_path={Path(folder).parent / 'no_base'}")
-    step = trainer._train_step
 
-    def with_signal(batch):
+    def with_signal(trainer, batch):
         if trainer.step + 1 == after and distributed.is_main():  # one process hears of it, all stop
             os.kill(os.getpid(), signal.SIGTERM)
-        return step(batch)
 
-    trainer._train_step = with_signal
+    trainer.on_step.append(with_signal)
     with pytest.raises(StopRequested):
         trainer.fit()
     return trainer.step

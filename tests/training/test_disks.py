@@ -69,14 +69,7 @@ def fill(disk):
 
 def after_step(trainer, number, act):
     """Call ``act`` once, when so many steps were made."""
-    original = trainer._train_step
-
-    def step(batch):
-        if trainer.step == number:
-            act()
-        return original(batch)
-
-    trainer._train_step = step
+    trainer.on_step.append(lambda trainer, batch: act() if trainer.step == number else None)
 
 
 def later(act, seconds=0.5):
@@ -91,7 +84,7 @@ def test_a_training_waits_for_room_on_a_full_disk(tmp_path, small_disk, step):
     base = f"ckpt_path={tmp_path / 'no_base'}"
     run(tmp_path / "whole", *SHORT, base)
     trainer, waiting = build(small_disk / "run", *SHORT, base), []
-    trainer.retry.pause = trainer.method.context.retry.pause = 0.05
+    trainer.files.retry.pause = trainer.method.context.retry.pause = 0.05
 
     def full():
         waiting.append(later(fill(small_disk).unlink))
@@ -129,7 +122,7 @@ def test_a_training_waits_for_a_lost_mount(tmp_path, mount, monkeypatch):
     images = ("training.num_reconstruct_samples=0", "training.save_every_x_batch=1", base)
     run(share / "whole", *images)
     trainer, seen = build(share / "run", *images), []
-    for retry in (trainer.retry, trainer.method.context.retry):
+    for retry in (trainer.files.retry, trainer.method.context.retry):
         retry.pause = 0.05
 
     def back():

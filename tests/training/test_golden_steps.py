@@ -16,19 +16,10 @@ from training.methods.adversarial import Adversarial
 from training.methods.base import Method, TrainingContext
 from training.optimizers import LearningRates, Optimizers
 from training.settings import TrainSettings
-from training.trainer import Trainer
+from training.step import TrainingStep
 
 FOLDERS = {1: "wall_h1", 3: "pusht_h3"}
 RATES = LearningRates(encoder=1e-6, predictor=1e-5, action_encoder=5e-4, decoder=3e-4)
-
-
-class Recorded:
-    """What the trainer needs to know about a data set whose batches are handed to it."""
-
-    frameskip = 5
-
-    def __len__(self):
-        return 2
 
 
 @pytest.fixture(params=[1, 3], ids=["h1", "h3"])
@@ -80,16 +71,16 @@ def batch(arrays):
 
 
 @pytest.fixture
-def trainer(model, tmp_path):
+def train_step(model, tmp_path):
     """One that trains predictor, small encoders and decoder at the recorded rates."""
 
-    def make(method: Method) -> Trainer:
+    def make(method: Method) -> TrainingStep:
         optimizers = Optimizers(model, RATES, train_encoder=False, train_predictor=True, train_decoder=True)
         observer = Observer(model, Normalizer.identity(2, 5, model.proprio_encoder.in_dim))
         method.setup(TrainingContext(model, observer, None, 5, 0, tmp_path))
         settings = TrainSettings(epochs=1, batch_size=2, precision="float32")
-        data = Recorded()
-        return Trainer(model, method, optimizers, data, data, None, observer, tmp_path, None, settings, {})
+        parts = {"model": model, "method": method, "optimizers": optimizers, "observer": observer}
+        return TrainingStep(**parts, images=None, settings=settings)
 
     return make
 
@@ -107,8 +98,8 @@ def assert_gradients(model, expected):
     assert compared == 49
 
 
-def test_teacher_forcing_has_the_recorded_loss_and_gradients(trainer, model, batch, arrays):
-    losses = trainer(Method())._train_step(batch())
+def test_teacher_forcing_has_the_recorded_loss_and_gradients(train_step, model, batch, arrays):
+    losses = train_step(Method())(batch())
     file = "teacher_forcing_grads"
     assert losses["loss"] + losses["decoder_loss"] == pytest.approx(arrays(file, "loss").item(), rel=1e-5)
     assert_gradients(model, lambda name: arrays(file, f"grad/{name}"))
@@ -125,7 +116,7 @@ class RecordedDraws(Adversarial):
     def begin(self, case):
         self.seen = []
         eps, drawn = self.arrays("fgsm", f"{case}/eps"), self.arrays("fgsm", f"{case}/delta_init")
-        parts = self._context.model.layout.parts(drawn)
+        parts = self.context.model.layout.parts(drawn)
         self.pending = [part / radius for part, radius in zip(parts, eps, strict=True)]
 
     def _uniform(self, part, noise):
@@ -157,9 +148,9 @@ def assert_same_ascent(method, losses, arrays, case):
     assert losses["decoder_loss"] == pytest.approx(reconstruction, rel=1e-5)
 
 
-def test_an_adversarial_step_is_the_recorded_one(trainer, model, batch, arrays):
+def test_an_adversarial_step_is_the_recorded_one(train_step, model, batch, arrays):
     method = RecordedDraws(arrays, radii_method="adaptive")
-    stepping = trainer(method)
+    stepping = train_step(method)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     method.begin("adaptive0")
     ascent, original = [], model.prediction_loss
@@ -170,7 +161,7 @@ def test_an_adversarial_step_is_the_recorded_one(trainer, model, batch, arrays):
         return loss
 
     model.prediction_loss = noting
-    losses = stepping._train_step(batch())
+    losses = stepping(batch())
     start = ascent[0]
     # the recorded number contains the reconstruction error, which the ascent leaves out
     reconstruction = arrays("fgsm", "adaptive0/loss/decoder_recon_loss_reconstructed").item()
@@ -188,10 +179,10 @@ def test_an_adversarial_step_is_the_recorded_one(trainer, model, batch, arrays):
         assert (found - before[name]).abs().max() > 0.9 * rate  # it moved by about the rate, as Adam's first step does
 
 
-def test_fixed_radii_are_those_of_the_first_of_two_recorded_steps(trainer, model, batch, arrays):
+def test_fixed_radii_are_those_of_the_first_of_two_recorded_steps(train_step, model, batch, arrays):
     method = RecordedDraws(arrays, radii_method="fixed")
-    stepping = trainer(method)
+    stepping = train_step(method)
     for case, suffix in (("fixed0", ""), ("fixed1", "_second")):
         method.begin(case)
-        losses = stepping._train_step(batch(suffix))
+        losses = stepping(batch(suffix))
         assert_same_ascent(method, losses, arrays, case)

@@ -131,7 +131,7 @@ def test_it_acts_on_the_encoder_and_is_logged(tmp_path):
     assert changed(before, weights(trainer.model)) == {"encoder", "predictor", "action_encoder"}
     line = without_times(trainer.folder / "logs.json")[0]
     terms = [line[f"{name}_loss"] for name in ("variance", "covariance", "slowness")]
-    expected = sum(weight * term for weight, term in zip(trainer.regularizer.weights, terms, strict=True))
+    expected = sum(weight * term for weight, term in zip(trainer.train_step.regularizer.weights, terms, strict=True))
     assert line["regularizer_loss"] == pytest.approx(expected, rel=1e-4)
     stored = read_checkpoint(trainer.folder).tensors
     assert torch.equal(stored["encoder.stem.weight"], trainer.model.encoder.stem.weight)

@@ -75,14 +75,12 @@ def assert_same_run(folder, undisturbed):
 
 def interrupt(trainer, after_steps):
     """End a run without any warning before step ``after_steps + 1``; true if it came to that."""
-    original = trainer._train_step
 
-    def step(batch):
+    def kill(trainer, batch):
         if trainer.step == after_steps:
             raise KilledError
-        return original(batch)
 
-    trainer._train_step = step
+    trainer.on_step.append(kill)
     try:
         trainer.fit()
     except KilledError:
@@ -190,14 +188,12 @@ def test_a_signal_lets_the_step_finish_saves_and_stops(tmp_path, number):
     for at in (1, 3, 5):  # within an epoch, at the end of one, in the next
         folder = tmp_path / f"at_{at}"
         trainer = build(folder, *overrides)
-        original = trainer._train_step
 
-        def step(batch, trainer=trainer, original=original, at=at):
+        def signalled(trainer, batch, at=at):
             if trainer.step + 1 == at:
                 os.kill(os.getpid(), number)
-            return original(batch)
 
-        trainer._train_step = step
+        trainer.on_step.append(signalled)
         with pytest.raises(StopRequested) as caught:
             trainer.fit()
         assert caught.value.code == 128 + number
@@ -212,7 +208,7 @@ def test_a_finished_run_stays_as_it_is(tmp_path):
     run(tmp_path / "run", *overrides)
     before = final_files(tmp_path / "run")
     again = build(tmp_path / "run", *overrides)
-    again._train_step = lambda batch: pytest.fail("it trained on")
+    again.on_step.append(lambda trainer, batch: pytest.fail("it trained on"))
     again.fit()
     assert final_files(tmp_path / "run") == before
 
@@ -246,8 +242,8 @@ def test_a_run_in_the_folder_of_its_own_checkpoint_goes_on_from_scratch(tmp_path
     assert interrupt(build(folder, *overrides, f"ckpt_path={folder}"), 4)
     trainer = build(folder, *overrides, f"ckpt_path={folder}")
     assert trainer.settings.train_decoder
-    assert trainer.optimizers._peaks["predictor"] == 5e-4
-    assert trainer.about["parent"] is None
+    assert trainer.train_step.optimizers._peaks["predictor"] == 5e-4
+    assert trainer.files.about["parent"] is None
     trainer.fit()
     assert_same_run(folder, whole)
     (folder / "checkpoints" / FILENAME).unlink()
@@ -356,7 +352,7 @@ def test_an_error_while_saving_leaves_the_last_checkpoint(tmp_path, monkeypatch)
             raise SafetensorError("I/O error: No space left on device (os error 28)")
 
     monkeypatch.setattr(utils.tensor_files, "save_file", full)
-    trainer.retry.minutes = 0
+    trainer.files.retry.minutes = 0
     with pytest.raises(DiskError, match=r"^the weights could not be written: .*No space left on device .*resume="):
         trainer.fit()
     assert read_checkpoint(tmp_path / "run").about["step"] == 2
@@ -367,15 +363,13 @@ def test_a_second_signal_stops_at_once_and_the_last_save_stands(tmp_path):
     overrides = (*states("training.save_every_x_batch=1"), f"ckpt_path={tmp_path / 'no_base'}")
     run(tmp_path / "whole", *overrides)
     trainer = build(tmp_path / "run", *overrides)
-    original = trainer._train_step
 
-    def step(batch):
+    def signalled_twice(trainer, batch):
         if trainer.step == 4:
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGINT)
-        return original(batch)
 
-    trainer._train_step = step
+    trainer.on_step.append(signalled_twice)
     with pytest.raises(KeyboardInterrupt):
         trainer.fit()
     assert read_checkpoint(tmp_path / "run").about["step"] == 4
@@ -387,15 +381,14 @@ def test_a_reader_that_dies_is_one_line_and_costs_what_came_after_the_last_save(
     overrides = (*images("env.num_workers=1", "training.max_batches=20"), f"ckpt_path={tmp_path / 'no_base'}")
     run(tmp_path / "whole", *overrides)
     trainer = build(tmp_path / "run", *overrides)
-    original, others = trainer._train_step, set(multiprocessing.active_children())
+    others = set(multiprocessing.active_children())
 
-    def step(batch):
+    def lose_the_reader(trainer, batch):
         if trainer.step == 6:
             (reader,) = set(multiprocessing.active_children()) - others
             reader.kill()
-        return original(batch)
 
-    trainer._train_step = step
+    trainer.on_step.append(lose_the_reader)
     with pytest.raises(ReaderError, match=r"DataLoader worker .* fewer env\.num_workers .*resume=") as caught:
         trainer.fit()
     trainer.close()

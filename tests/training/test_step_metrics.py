@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from tests.training.tiny import STATE, build, changed, weights, without_times
-from training.step_metrics import StepNumbers
-from training.trainer import NonFiniteLossError, Trainer
+from training.step_metrics import NonFiniteLossError, StepNumbers
 
 
 def test_numbers_are_those_of_item_in_the_given_order():
@@ -25,31 +24,26 @@ def test_numbers_are_those_of_their_step_even_if_read_later():
     assert numbers["loss"] == 1.0
 
 
-@pytest.fixture
-def late(monkeypatch):
-    """Numbers are read a step late, as beside a GPU."""
-    monkeypatch.setattr(Trainer, "_late", property(lambda _: 1))
-
-
-def test_reading_late_changes_neither_log_nor_weights(tmp_path, monkeypatch):
+def test_reading_late_changes_neither_log_nor_weights(tmp_path):
     options = (*STATE, "training.save_every_x_batch=3")
     at_once = build(tmp_path / "at_once", *options)
     at_once.fit()
-    monkeypatch.setattr(Trainer, "_late", property(lambda _: 1))
     late = build(tmp_path / "late", *options)
+    late.unread_steps = 1  # as beside a GPU
     late.fit()
     assert without_times(late.folder / "logs.json") == without_times(at_once.folder / "logs.json")
     assert not changed(weights(at_once.model), weights(late.model))
 
 
 @pytest.mark.parametrize("value", ["inf", "nan"])
-def test_a_loss_found_not_finite_a_step_late_has_changed_nothing(tmp_path, late, value):
+def test_a_loss_found_not_finite_a_step_late_has_changed_nothing(tmp_path, value):
     training = build(tmp_path / "run", *STATE, "training.save_every_x_batch=3")
+    training.unread_steps = 1
     original, before = training.method.loss, []
 
     def spoilt(windows):
         loss = original(windows)
-        before.append((weights(training.model), training.optimizers.state_dict()))
+        before.append((weights(training.model), training.train_step.optimizers.state_dict()))
         return type(loss)(loss.total * float(value), *loss[1:]) if training.step == 4 else loss
 
     training.method.loss = spoilt
@@ -64,14 +58,18 @@ def test_a_loss_found_not_finite_a_step_late_has_changed_nothing(tmp_path, late,
 def test_after_a_refusal_no_update_follows_and_the_moments_stay(tmp_path):
     training = build(tmp_path / "run", *STATE)
     batch = training.train_data.__getitems__(range(4))
-    training._train_step(batch)
+    training.train_step(batch)
     kept = weights(training.model)
-    moments = [state["exp_avg"].clone() for o in training.optimizers._optimizers.values() for state in o.state.values()]
+    moments = [
+        state["exp_avg"].clone()
+        for o in training.train_step.optimizers._optimizers.values()
+        for state in o.state.values()
+    ]
     original = training.method.loss
     training.method.loss = lambda windows: (loss := original(windows))._replace(total=loss.total * float("nan"))
-    assert training._train_step(batch).objective != training._train_step(batch).objective  # nan
+    assert training.train_step(batch).objective != training.train_step(batch).objective  # nan
     training.method.loss = original
-    assert training._train_step(batch).objective > 0
+    assert training.train_step(batch).objective > 0
     assert not changed(kept, weights(training.model))
-    now = [state["exp_avg"] for o in training.optimizers._optimizers.values() for state in o.state.values()]
+    now = [state["exp_avg"] for o in training.train_step.optimizers._optimizers.values() for state in o.state.values()]
     assert all(torch.equal(one, other) for one, other in zip(moments, now, strict=True))

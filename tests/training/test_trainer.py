@@ -13,8 +13,7 @@ from models.checkpoints.native import load_weights, read_checkpoint
 from models.latent import Latent
 from tests.training.tiny import STATE, build, changed, header, run, weights, without_times
 from training.optimizers import LearningRates, Optimizers, constant, one_cycle
-from training.step_metrics import StepNumbers
-from training.trainer import NonFiniteLossError
+from training.step_metrics import NonFiniteLossError, StepNumbers
 from training.validation import open_loop_errors, validation_losses
 from utils.pictures import enlarge, to_uint8
 
@@ -28,27 +27,22 @@ def tiny(tmp_path):
 
 
 def learning_rates(trainer):
-    groups = {name: optimizer.param_groups for name, optimizer in trainer.optimizers._optimizers.items()}
+    groups = {name: optimizer.param_groups for name, optimizer in trainer.train_step.optimizers._optimizers.items()}
     assert all(len(group) == 1 for group in groups.values())
     return {name: group[0]["lr"] for name, group in groups.items()}
 
 
 def visited(trainer):
     """Train without computing anything; (trajectory, start) of the samples of each epoch."""
-    epochs = [[]]
-    original = trainer._finish_epoch
+    epochs = [[] for _ in range(trainer.settings.epochs)]
 
-    def step(batch):
-        epochs[-1] += list(zip(batch.trajectory.tolist(), batch.start.tolist(), strict=True))
-        return StepNumbers({"loss": 0.0}, torch.zeros(()))
+    def noting(trainer, batch):
+        epochs[trainer.epoch] += list(zip(batch.trajectory.tolist(), batch.start.tolist(), strict=True))
 
-    def finish():
-        original()
-        epochs.append([])
-
-    trainer._train_step, trainer._finish_epoch = step, finish
+    trainer.on_step.append(noting)
+    trainer.train_step = lambda batch, position, progress: StepNumbers({"loss": 0.0}, torch.zeros(()))
     trainer.fit()
-    return epochs[:-1]
+    return epochs
 
 
 def test_samples_come_in_another_order_each_epoch_and_again_in_the_same_with_the_same_seed(tmp_path):
@@ -110,11 +104,11 @@ def test_the_decoder_has_no_effect_on_the_dynamics_or_the_encoder(tmp_path, opti
 def test_the_decoder_is_trained_on_frames_and_their_own_images(tiny, cache, frames, expected):
     training = tiny(f"training.decoder_frames={frames}", f"training.latent_cache={cache}")
     batch = training.train_data.__getitems__(range(0, 44, 11))
-    features, drawn, compared = training.features(batch), [], []
+    drawn, compared = [], []
     training.model.decoder.register_forward_hook(lambda module, given, found: drawn.append(given[0]))
-    original = training._images
-    training._images = lambda *arguments: compared.append(original(*arguments)) or compared[-1]
-    training._decoder_loss(batch, features)
+    read = training.train_step.images
+    training.train_step.images = lambda *arguments: compared.append(read(*arguments)) or compared[-1]
+    training.train_step(batch)
     assert len(drawn[0]) == len(compared[0]) == expected
     again = training.model.encoder(compared[0])  # each image really is the one that the decoder should draw
     torch.testing.assert_close(drawn[0], again, rtol=1e-4, atol=1e-4)
@@ -196,14 +190,14 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(tiny):
 
 def test_weights_that_an_update_destroyed_are_not_saved(tiny):
     training = tiny(*STATE, "training.save_every_x_batch=2")
-    original = training.optimizers.step
+    original = training.train_step.optimizers.step
 
     def step(progress):
         original(progress)
         if training.step == 3:
             training.model.predictor.net[0].bias.data[0] = float("inf")
 
-    training.optimizers.step = step
+    training.train_step.optimizers.step = step
     with pytest.raises(NonFiniteLossError, match=r"predictor.net.0.bias is not finite after step 4 .*Last good checkp"):
         training.fit()
     assert read_checkpoint(training.folder).about["step"] == 2
@@ -225,7 +219,7 @@ def test_each_distinct_frame_is_encoded_once_a_step(tiny, method):
     training.model.decoder.register_forward_hook(lambda *_: pytest.fail("a frame was decoded"))
     encoded = []
     training.model.encoder.register_forward_hook(lambda module, given, found: encoded.append(given[0].flatten(0, -4)))
-    training._train_step(training.train_data.__getitems__(range(4)))
+    training.train_step(training.train_data.__getitems__(range(4)))
     assert sum(len(frames) for frames in encoded) == 4 * 6  # 20 windows of 2 frames would be 40
 
 
@@ -234,9 +228,9 @@ def test_optimizers_have_the_stated_rates(tmp_path):
     defaults = "training.action_encoder_lr=5e-4", "training.decoder_lr=3e-4"
     base = run(tmp_path / "base", *fresh, *defaults, "training.epochs=1")
     assert learning_rates(base) == {"predictor": 5e-4, "action_encoder": 5e-4, "decoder": 3e-4}
-    kinds = {name: type(optimizer) for name, optimizer in base.optimizers._optimizers.items()}
+    kinds = {name: type(optimizer) for name, optimizer in base.train_step.optimizers._optimizers.items()}
     assert kinds == {"predictor": torch.optim.AdamW, "action_encoder": torch.optim.AdamW, "decoder": torch.optim.Adam}
-    decays = {name: o.param_groups[0]["weight_decay"] for name, o in base.optimizers._optimizers.items()}
+    decays = {name: o.param_groups[0]["weight_decay"] for name, o in base.train_step.optimizers._optimizers.items()}
     assert decays == {"predictor": 0.01, "action_encoder": 0.01, "decoder": 0}
     finetuned = build(tmp_path / "fine", *fresh, *defaults, f"ckpt_path={tmp_path / 'base'}")
     assert learning_rates(finetuned) == {"predictor": 1e-5, "action_encoder": 5e-4}  # the decoder came trained
@@ -247,7 +241,7 @@ def test_optimizers_have_the_stated_rates(tmp_path):
 
 def test_the_proprio_encoder_is_trained_with_the_action_encoder(tiny):
     training = tiny("proprio_encoder=proprio")
-    trained = {id(p) for p in training.optimizers._optimizers["action_encoder"].param_groups[0]["params"]}
+    trained = {id(p) for p in training.train_step.optimizers._optimizers["action_encoder"].param_groups[0]["params"]}
     expected = [*training.model.action_encoder.parameters(), *training.model.proprio_encoder.parameters()]
     assert trained == {id(parameter) for parameter in expected}
     assert len(trained) == 4
@@ -261,13 +255,13 @@ def test_schedules(tiny):
     rising, falling = [one_cycle(i / 1000) for i in range(101)], [one_cycle(i / 1000) for i in range(100, 1000)]
     assert rising == sorted(rising) and falling == sorted(falling, reverse=True)
     training = tiny(*STATE, "training.predictor_lr=0.5")
-    seen, original = [], training.optimizers.step
+    seen, original = [], training.train_step.optimizers.step
 
     def noting(progress):
         original(progress)
         seen.append((progress, learning_rates(training)["predictor"]))
 
-    training.optimizers.step = noting
+    training.train_step.optimizers.step = noting
     training.fit()
     assert [progress for progress, _ in seen] == pytest.approx([i / 10 for i in range(10)])
     assert [rate for _, rate in seen] == pytest.approx([0.5 * one_cycle(i / 10) for i in range(10)])
@@ -302,8 +296,8 @@ FEW = ("training.epochs=1", "training.max_batches=4", "training.num_reconstruct_
 
 def test_fused_optimizers_train_as_plain_ones(tmp_path):
     fused, plain = (run(tmp_path / choice, *FEW, f"training.fused_optimizers={choice}") for choice in ("true", "false"))
-    assert fused.optimizers._optimizers["predictor"].defaults["fused"] is True
-    assert plain.optimizers._optimizers["predictor"].defaults["fused"] is False
+    assert fused.train_step.optimizers._optimizers["predictor"].defaults["fused"] is True
+    assert plain.train_step.optimizers._optimizers["predictor"].defaults["fused"] is False
     reference = weights(plain.model)
     for name, tensor in weights(fused.model).items():
         torch.testing.assert_close(tensor, reference[name], rtol=1e-4, atol=1e-5)
@@ -312,10 +306,10 @@ def test_fused_optimizers_train_as_plain_ones(tmp_path):
 @pytest.mark.parametrize("fused", ["true", "false"])
 def test_no_kind_of_optimizer_makes_a_refused_update(tiny, fused):
     training = tiny(f"training.fused_optimizers={fused}")
-    training._train_step(training.train_data.__getitems__(range(4)))
+    training.train_step(training.train_data.__getitems__(range(4)))
     before = weights(training.model)
-    training.optimizers.refuse_if_not_finite(torch.tensor(math.inf))
-    training.optimizers.step(0.0)
+    training.train_step.optimizers.refuse_if_not_finite(torch.tensor(math.inf))
+    training.train_step.optimizers.step(0.0)
     assert not changed(before, weights(training.model))
 
 
@@ -334,7 +328,7 @@ def test_bf16_gives_the_losses_of_float32(tmp_path, method):
 
 def test_validation_numbers_are_means_over_the_validation_set(tmp_path):
     training = run(tmp_path / "run", "training.val_batches=100", "training.epochs=1")
-    model, data = training.model, training.val_data
+    model, data = training.model, training.validation.data
     assert set(data.trajectory.tolist()).isdisjoint(training.train_data.trajectory.tolist())
     reported = without_times(training.folder / "logs.json")[-1]
     sums = dict.fromkeys(("val_loss", "val_visual_loss", "val_proprio_loss", "val_open_loop_visual"), 0.0)
@@ -362,8 +356,8 @@ def test_validation_neither_draws_nor_learns_nor_leaves_eval_mode_behind(tiny):
     training = tiny("predictor.dropout=0.5")
     training.model.train()
     state, before = torch.get_rng_state(), weights(training.model)
-    first = validation_losses(training.model, training._val_batches(), training.features)
-    second = validation_losses(training.model, training._val_batches(), training.features)
+    first = validation_losses(training.model, training.validation.batches(), training.train_step.features)
+    second = validation_losses(training.model, training.validation.batches(), training.train_step.features)
     assert first == second  # the same batches, no dropout
     assert torch.equal(state, torch.get_rng_state())
     assert not changed(before, weights(training.model))
@@ -387,7 +381,7 @@ def test_the_open_loop_picture_shows_true_frames_above_imagined_ones(tmp_path):
         sheet = np.asarray(picture)
     side, step = 112, 116
     assert sheet.shape == (4 * step - 4, 6 * step - 4, 3)
-    sample = training.val_data[0]
+    sample = training.validation.data[0]
     for frame in range(6):
         tile = sheet[:side, frame * step : frame * step + side]
         np.testing.assert_array_equal(tile, enlarge(to_uint8(sample.visual[0, frame]), side))

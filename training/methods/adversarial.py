@@ -77,7 +77,7 @@ class Adversarial(Method):
 
     def loss(self, windows: Windows) -> PredictionLoss:
         """Ascend from a random start within the radii, then the loss at the perturbed inputs, clean targets."""
-        model = self._context.model
+        model = self.context.model
         tokens = model.tokens(windows.source, windows.actions)
         parts = (*model.layout.parts(tokens)[:2], self._action_part(tokens, windows.actions))
         radii = self._current_radii([part.detach() for part in parts])
@@ -102,11 +102,11 @@ class Adversarial(Method):
         return PredictionLoss(*(torch.lerp(p, c, self.clean_weight) for p, c in zip(loss, clean, strict=True)))
 
     def _action_part(self, tokens: Tensor, actions: Tensor) -> Tensor:
-        return actions if self.perturbation == "action" else self._context.model.layout.parts(tokens)[2]
+        return actions if self.perturbation == "action" else self.context.model.layout.parts(tokens)[2]
 
     def _perturbed(self, tokens: Tensor, actions: Tensor, deltas: list[Tensor]) -> Tensor:
         """``tokens`` (W, H, P', D') plus the perturbation of each part."""
-        model = self._context.model
+        model = self.context.model
         if self.perturbation == "action":
             tokens = model.layout.with_action(tokens, model.action_encoder(actions + deltas[2]))
         action = deltas[2] if self.perturbation == "embedding" else torch.zeros_like(model.layout.parts(tokens)[2])

@@ -61,8 +61,10 @@ class Method:
     trains_dynamics = True
     finetunes = False
 
+    context: TrainingContext
+
     def __init__(self) -> None:
-        self.context: TrainingContext | None = None
+        """Take no settings."""
 
     @property
     def min_sample_frames(self) -> int:
@@ -91,7 +93,7 @@ class Method:
             batch: of the data set; features: (B, F, P, D) its encoded frames.
             position: number of the batch in its epoch, from 0.
         """
-        model = self._context.model
+        model = self.context.model
         expert = model.windows(model.embed(features, batch.proprio), batch.actions)
         windows = self.windows(_numbered(expert, self._share(batch)), batch, features, position)
         loss, part = self.loss(windows), len(windows) / (windows.total or len(windows))
@@ -109,7 +111,7 @@ class Method:
 
     def loss(self, windows: Windows) -> PredictionLoss:
         """The prediction loss of the model on ``windows``."""
-        model = self._context.model
+        model = self.context.model
         return model.prediction_loss(
             model.predict_tokens(model.tokens(windows.source, windows.actions)), windows.target
         )
@@ -127,7 +129,7 @@ class Method:
 
     def close(self) -> None:
         """Called once after training, however it ended."""
-        if self.context is not None and self.context.env is not None:
+        if self.context.env is not None:
             self.context.env.close()
 
     def report(self) -> dict[str, float]:
@@ -155,12 +157,7 @@ class Method:
 
     def _share(self, batch: Batch) -> distributed.Share:
         """Where the samples of ``batch`` lie in the batch of all processes."""
-        return distributed.share_of_batch(len(batch), self._context.batch_size)
-
-    @property
-    def _context(self) -> TrainingContext:
-        assert self.context is not None, "setup() comes first"
-        return self.context
+        return distributed.share_of_batch(len(batch), self.context.batch_size)
 
 
 def _numbered(expert: Windows, share: distributed.Share) -> Windows:

@@ -77,7 +77,7 @@ class InitNetTraining(Method):
 
     def losses(self, batch: Batch, features: Tensor, position: int) -> dict[str, Tensor]:
         """See ``Method.losses``; beside the proposal's error that of proposing the mean action always."""
-        model = self._context.model
+        model = self.context.model
         if model.predictor is not None:
             model.predictor.eval()  # it is used, not trained: no dropout
         share = self._share(batch)
@@ -106,7 +106,7 @@ class InitNetTraining(Method):
             batch: samples; features: (B, F, P, D) their encoded frames.
             row, first, ahead: (n,) sample, frame of the start, and how many blocks later the goal is reached, 1..T.
         """
-        context, device = self._context, batch.actions.device
+        context, device = self.context, batch.actions.device
         row, first, ahead = (each.to(device)[:, None] for each in (row, first, ahead))
         steps = torch.arange(self._net.horizon, device=device)
         frames = (first + steps).clamp(max=batch.actions.shape[1] - 1)  # what lies beyond the goal is replaced below
@@ -120,7 +120,7 @@ class InitNetTraining(Method):
         """See ``Method.validate``: both errors, with goals at every distance from each sample's first frame."""
         sums, weight = {"val_action_loss": 0.0, "val_mean_action_loss": 0.0}, 0
         horizon = self._net.horizon
-        with planning_mode(self._context.model):
+        with planning_mode(self.context.model):
             for batch in batches:
                 row = torch.arange(len(batch)).repeat_interleave(horizon)
                 ahead = torch.arange(1, horizon + 1).repeat(len(batch))

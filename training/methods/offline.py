@@ -46,7 +46,7 @@ class Offline(Method):
         """See ``Method.losses``; with several steps also the loss of the last one, as ``rollout_loss``."""
         if self.rollout_steps == 1:
             return super().losses(batch, features, position)
-        model, steps, hist = self._context.model, self.rollout_steps, self._context.model.num_hist
+        model, steps, hist = self.context.model, self.rollout_steps, self.context.model.num_hist
         latent = model.embed(features, batch.proprio)
         starts = latent.num_frames - hist - steps + 1
 

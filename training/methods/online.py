@@ -168,7 +168,7 @@ class Online(Method):
 
     def _draw(self, slot: int | None, at_most: int) -> Windows | None:
         """Up to ``at_most`` corrected windows, from a slot or from everything; None if there are none."""
-        context = self._context
+        context = self.context
         drawn = self.memory.draw(slot, at_most, context.model.num_hist + 1, context.frameskip, self._draws)
         if drawn is None:
             return None

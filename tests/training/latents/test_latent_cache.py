@@ -24,7 +24,7 @@ NO_PIXELS = ("model.train_decoder=false", "training.num_reconstruct_samples=0")
 def frames(tmp_path):
     """What a tiny run encodes, in pieces of a few frames."""
     training = build(tmp_path / "frames")
-    data = training.images.trajectories
+    data = training.train_step.frames.trajectories
     return FramesToEncode(data, range(len(data)), training.model.encoder, torch.device("cpu"))
 
 

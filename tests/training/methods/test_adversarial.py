@@ -25,7 +25,7 @@ def trainer(tmp_path):
 
 def windows_of(trainer, first=0):
     batch = trainer.train_data.__getitems__(range(first, first + 4))
-    latent = trainer.model.embed(trainer.features(batch), batch.proprio)
+    latent = trainer.model.embed(trainer.train_step.features(batch), batch.proprio)
     return trainer.model.windows(latent, batch.actions)
 
 
@@ -176,7 +176,7 @@ def test_fixed_radii_are_kept_and_saved_adaptive_ones_measured_again(trainer, tm
         if radii_method == "adaptive":
             torch.testing.assert_close(method.radii[:2], 3 * measured[:2])
         again = Adversarial(radii_method=radii_method)
-        again.setup(TrainingContext(training.model, training.observer, None, 5, 7, tmp_path))
+        again.setup(TrainingContext(training.model, training.train_step.observer, None, 5, 7, tmp_path))
         again.load_state_dict(method.state_dict())
         assert torch.equal(again.radii, method.radii)
         assert torch.equal(again.loss(first).total, method.loss(first).total)  # the draws go on where they stopped

@@ -119,7 +119,7 @@ def test_the_goal_weight_finds_the_way_where_the_actions_of_the_data_say_nothing
     for weight in (1e-9, 3.0):
         method, batch, features = point_method(goal_weight=weight)
         unrelated = dataclasses.replace(batch, actions=batch.actions.flip(0))
-        model = method._context.model
+        model = method.context.model
         model.requires_grad_(False)
         model.initnet.requires_grad_(True)
         before = weights(model)

@@ -38,7 +38,7 @@ def online(tmp_path):
 def step_of(trainer, position=0, count=4):
     """Batch, features and expert windows, as the trainer would hand them over."""
     batch = trainer.train_data.__getitems__(range(position, position + count))
-    features = trainer.features(batch)
+    features = trainer.train_step.features(batch)
     expert = trainer.model.windows(trainer.model.embed(features, batch.proprio), batch.actions)
     return batch, features, expert
 
@@ -88,11 +88,11 @@ def test_the_layouts_of_the_batch_reach_the_simulator(online):
 
     training.method.context.env.reset = noting
     training.method.corrector.planner = Given(batch.actions[:, :5])
-    [corrected] = training.method.correct(batch, training.features(batch))
+    [corrected] = training.method.correct(batch, training.train_step.features(batch))
     assert len(told) == 1
     for name in ("fix_door_location", "fix_wall_location"):
         assert torch.equal(told[0][name], batch.layouts[name])
-    torch.testing.assert_close(corrected.features, training.features(batch), rtol=0, atol=2e-3)
+    torch.testing.assert_close(corrected.features, training.train_step.features(batch), rtol=0, atol=2e-3)
 
 
 @pytest.mark.parametrize("history", [1, 3])
@@ -106,7 +106,7 @@ def test_no_window_mixes_and_every_one_is_a_transition_of_the_simulator(online, 
         assert torch.equal(getattr(joined.target, part)[:count], getattr(expert.target, part))
     assert torch.equal(joined.actions[:count], expert.actions)
     assert len(joined.actions) == count + 4 * per_trajectory  # all windows of the slot, in order
-    normalizer, env = training.observer.normalizer, training.method.context.env
+    normalizer, env = training.train_step.observer.normalizer, training.method.context.env
 
     def raw_states(visual):  # (W, 1, D), what encoder=state shows
         return (visual[:, 0] * normalizer.state_std + normalizer.state_mean).double()
@@ -165,7 +165,7 @@ def test_simulated_proprio_is_in_the_units_of_the_data_set(online):
     training = online()
     batch, features, expert = step_of(training)
     training.method.windows(expert, batch, features, 0)
-    entry, normalizer = training.method.memory.entries(0)[0], training.observer.normalizer
+    entry, normalizer = training.method.memory.entries(0)[0], training.train_step.observer.normalizer
     torch.testing.assert_close(entry.proprio[:, 0], batch.proprio[:, 0])
     raw = normalizer.actions_to_raw(entry.actions)
     states = simulate(training.method.context.env, [0] * 4, batch.states[:, 0], raw, batch.layouts).states[:, ::5]
@@ -270,7 +270,7 @@ def test_a_closed_loop_is_carried_out_as_in_an_evaluation(online, images, tasks)
     method.corrector.loop.run = lambda task, episodes, after: (run(task, episodes, after), ran.append((task, episodes)))
     parts = method.correct(batch, features)
     task, episodes = ran[0]
-    normalizer = training.observer.normalizer
+    normalizer = training.train_step.observer.normalizer
     env.reset(task.problem.seeds, task.problem.states, task.problem.layouts)
     visited = env.step(episodes.played)
     ended = torch.where(episodes.solved, episodes.solved_at, episodes.iteration)
@@ -397,7 +397,9 @@ def test_random_tasks_are_those_of_an_evaluation_in_the_layouts_of_the_batch(onl
         assert all(torch.equal(layouts[name], batch.layouts[name]) for name in batch.layouts)
         starts, goals = original(seeds, layouts)
         for latent, states in ((costs[-1].context, starts), (costs[-1].goal, goals)):
-            torch.testing.assert_close(latent.visual[:, 0, 0], training.observer.normalizer.states_to_z(states))
+            torch.testing.assert_close(
+                latent.visual[:, 0, 0], training.train_step.observer.normalizer.states_to_z(states)
+            )
         torch.testing.assert_close(corrected.features[:, 0], costs[-1].context.visual[:, 0])
     assert set(asked[0][0]).isdisjoint(asked[1][0])
     assert not torch.equal(costs[0].goal.visual, costs[1].goal.visual)
@@ -420,7 +422,7 @@ def test_each_frame_is_encoded_once(online):
     encoded = []
     training.model.encoder.register_forward_hook(lambda module, given, found: encoded.append(given[0].flatten(0, -4)))
     training.method.corrector.planner = GDPlanner(opt_steps=3)
-    training._train_step(training.train_data.__getitems__(range(4)))
+    training.train_step(training.train_data.__getitems__(range(4)))
     assert sum(len(frames) for frames in encoded) == 4 * 6 + 4 * 6  # the batch's, the simulator's; planning none
     assert {frames.dtype for frames in encoded} == {torch.uint8}
 
@@ -430,7 +432,7 @@ def test_only_frames_that_the_model_sees_are_drawn(online, images, monkeypatch):
     training = online(images=images)
     drawn, render = [], training.method.context.env.render
     monkeypatch.setattr(training.method.context.env, "render", lambda: drawn.append(render()) or drawn[-1])
-    training._train_step(training.train_data.__getitems__(range(4)))
+    training.train_step(training.train_data.__getitems__(range(4)))
     assert sum(len(frames) for frames in drawn) == (4 * 6 if images else 0)  # of 26 states each
 
 
@@ -449,9 +451,8 @@ def test_what_a_refresh_shows_is_learnt_from_the_next_batch_on(online):
         counts.append(len(predicted)) or predict(predicted, target)
     )
     for position in range(2):
-        training.position = position
         training.method.frequency = 2
-        training._train_step(training.train_data.__getitems__(range(4)))
+        training.train_step(training.train_data.__getitems__(range(4)), position)
     assert counts == [20, 40]
 
 
@@ -461,7 +462,7 @@ def test_the_simulator_plays_while_the_batch_trains(online, monkeypatch):
     rollout, losses = env.rollout, training.method.loss
     monkeypatch.setattr(env, "rollout", lambda *given: training_began.wait(60) and rollout(*given))
     monkeypatch.setattr(training.method, "loss", lambda windows: training_began.set() or losses(windows))
-    training._train_step(training.train_data.__getitems__(range(4)))
+    training.train_step(training.train_data.__getitems__(range(4)))
     assert len(training.method.memory) == 4
 
 
@@ -526,13 +527,17 @@ def test_online_and_adversarial_compose(online, tmp_path):
 
     training = online()
     method = Both(planner=Given(), objective=training.method.corrector.objective, visual_eps_factor=0.5)
-    method.setup(TrainingContext(training.model, training.observer, training.method.context.env, 5, 0, tmp_path / "b"))
+    method.setup(
+        TrainingContext(training.model, training.train_step.observer, training.method.context.env, 5, 0, tmp_path / "b")
+    )
     batch, features, expert = step_of(training)
     windows = method.windows(expert, batch, features, 0)
     assert len(windows.actions) == 2 * len(expert.actions)
     assert method.loss(windows).total > Method.loss(method, windows).total
     again = Both(planner=Given(), objective=training.method.corrector.objective, visual_eps_factor=0.5)
-    again.setup(TrainingContext(training.model, training.observer, training.method.context.env, 5, 3, tmp_path / "b"))
+    again.setup(
+        TrainingContext(training.model, training.train_step.observer, training.method.context.env, 5, 3, tmp_path / "b")
+    )
     again.load_state_dict(method.state_dict())
     one, two = (each.windows(expert, batch, features, 1) for each in (method, again))
     assert torch.equal(one.actions, two.actions)

@@ -17,7 +17,7 @@ def test_corrected_windows_are_perturbed_too(tmp_path):
     batch = training.train_data.__getitems__(range(4))
     made = []
     for each in (training, alone):
-        features = each.features(batch)
+        features = each.train_step.features(batch)
         expert = each.model.windows(each.model.embed(features, batch.proprio), batch.actions)
         made.append(each.method.windows(expert, batch, features, 0))
     both, online = made

@@ -1,0 +1,145 @@
+"""The files of a training run: weights, training state and log."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from models.checkpoints.native import LATEST, write_checkpoint
+from models.world_model import WorldModel
+from training.methods.base import Method
+from training.optimizers import Optimizers
+from training.state import broken_state, random_state, read_state, write_state
+from training.step_metrics import NonFiniteLossError
+from utils import distributed
+from utils.files import remove_unfinished
+from utils.loggers import JsonLinesLogger
+from utils.retry import Retry
+from utils.tensor_files import tensor_bytes
+
+log = logging.getLogger(__name__)
+
+
+class Progress(NamedTuple):
+    """How far a training has come.
+
+    Attributes:
+        step: Updates made in all.
+        epoch: Whole epochs behind it.
+        position: Batches of the present epoch behind it.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    position: int = 0
+
+
+class RunFiles:
+    """Saves a training and continues it; whenever the process ends, what lies in the folder is complete.
+
+    Args:
+        folder: Of the run; ``checkpoints/`` in it.
+        model: Whose weights are saved.
+        optimizers: Part of the training state.
+        method: Part of the training state.
+        logger: Its file is cut back to the saved state when a run is continued.
+        about: Facts that every checkpoint of the run carries, see ``models.checkpoints.native.Checkpoint``.
+        save_every_x_epoch: Epochs from one ``model_<epoch>`` to the next.
+        save_encoder: False for a frozen encoder that its own weights file brings back.
+        retry: With disks that are full or away; None gives up at once.
+    """
+
+    def __init__(
+        self,
+        *,
+        folder: Path,
+        model: WorldModel,
+        optimizers: Optimizers,
+        method: Method,
+        logger: JsonLinesLogger,
+        about: dict[str, Any],
+        save_every_x_epoch: int = 1,
+        save_encoder: bool = True,
+        retry: Retry | None = None,
+    ) -> None:
+        self.folder, self.model, self.optimizers, self.method, self.logger = folder, model, optimizers, method, logger
+        self.about, self.save_every_x_epoch, self.save_encoder = about, save_every_x_epoch, save_encoder
+        self.retry = retry or Retry()
+
+    def weights_path(self, epoch: int | str = LATEST) -> Path:
+        """Where the weights of an epoch are, or the newest."""
+        return self.folder / "checkpoints" / f"model_{epoch}.safetensors"
+
+    def last_good(self) -> str:
+        """Say where to go on after a training that failed."""
+        folder = self.folder / "checkpoints" if self.weights_path().exists() else "none yet"
+        return f"Last good checkpoint: {folder}. Lower the learning rates, or check the data"
+
+    def save(self, progress: Progress) -> None:
+        """Write the training state, and then the weights that may be made from it.
+
+        Raises:
+            NonFiniteLossError: If an update has destroyed the weights; nothing is written.
+            DiskError: If a disk stays full or away.
+        """
+        self._stop_if_destroyed(progress)
+        if progress.position == 0 and progress.epoch % self.save_every_x_epoch == 0:
+            self._write_weights(progress.epoch, progress)
+        state = {
+            **progress._asdict(),
+            "log": self.retry.write("the log", self.logger.position),
+            "model": self.model.state_dict(),
+            "optimizers": self.optimizers.state_dict(),
+            "method": self.method.state_dict(),
+            **random_state(),
+        }
+        if distributed.is_main():
+            self.retry.write("the training state", lambda: write_state(self.folder, state), tensor_bytes(state))
+        self._write_weights(LATEST, progress)
+        self.method.committed()
+
+    def resume(self) -> Progress:
+        """Put everything back as it was saved; the beginning if nothing was.
+
+        Raises:
+            ValueError: If the state is broken, or that of another training.
+        """
+        if distributed.is_main():
+            parts = [self.folder / name for name in ("checkpoints", "open_loop", "replay")]
+            for folder in (self.folder, *parts, *parts[-1].glob("process_*")):
+                remove_unfinished(folder)
+        state = read_state(self.folder)
+        if state is None:
+            self.logger.rewind(0)
+            return Progress()
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizers.load_state_dict(state["optimizers"])
+            self.method.load_state_dict(state["method"])
+            self.logger.rewind(state["log"])
+            progress = Progress(state["step"], state["epoch"], state["position"])
+        except (KeyError, TypeError, RuntimeError) as error:  # complete, but of another model or version
+            raise broken_state(self.folder, error) from None
+        self._write_weights(LATEST, progress)  # a kill may have come between the two files
+        log.info("resuming %s at epoch %d, batch %d", self.folder, progress.epoch + 1, progress.position + 1)
+        return progress
+
+    def _stop_if_destroyed(self, progress: Progress) -> None:
+        """A finite loss can have an infinite gradient; the checkpoint on disk must not be replaced by its outcome."""
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad and not parameter.isfinite().all():
+                raise NonFiniteLossError(
+                    f"{name} is not finite after step {progress.step} (epoch {progress.epoch + 1}, batch "
+                    f"{progress.position}); it was not saved. {self.last_good()}"
+                )
+
+    def _write_weights(self, name: int | str, progress: Progress) -> None:
+        if not distributed.is_main():
+            return
+        path, about = self.weights_path(name), self.about | {"step": progress.step}
+        self.retry.write(
+            "the weights",
+            lambda: write_checkpoint(path, self.model, progress.epoch, about, self.save_encoder),
+            tensor_bytes(self.model.state_dict()),
+        )

@@ -1,0 +1,124 @@
+"""One update of the weights."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from datasets.batch import Batch
+from datasets.frames import ImageFrames
+from models.world_model import WorldModel
+from planning.observer import Observer
+from training.gradients import gather_rows, sum_gradients, sum_numbers
+from training.methods.base import Method
+from training.optimizers import Optimizers
+from training.regularizer import Regularizer
+from training.settings import TrainSettings
+from training.step_metrics import OBJECTIVE, StepNumbers
+from utils import distributed
+from utils.runtime import autocast
+
+
+class TrainingStep:
+    """The losses of a batch, and the update that lowers them.
+
+    Args:
+        model: The networks, on their device.
+        method: What to train on, and which loss.
+        optimizers: Of the parts that change.
+        observer: Encodes the frames of a frozen encoder.
+        images: Reads frames where latents stand in for them.
+        settings: Which parts change, and in which precision.
+        regularizer: Of the features, where the encoder trains; None adds nothing to the loss.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: WorldModel,
+        method: Method,
+        optimizers: Optimizers,
+        observer: Observer,
+        images: ImageFrames,
+        settings: TrainSettings,
+        regularizer: Regularizer | None = None,
+    ) -> None:
+        self.model, self.method, self.optimizers, self.observer = model, method, optimizers, observer
+        self.frames, self.settings, self.regularizer = images, settings, regularizer or Regularizer()
+        self.device = observer.device
+
+    def __call__(self, batch: Batch, position: int = 0, progress: float = 0.0) -> StepNumbers:
+        """Make one update; on a GPU it may not have happened yet when this returns.
+
+        Args:
+            batch: This process's part of the samples, on the device.
+            position: Number of the batch in its epoch, from 0.
+            progress: Part of the whole training that is done, in [0, 1).
+        """
+        with autocast(self.settings.precision, self.device):
+            losses = self._losses(batch, position)
+            objective = losses.pop(OBJECTIVE)
+        # this process has what its samples contribute: what is judged, logged and followed is the sum over all
+        losses = sum_numbers({**losses, OBJECTIVE: objective})
+        total = losses.pop(OBJECTIVE)
+        self.optimizers.refuse_if_not_finite(total)
+        self.optimizers.zero_grad()
+        if objective.requires_grad:  # a process may have none of the decoder's frames
+            objective.backward()
+        sum_gradients(self.model.parameters())
+        self.optimizers.step(progress)
+        with autocast(self.settings.precision, self.device):
+            self.method.updated()
+        return StepNumbers({**losses, **self.method.report()}, total, objective)
+
+    def _losses(self, batch: Batch, position: int) -> dict[str, Tensor]:
+        """Every loss by its name in the log, and their sum, which is minimised, as ``OBJECTIVE``."""
+        settings, features = self.settings, self.features(batch)
+        losses = {"loss": torch.zeros((), device=self.device)}
+        if settings.train_predictor or settings.train_encoder or settings.train_initnet:
+            losses = self.method.losses(batch, features, position)
+        objective = losses["loss"]
+        if settings.train_encoder and self.regularizer.acts:
+            everything = gather_rows(features, distributed.share(settings.batch_size))
+            terms = {k: v / distributed.size() for k, v in self.regularizer.losses(everything).items()}
+            losses = {**losses, **terms}
+            objective = objective + losses["regularizer_loss"]
+        if settings.train_decoder:
+            losses["decoder_loss"] = self._decoder_loss(batch, features.detach())
+            objective = objective + losses["decoder_loss"]
+        return {**losses, OBJECTIVE: objective}
+
+    def features(self, batch: Batch) -> Tensor:
+        """Visual features (B, F, P, D): each distinct frame encoded once, with gradients only if the encoder trains."""
+        if batch.latents is not None:
+            return batch.latents.to(self.device).float()  # half as much to copy, where they are kept so
+        if self.settings.train_encoder:
+            return self.model.encoder(batch.visual)
+        return self.observer.features(batch.states, batch.visual)
+
+    def images(self, batch: Batch, sample: Tensor, frame: Tensor) -> Tensor:
+        """Images (n, 3, S, S) of some frames of a batch, two (n,) index tensors; read if latents took their place."""
+        if batch.visual is not None:
+            return batch.visual[sample, frame]
+        raw_step = batch.start.cpu()[sample] + self.method.context.frameskip * frame
+        return self.frames.read(batch.trajectory.cpu()[sample, None], raw_step[:, None])[:, 0]
+
+    def _decoder_loss(self, batch: Batch, features: Tensor) -> Tensor:
+        """Reconstruction error of some samples' frames; cut from the dynamics by the detached features.
+
+        Of several processes each draws those of the picked frames that are its own.
+        """
+        assert self.model.decoder is not None, "Optimizers refuse to train what is not there"
+        frames, share = features.shape[1], distributed.share_of_batch(len(batch), self.settings.batch_size)
+        count = min(share.total * frames, self.settings.decoder_frames or share.total * frames)
+        everywhere = torch.linspace(0, share.total * frames - 1, count).long()  # spread over samples and time
+        picked = everywhere - share.first * frames
+        picked = picked[(picked >= 0) & (picked < share.count * frames)]
+        if not len(picked):
+            return features.new_zeros(())
+        if batch.visual is not None:
+            picked = picked.to(features.device, non_blocking=True)  # or every indexing below would wait for the GPU
+        images = self.images(batch, picked // frames, picked % frames).to(features.device)
+        drawn = self.model.decoder(features[picked // frames, picked % frames])
+        return F.mse_loss(drawn.float(), images.float() / 127.5 - 1) * (len(picked) / count)
