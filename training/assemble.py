@@ -66,7 +66,6 @@ def build_trainer(config: Mapping[str, Any], explicit: Set[str], device: torch.d
     start = starting_model(config, explicit, device)
     folder, written = Path(config["run_dir"]), {**config, **start.architecture}
     check_resumable(folder, written)
-    method.attach(start.model)
     model, settings = start.model, _settings(config, start, method)
     choose_dropout(model, fast=config["training"]["fast_dropout"])
     choose_padding(model, config["training"]["pad_widths"])
@@ -81,20 +80,30 @@ def build_trainer(config: Mapping[str, Any], explicit: Set[str], device: torch.d
     regularizer = _regularizer(config, start, settings)
     warn_of_moving_latents(model, settings)
     trajectories: Trajectories = instantiate(config["env"]["dataset"])
-    check_data(config, start, method, trajectories)
+    check_data(start, trajectories)
     split = split_trajectories(trajectories, start.checkpoint, config, explicit)
-    _calibrate(start, trajectories, split["train"], device)
     normalizer = stored_normalizer(start.checkpoint, config["env"]) or trajectories.normalizer
-    source = _frame_source(config, start, trajectories, sorted(split["train"] + split["val"]), device)
-    windows = _windows(config, start, trajectories, split, normalizer, source)
     action_range = trajectories.action_range()
     observer = Observer(model, normalizer, action_range=action_range)
     size, skip = start.architecture["img_size"], start.architecture["frameskip"]
     simulator = instantiate(config["env"]["simulator"], image_size=size) if method.needs_env else None
     advice = f"What was saved before is whole; continue with: python train.py resume={folder}"
     retry = Retry(config["disk_patience_minutes"], folder / "hydra.yaml", advice)
-    context = TrainingContext(model, observer, simulator, skip, settings.seed, folder, retry, settings.batch_size)
+    context = TrainingContext(
+        model,
+        observer,
+        simulator,
+        skip,
+        settings.seed,
+        folder,
+        retry,
+        settings.batch_size,
+        sample_frames=config["N"] + start.architecture["num_hist"],
+    )
     method.setup(context)
+    _calibrate(start, trajectories, split["train"], device)
+    source = _frame_source(config, start, trajectories, sorted(split["train"] + split["val"]), device)
+    windows = _windows(config, start, trajectories, split, normalizer, source)
     about = parentage(start.checkpoint) | {
         "normalizer": normalizer.to_dict(),
         "validation": split["val"],

@@ -93,20 +93,8 @@ def check_processes(settings: TrainSettings) -> None:
         )
 
 
-def check_data(config: Mapping[str, Any], start: StartingModel, method: Method, data: Trajectories) -> None:
-    """Samples must be as long as the method needs, and frames as large as the model's."""
-    span = config["N"] + start.architecture["num_hist"]
-    if span < method.min_sample_frames:
-        raise ValueError(
-            f"N={config['N']}: a sample of N + num_hist = {span} frames is shorter than the {method.min_sample_frames} "
-            f"that method={method.name} needs (its goal lies the planner's horizon ahead); set N to at least "
-            f"{method.min_sample_frames - start.architecture['num_hist']}"
-        )
-    if config["N"] < method.min_windows:
-        raise ValueError(
-            f"N={config['N']}: method={method.name} looks {method.min_windows} steps ahead (method.rollout_steps); set "
-            f"N to at least {method.min_windows}"
-        )
+def check_data(start: StartingModel, data: Trajectories) -> None:
+    """Frames must be as large as the model's."""
     size = start.architecture["img_size"]
     if start.model.encoder.observes == "visual" and data.frame_size != size:
         raise ValueError(

@@ -150,7 +150,7 @@ def _report(done: _Rehearsal, config: Mapping[str, Any], folder: Path, device: t
     step = done.seconds - done.encoding
     _say("time", f"{as_duration(step)} a step{saved}: {as_duration(step * done.epoch_batches)} an epoch, "
                  f"{as_duration(step * steps)} in all, without validation and start")  # fmt: skip
-    replay = memory = trainer.method.kept_bytes(steps)
+    replay = memory = _replay_bytes(trainer, steps)
     rooms = {folder: _checkpoint_bytes(done) + replay}
     kept = f"{as_size(_checkpoint_bytes(done))} of checkpoints" + (f", {as_size(replay)} of replay" if replay else "")
     _say("disk", f"{kept} in {folder}, where {as_size(free_bytes(folder))} are free")
@@ -166,6 +166,13 @@ def _report(done: _Rehearsal, config: Mapping[str, Any], folder: Path, device: t
             memory += latents.num_bytes
     _say_memory(memory, trainer, device)
     return _lacking(rooms, memory)
+
+
+def _replay_bytes(trainer: Trainer, steps: int) -> int:
+    """What the replay buffer will take in memory, and on the disk, after so many steps."""
+    method = trainer.method
+    refreshes, so_far = (math.ceil(number / method.period) for number in (steps, trainer.step))
+    return method.replay.expected_bytes(refreshes / so_far) if method.replay is not None else 0
 
 
 def _say(what: str, text: str) -> None:

@@ -97,7 +97,8 @@ class RunFiles:
         if distributed.is_main():
             self.retry.write("the training state", lambda: write_state(self.folder, state), tensor_bytes(state))
         self._write_weights(LATEST, progress)
-        self.method.committed()
+        if self.method.replay is not None:
+            self.method.replay.committed()  # files that only older states needed may go
 
     def resume(self) -> Progress:
         """Put everything back as it was saved; the beginning if nothing was.

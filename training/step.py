@@ -69,8 +69,8 @@ class TrainingStep:
         sum_gradients(self.model.parameters())
         self.optimizers.step(progress)
         with autocast(self.settings.precision, self.device):
-            self.method.updated()
-        return StepNumbers({**losses, **self.method.report()}, total, objective)
+            numbers = self.method.updated()
+        return StepNumbers({**losses, **numbers}, total, objective)
 
     def _losses(self, batch: Batch, position: int) -> dict[str, Tensor]:
         """Every loss by its name in the log, and their sum, which is minimised, as ``OBJECTIVE``."""

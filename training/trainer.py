@@ -78,6 +78,8 @@ class Trainer:
         """Release what was started for this training, however it ended."""
         self.loader.close()
         self.method.close()
+        if self.method.context.env is not None:
+            self.method.context.env.close()
         self.logger.close()
 
     def fit(self) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from models.world_model import PredictionLoss, Windows, frozen
 from planning.planners.noise import EpisodeNoise
-from training.methods.base import Method, numbering
+from training.methods.base import Method, TrainingContext, numbering
 from utils import distributed
 
 RADII_METHODS = ("fixed", "adaptive")
@@ -70,7 +70,7 @@ class Adversarial(Method):
         self.radii: Tensor | None = None  # (3,) of visual, proprio and action entries
         self._seed = self._ascents = 0
 
-    def setup(self, context: Any) -> None:
+    def setup(self, context: TrainingContext) -> None:
         """See ``Method.setup``."""
         super().setup(context)
         self._seed = context.seed
@@ -133,11 +133,11 @@ class Adversarial(Method):
         """Uniform in [-1, 1], of the shape of ``part``."""
         return noise.uniform(-1, 1, *part.shape[1:])
 
-    def report(self) -> dict[str, float]:
-        """See ``Method.report``."""
+    def updated(self) -> dict[str, float]:
+        """See ``Method.updated``."""
         names = ("visual_eps", "proprio_eps", "action_eps")
         radii = [] if self.radii is None else self.radii.tolist()
-        return super().report() | dict(zip(names, radii, strict=False))
+        return super().updated() | dict(zip(names, radii, strict=False))
 
     def state_dict(self) -> dict[str, Any]:
         """See ``Method.state_dict``."""

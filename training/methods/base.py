@@ -15,6 +15,7 @@ from envs.base import VectorEnv
 from models.latent import cat_latents
 from models.world_model import PredictionLoss, Windows, WorldModel
 from planning.observer import Observer
+from training.methods.replay_buffer import ReplayBuffer
 from utils import distributed
 from utils.retry import Retry
 
@@ -24,14 +25,15 @@ class TrainingContext:
     """What a method may use.
 
     Attributes:
-        model: the network in training.
-        observer: encodes simulator output in the units of the training data.
-        env: a simulator of the data's environment, or None for methods that do not ask for one.
-        frameskip: raw steps of an action block.
-        seed: of the method's own random generators.
-        folder: where it may keep files of this run.
-        retry: while a disk does not take them.
-        batch_size: samples of a step, of all processes together; None: those of the batch, as in one process.
+        model: The network in training.
+        observer: Encodes simulator output in the units of the training data.
+        env: A simulator of the data's environment, or None for methods that do not ask for one.
+        frameskip: Raw steps of an action block.
+        seed: Of the method's own random generators.
+        folder: Where it may keep files of this run.
+        retry: What to do when a disk does not take them.
+        batch_size: Samples of a step, of all processes together; None: those of the batch, as in one process.
+        sample_frames: Model frames of a training sample, N + num_hist; None: as many as the method wants.
     """
 
     model: WorldModel
@@ -42,45 +44,43 @@ class TrainingContext:
     folder: Path
     retry: Retry = field(default_factory=Retry)
     batch_size: int | None = None
+    sample_frames: int | None = None
 
 
 class Method:
-    """Plain teacher forcing on the data set; finetuning methods override ``windows`` or ``loss``, or both.
+    """Plain teacher forcing on the data set, and what a method may do otherwise.
 
-    A method whose loss does not come from teacher-forcing windows overrides ``losses`` instead.
+    Two hooks make most methods: ``windows`` says what to train on, ``loss`` what is minimised there. A method whose
+    loss does not come from teacher-forcing windows overrides ``losses`` in their place. The other hooks are for what
+    such a method needs besides: ``setup``, ``updated``, ``validate``, ``state_dict``, ``load_state_dict``, ``close``.
 
     Attributes:
-        name: as in ``method=<name>``. needs_env: whether ``TrainingContext.env`` must be there.
-        trains_dynamics: whether it trains predictor and encoders; else it trains the initialisation network only.
-        finetunes: whether it is meant for a trained model, so that a ``ckpt_path`` without one is an error.
-        min_sample_frames: model frames that a training sample must span at least.
+        name: As in ``method=<name>``.
+        needs_env: Whether ``TrainingContext.env`` must be there.
+        trains_dynamics: Whether it trains predictor and encoders; else it trains the proposal only.
+        finetunes: Whether it is meant for a trained model, so that a ``ckpt_path`` without one is an error.
+        period: Steps from one costly one to the next; what so many take is what all take on average.
+        replay: Corrected trajectories that it keeps on the disk, if it does.
+        context: What ``setup`` was given.
     """
 
     name = "offline"
     needs_env = False
     trains_dynamics = True
     finetunes = False
-
+    period = 1
+    replay: ReplayBuffer | None = None
     context: TrainingContext
 
     def __init__(self) -> None:
         """Take no settings."""
 
-    @property
-    def min_sample_frames(self) -> int:
-        """A window and its target need num_hist + 1 frames, which every sample has."""
-        return 2
-
-    @property
-    def min_windows(self) -> int:
-        """Consecutive windows (N) that a training sample must have at least."""
-        return 1
-
-    def attach(self, model: WorldModel) -> None:
-        """Called once the model is known, before the data are looked at."""
-
     def setup(self, context: TrainingContext) -> None:
-        """Called once before training."""
+        """Get ready; called once, before the first step and before anything that takes long.
+
+        Raises:
+            ValueError: If model, samples or simulator do not suit the method.
+        """
         self.context = context
 
     def losses(self, batch: Batch, features: Tensor, position: int) -> dict[str, Tensor]:
@@ -90,8 +90,9 @@ class Method:
         processes is what one process would give for all.
 
         Args:
-            batch: of the data set; features: (B, F, P, D) its encoded frames.
-            position: number of the batch in its epoch, from 0.
+            batch: Of the data set.
+            features: (B, F, P, D) its encoded frames.
+            position: Number of the batch in its epoch, from 0.
         """
         model = self.context.model
         expert = model.windows(model.embed(features, batch.proprio), batch.actions)
@@ -103,9 +104,10 @@ class Method:
         """What to train on at this step.
 
         Args:
-            expert: windows of the data set batch.
-            batch: that batch; features: (B, F, P, D) its encoded frames.
-            position: number of the batch in its epoch, from 0.
+            expert: Windows of the data set batch.
+            batch: That batch.
+            features: (B, F, P, D) its encoded frames.
+            position: Number of the batch in its epoch, from 0.
         """
         return expert
 
@@ -116,34 +118,22 @@ class Method:
             model.predict_tokens(model.tokens(windows.source, windows.actions)), windows.target
         )
 
-    def updated(self) -> None:
-        """Called after every update of the weights, in the arithmetic of the step."""
+    def updated(self) -> dict[str, float]:
+        """Called after every update of the weights, in the arithmetic of the step.
+
+        Returns:
+            Numbers for the log besides the losses.
+        """
+        return {}
 
     def validate(self, batches: Iterable[Batch], features: Callable[[Batch], Tensor]) -> dict[str, float]:
         """Losses of an epoch's end, by the name in the log, besides those of the dynamics.
 
         Args:
-            batches: of the validation data. features: gives the encoded frames (B, F, P, D) of a batch.
+            batches: Of the validation data.
+            features: Gives the encoded frames (B, F, P, D) of a batch.
         """
         return {}
-
-    def close(self) -> None:
-        """Called once after training, however it ended."""
-        if self.context.env is not None:
-            self.context.env.close()
-
-    def report(self) -> dict[str, float]:
-        """Numbers for the log besides the losses."""
-        return {}
-
-    @property
-    def period(self) -> int:
-        """Steps from one costly one to the next; what so many take is what all take on average."""
-        return 1
-
-    def kept_bytes(self, steps: int) -> int:
-        """What it will keep in memory, and on the disk, after so many steps; judged by what it keeps now."""
-        return 0
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs, as plain containers and tensors."""
@@ -152,12 +142,22 @@ class Method:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from ``state_dict``."""
 
-    def committed(self) -> None:
-        """A training state that holds ``state_dict`` is safely on disk; what only older states needed may go."""
+    def close(self) -> None:
+        """Release what it started; called once after training, however it ended."""
 
     def _share(self, batch: Batch) -> distributed.Share:
         """Where the samples of ``batch`` lie in the batch of all processes."""
         return distributed.share_of_batch(len(batch), self.context.batch_size)
+
+    def _refuse_short_samples(self, context: TrainingContext, frames: int) -> None:
+        """Raise unless a sample spans so many ``frames``: its goal lies that far ahead."""
+        given, hist = context.sample_frames, context.model.num_hist
+        if given is not None and given < frames:
+            raise ValueError(
+                f"N={given - hist}: a sample of N + num_hist = {given} frames is shorter than the {frames} that "
+                f"method={self.name} needs (its goal lies the planner's horizon ahead); set N to at least "
+                f"{frames - hist}"
+            )
 
 
 def _numbered(expert: Windows, share: distributed.Share) -> Windows:

@@ -12,7 +12,7 @@ from torch import Tensor
 from datasets.batch import Batch
 from models.latent import Latent
 from models.networks.initnet import InitNet
-from models.world_model import WorldModel, planning_mode
+from models.world_model import planning_mode
 from planning.objectives import GoalDistance
 from training.methods.base import Method, TrainingContext
 from training.validation import weighted_means
@@ -40,6 +40,7 @@ class InitNetTraining(Method):
     name = "initnet"
     finetunes = True
     trains_dynamics = False
+    _network: InitNet
 
     def __init__(self, pairs: int = 4, goal_weight: float = 0.0) -> None:
         super().__init__()
@@ -50,29 +51,22 @@ class InitNetTraining(Method):
         self.pairs, self.goal_weight = pairs, goal_weight
         self._distance = GoalDistance()
         self._draws = torch.Generator()
-        self._network: InitNet | None = None
 
-    @property
-    def min_sample_frames(self) -> int:
-        """The farthest goal lies T blocks after the start."""
-        return self._net.horizon + 1
-
-    def attach(self, model: WorldModel) -> None:
-        """See ``Method.attach``.
+    def setup(self, context: TrainingContext) -> None:
+        """See ``Method.setup``.
 
         Raises:
-            ValueError: If the goal distance is asked for and the model cannot imagine anything.
+            ValueError: If the goal distance is asked for and the model cannot imagine anything, or the farthest goal
+                lies beyond the samples.
         """
-        if self.goal_weight and model.predictor is None:
+        super().setup(context)
+        if self.goal_weight and context.model.predictor is None:
             raise ValueError(
                 f"method.goal_weight={self.goal_weight} needs a rollout, and this model has no predictor "
                 "(has_predictor=false); set method.goal_weight=0"
             )
-        self._network = model.initnet
-
-    def setup(self, context: TrainingContext) -> None:
-        """See ``Method.setup``."""
-        super().setup(context)
+        self._network = context.model.require_initnet()
+        self._refuse_short_samples(context, self._network.horizon + 1)
         self._draws.manual_seed(context.seed)
 
     def losses(self, batch: Batch, features: Tensor, position: int) -> dict[str, Tensor]:
@@ -84,12 +78,12 @@ class InitNetTraining(Method):
         row = torch.arange(len(batch)).repeat_interleave(self.pairs)
         # drawn for the samples of all processes: which one has a sample does not matter
         drawn = (share.total, self.pairs)
-        ahead = torch.randint(1, self._net.horizon + 1, drawn, generator=self._draws)
+        ahead = torch.randint(1, self._network.horizon + 1, drawn, generator=self._draws)
         room = features.shape[1] - ahead  # starts from which the goal is still in the sample
         first = (torch.rand(drawn, generator=self._draws, dtype=torch.float64) * room).long()
         first, ahead = first[share.rows].flatten(), ahead[share.rows].flatten()
         start, goal, target = self._tasks(batch, features, row, first, ahead)
-        proposal = self._net(start, goal).float()
+        proposal = self._network(start, goal).float()
         action = F.mse_loss(proposal, target)
         losses = {"loss": action, "action_loss": action.detach(), "mean_action_loss": target.square().mean()}
         if self.goal_weight:
@@ -108,7 +102,7 @@ class InitNetTraining(Method):
         """
         context, device = self.context, batch.actions.device
         row, first, ahead = (each.to(device)[:, None] for each in (row, first, ahead))
-        steps = torch.arange(self._net.horizon, device=device)
+        steps = torch.arange(self._network.horizon, device=device)
         frames = (first + steps).clamp(max=batch.actions.shape[1] - 1)  # what lies beyond the goal is replaced below
         zero = context.observer.normalizer.zero_block(context.frameskip).to(device)
         target = torch.where((steps < ahead)[..., None], batch.actions[row, frames], zero)
@@ -119,13 +113,13 @@ class InitNetTraining(Method):
     def validate(self, batches: Iterable[Batch], features: Callable[[Batch], Tensor]) -> dict[str, float]:
         """See ``Method.validate``: both errors, with goals at every distance from each sample's first frame."""
         sums, weight = {"val_action_loss": 0.0, "val_mean_action_loss": 0.0}, 0
-        horizon = self._net.horizon
+        horizon = self._network.horizon
         with planning_mode(self.context.model):
             for batch in batches:
                 row = torch.arange(len(batch)).repeat_interleave(horizon)
                 ahead = torch.arange(1, horizon + 1).repeat(len(batch))
                 start, goal, target = self._tasks(batch, features(batch), row, torch.zeros_like(row), ahead)
-                sums["val_action_loss"] += F.mse_loss(self._net(start, goal).float(), target).item() * len(batch)
+                sums["val_action_loss"] += F.mse_loss(self._network(start, goal).float(), target).item() * len(batch)
                 sums["val_mean_action_loss"] += target.square().mean().item() * len(batch)
                 weight += len(batch)
         return weighted_means(sums, weight)
@@ -138,8 +132,3 @@ class InitNetTraining(Method):
         """See ``Method.load_state_dict``."""
         super().load_state_dict(state)
         self._draws.set_state(state["draws"])
-
-    @property
-    def _net(self) -> InitNet:
-        assert self._network is not None, "attach() comes first, with a model that has a network"
-        return self._network

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from datasets.batch import Batch
-from training.methods.base import Method
+from training.methods.base import Method, TrainingContext
 
 
 class Offline(Method):
@@ -37,10 +37,15 @@ class Offline(Method):
             raise ValueError(f"method.rollout_discount={rollout_discount} has no effect with method.rollout_steps=1")
         self.rollout_steps, self.discount = rollout_steps, rollout_discount
 
-    @property
-    def min_windows(self) -> int:
-        """As many windows as steps, or the last step has no target."""
-        return self.rollout_steps
+    def setup(self, context: TrainingContext) -> None:
+        """See ``Method.setup``: with fewer windows than steps, the last step has no target."""
+        super().setup(context)
+        given = None if context.sample_frames is None else context.sample_frames - context.model.num_hist
+        if given is not None and given < self.rollout_steps:
+            raise ValueError(
+                f"N={given}: method=offline looks {self.rollout_steps} steps ahead (method.rollout_steps); set N to at "
+                f"least {self.rollout_steps}"
+            )
 
     def losses(self, batch: Batch, features: Tensor, position: int) -> dict[str, Tensor]:
         """See ``Method.losses``; with several steps also the loss of the last one, as ``rollout_loss``."""

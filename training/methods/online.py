@@ -20,7 +20,7 @@ from planning.objectives import GoalDistance
 from planning.planners.base import Planner
 from training.methods.base import Method, TrainingContext, cat_windows, numbering
 from training.methods.correction import Corrector, Planned
-from training.methods.replay_buffer import Corrected, ReplayMemory
+from training.methods.replay_buffer import Corrected, ReplayBuffer
 
 SAMPLINGS = ("slot", "all")
 SECONDS_TO_CLOSE = 5.0  # for a simulation that nobody waits for any more
@@ -43,10 +43,10 @@ class Online(Method):
         objective: what it minimises.
         tasks: "batch" (the paper's: from and to frames of the batch) or "random_state" (the environment's own start and
             goal sampling, as PointMaze and Wall are evaluated; its goals are farther than any data set sample shows).
-        replay_buffer_frequency: batches from one refresh to the next, >= 1; these share a slot of the memory.
+        replay_buffer_frequency: batches from one refresh to the next, >= 1; these share a slot of the buffer.
         replay_capacity: corrected trajectories kept at most.
         replay_sampling: "slot": a batch is joined by the corrected trajectories of its slot; "all": by windows drawn
-            from the whole memory.
+            from the whole buffer.
         frame_stride: raw steps between simulated frames; the frameskip (null) renders least, 1 gives a window at every
             offset. Must divide the frameskip.
         speed: how the planner's rollouts are made fast, see ``FastPaths``; None means its defaults.
@@ -58,6 +58,7 @@ class Online(Method):
     name = "online"
     needs_env = True
     finetunes = True
+    replay: ReplayBuffer
 
     def __init__(
         self,
@@ -84,7 +85,7 @@ class Online(Method):
                 "method.overlap=true: with replay_buffer_frequency=1 the slot of a refresh is over before anything is "
                 "learnt from it; use replay_sampling=all or a replay_buffer_frequency of 2 or more"
             )
-        self.frequency, self.capacity, self.sampling = replay_buffer_frequency, replay_capacity, replay_sampling
+        self.period, self.capacity, self.sampling = replay_buffer_frequency, replay_capacity, replay_sampling
         self._draws = torch.Generator()  # of random tasks, and of the windows that join a batch
         self._refreshes = 0
         self._thread = ThreadPoolExecutor(1, "simulate") if overlap else None
@@ -95,23 +96,6 @@ class Online(Method):
         """Open loop."""
         return self.corrector.planner
 
-    @property
-    def min_sample_frames(self) -> int:
-        """The goal of a sample's own task lies ``horizon`` blocks after the first frame."""
-        return self.planner.horizon + 1 if self.corrector.tasks == "batch" else super().min_sample_frames
-
-    @property
-    def period(self) -> int:
-        """See ``Method``: from refresh to refresh."""
-        return self.frequency
-
-    def kept_bytes(self, steps: int) -> int:
-        """See ``Method``: until the memory is full."""
-        if not len(self.memory):
-            return 0
-        trajectories = len(self.memory) / self._refreshes * -(-steps // self.frequency)
-        return int(self.memory.num_bytes / len(self.memory) * min(self.capacity, trajectories))
-
     def setup(self, context: TrainingContext) -> None:
         """See ``Method.setup``.
 
@@ -120,6 +104,8 @@ class Online(Method):
                 cannot play beside the training.
         """
         super().setup(context)
+        if self.corrector.tasks == "batch":
+            self._refuse_short_samples(context, self.planner.horizon + 1)
         assert context.env is not None, "needs_env is set, so there is one"
         if self._thread is not None and not context.env.plays_in_background:
             raise ValueError(
@@ -127,12 +113,12 @@ class Online(Method):
             )
         self.corrector.setup(context)
         self._draws.manual_seed(context.seed)
-        self.memory = ReplayMemory(context.folder / "replay", self.capacity, context.retry)
+        self.replay = ReplayBuffer(context.folder / "replay", self.capacity, context.retry)
 
     def windows(self, expert: Windows, batch: Batch, features: Tensor, position: int) -> Windows:
-        """The expert windows and as many corrected ones, where the memory has them."""
-        slot = position // self.frequency
-        if position % self.frequency == 0:
+        """The expert windows and as many corrected ones, where the buffer has them."""
+        slot = position // self.period
+        if position % self.period == 0:
             if self._thread is None:
                 self._keep(slot, self.correct(batch, features))
             else:
@@ -141,13 +127,14 @@ class Online(Method):
         corrected = self._draw(slot if self.sampling == "slot" else None, numbering(expert)[1])
         return expert if corrected is None else cat_windows(expert, corrected)
 
-    def updated(self) -> None:
+    def updated(self) -> dict[str, float]:
         """See ``Method.updated``: what was simulated meanwhile is encoded and kept."""
-        super().updated()
         if self._playing is not None:
             slot, planned, happened = self._playing
             self._keep(slot, self.corrector.encode(planned, happened.result()))
             self._playing = None
+        size = {"replay_trajectories": float(len(self.replay)), "replay_megabytes": self.replay.num_bytes / 2**20}
+        return super().updated() | size
 
     def correct(self, batch: Batch, features: Tensor) -> list[Corrected]:
         """Plan for one task per sample of the batch, execute in the simulator, encode what it shows.
@@ -163,30 +150,25 @@ class Online(Method):
 
     def _keep(self, slot: int, corrected: list[Corrected]) -> None:
         for number, part in enumerate(corrected):
-            self.memory.add(slot, f"{self._refreshes:08d}" + (f"_{number}" if number else ""), part)
+            self.replay.add(slot, f"{self._refreshes:08d}" + (f"_{number}" if number else ""), part)
         self._refreshes += 1
 
     def _draw(self, slot: int | None, at_most: int) -> Windows | None:
         """Up to ``at_most`` corrected windows, from a slot or from everything; None if there are none."""
         context = self.context
-        drawn = self.memory.draw(slot, at_most, context.model.num_hist + 1, context.frameskip, self._draws)
+        drawn = self.replay.draw(slot, at_most, context.model.num_hist + 1, context.frameskip, self._draws)
         if drawn is None:
             return None
         features, proprio, actions = (part.to(context.observer.device) for part in drawn.windows)
         windows = context.model.windows(context.model.embed(features, proprio), actions)
         return replace(windows, numbers=drawn.numbers, total=drawn.total)
 
-    def report(self) -> dict[str, float]:
-        """See ``Method.report``."""
-        size = {"replay_trajectories": float(len(self.memory)), "replay_megabytes": self.memory.num_bytes / 2**20}
-        return super().report() | size
-
     def state_dict(self) -> dict[str, Any]:
         """See ``Method.state_dict``."""
         return super().state_dict() | {
             "refreshes": self._refreshes,
             "draws": self._draws.get_state(),
-            "memory": self.memory.state_dict(),
+            "memory": self.replay.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -194,12 +176,7 @@ class Online(Method):
         super().load_state_dict(state)
         self._refreshes = state["refreshes"]
         self._draws.set_state(state["draws"])
-        self.memory.load_state_dict(state["memory"])
-
-    def committed(self) -> None:
-        """See ``Method.committed``."""
-        super().committed()
-        self.memory.committed()
+        self.replay.load_state_dict(state["memory"])
 
     def close(self) -> None:
         """See ``Method.close``."""

@@ -1,4 +1,4 @@
-"""A bounded memory of simulator-corrected trajectories, kept on disk so that it survives a kill."""
+"""A bounded replay buffer of simulator-corrected trajectories, kept on disk so that it survives a kill."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ENTRY_FILE = re.compile(r"\d{8}(_\d+)?\.safetensors")
 """Names of the files of entries, as ``training.methods.online`` names them."""
 
 PLACE = re.compile(r"(process_\d+/)?\w+", re.ASCII)
-"""Where a saved state may say that an entry lies, below the memory's folder: what is dropped later is deleted."""
+"""Where a saved state may say that an entry lies, below the buffer's folder: what is dropped later is deleted."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Corrected:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Windows from the memory.
+    """Windows from the buffer.
 
     Attributes:
         windows: features (W, num_frames, P, D), proprio and action blocks of those that this process holds.
@@ -91,14 +91,14 @@ class Drawn:
     total: int
 
 
-class ReplayMemory:
+class ReplayBuffer:
     """Corrected trajectories by slot; the oldest leave when ``capacity`` trajectories are exceeded.
 
     Each entry is one immutable file, written atomically when it is added. A file is deleted only after a training
     state that no longer needs it is on disk (``committed``), so every state ever saved can be resumed.
 
     Of several processes each holds consecutive rows of every entry, in a file of its own, and all know how many rows
-    the others have: sizes, capacity and what is drawn are those of the whole memory.
+    the others have: sizes, capacity and what is drawn are those of the whole buffer.
 
     Args:
         folder: of the entries' files.
@@ -124,6 +124,10 @@ class ReplayMemory:
     def num_bytes(self) -> int:
         """Memory of all entries, in all processes."""
         return sum(_row_bytes(entry) * self._shares[name].total for name, entry in self._entries.items())
+
+    def expected_bytes(self, growth: float) -> int:
+        """Memory, and room on the disk, once ``growth`` times as many trajectories have come, within the capacity."""
+        return int(self.num_bytes * min(growth, self.capacity / len(self))) if len(self) else 0
 
     def add(self, slot: int, name: str, entry: Corrected) -> None:
         """Keep ``entry`` under a slot and a unique ``name``, beside the earlier entries of the slot.

@@ -170,7 +170,8 @@ def test_fixed_radii_are_kept_and_saved_adaptive_ones_measured_again(trainer, tm
         first, second = windows_of(training), scaled(windows_of(training), 3.0)
         method.loss(first)
         measured = method.radii.clone()
-        assert method.report() == dict(zip(("visual_eps", "proprio_eps", "action_eps"), measured.tolist(), strict=True))
+        names = ("visual_eps", "proprio_eps", "action_eps")
+        assert method.updated() == dict(zip(names, measured.tolist(), strict=True))
         method.loss(second)
         assert torch.equal(method.radii, measured) == (radii_method == "fixed")
         if radii_method == "adaptive":

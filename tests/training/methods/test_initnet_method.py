@@ -53,7 +53,6 @@ def point_method(**settings):
     model = point_model(frameskip=FRAMESKIP)
     model.initnet = InitNet(1, 2, 2, 2 * FRAMESKIP, HORIZON, width=32, depth=2, heads=2, dim_head=16, mlp_dim=64)
     method = InitNetTraining(**settings)
-    method.attach(model)
     method.setup(TrainingContext(model, Observer(model, POINT_NORMALIZER), None, FRAMESKIP, 0, None))
     actions = numbers(SAMPLES, 6, 1, seed=1).expand(-1, -1, 2 * FRAMESKIP).clone()  # every raw action of a block alike
     raw = POINT_NORMALIZER.actions_to_raw(actions).unflatten(-1, (FRAMESKIP, 2)).sum(2).double()
@@ -95,7 +94,7 @@ def test_every_distance_and_every_start_that_fits_is_drawn():
 
 
 def fit(method, batch, features, steps=150):
-    optimizer = torch.optim.Adam(method._net.parameters(), lr=3e-3)
+    optimizer = torch.optim.Adam(method._network.parameters(), lr=3e-3)
     for position in range(steps):
         losses = method.losses(batch, features, position)
         optimizer.zero_grad()
@@ -231,7 +230,7 @@ def test_the_second_term_needs_a_predictor():
     model = point_model()
     model.predictor = None
     with pytest.raises(ValueError, match=r"method\.goal_weight=0\.5 needs a rollout, .* set method\.goal_weight=0"):
-        InitNetTraining(goal_weight=0.5).attach(model)
+        InitNetTraining(goal_weight=0.5).setup(TrainingContext(model, None, None, FRAMESKIP, 0, None))
 
 
 def test_its_settings_exist_only_where_they_have_an_effect():

@@ -121,7 +121,7 @@ def test_no_window_mixes_and_every_one_is_a_transition_of_the_simulator(online, 
         if frame + 1 < history:
             following = joined.source.visual[count:, frame + 1]
             torch.testing.assert_close(raw_states(following), reached, rtol=0, atol=1e-4)
-    entry = training.method.memory.entries(0)[0]
+    entry = training.method.replay.entries(0)[0]
     last = joined.target.visual[count:].unflatten(0, (4, per_trajectory))[:, -1, -1]
     assert torch.equal(last, entry.features[:, -1])  # the effect of the last block is learnt
     first = joined.source.visual[count:].unflatten(0, (4, per_trajectory))[:, 0, 0]
@@ -139,7 +139,7 @@ def test_the_goal_lies_as_many_blocks_ahead_as_the_planner_looks(online, horizon
     assert torch.equal(cost.goal.proprio, training.model.proprio_encoder(batch.proprio[:, horizon : horizon + 1]))
     assert torch.equal(cost.context.visual, features[:, :1])
     assert cost.context.num_frames == 1 and cost.past_actions.shape[1] == 0
-    assert training.method.memory.entries(0)[0].features.shape[1] == horizon + 1
+    assert training.method.replay.entries(0)[0].features.shape[1] == horizon + 1
 
 
 def test_a_sample_too_short_for_the_goal_is_an_error_that_says_what_to_set(online, tmp_path):
@@ -165,7 +165,7 @@ def test_simulated_proprio_is_in_the_units_of_the_data_set(online):
     training = online()
     batch, features, expert = step_of(training)
     training.method.windows(expert, batch, features, 0)
-    entry, normalizer = training.method.memory.entries(0)[0], training.train_step.observer.normalizer
+    entry, normalizer = training.method.replay.entries(0)[0], training.train_step.observer.normalizer
     torch.testing.assert_close(entry.proprio[:, 0], batch.proprio[:, 0])
     raw = normalizer.actions_to_raw(entry.actions)
     states = simulate(training.method.context.env, [0] * 4, batch.states[:, 0], raw, batch.layouts).states[:, ::5]
@@ -183,7 +183,7 @@ def test_planning_leaves_the_global_generators_alone(online, tasks):
     assert np.array_equal(before[1], np.random.get_state()[1])  # noqa: NPY002
     assert before[2] == random.getstate()
     training.method.windows(expert, batch, features, 0)
-    one, other = training.method.memory.entries(0)
+    one, other = training.method.replay.entries(0)
     assert not torch.equal(one.actions, other.actions)  # another refresh, another draw
 
 
@@ -224,7 +224,7 @@ def test_the_model_is_put_back_even_if_planning_fails(online):
         training.method.windows(expert, batch, features, 0)
     assert training.model.predictor.training
     assert any(parameter.requires_grad for parameter in training.model.parameters())
-    assert len(training.method.memory) == 0
+    assert len(training.method.replay) == 0
 
 
 def test_a_diverging_plan_stops_training_before_the_update(online):
@@ -252,7 +252,7 @@ def test_any_planner_proposes_the_actions(online, choice):
     training = online(*choice)
     assert training.method.planner.opt_steps == 2
     training.fit()
-    assert training.step == 10 and len(training.method.memory) == 2 * 3 * 4
+    assert training.step == 10 and len(training.method.replay) == 2 * 3 * 4
 
 
 CLOSED = ("planner@method.planner=mpc_gd", "method.planner.sub_planner.opt_steps=3", "method.planner.max_iter=3")
@@ -323,7 +323,7 @@ def test_a_closed_loop_replans_with_its_own_noise_at_every_refresh(online):
     batch, features, expert = step_of(training)
     training.method.windows(expert, batch, features, 0)
     training.method.windows(expert, batch, features, 0)
-    first, second = training.method.memory.entries(0)
+    first, second = training.method.replay.entries(0)
     assert not torch.equal(first.actions, second.actions)
 
 
@@ -331,7 +331,7 @@ def test_frame_stride_1_gives_a_window_at_every_offset(online):
     training = online("method.frame_stride=1")
     batch, features, expert = step_of(training)
     training.method.windows(expert, batch, features, 0)
-    entry = training.method.memory.entries(0)[0]
+    entry = training.method.replay.entries(0)[0]
     assert entry.features.shape[:2] == (4, 26)
     drawn = training.method._draw(0, at_most=1000)
     assert len(drawn.actions) == 4 * 21
@@ -355,14 +355,14 @@ def test_later_epochs_replay_the_slot_of_the_batch(online):
     training = online("replay_buffer_frequency=3")
     method, (batch, features, expert) = training.method, step_of(training)
     for slot in range(3):
-        method.memory.add(slot, f"old{slot}", constant(10.0 + slot))
+        method.replay.add(slot, f"old{slot}", constant(10.0 + slot))
     for position, slot in ((1, 0), (2, 0), (4, 1), (8, 2)):
         joined = method.windows(expert, batch, features, position)
         assert len(joined.actions) == 2 * len(expert.actions)
         assert (joined.source.visual[len(expert.actions) :] == 10 + slot).all()
-    assert len(method.memory.entries(None)) == 3  # none of these positions refreshes
+    assert len(method.replay.entries(None)) == 3  # none of these positions refreshes
     method.windows(expert, batch, features, 3)
-    assert len(method.memory.entries(1)) == 2
+    assert len(method.replay.entries(1)) == 2
     empty = method.windows(expert, batch, features, 10)
     assert len(empty.actions) == len(expert.actions)
 
@@ -371,7 +371,7 @@ def test_replay_from_the_whole_memory_reaches_all_of_it(online):
     training = online("replay_buffer_frequency=3", "method.replay_sampling=all")
     method, (batch, features, expert) = training.method, step_of(training)
     for slot in range(3):
-        method.memory.add(slot, f"old{slot}", constant(10.0 + slot))
+        method.replay.add(slot, f"old{slot}", constant(10.0 + slot))
     seen = set()
     for _ in range(5):
         joined = method.windows(expert, batch, features, 1)
@@ -408,8 +408,8 @@ def test_random_tasks_are_those_of_an_evaluation_in_the_layouts_of_the_batch(onl
 def test_the_memory_is_bounded_and_its_size_reported(online):
     training = online("method.replay_capacity=9")
     training.fit()
-    assert len(training.method.memory) == 8  # two refreshes of four; a third would not fit
-    report = training.method.report()
+    assert len(training.method.replay) == 8  # two refreshes of four; a third would not fit
+    report = training.method.updated()
     size = 8 * (6 * 2 + 6 * 2 + 25 * 2) * 4
     assert report == {"replay_trajectories": 8.0, "replay_megabytes": pytest.approx(size / 2**20)}
     assert '"replay_trajectories": 8.0' in training.logger.path.read_text().splitlines()[-2]
@@ -451,7 +451,7 @@ def test_what_a_refresh_shows_is_learnt_from_the_next_batch_on(online):
         counts.append(len(predicted)) or predict(predicted, target)
     )
     for position in range(2):
-        training.method.frequency = 2
+        training.method.period = 2
         training.train_step(training.train_data.__getitems__(range(4)), position)
     assert counts == [20, 40]
 
@@ -463,7 +463,7 @@ def test_the_simulator_plays_while_the_batch_trains(online, monkeypatch):
     monkeypatch.setattr(env, "rollout", lambda *given: training_began.wait(60) and rollout(*given))
     monkeypatch.setattr(training.method, "loss", lambda windows: training_began.set() or losses(windows))
     training.train_step(training.train_data.__getitems__(range(4)))
-    assert len(training.method.memory) == 4
+    assert len(training.method.replay) == 4
 
 
 @pytest.mark.parametrize("seconds", [None, 0.0, 0.2])
@@ -542,7 +542,7 @@ def test_online_and_adversarial_compose(online, tmp_path):
     one, two = (each.windows(expert, batch, features, 1) for each in (method, again))
     assert torch.equal(one.actions, two.actions)
     assert torch.equal(method.loss(one).total, again.loss(two).total)
-    assert set(method.report()) == {
+    assert set(method.updated()) == {
         "replay_trajectories", "replay_megabytes", "visual_eps", "proprio_eps", "action_eps"
     }  # fmt: skip
 

@@ -39,7 +39,7 @@ def test_it_has_the_settings_the_log_and_the_state_of_both(tmp_path):
     training = build(tmp_path / "run", *overrides, "visual_eps_factor=0.5", "replay_buffer_frequency=4")
     method = training.method
     assert isinstance(method, Online) and isinstance(method, Adversarial)
-    assert (method.planner.opt_steps, method.pgd_steps, method.factors[0], method.frequency) == (3, 2, 0.5, 4)
+    assert (method.planner.opt_steps, method.pgd_steps, method.factors[0], method.period) == (3, 2, 0.5, 4)
     training.fit()
-    assert method.report().keys() >= {"replay_trajectories", "visual_eps"}
+    assert method.updated().keys() >= {"replay_trajectories", "visual_eps"}
     assert method.state_dict().keys() >= {"memory", "refreshes", "radii", "ascents"}

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from training.methods.replay_buffer import Corrected, ReplayMemory
+from training.methods.replay_buffer import Corrected, ReplayBuffer
 
 
 def entry(value: float, trajectories: int = 2, stride: int = 5) -> Corrected:
@@ -30,11 +30,11 @@ def counted(stride: int) -> Corrected:
     )
 
 
-def values(memory: ReplayMemory, slot: int | None = None) -> list[float]:
+def values(memory: ReplayBuffer, slot: int | None = None) -> list[float]:
     return [kept.features.flatten()[0].item() for kept in memory.entries(slot)]
 
 
-def files(memory: ReplayMemory) -> set[str]:
+def files(memory: ReplayBuffer) -> set[str]:
     return {path.name for path in memory.folder.iterdir()}
 
 
@@ -55,7 +55,7 @@ def test_windows_fit_into_their_trajectory_and_the_last_frame_is_used(stride, nu
 
 
 def test_the_oldest_leave_when_the_capacity_is_exceeded(tmp_path):
-    memory = ReplayMemory(tmp_path, capacity=5)
+    memory = ReplayBuffer(tmp_path, capacity=5)
     for number in range(4):
         memory.add(number % 2, f"{number:08d}", entry(float(number)))
     assert (len(memory), values(memory)) == (4, [2, 3])
@@ -64,7 +64,7 @@ def test_the_oldest_leave_when_the_capacity_is_exceeded(tmp_path):
 
 
 def test_entries_of_a_slot_stay_side_by_side(tmp_path):
-    memory = ReplayMemory(tmp_path, capacity=100)
+    memory = ReplayBuffer(tmp_path, capacity=100)
     for number, slot in enumerate([0, 1, 0, 1, 0]):
         memory.add(slot, str(number), entry(float(number)))
     assert values(memory, 0) == [0, 2, 4]
@@ -72,7 +72,7 @@ def test_entries_of_a_slot_stay_side_by_side(tmp_path):
 
 
 def test_a_file_is_deleted_only_once_no_saved_state_needs_it(tmp_path):
-    memory = ReplayMemory(tmp_path, capacity=4)
+    memory = ReplayBuffer(tmp_path, capacity=4)
     memory.add(0, "00000001", entry(1))
     memory.add(1, "00000002", entry(2))
     saved = memory.state_dict()
@@ -80,7 +80,7 @@ def test_a_file_is_deleted_only_once_no_saved_state_needs_it(tmp_path):
     memory.add(0, "00000003_1", entry(3))
     assert values(memory) == [2, 3]
     assert files(memory) == {"00000001.safetensors", "00000002.safetensors", "00000003_1.safetensors"}
-    killed = ReplayMemory(tmp_path, capacity=4)  # the process died here, and its state knows nothing of c
+    killed = ReplayBuffer(tmp_path, capacity=4)  # the process died here, and its state knows nothing of c
     killed.load_state_dict(saved)
     assert values(killed) == [1, 2]
     assert files(killed) == {"00000001.safetensors", "00000002.safetensors"}
@@ -88,7 +88,7 @@ def test_a_file_is_deleted_only_once_no_saved_state_needs_it(tmp_path):
     later = killed.state_dict()
     killed.committed()
     assert files(killed) == {"00000002.safetensors", "00000003_1.safetensors"}
-    again = ReplayMemory(tmp_path, capacity=4)
+    again = ReplayBuffer(tmp_path, capacity=4)
     again.load_state_dict(later)
     for mine, theirs in zip(again.entries(None), killed.entries(None), strict=True):
         assert torch.equal(mine.features, theirs.features) and torch.equal(mine.proprio, theirs.proprio)
@@ -98,7 +98,7 @@ def test_a_file_is_deleted_only_once_no_saved_state_needs_it(tmp_path):
 
 @pytest.mark.parametrize("spoil", ["missing", "truncated"])
 def test_a_missing_or_broken_file_is_named(tmp_path, spoil):
-    memory = ReplayMemory(tmp_path, capacity=4)
+    memory = ReplayBuffer(tmp_path, capacity=4)
     memory.add(0, "a", entry(1))
     path = tmp_path / "a.safetensors"
     if spoil == "missing":
@@ -106,19 +106,19 @@ def test_a_missing_or_broken_file_is_named(tmp_path, spoil):
     else:
         path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"cannot resume: the replay entry .*a\.safetensors is missing or broken"):
-        ReplayMemory(tmp_path, capacity=4).load_state_dict(memory.state_dict())
+        ReplayBuffer(tmp_path, capacity=4).load_state_dict(memory.state_dict())
 
 
 @pytest.mark.parametrize("name", ["../a", "process_0/../../a", "/a", "", 3])
 def test_an_entry_outside_of_the_folder_is_refused(tmp_path, name):
-    ReplayMemory(tmp_path, capacity=4).add(0, "a", entry(1))
+    ReplayBuffer(tmp_path, capacity=4).add(0, "a", entry(1))
     with pytest.raises(ValueError, match=r"cannot resume: .* is no name of a replay entry"):
-        ReplayMemory(tmp_path / "replay", capacity=4).load_state_dict({"entries": [[name, 0, 5]]})
+        ReplayBuffer(tmp_path / "replay", capacity=4).load_state_dict({"entries": [[name, 0, 5]]})
 
 
 def test_a_capacity_that_cannot_hold_one_refresh_is_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"replay_capacity must be at least 1, got 0"):
-        ReplayMemory(tmp_path, 0)
+        ReplayBuffer(tmp_path, 0)
     with pytest.raises(ValueError, match=r"replay_capacity=1 is less than one refresh of 2 trajectories"):
-        ReplayMemory(tmp_path, 1).add(0, "a", entry(0))
+        ReplayBuffer(tmp_path, 1).add(0, "a", entry(0))
     assert not list(tmp_path.iterdir())
