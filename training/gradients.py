@@ -49,6 +49,18 @@ def sum_numbers(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return dict(zip(values, together, strict=True))
 
 
+def weighted_means(sums: Mapping[str, float], weight: int) -> dict[str, float]:
+    """Means over the samples of all processes.
+
+    Args:
+        sums: over this process's samples; empty if it has none. weight: their number.
+    """
+    parts = distributed.gather((dict(sums), weight))
+    names = max((part for part, _ in parts), key=len)
+    total = sum(part_weight for _, part_weight in parts)
+    return {name: sum(part.get(name, 0.0) for part, _ in parts) / total for name in names}
+
+
 def _buckets(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
     """Consecutive parameters of one dtype and device, up to a size."""
     bucket: list[nn.Parameter] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from datasets.readers import RetriedSamples
 from datasets.windows import WindowDataset
 from models.latent import Latent
 from models.world_model import WorldModel, planning_mode
+from training.gradients import weighted_means
 from training.regularizer import feature_spread
 from training.settings import TrainSettings
 from training.step import TrainingStep
@@ -116,18 +117,6 @@ def validation_losses(
         every = [frames for part in distributed.gather(first_frames) for frames in part]
         used = feature_spread(torch.cat(every))
     return means | {f"val_{name}": value for name, value in used.items()}
-
-
-def weighted_means(sums: Mapping[str, float], weight: int) -> dict[str, float]:
-    """Means over the samples of all processes.
-
-    Args:
-        sums: over this process's samples; empty if it has none. weight: their number.
-    """
-    parts = distributed.gather((dict(sums), weight))
-    names = max((part for part, _ in parts), key=len)
-    total = sum(part_weight for _, part_weight in parts)
-    return {name: sum(part.get(name, 0.0) for part, _ in parts) / total for name in names}
 
 
 def open_loop_errors(model: WorldModel, latent: Latent, actions: Tensor) -> tuple[Tensor, Tensor]:

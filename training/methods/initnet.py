@@ -14,8 +14,8 @@ from models.latent import Latent
 from models.networks.initnet import InitNet
 from models.world_model import planning_mode
 from planning.objectives import GoalDistance
+from training.gradients import weighted_means
 from training.methods.base import Method, TrainingContext
-from training.validation import weighted_means
 
 
 class InitNetTraining(Method):
