@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from itertools import pairwise
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from doctor.installation import OLDEST_PYTHON
 from launch.values import TRUSTED
 from tests.builders import REPOSITORY, wall_model_directory
 from tests.pages.commands import check
-from tests.pages.markdown import PAGES, anchors, blocks, commands, links, words_of_code
+from tests.pages.markdown import BLOCK, PAGES, anchors, blocks, commands, links, words_of_code
 from tests.training.tiny import make_wall
 
 PYTHON = [block for page in PAGES for block in blocks(page) if block.language == "python"]
@@ -74,6 +75,15 @@ def test_links_lead_somewhere(page):
         target = (page.parent / path).resolve() if path else page
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_lists_and_tables_begin_after_an_empty_line(page):
+    """GitHub does not need one, the site does."""
+    lines = BLOCK.sub("", page.read_text(encoding="utf-8")).splitlines()
+    for before, line in pairwise(lines):
+        if line.startswith(("- ", "|")):
+            assert not before or before.startswith(("- ", "  ", "|", "<!--")), line
 
 
 ROOMS = {path.name for path in REPOSITORY.iterdir() if path.is_dir() and not path.name.startswith(".")}
