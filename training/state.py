@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from utils import distributed
-from utils.files import atomic_path
 from utils.reading.torch_file import read_torch
+from utils.retry import Retry
 from utils.tensor_files import write_torch
 
 FILENAME = "training_state.pt"
@@ -22,10 +22,9 @@ def random_state() -> dict[str, Any]:
     return {"rng": rng} | ({"others_rng": others} if others else {})
 
 
-def write_state(folder: Path, state: dict[str, Any]) -> None:
+def write_state(folder: Path, state: dict[str, Any], retry: Retry | None = None) -> None:
     """Write ``checkpoints/training_state.pt`` atomically; plain containers and tensors only."""
-    with atomic_path(folder / "checkpoints" / FILENAME) as temporary:
-        write_torch(temporary, state)
+    write_torch(folder / "checkpoints" / FILENAME, state, retry)
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:

@@ -10,11 +10,12 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from utils.links import LinkError, refuse_links
+from utils.retry import Retry
 
 _MARK = "world-models-tmp"  # of the temporary names, so that nobody else's files are taken for ours
 _TEMPORARY = re.compile(rf"\..+\.\d+\.[0-9a-f]{{8}}\.{_MARK}", re.DOTALL)
@@ -34,6 +35,8 @@ def is_temporary(path: Path) -> bool:
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``; when the block ends well, it is synced to disk and takes that name.
+
+    ``write_file`` does the same for a function, and can try again.
 
     If the block fails or the process dies, ``path`` is what it was before; once it has ended, not even a power loss
     takes the new content away.
@@ -120,15 +123,39 @@ def sync_files(folder: Path) -> None:
     sync_folder(folder)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+def write_file(path: Path, write: Callable[[Path], object], retry: Retry | None = None, needed: int = 0) -> None:
+    """Write a file atomically, see ``atomic_path``, trying again while its disk is full or away.
+
+    Args:
+        path: Where the file will be.
+        write: Makes it under the temporary path that it is given; called again for each attempt.
+        retry: How long to try; None gives up at the first failure.
+        needed: About how many bytes the file takes, for messages.
+
+    Raises:
+        DiskError: If ``retry`` gives up.
+        OSError: With the name of ``path``, if the disk does not take it.
+        LinkError: If ``path`` is a link, or below one in a folder of ours.
+    """
+
+    def attempt() -> None:
+        with atomic_path(path) as temporary:
+            write(temporary)
+
+    if retry is None:
+        attempt()
+    else:
+        retry.write(path.name, attempt, needed)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write indented JSON atomically."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
+def write_text(path: Path, text: str, retry: Retry | None = None) -> None:
+    """Write a text file atomically; ``retry``: see ``write_file``."""
+    write_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), retry)
+
+
+def write_json(path: Path, value: Any, retry: Retry | None = None) -> None:
+    """Write indented JSON atomically; ``retry``: see ``write_file``."""
+    write_text(path, json.dumps(value, indent=2) + "\n", retry)
 
 
 def sha256(path: Path) -> str:

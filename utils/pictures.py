@@ -11,7 +11,8 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from utils.files import atomic_path
+from utils.files import write_file
+from utils.retry import Retry
 
 GAP = 4  # pixels of white between tiles
 SIDE = 224  # tiles are enlarged to about this
@@ -51,16 +52,19 @@ def _header(titles: Sequence[str], step: int, width: int) -> np.ndarray:
     return np.asarray(strip)
 
 
-def write_png(path: Path, image: np.ndarray) -> None:
-    """Write a uint8 (H, W, 3) image atomically."""
-    with atomic_path(path) as temporary:
-        Image.fromarray(image).save(temporary, format="png")
+def write_png(path: Path, image: np.ndarray, retry: Retry | None = None) -> None:
+    """Write a uint8 (H, W, 3) image atomically; ``retry``: see ``write_file``."""
+    write_file(path, lambda temporary: Image.fromarray(image).save(temporary, format="png"), retry)
 
 
-def write_mp4(path: Path, frames: Sequence[np.ndarray], fps: int = 4) -> None:
+def write_mp4(path: Path, frames: Sequence[np.ndarray], fps: int = 4, retry: Retry | None = None) -> None:
     """Write uint8 (H, W, 3) frames as H.264, atomically; sides are padded with white to even numbers."""
+    write_file(path, lambda temporary: _encode(temporary, frames, fps), retry)
+
+
+def _encode(path: Path, frames: Sequence[np.ndarray], fps: int) -> None:
     height, width = (size + size % 2 for size in frames[0].shape[:2])
-    with atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
+    with av.open(str(path), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=fps)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         # Equal frames give equal files only with one thread, and without macroblock-tree rate control: its vector code

@@ -14,9 +14,10 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from utils.files import temporary_path
+from utils.files import temporary_path, write_file
 from utils.reading.checksums import append_checksums
 from utils.reading.safetensors_file import CHECKSUM, UNKNOWN, add_checksum
+from utils.retry import Retry
 
 _SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")  # as Rust writes it
 
@@ -39,12 +40,36 @@ class _Witness:
         self.file.flush()
 
 
-def write_torch(path: Path, value: object) -> None:
-    """``torch.save``, with checksums; the bytes do not depend on the file's name. Not atomic by itself.
+def write_torch(path: Path, value: object, retry: Retry | None = None) -> None:
+    """Call ``torch.save`` atomically, with checksums; the bytes do not depend on the file's name.
 
     Raises:
-        OSError: If the disk does not take it.
+        OSError: If the disk does not take it; see ``write_file``, also for ``retry``.
     """
+    write_file(path, lambda temporary: _save(temporary, value), retry, tensor_bytes(value))
+
+
+def write_safetensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], retry: Retry | None = None
+) -> None:
+    """Call ``safetensors.torch.save_file`` atomically, with a checksum and the permissions of other files.
+
+    Raises:
+        OSError: If the disk does not take it; see ``write_file``, also for ``retry``.
+    """
+    write_file(path, lambda temporary: _save_safetensors(temporary, tensors, metadata), retry, tensor_bytes(tensors))
+
+
+def tensor_bytes(value: object) -> int:
+    """Bytes of all tensors in nested containers: about the size of their file."""
+    if isinstance(value, Tensor):
+        return value.numel() * value.element_size()
+    if isinstance(value, Mapping):
+        return sum(tensor_bytes(item) for item in value.values())
+    return sum(tensor_bytes(item) for item in value) if isinstance(value, list | tuple) else 0
+
+
+def _save(path: Path, value: object) -> None:
     with path.open("wb") as file:
         witness = _Witness(file)
         try:
@@ -56,12 +81,7 @@ def write_torch(path: Path, value: object) -> None:
     append_checksums(path, "zip")
 
 
-def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """``safetensors.torch.save_file``, with a checksum and the permissions of other files. Not atomic by itself.
-
-    Raises:
-        OSError: If the disk does not take it.
-    """
+def _save_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     # beside the file, the library makes a temporary one: here in a folder whose name shows that it is ours
     folder = temporary_path(path)
     folder.mkdir()
@@ -77,15 +97,6 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     path.chmod(0o666 & ~_umask())  # safetensors would keep it from everybody else
-
-
-def tensor_bytes(value: object) -> int:
-    """Bytes of all tensors in nested containers: about the size of their file."""
-    if isinstance(value, Tensor):
-        return value.numel() * value.element_size()
-    if isinstance(value, Mapping):
-        return sum(tensor_bytes(item) for item in value.values())
-    return sum(tensor_bytes(item) for item in value) if isinstance(value, list | tuple) else 0
 
 
 def _umask() -> int:

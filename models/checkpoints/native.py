@@ -19,12 +19,13 @@ from models.checkpoints.about import FORMAT, HEADER, read_about
 from models.checkpoints.config_file import read_model_config
 from models.foreign.dino_wm import WITHOUT_EFFECT, CheckpointError, is_finite, read_pickled_checkpoint
 from models.world_model import WorldModel
-from utils.files import atomic_path, sha256
+from utils.files import sha256, write_text
 from utils.nearby import hint
 from utils.reading import safetensors_file as reading
 from utils.reading.checksums import damaged
 from utils.reading.files import FileError
 from utils.reading.safetensors_file import SafetensorsFile
+from utils.retry import Retry
 from utils.tensor_files import write_safetensors
 
 LATEST = "latest"
@@ -154,25 +155,36 @@ def open_safetensors(path: Path) -> Iterator[tuple[SafetensorsFile, dict[str, An
         raise CheckpointError(f"{path} cannot be read ({error.strerror}); restore it from a copy") from None
 
 
-def write_checkpoint(path: Path, model: WorldModel, epoch: int, about: Mapping[str, Any], with_encoder: bool) -> None:
+def write_checkpoint(
+    path: Path,
+    model: WorldModel,
+    epoch: int,
+    about: Mapping[str, Any],
+    with_encoder: bool,
+    retry: Retry | None = None,
+) -> None:
     """Write the weights atomically. The bytes depend on the arguments only, not on time or place.
 
     Args:
         path: ``.../checkpoints/model_<epoch>.safetensors``.
-        about: see ``Checkpoint``; plain numbers, strings, lists and dicts.
+        model: Whose weights they are.
+        epoch: Whole epochs that it was trained for.
+        about: See ``Checkpoint``; plain numbers, strings, lists and dicts.
         with_encoder: False leaves out a frozen encoder that its own weights file brings back.
+        retry: While a disk is full or away; None gives up at once.
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     if not with_encoder:
         state = {name: tensor for name, tensor in state.items() if not name.startswith("encoder.")}
-    with atomic_path(path) as temporary:
-        write_tensors(temporary, state, epoch, about)
+    write_tensors(path, state, epoch, about, retry)
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], epoch: int, about: Mapping[str, Any]) -> None:
-    """Write our layout: safetensors whose header has ``epoch`` and ``about`` as JSON. Not atomic by itself."""
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], epoch: int, about: Mapping[str, Any], retry: Retry | None = None
+) -> None:
+    """Write our layout atomically: safetensors whose header has ``epoch`` and ``about`` as JSON."""
     header = json.dumps({"format": FORMAT, "epoch": epoch, **about}, sort_keys=True)
-    write_safetensors(path, tensors, {HEADER: header})
+    write_safetensors(path, tensors, {HEADER: header}, retry)
 
 
 def load_weights(model: WorldModel, checkpoint: Checkpoint) -> list[str]:
@@ -248,8 +260,7 @@ def _misfit(part: str, line: str) -> str:
 
 def write_model_config(folder: Path, config: Mapping[str, Any]) -> None:
     """Write ``hydra.yaml``, plain data without interpolations."""
-    with atomic_path(folder / "hydra.yaml") as temporary:
-        temporary.write_text(OmegaConf.to_yaml(OmegaConf.create(dict(config))), encoding="utf-8")
+    write_text(folder / "hydra.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
 
 
 def parentage(checkpoint: Checkpoint | None) -> dict[str, Any]:
