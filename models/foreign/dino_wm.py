@@ -14,10 +14,8 @@ import torch
 from torch import Tensor
 
 from models.foreign.inert_pickle import CheckpointError, UnsafeCheckpointError, load_inert, unreadable
-from utils.reading.errors import UNREADABLE
 from utils.reading.legacy_archive import is_legacy
 from utils.reading.pickle_values import Inert
-from utils.reading.tensor_reader import TensorReader
 from utils.reading.tensor_record import TensorRecord
 from utils.reading.torch_archive import TorchArchive
 
@@ -93,9 +91,8 @@ def read_pickled_checkpoint(path: str | Path) -> PickledCheckpoint:
     """
     path = Path(path)
     with open_pickled(path) as (archive, index):
-        reader = TensorReader(archive)  # tensors may share a storage
         parts = {
-            part: {name: reader.read(record) for name, record in records.items()}
+            part: {name: archive.tensor(record) for name, record in records.items()}
             for part, records in index.parts.items()
         }
     for part, tensors in parts.items():
@@ -130,7 +127,7 @@ def _opened(path: Path) -> Iterator[TorchArchive]:
             yield archive
     except CheckpointError:
         raise
-    except UNREADABLE as error:
+    except Exception as error:  # damaged bytes make anything of the readers
         raise CheckpointError(unreadable(path, error)) from error
 
 

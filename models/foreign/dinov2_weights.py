@@ -20,13 +20,10 @@ from tqdm import tqdm
 from models.foreign.inert_pickle import UnsafeCheckpointError, load_inert
 from utils.files import atomic_path, sha256
 from utils.printable import printable
-from utils.reading.errors import UNREADABLE, failure_reason
-from utils.reading.files import FileError
-from utils.reading.legacy_archive import LegacyArchive, is_legacy
+from utils.reading.files import FileError, failure_reason
+from utils.reading.legacy_archive import open_archive
 from utils.reading.safetensors_file import open_safetensors
-from utils.reading.tensor_reader import TensorReader
 from utils.reading.tensor_record import TensorRecord
-from utils.reading.torch_archive import TorchArchive
 
 log = logging.getLogger(__name__)
 
@@ -186,13 +183,13 @@ def _opened(path: Path) -> Iterator[dict[str, _Stored]]:
                     for key, shape in file.shapes.items()
                 }
         else:
-            with LegacyArchive(path) if is_legacy(path) else TorchArchive(path) as archive:
-                yield _named(load_inert(archive, path), TensorReader(archive).read)
+            with open_archive(path) as archive:
+                yield _named(load_inert(archive, path), archive.tensor)
     except WeightsError:
         raise
     except UnsafeCheckpointError as error:
         raise WeightsError(str(error)) from error
-    except UNREADABLE as error:
+    except Exception as error:  # damaged bytes make anything of the readers
         raise WeightsError(
             f"{path} cannot be read as a DINOv2 state dict ({failure_reason(error)}); delete it and get it again"
         ) from error

@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from models.foreign.pickle_names import stand_in
-from utils.reading.errors import failure_reason
-from utils.reading.files import FileError
-from utils.reading.legacy_archive import LegacyArchive
+from utils.reading.files import FileError, failure_reason
 from utils.reading.pickles import ForeignNamesError
-from utils.reading.torch_archive import TorchArchive
+from utils.reading.torch_archive import Archive
 
 
 class CheckpointError(FileError):
@@ -21,14 +19,14 @@ class UnsafeCheckpointError(CheckpointError):
     """A file asks for code that no DINO-WM checkpoint needs."""
 
 
-def load_inert(archive: TorchArchive | LegacyArchive, path: Path) -> Any:
+def load_inert(archive: Archive, path: Path) -> Any:
     """The content of an archive, with an ``Inert`` for every object and a ``TensorRecord`` for every tensor.
 
     No tensor is read. Where a tensor was saved from (a GPU, say) does not matter.
 
     Raises:
         UnsafeCheckpointError: If the pickle names anything that a DINO-WM checkpoint does not need. Nothing was run.
-        One of ``UNREADABLE``: If it is damaged.
+        Exception: Of any kind, if it is damaged.
     """
     try:
         return archive.load(stand_in)

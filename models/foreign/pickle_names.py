@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from utils.reading.pickle_values import MADE_BY, Inert, storage_type
+from utils.reading.pickle_values import MADE_BY, inert_class, storage_type
 
 MAX_LENGTH = 200  # characters of a module, and of a name in it
 CLASS = re.compile(r"_{0,2}[A-Z][A-Za-z0-9_]*", re.ASCII)
@@ -89,4 +89,4 @@ def stand_in(module: str, name: str) -> Any:
     if found := MADE_BY.get(wanted) or storage_type(module, name):
         return found
     is_class = f"{module}.".startswith(CLASSES_OF) and CLASS.fullmatch(name) and MODULE.fullmatch(module)
-    return type("Inert", (Inert,), {"__slots__": (), "global_name": wanted}) if is_class or wanted in EXACT else None
+    return inert_class(wanted) if is_class or wanted in EXACT else None

@@ -1,11 +1,14 @@
-"""Opening files that may be anything."""
+"""Opening files that may be anything, and saying what is wrong with them."""
 
 from __future__ import annotations
 
 import os
 import stat
+import zipfile
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+from utils.printable import printable
 
 KINDS = {
     stat.S_IFDIR: "a folder",
@@ -14,6 +17,7 @@ KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+INDEX_BYTES = 200  # of an entry in the index of a zip archive, more than a usual one takes
 
 
 class FileError(ValueError):
@@ -38,10 +42,11 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def read_regular(path: Path, most: int) -> bytes:
-    """The whole content of a small file.
+    """Read the whole content of a small file.
 
     Args:
-        path: the file. most: bytes that it may have.
+        path: The file.
+        most: Bytes that it may have.
 
     Raises:
         FileError: If it is larger, or no file.
@@ -52,6 +57,28 @@ def read_regular(path: Path, most: int) -> bytes:
     if len(content) > most:
         raise FileError(f"{path} is larger than {most / 1e6:g} MB, more than such a file ever is")
     return content
+
+
+def checked_zip(file: BinaryIO, most: int) -> zipfile.ZipFile:
+    """Open a zip archive of at most ``most`` entries; without that limit, a small file's index takes seconds to read.
+
+    Raises:
+        ValueError: If there are more.
+        BadZipFile: If it is none.
+    """
+    end: Any = zipfile._EndRecData(file)  # type: ignore[attr-defined]
+    if not end:
+        raise zipfile.BadZipFile("it is no zip archive")
+    count, index_size = end[zipfile._ECD_ENTRIES_TOTAL], end[zipfile._ECD_SIZE]  # type: ignore[attr-defined]
+    if count > most or index_size > most * INDEX_BYTES:
+        raise ValueError(f"it is an archive of more than {most} parts")
+    return zipfile.ZipFile(file)
+
+
+def failure_reason(error: Exception) -> str:
+    """Say in one line why a file could not be read."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return printable(lines[0].strip(), 300) if lines else type(error).__name__
 
 
 def _check(path: Path, mode: int) -> None:

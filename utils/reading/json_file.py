@@ -22,8 +22,10 @@ def read_json(path: Path, kind: type[T], remedy: str = AGAIN, most: int = MAX_BY
     """Read a small JSON file.
 
     Args:
-        path: the file. kind: of its outermost value. remedy: what to do about a broken one, for the message.
-        most: bytes that it may have.
+        path: The file.
+        kind: Of its outermost value.
+        remedy: What to do about a broken one, for the message.
+        most: Bytes that it may have.
 
     Raises:
         FileError: If it is no JSON of that kind, or more deeply nested or longer than any of ours.
@@ -33,7 +35,7 @@ def read_json(path: Path, kind: type[T], remedy: str = AGAIN, most: int = MAX_BY
 
 
 def parse_json(content: bytes | str, kind: type[T], source: object, remedy: str = AGAIN, most: int = MAX_BYTES) -> T:
-    """The value of some JSON text; ``source`` names it in messages, and raises as ``read_json`` does."""
+    """Parse JSON text, which ``source`` names in messages; raises as ``read_json`` does."""
     try:
         text = content if isinstance(content, str) else content.decode()
         if len(text) > most:
@@ -58,14 +60,14 @@ def check_depth(value: Any, most: int) -> None:
     """
     level = [value]
     for _ in range(most):
-        level = [part for each in level if isinstance(each, dict | list) for part in _parts(each)]
+        level = [part for each in level for part in _parts(each)]
         if not level:
             return
     raise ValueError(f"it has more than {most} levels")
 
 
-def _parts(value: dict[Any, Any] | list[Any]) -> Any:
-    return value.values() if isinstance(value, dict) else value
+def _parts(value: Any) -> Any:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def _whole(digits: str) -> int:

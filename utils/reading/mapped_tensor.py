@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from utils.reading.checksums import Checksums
-from utils.reading.errors import UNREADABLE
 from utils.reading.files import open_regular
 from utils.reading.legacy_archive import is_legacy
 from utils.reading.plain_values import plain_name
@@ -27,8 +26,9 @@ class MappedTensor:
     The form of torch before 1.6 is read whole instead of mapped.
 
     Args:
-        path: the file. remedy: what to do about a damaged one, for messages.
-        sound: chunks of the file that were checked before, by the checksums they had; filled by this one.
+        path: The file.
+        remedy: What to do about a damaged one, for messages.
+        sound: Chunks of the file that were checked before, by the checksums they had; filled by this one.
 
     Raises:
         FileError: If the file is damaged, or holds something else than one tensor.
@@ -43,9 +43,9 @@ class MappedTensor:
             self._tensor = (
                 self._whole(path, remedy) if is_legacy(path) else self._mapped({} if sound is None else sound)
             )
-        except UNREADABLE as error:
-            if isinstance(error, OSError):
-                raise
+        except OSError:
+            raise
+        except Exception as error:  # damaged bytes make anything of the readers
             raise broken(path, error, remedy) from None
 
     @property
@@ -59,7 +59,7 @@ class MappedTensor:
         return self._tensor.dtype
 
     def whole(self) -> Tensor:
-        """All of it, checked; copy before writing into it.
+        """Return all of it, checked; copy before writing into it.
 
         Raises:
             FileError: If it is damaged.
@@ -69,7 +69,7 @@ class MappedTensor:
         return self._tensor
 
     def rows(self, numbers: Sequence[int]) -> Tensor:
-        """Copies of some rows along the first dimension, checked; the others stay on the disk.
+        """Copy some rows along the first dimension, checked; the others stay on the disk.
 
         Raises:
             FileError: If one is damaged.

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from utils.printable import printable
-from utils.reading.files import FileError, open_regular
-from utils.reading.zip_file import checked_zip
+from utils.reading.files import FileError, checked_zip, open_regular
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -30,9 +27,6 @@ HEADER = re.compile(
     re.DOTALL,
 )
 """How an array of numbers begins. NumPy's own reader evaluates what stands there, and makes room for it at once."""
-BROKEN = (ValueError, TypeError, OSError, EOFError, KeyError, MemoryError, NotImplementedError,
-          OverflowError, RuntimeError, zipfile.BadZipFile, zlib.error)  # fmt: skip
-"""What damaged bytes make of the readers of zip, deflate and array headers."""
 
 
 def read_npz(path: Path, remedy: str = "write it again with numpy.savez") -> Mapping[str, Array]:
@@ -49,18 +43,14 @@ def read_npz(path: Path, remedy: str = "write it again with numpy.savez") -> Map
                 size = sum(member.file_size for member in members)
                 if size > max(SMALL, MOST_PER_BYTE * path.stat().st_size):
                     raise ValueError(f"it unpacks to {size / 1e6:.0f} MB")
-                return {_name(member.filename): _array(archive.read(member), member.filename) for member in members}
-        except BROKEN as error:
+                return {m.filename.removesuffix(".npy"): _array(archive.read(m), m.filename) for m in members}
+        except Exception as error:  # damaged bytes make anything of the readers of zip, deflate and array headers
             reason = printable(str(error), 200) or type(error).__name__
             raise FileError(f"{path} is no readable .npz of numbers ({reason}); {remedy}") from None
 
 
-def _name(member: str) -> str:
-    return member.removesuffix(".npy")
-
-
 def _array(content: bytes, name: str) -> Array:
-    """An array out of the bytes of a ``.npy`` file, of which nothing is believed that they do not bear out."""
+    """Make an array of the bytes of a ``.npy`` file; nothing is believed that they do not bear out."""
     found = HEADER.match(content[:MAX_HEADER])
     if found is None:
         raise ValueError(f"{name} does not begin like an array of numbers")

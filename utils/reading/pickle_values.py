@@ -22,25 +22,31 @@ class Inert:
     """Stands in for an object of a foreign class: keeps what was stored of it and does nothing.
 
     Attributes:
-        global_name: dotted name of the class in the file.
-        arguments: what its constructor was given.
-        stored: its attributes.
+        global_name: Dotted name of the class in the file.
+        arguments: What its constructor was given.
+        state: What the pickle gave to the object after it had made it.
     """
 
-    __slots__ = ("arguments", "stored")
+    __slots__ = ("arguments", "state")
 
     global_name = ""
 
     def __init__(self, arguments: tuple[Any, ...]) -> None:
         self.arguments = arguments
-        self.stored: dict[str, Any] = {}
+        self.state: Any = None
 
-    def restore(self, state: object) -> None:
-        """Keep the attributes that a pickle gives to the object."""
+    @property
+    def stored(self) -> dict[str, Any]:
+        """Attributes of the object."""
+        state = self.state
         if isinstance(state, tuple) and len(state) == 2:  # of an object with __slots__; a module's lie in the first
             state = state[0] or state[1]
-        if isinstance(state, dict):
-            self.stored = state
+        return state if isinstance(state, dict) else {}
+
+
+def inert_class(name: str) -> type[Inert]:
+    """Make a class of stand-ins for objects of the class ``name``."""
+    return type("Inert", (Inert,), {"__slots__": (), "global_name": name})
 
 
 class UnreadableStorage:
@@ -107,7 +113,7 @@ MADE_BY: dict[str, Callable[..., Any]] = {
 
 
 def make(function: Any, arguments: Any) -> Any:
-    """What a pickle gets for calling something: a stand-in, or the result of one of our functions.
+    """Call what a pickle calls: make a stand-in, or run one of our functions.
 
     Raises:
         UnpicklingError: If it calls anything else.

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any, BinaryIO
 
 from utils.printable import printable
-from utils.reading.errors import UNREADABLE
 from utils.reading.pickle_values import Inert, UnreadableStorage, is_key, make, make_set, python3_name
 from utils.reading.tensor_record import TensorRecord
 
@@ -25,7 +24,7 @@ class ForeignNamesError(ValueError):
     """A pickle asks for classes or functions that its kind of file does not need; nothing was run.
 
     Attributes:
-        names: of them.
+        names: The first of them, for messages.
     """
 
     def __init__(self, names: set[str]) -> None:
@@ -42,12 +41,13 @@ class SafeUnpickler(pickle._Unpickler):
     puts into dicts.
 
     Args:
-        file: holds the pickle. names: what it may ask for.
-        strict: refuse keys of dicts and sets that are neither short texts nor numbers, instead of leaving them out.
+        file: Holds the pickle.
+        names: What it may ask for.
+        strict: Refuse keys of dicts and sets that are neither short texts nor numbers, instead of leaving them out.
 
     Attributes:
-        refused: names in the file that are not allowed; a stand-in took their place.
-        storages: by name, as the pickle describes them.
+        refused: Names in the file that are not allowed; a stand-in took their place.
+        storages: By name, as the pickle describes them.
     """
 
     stack: list[Any]  # of the base class, like the next three
@@ -109,7 +109,7 @@ class SafeUnpickler(pickle._Unpickler):
     def _build(self) -> None:
         state = self.stack.pop()
         if isinstance(self.stack[-1], Inert):
-            self.stack[-1].restore(state)
+            self.stack[-1].state = state
         elif not isinstance(self.stack[-1], dict):  # a state dict's metadata are left out
             raise pickle.UnpicklingError(
                 f"it sets attributes of something else than an object ({type(self.stack[-1]).__name__})"
@@ -199,19 +199,22 @@ class _Handlers(dict[int, Callable[[Any], None]]):
 def load_pickle(
     file: BinaryIO, names: Names, strict: bool = False, storages: dict[str, TensorRecord] | None = None
 ) -> Any:
-    """The content of a pickle, with a ``TensorRecord`` for every tensor; see ``SafeUnpickler``.
+    """Load a pickle, with a ``TensorRecord`` for every tensor.
 
     Args:
-        storages: gets all that the pickle speaks of.
+        file: See ``SafeUnpickler``, like the next two.
+        names: What it may ask for.
+        strict: Refuse odd keys.
+        storages: Gets all that the pickle speaks of.
 
     Raises:
         ForeignNamesError: If it asks for names that are not allowed. Nothing was run.
-        One of ``UNREADABLE``: If it is damaged, or does more than any real one.
+        Exception: Of any kind, if it is damaged, or does more than any real one.
     """
     unpickler = SafeUnpickler(file, names, strict)
     try:
         content = unpickler.load()
-    except UNREADABLE:
+    except Exception:  # damaged bytes make anything of the unpickler
         if not unpickler.refused:
             raise
     if unpickler.refused:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from utils.reading.pickle_values import MADE_BY, Inert, is_key, storage_type
+from utils.reading.pickle_values import MADE_BY, Inert, inert_class, is_key, storage_type
 from utils.reading.tensor_record import MAX_DIMS, TensorRecord
 
 MAX_VALUES = 500_000  # as often as a value stands somewhere: a small file may put one list into itself many times
@@ -20,37 +20,19 @@ DTYPE = re.compile(r"[biufcSUO?]\d{0,6}")
 PLAIN = (bool, int, float, complex, str, bytes, bytearray, type(None))
 
 
-class Later(Inert):
-    """Something that is made once the whole file has been read, when it is known how much there is of it.
-
-    Attributes:
-        state: what the pickle gave to the object after it had made it.
-    """
-
-    __slots__ = ("state",)
-
-    def __init__(self, arguments: tuple[Any, ...]) -> None:
-        super().__init__(arguments)
-        self.state: Any = None
-
-    def restore(self, state: object) -> None:
-        """See the base class."""
-        self.state = state
-
-
 class PlainValues:
     """Makes plain data, within limits of number, depth and bytes.
 
     Args:
-        most_bytes: that texts and arrays may take beside those in the file itself.
-        read: a tensor out of its record; without it there must be none.
+        most_bytes: Bytes that texts and arrays may take beside those in the file itself.
+        read: Reads a tensor out of its record; without it there must be none.
     """
 
     def __init__(self, most_bytes: int, read: Callable[[TensorRecord], Tensor] | None = None) -> None:
         self._left, self._read, self._count = most_bytes, read, 0
 
     def finished(self, value: Any, depth: int = 0) -> Any:
-        """The value with nothing but plain data in it.
+        """Return the value with nothing but plain data in it.
 
         Raises:
             ValueError: If it holds anything else, or too much.
@@ -70,7 +52,7 @@ class PlainValues:
             return (OrderedDict if isinstance(value, OrderedDict) else dict)(zip(keys, items, strict=True))
         if isinstance(value, TensorRecord) and self._read is not None:
             return self._read(value)
-        if isinstance(value, Later):
+        if isinstance(value, Inert) and value.global_name in BUILDERS:
             return BUILDERS[value.global_name](self, value, depth)
         found = value.global_name if isinstance(value, Inert) else type(value).__name__
         raise ValueError(f"it holds a {found}, which is neither a number nor a text nor a container")
@@ -87,12 +69,10 @@ class PlainValues:
 
 
 def plain_name(module: str, name: str) -> Any:
-    """What stands in for a name in a file of plain data; None if such a file does not need it."""
+    """Return what stands in for a name until all of a file of plain data is read; None if such a file needs it not."""
     wanted = f"{module[:80]}.{name[:80]}".replace("numpy._core.", "numpy.core.")
-    if wanted in BUILDERS:
-        return type("Later", (Later,), {"__slots__": (), "global_name": wanted})
-    if wanted == "numpy.ndarray":  # the first argument of what makes an array
-        return type("Inert", (Inert,), {"__slots__": (), "global_name": wanted})
+    if wanted in BUILDERS or wanted == "numpy.ndarray":  # that is the first argument of what makes an array
+        return inert_class(wanted)
     return MADE_BY.get(wanted) or storage_type(module, name)
 
 
@@ -104,12 +84,12 @@ def _keys(values: Iterable[Any]) -> list[Any]:
     return keys
 
 
-def _set(values: PlainValues, later: Later, depth: int) -> Any:
+def _set(values: PlainValues, later: Inert, depth: int) -> Any:
     items = _keys(values.finished(later.arguments[0], depth + 1) if later.arguments else ())
     return (frozenset if later.global_name.endswith("frozenset") else set)(items)
 
 
-def _bytes(values: PlainValues, later: Later, depth: int) -> Any:
+def _bytes(values: PlainValues, later: Inert, depth: int) -> Any:
     """``bytes()``, ``bytearray(b"...")``, ``bytearray("...", "latin-1")`` and ``_codecs.encode("...", "latin1")``."""
     content, *encoding = later.arguments or (b"",)
     content = values.finished(content, depth + 1)
@@ -121,13 +101,13 @@ def _bytes(values: PlainValues, later: Later, depth: int) -> Any:
     return bytearray(content) if later.global_name.endswith("bytearray") else content
 
 
-def _complex(values: PlainValues, later: Later, depth: int) -> complex:
+def _complex(values: PlainValues, later: Inert, depth: int) -> complex:
     real, imaginary = later.arguments
     return complex(float(real), float(imaginary))
 
 
 def _dtype(values: PlainValues, later: Any, depth: int) -> np.dtype[Any]:
-    if not (isinstance(later, Later) and later.global_name == "numpy.dtype" and isinstance(later.arguments[0], str)):
+    if not (isinstance(later, Inert) and later.global_name == "numpy.dtype" and isinstance(later.arguments[0], str)):
         raise ValueError("an array's type is not described by a name")
     order: Any = later.state[1] if isinstance(later.state, tuple) and len(later.state) > 1 else "|"
     if not DTYPE.fullmatch(later.arguments[0]) or order not in ("<", ">", "|", "="):
@@ -135,19 +115,19 @@ def _dtype(values: PlainValues, later: Any, depth: int) -> np.dtype[Any]:
     return np.dtype(later.arguments[0]).newbyteorder(order)
 
 
-def _scalar(values: PlainValues, later: Later, depth: int) -> Any:
+def _scalar(values: PlainValues, later: Inert, depth: int) -> Any:
     kind, content = later.arguments
     return _array_of(values, content, _dtype(values, kind, depth), (), depth)[()]
 
 
-def _array(values: PlainValues, later: Later, depth: int) -> Any:
+def _array(values: PlainValues, later: Inert, depth: int) -> Any:
     version, shape, kind, in_columns, content = later.state
     if version != 1:
         raise ValueError("an array is described in a way that is not known")
     return _array_of(values, content, _dtype(values, kind, depth), shape, depth, "F" if in_columns is True else "C")
 
 
-def _frombuffer(values: PlainValues, later: Later, depth: int) -> Any:
+def _frombuffer(values: PlainValues, later: Inert, depth: int) -> Any:
     content, kind, shape, order = later.arguments[:4]
     return _array_of(values, content, _dtype(values, kind, depth), shape, depth, order)
 

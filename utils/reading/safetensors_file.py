@@ -16,8 +16,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from utils.reading.checksums import damaged
-from utils.reading.errors import UNREADABLE, failure_reason
-from utils.reading.files import FileError, open_regular
+from utils.reading.files import FileError, failure_reason, open_regular
 from utils.reading.json_file import MAX_BYTES, check_depth
 from utils.reading.tensor_record import MAX_DIMS
 
@@ -33,7 +32,9 @@ class SafetensorsFile:
     """An open file, of which nothing but the header has been read. See ``open_safetensors``.
 
     Attributes:
-        metadata: texts by name, the checksum left out. shapes: of each tensor. dtypes: as the format calls them.
+        metadata: Texts by name, the checksum left out.
+        shapes: Of each tensor.
+        dtypes: Of each tensor, as the format calls them.
     """
 
     def __init__(self, file: Any, header: Mapping[str, Any]) -> None:
@@ -44,12 +45,12 @@ class SafetensorsFile:
         self.dtypes: dict[str, str] = {name: entry["dtype"] for name, entry in entries.items()}
 
     def read(self, name: str) -> Tensor:
-        """One tensor."""
+        """Read one tensor."""
         tensor: Tensor = self._file.get_tensor(name)
         return tensor
 
     def read_all(self) -> dict[str, Tensor]:
-        """All tensors by name, in the order of the alphabet."""
+        """Read all tensors, by name in the order of the alphabet."""
         return {name: self.read(name) for name in sorted(self.shapes)}
 
 
@@ -58,8 +59,9 @@ def open_safetensors(path: Path, remedy: str = AGAIN, ours: tuple[str, ...] | No
     """Open a file; what goes wrong until the block ends comes out as a ``FileError``.
 
     Args:
-        path: the file. remedy: what to do about a broken one, for the message.
-        ours: names of the metadata that a file of ours has, besides its checksum; another name is one that was damaged.
+        path: The file.
+        remedy: What to do about a broken one, for the message.
+        ours: Names of the metadata that a file of ours has, besides its checksum; another name is one that was damaged.
 
     Raises:
         FileError: If it is damaged, no such file, or describes more than any real one.
@@ -71,7 +73,7 @@ def open_safetensors(path: Path, remedy: str = AGAIN, ours: tuple[str, ...] | No
             yield SafetensorsFile(file, header)
     except FileError:
         raise
-    except UNREADABLE as error:
+    except Exception as error:  # damaged bytes make anything of the reader
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise FileError(f"{path} is truncated or not a safetensors file ({failure_reason(error)}); {remedy}") from None

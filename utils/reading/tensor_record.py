@@ -34,9 +34,12 @@ class TensorRecord:
     """A tensor that lies in an archive, before anybody has read it.
 
     Attributes:
-        key: name of its storage, the record ``data/<key>`` of the archive.
-        dtype: of the storage. numel: length of the storage, in elements.
-        offset, shape, stride: the tensor's place in the storage, in elements.
+        key: Name of its storage, the record ``data/<key>`` of the archive.
+        dtype: Of the storage.
+        numel: Length of the storage, in elements.
+        offset: Where the tensor begins in the storage, in elements.
+        shape: Of the tensor.
+        stride: Of the tensor, in elements.
 
     Raises:
         ValueError: If these are not a name, a type and numbers from zero up, or are more than 16 dimensions.
@@ -65,10 +68,12 @@ class TensorRecord:
 
 
 def view_of(storage: Tensor, record: TensorRecord, spare: int = 0) -> Tensor:
-    """The tensor of a record, as a part of its storage.
+    """Return the tensor of a record as a part of its storage.
 
     Args:
-        spare: bytes that a tensor may have beyond those of its storage, by repeating numbers.
+        storage: The whole storage, (numel,).
+        record: Describes the tensor.
+        spare: Bytes that a tensor may have beyond those of its storage, by repeating numbers.
 
     Raises:
         ValueError: If it reaches beyond the storage, or is larger than it by repeating numbers.
@@ -78,8 +83,3 @@ def view_of(storage: Tensor, record: TensorRecord, spare: int = 0) -> Tensor:
     if count and (last >= len(storage) or count > max(len(storage), spare // record.dtype.itemsize)):
         raise ValueError(f"a storage, data/{record.key}, is smaller than the shape {record.shape} says")
     return storage.as_strided(record.shape, record.stride, record.offset if count else 0)
-
-
-def is_whole(tensor: Tensor) -> bool:
-    """Whether a tensor has its storage for itself, one number after the other."""
-    return tensor.is_contiguous() and tensor.nbytes == tensor.untyped_storage().nbytes()

@@ -1,45 +1,103 @@
-"""The zip archive that ``torch.save`` writes: one pickle, and the bytes of every tensor beside it."""
+"""The files that ``torch.save`` writes: a pickle, and the bytes of every tensor beside it in one zip archive."""
 
 from __future__ import annotations
 
 import io
+import os
 import struct
 import sys
 import zipfile
+from abc import ABC, abstractmethod
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from utils.reading.files import open_regular
+from utils.reading.files import checked_zip, open_regular
 from utils.reading.pickles import Names, load_pickle
-from utils.reading.tensor_record import TensorRecord
-from utils.reading.zip_file import checked_zip
+from utils.reading.tensor_record import TensorRecord, view_of
 
 MAX_PICKLE = 16_000_000  # bytes of data.pkl; real ones stay far below one million, as the tensors lie elsewhere
 MAX_RECORDS = 20_000  # storages, and a few more; a checkpoint with optimisers has 1,000
 LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a record: its mark, and how long its name and its padding are
 
 
-class TorchArchive:
-    """Reads the records of a file of ``torch.save``; damage surfaces as one of ``UNREADABLE``.
-
-    Args:
-        path: the file.
-        is_sound: it has been compared with a checksum already, so that those of the zip need not be.
+class Archive(ABC):
+    """An open file of tensors; damage surfaces as an exception of any kind.
 
     Attributes:
-        size: of the file, bytes.
-        root: folder in the archive that all records lie in, with its slash. pickled: the bytes of the pickle.
+        size: Bytes of the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = open_regular(path)
+        self.size = os.fstat(self._file.fileno()).st_size
+        self._storages: dict[str, Tensor] = {}
+        self._left = 2 * self.size  # bytes of tensors that may still be handed out
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    @abstractmethod
+    def load(self, names: Names, strict: bool = False) -> Any:
+        """Return what was saved, with a ``TensorRecord`` for every tensor; see ``load_pickle``."""
+
+    @abstractmethod
+    def storage(self, record: TensorRecord) -> Tensor:
+        """Read the whole storage behind a tensor, (numel,).
+
+        Raises:
+            ValueError: If it is not as long as the pickle says.
+        """
+
+    def tensor(self, record: TensorRecord, keep_order: bool = False) -> Tensor:
+        """Read a tensor into memory of its own, unless it shares a whole storage with others.
+
+        Each storage is read once. All in all, no more than twice the file's size is handed out: a small file may
+        describe many overlapping parts of one storage.
+
+        Args:
+            record: Describes the tensor.
+            keep_order: Keep the order of the numbers in memory where that is not the usual one.
+
+        Raises:
+            ValueError: If it reaches beyond its storage, or more is asked for than the file can hold.
+        """
+        if record.key not in self._storages:
+            self._spend(record.storage_bytes)
+            self._storages[record.key] = self.storage(record)
+        view = view_of(self._storages[record.key], record)
+        if view.is_contiguous() and view.nbytes == view.untyped_storage().nbytes():
+            return view
+        self._spend(view.nbytes)
+        return view.clone(memory_format=torch.preserve_format if keep_order else torch.contiguous_format)
+
+    def _spend(self, num_bytes: int) -> None:
+        self._left -= num_bytes
+        if self._left < 0:
+            raise ValueError("its tensors overlap so much that they need more than twice the memory of the file")
+
+
+class TorchArchive(Archive):
+    """The zip archive that torch writes since 1.6.
+
+    Args:
+        path: The file.
+        is_sound: Whether it has been compared with a checksum already, so that those of the zip need not be.
+
+    Attributes:
+        root: Folder in the archive that all records lie in, with its slash.
+        pickled: Bytes of the pickle.
     """
 
     def __init__(self, path: Path, is_sound: bool = False) -> None:
+        super().__init__(path)
         self._is_sound = is_sound
-        self._file = open_regular(path)
         try:
-            self.size = path.stat().st_size
             self._zip = checked_zip(self._file, MAX_RECORDS)
             pickles = [n for n in self._zip.namelist() if n.count("/") == 1 and n.endswith("/data.pkl")]
             if len(pickles) != 1:
@@ -56,17 +114,8 @@ class TorchArchive:
             self._file.close()
             raise
 
-    def __enter__(self) -> TorchArchive:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._zip.close()
-        self._file.close()
-
     def load(self, names: Names, strict: bool = False) -> Any:
-        """What was saved, with a ``TensorRecord`` for every tensor; see ``load_pickle``."""
+        """See the base class."""
         return load_pickle(io.BytesIO(self.pickled), names, strict)
 
     def names(self) -> list[str]:
@@ -74,11 +123,7 @@ class TorchArchive:
         return [name.removeprefix(self.root) for name in self._zip.namelist() if name.startswith(self.root)]
 
     def storage(self, record: TensorRecord) -> Tensor:
-        """The whole storage behind a tensor, (numel,), read and verified against a checksum.
-
-        Raises:
-            ValueError: If the record is not as long as the pickle says.
-        """
+        """Read a storage and compare it with its checksum; see the base class."""
         self._check_length(record)
         if self._is_sound:
             start, content = self.place(record), bytearray(record.storage_bytes)
@@ -103,7 +148,7 @@ class TorchArchive:
         return start
 
     def record(self, name: str, most: int | None = None) -> bytes:
-        """The bytes of a record, verified against its checksum; more than ``most`` are refused."""
+        """Read a record and compare it with its checksum; more than ``most`` bytes are refused."""
         info = self._info(name)
         if most is not None and info.file_size > most:
             raise ValueError(f"{name} has {info.file_size} bytes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import mmap
 import os
@@ -9,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from utils.reading.checksums import Checksums
-from utils.reading.errors import UNREADABLE, failure_reason
-from utils.reading.files import FileError, open_regular, read_regular
-from utils.reading.legacy_archive import LegacyArchive, is_legacy
+from utils.reading.files import FileError, failure_reason, open_regular, read_regular
+from utils.reading.legacy_archive import open_archive
 from utils.reading.pickles import ForeignNamesError, load_pickle
 from utils.reading.plain_values import PlainValues, plain_name
-from utils.reading.tensor_reader import TensorReader
-from utils.reading.torch_archive import MAX_PICKLE, TorchArchive
+from utils.reading.torch_archive import MAX_PICKLE
 
 SPARE_BYTES = 1_000_000  # that texts and arrays of a small file may take beyond its own size
 AGAIN = "restore it from a copy, or make it again"
@@ -30,10 +29,11 @@ def read_torch(path: Path, remedy: str = AGAIN) -> Any:
     """
     is_sound = check_whole(path)
     try:
-        with LegacyArchive(path) if is_legacy(path) else TorchArchive(path, is_sound) as archive:
-            values = PlainValues(2 * archive.size + SPARE_BYTES, TensorReader(archive, keep_order=True).read)
+        with open_archive(path, is_sound) as archive:
+            read = functools.partial(archive.tensor, keep_order=True)
+            values = PlainValues(2 * archive.size + SPARE_BYTES, read)
             return values.finished(archive.load(plain_name, strict=True))
-    except UNREADABLE as error:
+    except Exception as error:  # damaged bytes make anything of the readers
         raise broken(path, error, remedy) from None
 
 
@@ -42,10 +42,9 @@ def read_plain_pickle(path: Path, remedy: str = AGAIN) -> Any:
     content = read_regular(path, MAX_PICKLE)
     Checksums(path, memoryview(content)).check()
     try:
-        return PlainValues(2 * len(content) + SPARE_BYTES).finished(
-            load_pickle(io.BytesIO(content), plain_name, strict=True)
-        )
-    except UNREADABLE as error:
+        loaded = load_pickle(io.BytesIO(content), plain_name, strict=True)
+        return PlainValues(2 * len(content) + SPARE_BYTES).finished(loaded)
+    except Exception as error:  # damaged bytes make anything of the readers
         raise broken(path, error, remedy) from None
 
 
@@ -66,7 +65,7 @@ def check_whole(path: Path) -> bool:
 
 
 def broken(path: Path, error: Exception, remedy: str) -> FileError:
-    """The message for a file that turned out to be damaged, or to hold something else."""
+    """What to raise for a file that turned out to be damaged, or to hold something else."""
     if isinstance(error, FileError):
         return error
     if isinstance(error, ForeignNamesError):

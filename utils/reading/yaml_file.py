@@ -15,7 +15,6 @@ from utils.reading.files import FileError, read_regular
 MAX_BYTES = 128_000  # real ones have 3,000; this much takes the parser seconds
 MAX_DEPTH = 32
 FLOAT = re.compile(r"[-+]?\d+\.?\d*[eE][-+]?\d+")
-BROKEN = (ValueError, ArithmeticError, AttributeError, LookupError, TypeError, RecursionError, yaml.YAMLError)
 PLAIN_KEYS = (str, int, float)
 PLAIN = (*PLAIN_KEYS, list, dict, type(None))
 
@@ -63,7 +62,9 @@ def read_yaml(path: Path, kind: type[T], remedy: str = "restore it from a copy")
     """Read a YAML file of plain data. Nothing in it is resolved or imported: ``${...}`` and ``_target_`` stay text.
 
     Args:
-        path: the file. kind: of its outermost value. remedy: what to do about a broken one, for the message.
+        path: The file.
+        kind: Of its outermost value.
+        remedy: What to do about a broken one, for the message.
 
     Raises:
         FileError: If it is too large, or no YAML of that kind.
@@ -73,7 +74,7 @@ def read_yaml(path: Path, kind: type[T], remedy: str = "restore it from a copy")
     try:
         value = yaml.load(content.decode(), _Loader)
         _check_plain(value)
-    except BROKEN as error:
+    except Exception as error:  # damaged text makes anything of the parser
         reason = " ".join(str(error).replace('in "<unicode string>", ', "").split()) or type(error).__name__
         raise FileError(f"{path} is no readable YAML ({printable(reason, 300)}); {remedy}") from None
     if not isinstance(value, kind):
