@@ -9,14 +9,12 @@ import os
 import pickle
 import signal
 import sys
-import threading
-import time
 from multiprocessing.connection import Connection
 
 from envs.episode_player import CopyTask, EpisodePlayer
 from envs.shared_arrays import SharedBuffer
+from utils.child_processes import end_with_parent
 
-PARENT_CHECK_SECONDS = 0.5
 PARENT_DECIDES = (signal.SIGINT, signal.SIGTERM)
 """Signals that often reach the whole process group, while the parent may want to finish its step first."""
 
@@ -31,7 +29,8 @@ def main(arguments: list[str]) -> None:
     for number in PARENT_DECIDES:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, PARENT_DECIDES)  # blocked by the parent until here
-    threading.Thread(target=_exit_with_parent, args=(int(parent),), daemon=True).start()
+    # a closed connection says the same, but only between two tasks, and not while a forked copy of the parent lives
+    end_with_parent(int(parent))
     for descriptor in (connection_fd, buffer_fd):
         os.set_inheritable(int(descriptor), False)  # what a simulator starts must not keep them open
     player = EpisodePlayer(location, int(image_size))
@@ -50,16 +49,6 @@ def serve(connection: Connection, buffer: SharedBuffer, player: EpisodePlayer) -
             connection.send_bytes(pickle.dumps(answer))
     except (EOFError, ConnectionError):
         player.close()
-
-
-def _exit_with_parent(parent: int) -> None:
-    """End this process with its parent, even in the middle of an endless simulation.
-
-    A closed connection says the same, but only between two tasks, and not while a forked copy of the parent lives.
-    """
-    while os.getppid() == parent:
-        time.sleep(PARENT_CHECK_SECONDS)
-    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 import multiprocessing
 import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -20,6 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 from launch.provenance import Made
+from utils.child_processes import end_with_parent
 from utils.files import own_file, write_json
 from utils.folder_lock import Shares, keep
 from utils.interrupts import StopRequested, StopSignals
@@ -35,9 +33,10 @@ class Job:
     """A piece of work whose JSON result is kept.
 
     Attributes:
-        name: unique; also that of its result and its log file.
-        run: picklable function of ``arguments``; returns something JSON can hold.
-        after: names of the jobs that must be done first.
+        name: Unique; also that of its result and its log file.
+        run: Picklable function of ``arguments``; returns something JSON can hold.
+        arguments: Of ``run``; what JSON can hold.
+        after: Names of the jobs that must be done first.
     """
 
     name: str
@@ -63,8 +62,7 @@ def run_jobs(jobs: Sequence[Job], folder: Path, num_workers: int) -> dict[str, A
     running: dict[Future[Any], Job] = {}
     code = revision()
     context = multiprocessing.get_context("spawn")  # not fork: torch's thread pools do not survive it
-    # killed without a word, we leave workers behind that save: until they end, the folder is in use
-    workers = ProcessPoolExecutor(num_workers, context, initializer=keep, initargs=(Shares(),))
+    workers = ProcessPoolExecutor(num_workers, context, initializer=_begin, initargs=(Shares(), os.getpid()))
     with workers as pool, StopSignals() as stop, _bar(jobs, results) as bar:
         try:
             while todo or running:
@@ -109,9 +107,14 @@ def _result(future: Future[tuple[Any, float, float]], job: Job, folder: Path) ->
         raise ValueError(f"stage {job.name} failed: {error}; its output is in {folder / job.name}.log") from error
 
 
+def _begin(shares: object, parent: int) -> None:
+    """Let a worker of a parent that was killed save and end; the folder is in use until then."""
+    keep(shares)
+    end_with_parent(parent, GRACE_SECONDS)
+
+
 def _work(job: Job, folder: Path) -> tuple[Any, float, float]:
     """In a worker: everything the job prints goes to its log file; returns its result, and when it began and ended."""
-    _end_with_parent()
     folder.mkdir(parents=True, exist_ok=True)
     own_file(folder / f"{job.name}.log")
     with (folder / f"{job.name}.log").open("a", encoding="utf-8") as file:
@@ -124,18 +127,3 @@ def _work(job: Job, folder: Path) -> tuple[Any, float, float]:
             return job.run(**job.arguments), begin, time.time()
         except StopRequested as stopped:
             raise RuntimeError(f"stopped by signal {stopped.number}") from None  # a pool does not forward SystemExit
-
-
-@functools.cache
-def _end_with_parent() -> None:
-    """Even if the parent is killed without a word, its workers save and go."""
-
-    def watch() -> None:
-        parent = multiprocessing.parent_process()
-        if parent is not None:
-            parent.join()
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(GRACE_SECONDS)
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

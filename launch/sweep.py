@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -34,6 +33,7 @@ from launch.record import (
 )
 from launch.sweep_names import NO_LOG_FILE, count_members, sweep_folder
 from utils import slurm
+from utils.child_processes import end_with_parent
 from utils.files import own_file
 from utils.interrupts import StopRequested, StopSignals
 from utils.links import LinkError, refuse_links
@@ -231,13 +231,5 @@ def _run(command: Sequence[str], folder: Path, gpu: Mapping[str, str]) -> tuple[
 
 def end_with_sweep() -> None:
     """In a member: if the process that started it is killed without a word, save and go."""
-    if MEMBER not in os.environ:
-        return
-    parent = int(os.environ[MEMBER])
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1.0)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()
+    if MEMBER in os.environ:
+        end_with_parent(int(os.environ[MEMBER]), grace=None)

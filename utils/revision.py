@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
+
+from utils.child_processes import run_command
 
 
 def revision() -> str:
     """Name the revision of this code; "-dirty" at its end where files were changed since, "unknown" without git."""
-    here = Path(__file__).resolve().parent
-    command = ["git", "-C", str(here), "describe", "--always", "--dirty"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+    done = run_command("git", "-C", str(Path(__file__).resolve().parent), "describe", "--always", "--dirty")
+    return done.stdout.strip() if done.returncode == 0 else "unknown"

@@ -7,11 +7,11 @@ import logging
 import os
 import re
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 
+from utils.child_processes import run_command
 from utils.interrupts import JOB_SIGNALS, StopRequested, in_slurm_job, stopping_at_once
 
 log = logging.getLogger(__name__)
@@ -23,9 +23,9 @@ MOST_IN_VAIN = 3
 
 
 def adopt_srun() -> int:
-    """The number of this process among those of one run, from 0.
+    """Return the number of this process among those of one run, from 0.
 
-    If ``srun`` has started several, what it says of them is said again in torchrun's words, which torch reads.
+    What ``srun`` says of several that it has started is said again in torchrun's words, which torch reads.
     """
     names = ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_NODELIST", "SLURM_JOB_ID")
     if "WORLD_SIZE" not in os.environ and all(name in os.environ for name in names):
@@ -40,7 +40,7 @@ def adopt_srun() -> int:
 
 
 def _first_host(nodes: str) -> str:
-    """Of a list in SLURM's notation, like ``gpu[07-09,12]``."""
+    """Return the first host of a list in SLURM's notation, like ``gpu[07-09,12]``."""
     if os.environ.get("SLURM_STEP_NUM_NODES") == "1":
         return "127.0.0.1"
     first = re.match(r"([^,\[]*)(?:\[(\w+)[^\]]*\])?([^,\[]*)", nodes)
@@ -50,7 +50,7 @@ def _first_host(nodes: str) -> str:
 
 @contextlib.contextmanager
 def requeued_when_stopped(is_outermost: bool = True) -> Iterator[None]:
-    """Outside SLURM nothing; in a job, requeue it after a StopRequested that SLURM's signals led to.
+    """Requeue the SLURM job of this process, if it has one, after a StopRequested that SLURM's signals led to.
 
     Own ``scontrol requeue`` and not submitit's, which would act in the middle of a step: a signal handler, it saves
     nothing. Here the block ends first, with everything saved; and a hand-written batch script is served as well.
@@ -104,17 +104,17 @@ def job_name() -> str:
 
 def is_running(job: str) -> bool:
     """Whether a job, by its number, has processes now."""
-    shown = _call("squeue", "--noheader", "--format=%T", f"--jobs={job}").stdout.split()
+    shown = run_command("squeue", "--noheader", "--format=%T", f"--jobs={job}").stdout.split()
     return any(state in ("RUNNING", "COMPLETING", "SUSPENDED") for state in shown)
 
 
 def why_not_requeue() -> str | None:
-    """Why the job of this process must not be put back in the queue; None if it may.
+    """Say why the job of this process must not be put back in the queue; None if it may.
 
     It may if SLURM takes its nodes away: at the end of its time, for a job of higher priority, or by a signal that
     somebody sent to a job that still runs. A job that was cancelled stays cancelled.
     """
-    shown = _call("scontrol", "show", "job", "--oneliner", job_name())
+    shown = run_command("scontrol", "show", "job", "--oneliner", job_name())
     facts = dict(word.split("=", 1) for word in shown.stdout.split() if "=" in word)
     if shown.returncode or "JobState" not in facts:
         return f"scontrol does not know the job: {shown.stderr.strip()}"
@@ -130,15 +130,8 @@ def why_not_requeue() -> str | None:
 
 def requeue() -> bool:
     """Put the job of this process back in the queue, which kills its processes; returns False if that was refused."""
-    done = _call("scontrol", "requeue", job_name())
+    done = run_command("scontrol", "requeue", job_name())
     if done.returncode:
         log.error("SLURM did not requeue job %s: %s", job_name(), (done.stderr or done.stdout).strip())
         return False
     return True
-
-
-def _call(*command: str) -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return subprocess.CompletedProcess(command, 1, "", str(error))

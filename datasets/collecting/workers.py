@@ -6,7 +6,6 @@ import itertools
 import multiprocessing
 import os
 import signal
-import threading
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
 import torch
+
+from utils.child_processes import end_with_parent
 
 Work = Callable[[int], Iterator[int]]
 """Does the item with this number; yields how many units of work are newly done, now and then."""
@@ -43,7 +44,7 @@ def run_in_processes(work: Work, items: Sequence[int], num_workers: int) -> Gene
     try:
         for _ in range(num_workers):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, work), daemon=True)
+            process = context.Process(target=_serve, args=(theirs, work, os.getpid()), daemon=True)
             process.start()
             theirs.close()  # so that reading ours ends when the worker dies
             workers[ours] = process
@@ -86,17 +87,9 @@ def _distribute(workers: dict[Connection, SpawnProcess], items: list[int]) -> It
                 busy.add(connection)
 
 
-def _end_with_parent() -> None:
-    """End at once when the parent does, in the middle of an item too: another process may go on in its place."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
-def _serve(connection: Connection, work: Work) -> None:
+def _serve(connection: Connection, work: Work, parent: int) -> None:
     """Loop of a worker: receive an item, send progress (numbers), then None; a string reports a failure."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent(parent)  # in the middle of an item too: another process may go on in its place
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends us in its own time
     torch.set_num_threads(1)
     try:
