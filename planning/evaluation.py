@@ -35,9 +35,8 @@ from planning.task import PlanningTask
 from utils import distributed
 from utils.files import atomic_path, remove_unfinished, write_json
 from utils.interrupts import StopSignals
-from utils.loggers import JsonLinesLogger
+from utils.loggers import JsonLinesLogger, run_logger
 from utils.retry import Retry
-from utils.run_logger import run_logger
 from utils.tensor_files import tensor_bytes, write_torch
 
 log = logging.getLogger(__name__)

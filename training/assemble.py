@@ -45,8 +45,8 @@ from training.trainer import Trainer
 from training.validation import Validation
 from utils import distributed
 from utils.links import LinkError
+from utils.loggers import run_logger
 from utils.retry import Retry
-from utils.run_logger import run_logger
 
 log = logging.getLogger(__name__)
 

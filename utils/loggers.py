@@ -1,4 +1,4 @@
-"""Where numbers go: always a JSON-lines file; others that show the same are built upon it."""
+"""Loggers: numbers always go into a JSON-lines file; what shows them elsewhere is built upon it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hydra.utils import instantiate
+
+from utils import distributed
 from utils.files import own_file
 from utils.reading.files import open_regular
 from utils.reading.json_file import RESULTS_BYTES, parse_json
@@ -19,12 +22,13 @@ log = logging.getLogger(__name__)
 
 
 class JsonLinesLogger:
-    """One JSON object a line; a resumed run continues the file without gap or repetition.
+    """Writes one JSON object a line; a resumed run continues the file without gap or repetition.
 
     A disk that takes no line does not stop the work: the lines wait in memory until ``position`` is asked for.
 
     Args:
-        folder: of the run. filename: within it.
+        folder: Of the run.
+        filename: Of the log in it.
 
     Raises:
         ValueError: If the file would lie elsewhere: a run folder that is resumed may come from somebody else.
@@ -60,7 +64,7 @@ class JsonLinesLogger:
             self._behind = True
 
     def position(self) -> int:
-        """Bytes written so far, which are on the disk then; a saved state remembers it.
+        """Put all lines on the disk and return their number of bytes, which a saved state remembers.
 
         Raises:
             OSError: If the disk does not take them.
@@ -102,8 +106,22 @@ class JsonLinesLogger:
         self._behind = False
 
 
+def run_logger(config: Mapping[str, Any], folder: Path) -> JsonLinesLogger:
+    """Build the logger that a run's settings name, which stays silent in all processes but the main one.
+
+    Args:
+        config: All settings of the run; ``logger`` says which.
+        folder: Of the run.
+    """
+    if not distributed.is_main():
+        return SilentLogger()
+    logger: JsonLinesLogger = instantiate(config["logger"], folder=folder)
+    logger.describe(config)
+    return logger
+
+
 class SilentLogger(JsonLinesLogger):
-    """For processes beside the one that logs: writes nothing."""
+    """Writes nothing, in processes beside the one that logs."""
 
     def __init__(self) -> None:
         """Needs no folder."""
@@ -120,7 +138,7 @@ class SilentLogger(JsonLinesLogger):
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """All objects of a log; a last line that a kill cut off is left out.
+    """Read all objects of a log; a last line that a kill cut off is left out.
 
     Raises:
         FileError: If another line is broken.
@@ -133,13 +151,13 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def last_value(path: Path, name: str) -> float | None:
-    """The last number that a log gives for ``name``; None if it has none."""
+    """Return the last number that a log gives for ``name``; None if it has none."""
     found = [line[name] for line in read_json_lines(path) if line.get(name) is not None]
     return found[-1] if found else None
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no NaN."""
+    """Replace NaN and infinity, which JSON does not have."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):

@@ -33,9 +33,10 @@ MOVED = {
     "training.offline": "training.methods.offline",
     "training.online": "training.methods.online",
     "training.online_adversarial": "training.methods.online_adversarial",
+    "utils.loggers.WandbLogger": "utils.wandb_logger.WandbLogger",
     "utils.run_folder": "launch.run_folder",
 }
-"""Modules by their names in releases before December 2026, and where what was in them is now."""
+"""Modules, and single classes, by their names in releases before December 2026, and where they are now."""
 
 
 def current_names(node: Any) -> Any:
@@ -57,4 +58,6 @@ def current_names(node: Any) -> Any:
 def _current_name(text: str) -> str:
     separator = ":" if ":" in text else "."
     module, _, name = text.rpartition(separator)
-    return f"{MOVED[module]}{separator}{name}" if module in MOVED and name[:1].isupper() else text
+    if not name[:1].isupper():
+        return text
+    return MOVED.get(text) or f"{MOVED.get(module, module)}{separator}{name}"

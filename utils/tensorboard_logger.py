@@ -20,7 +20,7 @@ MILLISECONDS = 250  # that a frame of a video stays
 
 
 class TensorBoardLogger(TrackedLogger):
-    """The same lines, as TensorBoard event files as well: ``tensorboard --logdir <folder>``.
+    """Writes the lines of the log as TensorBoard event files as well: ``tensorboard --logdir <folder>``.
 
     A resumed run tells TensorBoard to forget everything from the last saved step on, and shows that step's lines again:
     lines of one step need not have reached the disk together.

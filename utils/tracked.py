@@ -1,4 +1,4 @@
-"""Loggers that show a run elsewhere, too: what they have in common, and the names under which they show it."""
+"""Loggers that show a run elsewhere, too: what they have in common."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-
 from utils.loggers import JsonLinesLogger, read_json_lines
 
 log = logging.getLogger(__name__)
@@ -22,8 +20,7 @@ MEDIA = {
     "plan": ("episodes", "iteration_{iteration}.png"),
     "plan/final": ("videos", "output_final_*.mp4"),
 }
-"""What belongs to a line of each group, if the run's folder has it: its name, its path with the line's numbers."""
-LONGEST = {"name": 128, "group": 128, "tag": 64}  # characters that wandb takes
+"""Pictures and videos that belong to a line of each group: their name, and their path with the line's numbers."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +28,10 @@ class Shown:
     """A line of the log as it is shown.
 
     Attributes:
-        step_name: train/step or plan/iteration. step: its value.
-        numbers: by name, all finite. media: pictures and videos.
+        step_name: train/step or plan/iteration.
+        step: Its value.
+        numbers: By name, all finite.
+        media: Pictures and videos, by name.
     """
 
     step_name: str
@@ -42,11 +41,7 @@ class Shown:
 
 
 def shown(line: Mapping[str, Any], folder: Path) -> Shown:
-    """Name what a line of ``logs.json`` says: ``train/``, ``val/``, ``plan/`` and ``plan/final/``.
-
-    Args:
-        line: of the log. folder: of the run.
-    """
+    """Name what a line of a run's ``logs.json`` says: ``train/``, ``val/``, ``plan/`` and ``plan/final/``."""
     if any(key.startswith(FINAL) for key in line):
         group, step_name, step = "plan/final", "plan/iteration", line.get(f"{FINAL}iterations", 0)
     elif "iteration" in line:
@@ -71,45 +66,11 @@ def _name(group: str, key: str) -> str:
     return f"{group}/{key.removeprefix(FINAL).removeprefix('val_' if group == 'val' else '')}"
 
 
-@dataclass(frozen=True)
-class Labels:
-    """How a run is found among others.
-
-    Attributes:
-        name: its folder. group: runs that differ in seeds and numbers only. tags: what was chosen.
-        kind: train or plan.
-    """
-
-    name: str
-    group: str
-    tags: list[str]
-    kind: str
-
-
-def labels(config: Mapping[str, Any], folder: Path) -> Labels:
-    """Describe a run by its folder and by the options that were chosen for it."""
-    folder = folder.resolve()
-    inside = folder.is_relative_to(Path.cwd()) and folder != Path.cwd()
-    name = str(folder.relative_to(Path.cwd())) if inside else "/".join(folder.parts[-3:])
-    choices = dict(HydraConfig.get().runtime.choices) if HydraConfig.initialized() else {}
-    kind, deciding = ("train", "method") if "method" in config else ("plan", "planner")
-    options = ("env", deciding, "objective", "encoder", "experiment")
-    chosen = [str(choices[key]) for key in options if choices.get(key)]
-    if not chosen and "env" in config:
-        chosen = [str(config["env"]["name"])]
-    return Labels(
-        name[-LONGEST["name"] :],
-        "-".join([kind, *chosen[:2]])[: LONGEST["group"]],
-        [tag[: LONGEST["tag"]] for tag in dict.fromkeys([kind, *chosen])],
-        kind,
-    )
-
-
 class TrackedLogger(JsonLinesLogger, ABC):
-    """The same lines, shown by a tracker as well; whatever happens to that one, the run goes on.
+    """Shows the lines of the log in a tracker as well; whatever happens to that one, the run goes on.
 
-    The file decides: line n of it is shown once, as the n-th, however often the run is killed and resumed. What a
-    resumed run computes again, and the tracker has, is not shown again; what it lost is shown from the file.
+    Line n of the file is shown once, as the n-th, however often the run is killed and resumed: what a resumed run
+    computes again is not shown again if the tracker has it, and what the tracker lost is shown from the file.
     """
 
     tracker = "the tracker"
@@ -154,18 +115,18 @@ class TrackedLogger(JsonLinesLogger, ABC):
 
     @abstractmethod
     def open(self, lines: Sequence[Mapping[str, Any]]) -> int:
-        """Begin, or continue after these lines of the log; returns the number of the first that is not shown yet."""
+        """Begin, or continue after these lines of the log; return the number of the first that is not shown yet."""
 
     @abstractmethod
     def show(self, number: int, line: Shown) -> None:
         """Show line ``number``."""
 
     def flush(self) -> None:
-        """Bring what was shown to where a kill of this process does not lose it."""
+        """Put what was shown where a kill of this process does not lose it."""
 
     @abstractmethod
     def finish(self) -> None:
-        """Nothing more comes."""
+        """End the tracker's run: nothing more comes."""
 
     def _begin(self) -> None:
         self._number = self.path.read_bytes().count(b"\n") if self.path.exists() else 0

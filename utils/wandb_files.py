@@ -1,4 +1,4 @@
-"""What Weights & Biases has kept of a run on this machine: the records in its ``.wandb`` files."""
+"""Reader of the ``.wandb`` files in which Weights & Biases keeps a run on this machine."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def read_records(path: Path) -> Iterator[Any]:
 
 
 def history(record: Any) -> dict[str, Any] | None:
-    """What one ``log`` has said, ``_step`` among it; None for records of another kind."""
+    """Return what one call of ``log`` has said, ``_step`` among it; None for records of another kind."""
     if record.WhichOneof("record_type") != "history":
         return None
     return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
 
 
 def next_step(folders: list[Path]) -> int:
-    """One more than the last step in the files of these folders; 0 if there is none."""
+    """Return one more than the last step in the files of these folders; 0 if there is none."""
     lines = (history(record) for folder in folders for path in folder.glob("*.wandb") for record in read_records(path))
     return max((int(line["_step"]) + 1 for line in lines if line is not None), default=0)

@@ -7,17 +7,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
+
 from utils.files import own_file, write_text
 from utils.reading.files import read_regular
-from utils.tracked import Shown, TrackedLogger, labels
+from utils.tracked import Shown, TrackedLogger
 from utils.wandb_files import next_step
 
 MODES = ("online", "offline", "disabled")
 LONGEST_ID = 128  # bytes
+LONGEST = {"name": 128, "group": 128, "tag": 64}  # characters that wandb takes
 
 
 class WandbLogger(TrackedLogger):
-    """The same lines, sent to Weights & Biases as well; its own step is the line's number in the file.
+    """Sends the lines of the log to Weights & Biases as well; its own step is the line's number in the file.
 
     A resumed run continues the wandb run whose id lies in the folder. Offline, each attempt leaves a folder of its own
     in ``wandb/``, and ``wandb sync`` joins them.
@@ -39,13 +42,13 @@ class WandbLogger(TrackedLogger):
         """Log to a run's folder; the wandb run begins with the first line.
 
         Args:
-            folder: of the run; the wandb files and the run's id live there, too.
-            filename: of the log.
-            project: of the wandb run, like the next four.
-            entity: null: the user's default.
-            name: null: the folder.
-            group: null: environment and method or planner.
-            tags: beside the options that were chosen.
+            folder: Of the run; the wandb files and the run's id live there, too.
+            filename: Of the log.
+            project: Of the wandb run, like the next four.
+            entity: None means the user's default.
+            name: None means the folder.
+            group: None means environment and method or planner.
+            tags: Beside the options that were chosen.
             mode: online, offline (nothing leaves the machine), disabled.
 
         Raises:
@@ -54,8 +57,8 @@ class WandbLogger(TrackedLogger):
         super().__init__(folder, filename)
         if mode not in MODES:
             raise ValueError(f"logger.mode must be one of {', '.join(MODES)}, got {mode!r}")
-        self._mode, self._project, self._entity = mode, project, entity
-        self._name, self._group, self._tags = name, group, tags
+        self._mode, self._tags = mode, tags
+        self._chosen = {"project": project, "entity": entity, "name": name, "group": group}
         self._run: Any = None
         self._id_file = self.folder / "wandb_run_id"
         own_file(self._id_file)
@@ -68,14 +71,10 @@ class WandbLogger(TrackedLogger):
         # what earlier attempts have left here is sent or will be; a server knows its own
         prefix = "offline-run" if self._mode == "online" else "*run"
         kept = next_step(sorted(self.folder.glob(f"wandb/{prefix}-*-{run_id}")))
-        about = labels(self.config, self.folder)
+        about = labels(self.config, self.folder) | {key: value for key, value in self._chosen.items() if value}
+        about["tags"] = [*about["tags"], *self._tags]
         self._run = wandb.init(
-            project=self._project,
-            entity=self._entity,
-            name=self._name or about.name,
-            group=self._group or about.group,
-            tags=[*about.tags, *self._tags],
-            job_type=about.kind,
+            **about,
             mode=self._mode,  # type: ignore[arg-type]
             id=run_id,
             resume="allow",
@@ -111,3 +110,22 @@ class WandbLogger(TrackedLogger):
             known = uuid.uuid4().hex[:8]
             write_text(self._id_file, known)
         return known
+
+
+def labels(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Describe a run by its folder and by the options that were chosen for it, as arguments of ``wandb.init``."""
+    folder = folder.resolve()
+    inside = folder.is_relative_to(Path.cwd()) and folder != Path.cwd()
+    name = str(folder.relative_to(Path.cwd())) if inside else "/".join(folder.parts[-3:])
+    choices = dict(HydraConfig.get().runtime.choices) if HydraConfig.initialized() else {}
+    kind, deciding = ("train", "method") if "method" in config else ("plan", "planner")
+    options = ("env", deciding, "objective", "encoder", "experiment")
+    chosen = [str(choices[key]) for key in options if choices.get(key)]
+    if not chosen and "env" in config:
+        chosen = [str(config["env"]["name"])]
+    return {
+        "name": name[-LONGEST["name"] :],
+        "group": "-".join([kind, *chosen[:2]])[: LONGEST["group"]],  # runs that differ in seeds and numbers only
+        "tags": [tag[: LONGEST["tag"]] for tag in dict.fromkeys([kind, *chosen])],
+        "job_type": kind,
+    }

@@ -13,9 +13,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from utils.loggers import read_json_lines
 from utils.pictures import write_mp4, write_png
 from utils.tensorboard_logger import TensorBoardLogger
-from utils.tracked import TrackedLogger, labels, shown
+from utils.tracked import TrackedLogger, shown
 from utils.wandb_files import history, next_step, read_records
-from utils.wandb_logger import WandbLogger
+from utils.wandb_logger import WandbLogger, labels
 
 CONFIG = {
     "env": {"name": "wall"},
@@ -66,10 +66,10 @@ def test_names(tmp_path):
 def test_labels(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = labels(CONFIG, tmp_path / "outputs" / "wall" / "online")
-    assert (found.name, found.kind) == ("outputs/wall/online", "train")
-    assert "wall" in found.tags
-    assert "wall" in found.group
-    assert labels({"planner": {}}, Path("/a/b/c/d")).name == "b/c/d"
+    assert (found["name"], found["job_type"]) == ("outputs/wall/online", "train")
+    assert "wall" in found["tags"]
+    assert "wall" in found["group"]
+    assert labels({"planner": {}}, Path("/a/b/c/d"))["name"] == "b/c/d"
 
 
 class Kept(TrackedLogger):
