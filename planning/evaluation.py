@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -33,11 +32,11 @@ from planning.saved_evaluation import FINISHED, IDENTITY, STATE, TARGETS, agreed
 from planning.targets import read_targets
 from planning.task import PlanningTask
 from utils import distributed
-from utils.files import atomic_path, remove_unfinished, write_json
+from utils.files import remove_unfinished, write_json
 from utils.interrupts import StopSignals
 from utils.loggers import JsonLinesLogger, run_logger
 from utils.retry import Retry
-from utils.tensor_files import tensor_bytes, write_torch
+from utils.tensor_files import write_torch
 
 log = logging.getLogger(__name__)
 
@@ -158,8 +157,7 @@ class Evaluation:
                     f"planning {now.iteration}/{total or '?'}, {100 * record['success_rate']:.0f} % solved"
                 )
                 if task.recorder is not None:  # before the line is logged: some loggers show both
-                    grid = functools.partial(task.recorder.write_grid, self.folder / f"iteration_{now.iteration}.png")
-                    self.retry.write("the picture of the iteration", grid)
+                    task.recorder.write_grid(self.folder / f"iteration_{now.iteration}.png", self.retry)
                 self.logger.log(record)
                 self._save(now)
                 distributed.barrier()  # before a signal to one of the processes ends all
@@ -175,19 +173,16 @@ class Evaluation:
         ends = [blocks * task.frameskip for blocks in self.controller.executed(iterations)]
         metrics |= final_metrics(task, episodes, ends)
         if task.recorder is not None:
-            self.retry.write("the videos", functools.partial(task.recorder.write_videos, self.folder, episodes.solved))
+            task.recorder.write_videos(self.folder, episodes.solved, self.retry)
         self.logger.log({f"final_eval/{name}": value for name, value in metrics.items()})
         self.retry.write("the log", self.logger.position)
         self.logger.close()
         if distributed.is_main():
-            self.retry.write("the results", functools.partial(self._write_results, metrics))
+            write_json(self.folder / "results.json", metrics, self.retry)
+            write_json(self.folder / FINISHED, {"identity": self.identity, "metrics": metrics}, self.retry)
+            # goes last: until then the evaluation can be finished again
+            self.retry.write("the results", lambda: (self.folder / STATE).unlink(missing_ok=True))
         return metrics
-
-    def _write_results(self, metrics: dict[str, Any]) -> None:
-        """What a finished evaluation leaves; its state goes last, so that until then it can be finished again."""
-        write_json(self.folder / "results.json", metrics)
-        write_json(self.folder / FINISHED, {"identity": self.identity, "metrics": metrics})
-        (self.folder / STATE).unlink(missing_ok=True)
 
     def _finished(self) -> dict[str, Any] | None:
         """The metrics of an evaluation with the same settings that ended in this folder."""
@@ -201,11 +196,7 @@ class Evaluation:
         recorded = self.task.recorder.state_dict() if self.task.recorder is not None else None
         position = self.retry.write("the log", self.logger.position)
         state = {"episodes": episodes.as_dict(), "film": recorded, "log": position, "identity": self.identity}
-        self.retry.write("the planning state", functools.partial(self._write_state, state), tensor_bytes(state))
-
-    def _write_state(self, state: dict[str, Any]) -> None:
-        with atomic_path(self.folder / STATE) as temporary:
-            write_torch(temporary, state)
+        write_torch(self.folder / STATE, state, self.retry)
 
     def _saved(self) -> Episodes | None:
         path = self.folder / STATE

@@ -12,6 +12,7 @@ from envs.base import VectorEnv
 from models.latent import Latent
 from models.world_model import WorldModel
 from utils.pictures import tile, to_uint8, write_mp4, write_png
+from utils.retry import Retry
 
 
 class Recorder:
@@ -49,15 +50,15 @@ class Recorder:
             else:
                 clip += list(to_uint8((model.decode(latent)[0] + 1) * 127.5))
 
-    def write_grid(self, path: Path) -> None:
+    def write_grid(self, path: Path, retry: Retry | None = None) -> None:
         """Write one row per episode: start, present, what the model had imagined for the present, goal."""
         rows = [
             [real[0], real[-1], imagined[-1], goal]
             for real, imagined, goal in zip(self.real, self.imagined, self.goals, strict=True)
         ]
-        write_png(path, tile(rows, titles=("start", "now", "imagined for now", "goal")))
+        write_png(path, tile(rows, titles=("start", "now", "imagined for now", "goal")), retry)
 
-    def write_videos(self, folder: Path, solved: Tensor) -> None:
+    def write_videos(self, folder: Path, solved: Tensor, retry: Retry | None = None) -> None:
         """Write ``output_final_<i>_<success|failure>.mp4``: simulator above, imagination below, goal at the right."""
         for i, (real, imagined, goal) in enumerate(zip(self.real, self.imagined, self.goals, strict=True)):
             titles = ("simulator, and imagined", "goal")
@@ -65,7 +66,7 @@ class Recorder:
                 tile([[above, goal], [below, goal]], titles=titles) for above, below in zip(real, imagined, strict=True)
             ]
             path = folder / f"output_final_{i}_{'success' if solved[i] else 'failure'}.mp4"
-            write_mp4(path, frames + [frames[-1]] * 4)  # rest on the last frame
+            write_mp4(path, frames + [frames[-1]] * 4, retry=retry)  # rest on the last frame
 
     def state_dict(self) -> dict[str, Any]:
         """What was recorded so far, as tensors."""

@@ -28,6 +28,7 @@ from tests.builders import REPOSITORY, wall_data, wall_model_directory
 from utils.interrupts import StopRequested
 from utils.loggers import read_json_lines
 from utils.pictures import write_mp4
+from utils.retry import Retry
 
 TIMING = ("planning_seconds", "simulation_seconds", "planning_seconds_per_episode", "planning_seconds_per_iteration")
 QUICK = ["n_evals=3", "n_plot_samples=2", "planner.max_iter=3"]
@@ -73,8 +74,8 @@ def goals_at(path: Path, distances: list[float]) -> Path:
 def drawn_frames():
     """Keep every video's frames beside it as ``.npy``, so that comparing them does not hang on the codec."""
 
-    def write_and_keep(path: Path, frames: Sequence[np.ndarray], fps: int = 4) -> None:
-        write_mp4(path, frames, fps)
+    def write_and_keep(path: Path, frames: Sequence[np.ndarray], fps: int = 4, retry: Retry | None = None) -> None:
+        write_mp4(path, frames, fps, retry)
         np.save(path.with_suffix(".npy"), np.stack(frames))
 
     with pytest.MonkeyPatch.context() as patch:

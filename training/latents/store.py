@@ -177,7 +177,7 @@ def _make(frames: FramesToEncode, folder: Path, wanted: Mapping[str, Any], retry
             "name a folder on another disk (training.latent_dir), set training.latent_dtype=float16 for half of it, or "
             "training.latent_cache=none"
         )
-    retry.write("the latent cache", lambda: write_json(folder / IDENTITY, dict(wanted)))
+    write_json(folder / IDENTITY, dict(wanted), retry)
     handle, noted = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), time.monotonic()
     sums = os.open(folder / SUMS, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     try:

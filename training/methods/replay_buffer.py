@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import re
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from torch import Tensor
 from datasets.units.folding import fold_actions
 from utils import distributed
 from utils.distributed import Share
-from utils.files import atomic_path, remove_unfinished
+from utils.files import remove_unfinished
 from utils.reading.safetensors_file import open_safetensors
 from utils.retry import Retry
 from utils.tensor_files import tensor_bytes, write_safetensors
@@ -150,8 +149,7 @@ class ReplayBuffer:
         while len(self) > self.capacity:
             self._drop(next(iter(self._entries)))
         if counts[here]:
-            write = functools.partial(self._write, files[here], entry)
-            self.retry.write("a replay entry", write, entry.num_bytes)
+            self._write(files[here], entry)
 
     def entries(self, slot: int | None) -> list[Corrected]:
         """The entries of a slot, oldest first, or all of them."""
@@ -247,8 +245,7 @@ class ReplayBuffer:
     def _write(self, name: str, entry: Corrected) -> None:
         tensors = {"features": entry.features, "proprio": entry.proprio, "actions": entry.actions}
         tensors = {key: value.contiguous() for key, value in tensors.items()}
-        with atomic_path(self._path(name)) as temporary:
-            write_safetensors(temporary, tensors, {"stride": str(entry.stride)})
+        write_safetensors(self._path(name), tensors, {"stride": str(entry.stride)}, self.retry)
 
     def _drop(self, name: str) -> None:
         del self._entries[name], self._slots[name], self._shares[name]
