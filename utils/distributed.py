@@ -1,4 +1,4 @@
-"""Processes that do one piece of work together, one per GPU or per share of the CPU. Knows nothing of the work.
+"""Processes that do one piece of work together, one per GPU or per share of the CPU, whatever the work.
 
 ``torchrun`` and ``accelerate launch`` say in the environment who takes part. Without them, or with one process, every
 function here does nothing, at once. What is said between processes (numbers, small objects) goes over gloo, whatever
@@ -23,7 +23,7 @@ from utils.machine import available_cores
 from utils.printable import exit_with, printable
 
 WAIT = datetime.timedelta(days=7)
-"""Longest that one process waits for another. A process that died is noticed at once: its connections close."""
+"""How long one process waits for another at most. One that died is noticed at once: its connections close."""
 
 JOIN_WAIT = datetime.timedelta(minutes=10)
 WORDS = "last words"
@@ -116,13 +116,13 @@ def require_alone(what: str) -> None:
 
 
 def share(total: int) -> Share:
-    """This process's part of ``total`` rows: consecutive ones, as evenly as possible."""
+    """Return this process's part of ``total`` rows: consecutive ones, as evenly as possible."""
     first, end = (total * number // size() for number in (rank(), rank() + 1))
     return Share(first, end - first, total)
 
 
 def share_of_batch(present: int, total: int | None) -> Share:
-    """Where the ``present`` samples of this process lie in the batch of all, which has ``total`` (None: just these)."""
+    """Say where this process's ``present`` samples lie in the batch of all, which has ``total`` (None: just these)."""
     return Share(0, present, present) if total is None or size() == 1 else share(total)
 
 
@@ -134,7 +134,7 @@ def barrier() -> None:
 
 
 def broadcast(value: Any = None) -> Any:
-    """What the main process gives, a small picklable object; the others' arguments are ignored."""
+    """Return what the main process gives, a small picklable object; the others' arguments are ignored."""
     if size() == 1:
         return value
     box = [value]
@@ -144,7 +144,7 @@ def broadcast(value: Any = None) -> Any:
 
 
 def gather(value: Any) -> list[Any]:
-    """What each process gives, small picklable objects, in the order of ranks; everyone gets all."""
+    """Return what each process gives, small picklable objects, in the order of ranks, to all of them."""
     if size() == 1:
         return [value]
     boxes: list[Any] = [None] * size()
@@ -154,33 +154,26 @@ def gather(value: Any) -> list[Any]:
 
 
 def add_up(values: Mapping[Any, float]) -> dict[Any, float]:
-    """The sum over processes of each value, in double precision; all must give the same names in the same order."""
-    if size() == 1:
-        return dict(values)
-    numbers = torch.tensor(list(values.values()), dtype=torch.float64)
-    with talking():
-        dist.all_reduce(numbers)
-    return dict(zip(values, numbers.tolist(), strict=True))
+    """Sum each value over processes, in double precision; all must give the same names in the same order."""
+    total = _reduced(torch.tensor(list(values.values()), dtype=torch.float64), dist.ReduceOp.SUM)
+    return dict(zip(values, total.tolist(), strict=True))
 
 
 def any_of(flags: Sequence[bool]) -> list[bool]:
-    """For each flag whether it is set in any process; all give as many."""
-    if size() == 1:
-        return list(flags)
-    together = torch.tensor(flags, dtype=torch.uint8)
-    with talking():
-        dist.all_reduce(together, dist.ReduceOp.MAX)
-    return [bool(flag) for flag in together.tolist()]
+    """Tell of each flag whether it is set in any process; all give as many."""
+    return [bool(flag) for flag in _reduced(torch.tensor(flags, dtype=torch.uint8), dist.ReduceOp.MAX).tolist()]
 
 
 def largest(number: int) -> int:
-    """The largest of the numbers that the processes give."""
-    if size() == 1:
-        return number
-    box = torch.tensor(number)
-    with talking():
-        dist.all_reduce(box, dist.ReduceOp.MAX)
-    return int(box)
+    """Return the largest of the numbers that the processes give."""
+    return int(_reduced(torch.tensor(number), dist.ReduceOp.MAX))
+
+
+def _reduced(numbers: torch.Tensor, operation: Any) -> torch.Tensor:
+    if size() > 1:
+        with talking():
+            dist.all_reduce(numbers, operation)
+    return numbers
 
 
 @contextlib.contextmanager
@@ -195,7 +188,7 @@ def talking() -> Iterator[None]:
 
 
 def _last_words() -> str:
-    """What the first process to end said."""
+    """Return what the first process to end said."""
     with contextlib.suppress(RuntimeError, ValueError):  # the store lives in a process that is gone
         if _store is not None and _store.check([WORDS]):
             return _store.get(WORDS).decode()
@@ -213,7 +206,7 @@ def first_to_end() -> bool:
 
 
 def fail(message: str) -> NoReturn:
-    """End this process with one line, and with it, through the launcher, all others; only the first to fail speaks.
+    """End this process with one line, and all others through the launcher; only the first to fail speaks.
 
     Raises:
         SystemExit: Always.

@@ -18,7 +18,7 @@ def episode_hashes(arrays: Mapping[str, NDArray[Any]]) -> list[str]:
     """Hash each episode's start, goal and layout; equal for equal numbers, whatever their type, seed and actions.
 
     Args:
-        arrays: of a ``plan_targets.npz``: (B, ...) each.
+        arrays: Those of a ``plan_targets.npz``: (B, ...) each.
 
     Returns:
         B texts of 16 hex digits.

@@ -22,7 +22,7 @@ _TEMPORARY = re.compile(rf"\..+\.\d+\.[0-9a-f]{{8}}\.{_MARK}", re.DOTALL)
 
 
 def temporary_path(path: Path) -> Path:
-    """A hidden name beside ``path`` that nobody has, and that ``remove_unfinished`` knows as ours."""
+    """Make up a hidden name beside ``path`` that nobody has, and that ``remove_unfinished`` knows as ours."""
     # processes of other machines and other threads write here, too, and may have the same number
     return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.{_MARK}")
 
@@ -64,7 +64,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def own_file(path: Path) -> None:
-    """Make sure that writing into an existing file, where it stands, changes no other: for logs, which grow.
+    """Make sure that writing into an existing file where it stands, a log, changes no other.
 
     A file that has other names too (hard links) is copied first, so that these keep what they have.
 
@@ -159,6 +159,6 @@ def write_json(path: Path, value: Any, retry: Retry | None = None) -> None:
 
 
 def sha256(path: Path) -> str:
-    """Hexadecimal digest of a file."""
+    """Return the hexadecimal digest of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,8 +1,8 @@
 """One folder, one run: a lock on the folders that we write into, which ends with the process however that ends.
 
-The lock is the kernel's (``flock``), on a file in the folder that says who holds it. It lives on in processes that were
-given a share in it (``shares``) and go on writing when the one that took it is killed; processes that only read or
-compute for it are forked without it, or close it.
+It is the kernel's (``flock``), on a file in the folder that says who holds it. Processes that were given
+``Shares`` keep it when the one that took it is killed; those that only read or compute for it are forked without it, or
+close it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from datetime import datetime
 from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from utils.links import LinkError, guard, unguard
 from utils.process_identity import is_here, runs_here, this_process
@@ -42,8 +44,11 @@ class _Held:
     """A lock of this process.
 
     Attributes:
-        handle: of the lock's file. folder: as it was named. made: folders that were made for it, the innermost first.
-        seen_elsewhere: whether other machines see the lock. thread: that took it.
+        handle: Of the lock's file.
+        folder: As it was named.
+        made: Folders that were made for it, the innermost first.
+        seen_elsewhere: Whether other machines see the lock.
+        thread: The one that took it.
     """
 
     handle: int
@@ -62,7 +67,7 @@ _warned: set[Path] = set()
 def holding(
     folder: Path, what: str = "run folder", remedy: str = "choose another hydra.run.dir", wait: bool = False
 ) -> Iterator[None]:
-    """Hold ``folder`` for the block, see ``hold``; nothing, if this process holds it already."""
+    """Hold ``folder`` for the block, see ``hold``, unless this process holds it already."""
     is_new = hold(folder, what, remedy, wait)
     try:
         yield
@@ -74,15 +79,15 @@ def holding(
 def hold(
     folder: Path, what: str = "run folder", remedy: str = "choose another hydra.run.dir", wait: bool = False
 ) -> bool:
-    """Take the lock of ``folder``, which is made if it does not exist; returns False if this process has it already.
-
-    With ``wait``, threads wait for each other, too.
+    """Take the lock of ``folder``, which is made if it does not exist; return False if this process has it already.
 
     Below it, nothing is written through links from then on.
 
     Args:
-        folder: to be written into. what: it is, and remedy: what to do instead of waiting, for the error.
-        wait: until it is free, instead of refusing.
+        folder: Folder to be written into.
+        what: Name of such a folder, for the error.
+        remedy: What to do instead of waiting, for the error.
+        wait: Wait until it is free, instead of refusing; threads wait for each other, too.
 
     Raises:
         FolderInUseError: If another process holds it.
@@ -137,7 +142,7 @@ class Shares:
 
 
 def keep(shares: object) -> None:
-    """Initializer of a spawned process; having received ``Shares``, it has them until it ends."""
+    """Do nothing: a spawned process that has received ``Shares`` has them until it ends."""
 
 
 def _keep(*duplicates: Any) -> None:
@@ -147,7 +152,7 @@ def _keep(*duplicates: Any) -> None:
 
 
 def _place(folder: Path) -> Path:
-    """Where a folder lies; ``Path.resolve`` has an error of its own for links that lead in a circle."""
+    """Resolve a folder; ``Path.resolve`` has an error of its own for links that lead in a circle."""
     return Path(os.path.realpath(folder))
 
 
@@ -164,7 +169,7 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def _locked(folder: Path, what: str, remedy: str, wait: bool) -> tuple[int, bool]:
-    """The open file of a lock that is ours now, and whether other machines see it."""
+    """Take a lock; return its open file, and whether other machines see it."""
     path, said = folder / LOCK, False
     while True:
         handle = _open(path)
@@ -211,7 +216,7 @@ def _is_still(path: Path, handle: int) -> bool:
 
 
 def _refuse_if_it_runs(path: Path, folder: Path, what: str, remedy: str, handle: int) -> None:
-    """Where the lock alone does not tell, what its file says has to do."""
+    """Go by what the file of a lock says where the lock alone does not tell."""
     said = _read(path)
     if said is None or (is_here(said) and (not runs_here(said) or said["pid"] == os.getpid())):
         return
@@ -225,7 +230,7 @@ def _busy(folder: Path, what: str, remedy: str, who: str) -> str:
 
 
 def _holder(path: Path) -> str:
-    """Who has the lock: the process that took it, or one that has a share in it."""
+    """Name the process that took the lock, or those that have a share in it."""
     said = _read(path)
     if said is not None and (not is_here(said) or runs_here(said)):
         return _named(said)
@@ -267,15 +272,9 @@ def _warn(folder: Path, error: OSError) -> None:
 
 
 def _mount_options(folder: Path) -> set[str]:
-    """How the file system of a folder is mounted."""
-    place, best, options = folder.resolve(), Path("/"), ""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/mounts").read_text().splitlines():
-            _, mounted, _, found, *_ = line.split(" ")
-            at = Path(mounted.encode().decode("unicode_escape"))
-            if place.is_relative_to(at) and at.is_relative_to(best):
-                best, options = at, found
-    return set(options.split(","))
+    """Say how the file system of a folder is mounted."""
+    above = [disk for disk in psutil.disk_partitions(all=True) if folder.resolve().is_relative_to(disk.mountpoint)]
+    return set(max(above, key=lambda disk: len(disk.mountpoint)).opts.split(",")) if above else set()
 
 
 def _make(folder: Path) -> list[Path]:

@@ -27,8 +27,8 @@ class StopRequested(SystemExit):
     """The work stopped on a signal after saving; carries the shell's exit code for it.
 
     Attributes:
-        number: of the signal.
-        attempts_in_vain: attempts at this work in a row, with this one, that were stopped before they saved anything.
+        number: Of the signal.
+        attempts_in_vain: Attempts at this work in a row, with this one, that were stopped before they saved anything.
     """
 
     def __init__(self, number: int, attempts_in_vain: int = 0) -> None:
@@ -37,7 +37,7 @@ class StopRequested(SystemExit):
 
 
 class StopSignals:
-    """While active, signals that ask to stop only set a flag; a second one acts as usual.
+    """Keeps signals that ask to stop as a flag while it is active; a second one acts as usual.
 
     They are SIGINT and SIGTERM, in a SLURM job SIGUSR1 and SIGUSR2 too. There, all but SIGINT come more than once
     (SLURM tells every process, and a process those that it started): once one is received, more change nothing.
@@ -75,7 +75,7 @@ class StopSignals:
         return number in JOB_SIGNALS and in_slurm_job()
 
     def raise_if_received(self) -> None:
-        """Call where everything is saved.
+        """Stop where everything is saved.
 
         Raises:
             StopRequested: If a signal came in.
@@ -85,7 +85,7 @@ class StopSignals:
 
 
 def stop_signals() -> Sequence[signal.Signals]:
-    """Signals that ask a process to stop here."""
+    """Return the signals that ask a process to stop here."""
     return tuple(dict.fromkeys((*STOP_SIGNALS, *JOB_SIGNALS))) if in_slurm_job() else STOP_SIGNALS
 
 

@@ -1,4 +1,4 @@
-"""Links in the folders that we write: they are refused, so that nothing outside is overwritten or removed through them.
+"""Refusing links in the folders that we write, so that nothing outside is overwritten or removed through them.
 
 A folder that the user names may itself be a link, and so may its parents; what lies below it may not.
 """
@@ -17,7 +17,7 @@ _guarded: set[str] = set()  # absolute paths of the folders that this process wr
 
 
 class LinkError(ValueError):
-    """Something that we should write is a link, or no file at all; the message says what to do."""
+    """What should be written is a link, or no file at all; the message says what to do."""
 
 
 def guard(folder: Path) -> None:
@@ -31,12 +31,14 @@ def unguard(folder: Path) -> None:
 
 
 def refuse_links(path: Path, below: Path | None = None) -> None:
-    """Check a file or folder that is about to be written: neither it nor a folder on the way to it.
+    """Refuse to write a file or folder that is a link, or has one on the way to it.
 
-    The way begins in a guarded folder, or in ``below``.
+    Args:
+        path: What is about to be written.
+        below: Where the way to it begins; None means the guarded folder that it lies in.
 
     Raises:
-        LinkError: If one of them is a link.
+        LinkError: If there is a link.
     """
     chain, first = [path], _guarded if below is None else {_absolute(below)}
     for parent in path.parents:
@@ -54,8 +56,9 @@ def check_contents(folder: Path, subfolders: Sequence[str] = RUN_SUBFOLDERS, str
     """Look for links in a folder before something is written into it.
 
     Args:
-        folder: may be a link itself, or not exist. subfolders: names of those that are written into.
-        strict: refuse links to folders of other names, too.
+        folder: May be a link itself, or not exist.
+        subfolders: Names of those that are written into.
+        strict: Refuse links to folders of other names, too.
 
     Raises:
         LinkError: If a file or one of ``subfolders`` is a link, has links in it, or is a pipe or a device.

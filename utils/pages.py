@@ -1,4 +1,4 @@
-"""Tables and figures of pages that come from published numbers, and can be compared with them."""
+"""Tables and figures of pages, which come from published numbers and can be compared with them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DPI = 130
 
 
 def digest(numbers: Any) -> str:
-    """SHA-256 of numbers, whatever the layout of their file is."""
+    """Return the SHA-256 of numbers, whatever the layout of their file is."""
     canonical = json.dumps(numbers, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -35,7 +35,7 @@ def read_numbers(path: Path) -> dict[str, Any]:
 
 
 def read_block(page: Path, name: str) -> str:
-    """The text between a page's markers of that name.
+    """Return the text between a page's markers of that name.
 
     Raises:
         ValueError: If the page does not have both markers, once each and in order.
@@ -54,7 +54,7 @@ def write_block(page: Path, name: str, text: str) -> None:
 
 
 def _split(page: Path, name: str) -> tuple[str, str, str]:
-    """What stands before, between and after the markers; the markers belong to the outer parts."""
+    """Split a page into what stands before, between and after the markers, which belong to the outer parts."""
     begin, end = f"<!-- begin generated: {name} -->", f"<!-- end generated: {name} -->"
     text = page.read_text(encoding="utf-8")
     if (text.count(begin), text.count(end)) != (1, 1) or text.index(begin) > text.index(end):
@@ -71,7 +71,7 @@ def save_figure(figure: Any, path: Path, numbers: str) -> None:
 
 
 def figure_digest(path: Path) -> str | None:
-    """Which numbers a PNG says it was drawn from; None if it does not."""
+    """Return the ``digest`` of the numbers that a PNG says it was drawn from; None if it does not."""
     from PIL import Image
 
     with Image.open(path) as image:

@@ -20,7 +20,7 @@ HEADER = 18  # height of a line of titles
 
 
 def to_uint8(images: Tensor) -> np.ndarray:
-    """Images (..., 3, H, W) in 0..255, any dtype -> uint8 (..., H, W, 3)."""
+    """Turn images (..., 3, H, W) in 0..255, of any dtype, into uint8 (..., H, W, 3)."""
     return images.detach().cpu().float().round().clamp(0, 255).to(torch.uint8).movedim(-3, -1).numpy()
 
 

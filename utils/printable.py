@@ -19,9 +19,9 @@ def printable(text: str, length: int | None = None, lines: bool = False) -> str:
     """Write out control characters, escape sequences and half characters, as ``\\x1b``, instead of sending them on.
 
     Args:
-        text: anything.
-        length: characters that are kept; None keeps all.
-        lines: leave line breaks and tabs what they are, for texts of several lines.
+        text: Anything.
+        length: Characters that are kept; None keeps all.
+        lines: Leave line breaks and tabs what they are, for texts of several lines.
     """
     kept = text if length is None else text[:length]
     if not lines or _ESCAPED.search(kept):
@@ -30,7 +30,7 @@ def printable(text: str, length: int | None = None, lines: bool = False) -> str:
 
 
 class PrintableRecord(logging.LogRecord):
-    """A message in a log: what it quotes from a file cannot steer the terminal."""
+    """A message in a log that cannot steer the terminal by what it quotes from a file."""
 
     def getMessage(self) -> str:  # noqa: N802  (of the base class)
         """See the base class."""

@@ -1,4 +1,4 @@
-"""Which process did something, in a form that another one, perhaps on another machine, can check later."""
+"""Identity of a process, in a form that another one, perhaps on another machine, can check later."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ from typing import Any
 
 
 def this_process() -> dict[str, Any]:
-    """Host, number, birth and directory of this process, and its SLURM job if it has one."""
-    process: dict[str, Any] = {"host": socket.gethostname(), "pid": os.getpid(), "birth": birth(os.getpid())}
-    process["directory"] = str(Path.cwd())
-    if job := os.environ.get("SLURM_JOB_ID"):
-        process["slurm_job"] = job
-    return process
+    """Describe this process: host, number, birth, directory, and its SLURM job if it has one."""
+    number, job = os.getpid(), os.environ.get("SLURM_JOB_ID")
+    about = {"host": socket.gethostname(), "pid": number, "birth": birth(number), "directory": str(Path.cwd())}
+    return about | ({"slurm_job": job} if job else {})
 
 
 def is_here(process: Mapping[str, Any]) -> bool:
@@ -29,7 +27,7 @@ def runs_here(process: Mapping[str, Any]) -> bool:
 
 
 def birth(pid: int) -> str | None:
-    """When a process began, in the kernel's ticks: numbers of processes are used again. None if there is none."""
+    """Say when a process began, in the kernel's ticks, as numbers are used again; None if there is no such process."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except (OSError, IndexError):

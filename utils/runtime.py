@@ -29,7 +29,7 @@ PACKAGES = ("torch", "torchvision", "numpy", "hydra-core", "gymnasium", "safeten
 
 
 def pick_device(device: str) -> torch.device:
-    """``auto`` means a GPU if there is one: the first, or of several processes on a machine each its own.
+    """Choose a device; ``auto`` means a GPU if there is one: the first, or for each of several processes its own.
 
     Raises:
         ValueError: If a device is asked for that torch cannot use here.
@@ -52,7 +52,7 @@ def pick_device(device: str) -> torch.device:
 
 
 def _own_gpu() -> str:
-    """The GPU of this process; a launcher may also have made it the only one that the process can see."""
+    """Name the GPU of this process; a launcher may also have made it the only one that the process can see."""
     visible, number = torch.cuda.device_count(), distributed.local_rank()
     if number >= visible > 1:
         raise ValueError(
@@ -63,7 +63,7 @@ def _own_gpu() -> str:
 
 
 def set_threads(num_threads: int | None) -> None:
-    """Threads of one torch operation; None leaves torch's own choice.
+    """Set the threads of one torch operation; None leaves torch's own choice.
 
     Raises:
         ValueError: If the number is below 1.
@@ -78,11 +78,13 @@ def set_threads(num_threads: int | None) -> None:
 def autocast(
     precision: str, device: torch.device, keeps_casts: bool = True
 ) -> contextlib.AbstractContextManager[object]:
-    """Arithmetic of the networks: ``auto`` is bf16 autocast on a GPU and float32 on a CPU.
+    """Choose the arithmetic of the networks for a block.
 
     Args:
-        keeps_casts: of what takes gradients, until the end: saves a training casts of its weights, but would hold every
-            action that a planner ever differentiated.
+        precision: float32, bf16, or auto: bf16 on a GPU and float32 on a CPU.
+        device: Where they run.
+        keeps_casts: Keep casts of what takes gradients until the end: saves a training casts of its weights, but would
+            hold every action that a planner ever differentiated.
 
     Raises:
         ValueError: If there is no such precision.
@@ -96,16 +98,13 @@ def autocast(
 
 
 def describe_environment() -> dict[str, str]:
-    """What a result depends on besides its configuration: versions, hardware, the revision of this code."""
-    described = {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
-    described["platform"] = platform.platform()
-    described["cpu"] = _cpu()
-    described["cpu_threads"] = str(torch.get_num_threads())
-    described["gpu"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    described["revision"] = revision()
-    return described
-
-
-def _cpu() -> str:
-    names = (line.split(":", 1)[1].strip() for line in cpu_info().splitlines() if line.startswith("model name"))
-    return next(names, platform.processor() or "unknown")
+    """List what a result depends on besides its configuration: versions, hardware, the revision of this code."""
+    processors = (line.split(":", 1)[1].strip() for line in cpu_info().splitlines() if line.startswith("model name"))
+    return {name: version(name) for name in PACKAGES} | {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": next(processors, platform.processor() or "unknown"),
+        "cpu_threads": str(torch.get_num_threads()),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        "revision": revision(),
+    }

@@ -11,7 +11,7 @@ from utils.moved_classes import current_names
 def same_settings(
     before: Mapping[str, Any], now: Mapping[str, Any], free: Sequence[str], prefix: str = ""
 ) -> list[str]:
-    """Differences between two configs as "key: before -> now", leaving out the ``free`` keys and all below them.
+    """List the differences between two configs as "key: before -> now", without the ``free`` keys and all below them.
 
     A key that is new contradicts nothing: it came with a later version. A class that has moved since is the same.
     """

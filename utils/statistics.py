@@ -13,7 +13,7 @@ Z95 = 1.959963984540054  # two-sided 95 % of the normal distribution
 
 
 def wilson_interval(successes: float, trials: int, z: float = Z95) -> tuple[float, float]:
-    """Score interval of a success rate, in [0, 1]; ``successes`` may have parts, of trials that are means.
+    """Return the score interval of a success rate, in [0, 1]; ``successes`` may have parts, of trials that are means.
 
     Source: Wilson 1927; unlike the normal approximation it stays inside [0, 1] and does not collapse at 0 or 100 %.
 
@@ -32,7 +32,10 @@ def wilson_interval(successes: float, trials: int, z: float = Z95) -> tuple[floa
 
 
 def paired_difference(first: list[bool], second: list[bool], z: float = Z95) -> tuple[float, float, float]:
-    """Difference of two success rates on the same episodes, with a 95 % interval: (second - first, low, high).
+    """Return the difference of two success rates on the same episodes, with a 95 % interval.
+
+    Returns:
+        (second - first, low, high).
 
     Source: the adjusted Wald interval for paired proportions of Agresti and Min 2005, which adds half a pair to each
     of the four outcomes; the point estimate is left unadjusted.
@@ -52,7 +55,7 @@ def paired_difference(first: list[bool], second: list[bool], z: float = Z95) -> 
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean of a few independent values with Student's 95 % interval: (mean, low, high); of one value, nothing but it.
+    """Return (mean, low, high) of a few independent values, Student's 95 % interval; NaN for that of one value.
 
     Source: Student 1908; quantiles below five degrees of freedom from tables, the others by the expansion in Abramowitz
     and Stegun, 26.7.5, off by a thousandth at most there.
@@ -74,7 +77,7 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
 def crossed_interval(
     values: np.ndarray, is_rate: bool = True, draws: int = 10_000, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Mean of a (rows, columns) table with a 95 % interval: (mean, low, high).
+    """Return (mean, low, high) of a (rows, columns) table, with a 95 % interval.
 
     Rows are for instance trained models and columns episodes that all of them met: neither the values of a row nor
     those of a column are independent. The pigeonhole bootstrap draws rows and columns anew, each with replacement, and
@@ -107,7 +110,7 @@ def crossed_interval(
 
 @functools.lru_cache(maxsize=4)
 def _drawn_weights(rows: int, columns: int, draws: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """How often each row (draws, rows) and column (draws, columns) was drawn, as shares of a draw."""
+    """Draw how often each row (draws, rows) and column (draws, columns) counts, as shares of a draw."""
     generator = np.random.default_rng(seed)
     of_rows = generator.multinomial(rows, np.full(rows, 1 / rows), draws) / rows
     return of_rows, generator.multinomial(columns, np.full(columns, 1 / columns), draws) / columns
