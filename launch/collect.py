@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def as_markdown(rows: Sequence[Row]) -> str:
-    """The table, its note, and every run that is not in it with the reason."""
+    """Write the table, its note, and every run that is not in it with the reason."""
     metrics = _metrics(rows)
     counted = ["episodes"] if any(row.episodes[1] for row in rows) else []
     head = [*rows[0].settings, "runs", *counted, *metrics]
@@ -81,29 +82,21 @@ def _missing(run: Run) -> str:
 
 
 def as_csv(rows: Sequence[Row]) -> str:
-    """The same for programs: a column for each number and each end of its interval."""
-    metrics = _metrics(rows)
+    """Write the same for programs: a column for each number and each end of its interval."""
+    ends = [(name, end) for name in _metrics(rows) for end in ("value", "low", "high")]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(
-        [
-            *rows[0].settings,
-            "runs",
-            "finished",
-            "distinct_episodes",
-            "episodes",
-            *(f"{name}{end}" for name in metrics for end in ("", "_low", "_high")),
-        ]
-    )
+    columns = [f"{name}_{end}".removesuffix("_value") for name, end in ends]
+    writer.writerow([*rows[0].settings, "runs", "finished", "distinct_episodes", "episodes", *columns])
     for row in rows:
-        found = [row.estimates.get(name) for name in metrics]
-        ends = [number_text(end) for of in found for end in ((of.value, of.low, of.high) if of else [float("nan")] * 3)]
-        writer.writerow([*row.settings.values(), len(row.runs), row.finished, row.episodes[0], row.episodes[2], *ends])
+        numbers = [number_text(getattr(row.estimates.get(name), end, math.nan)) for name, end in ends]
+        counts = [len(row.runs), row.finished, row.episodes[0], row.episodes[2]]
+        writer.writerow([*row.settings.values(), *counts, *numbers])
     return file.getvalue()
 
 
 def draw(rows: Sequence[Row]) -> Figure:
-    """A panel for each number: bars are 95 % intervals, dots single runs."""
+    """Draw a panel for each number: bars are 95 % intervals, dots single runs."""
     metrics = _metrics(rows)
     names = [", ".join(f"{key}={value}" for key, value in row.settings.items()) or "all" for row in rows]
     figure = Figure(figsize=(3 + 3 * len(metrics), 1.4 + 0.35 * len(rows)), layout="constrained")

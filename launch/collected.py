@@ -1,4 +1,4 @@
-"""What the runs below a folder came to: their settings, their numbers, and intervals over seeds."""
+"""Results of the runs below a folder: their settings, their numbers, and intervals over seeds."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ RATES = {
     "do_nothing_rate": "solved_by_doing_nothing",
     "solved_at_start_rate": "solved_at_start",
 }
-"""Rates, and the lists (one entry for each episode, more than 0 where it counts) that they are of."""
+"""Rates, and the lists that they are of: one entry for each episode, more than 0 where it counts."""
 
 OUTCOMES = RATES["success_rate"]
 EPISODES = "seed"  # the setting that draws the episodes of an evaluation; any other makes another model or planner
@@ -73,7 +73,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Row:
-    """Runs that differ in the seeds only: their common settings, how many there are, what the finished ones came to."""
+    """Runs that differ in the seeds only, their common settings, and what the finished ones came to."""
 
     settings: Mapping[str, str]
     runs: Sequence[Run]
@@ -81,7 +81,7 @@ class Row:
 
     @property
     def episodes(self) -> tuple[int, int, int]:
-        """How many episodes the finished runs met: distinct ones, different for each model, and in all."""
+        """Number of episodes that the finished runs met: distinct ones, different for each model, and in all."""
         met = [(_model(run), name) for run in self.runs if run.is_finished for name in run.episodes]
         return len({name for _, name in met}), len(set(met)), len(met)
 
@@ -92,7 +92,7 @@ class Row:
 
 
 def read_runs(folder: Path) -> list[Run]:
-    """All runs below a folder, in the order of their names.
+    """Read all runs below a folder, in the order of their names.
 
     Raises:
         ValueError: If there is none.
@@ -110,11 +110,12 @@ def read_runs(folder: Path) -> list[Run]:
 
 
 def collect(runs: Sequence[Run], over: Sequence[str] | None = None, metrics: Sequence[str] | None = None) -> list[Row]:
-    """One row for each combination of settings; runs that differ only in the settings ``over`` share one.
+    """Make one row for each combination of settings; runs that differ only in the settings ``over`` share one.
 
     Args:
-        runs: of a sweep. over: None means every setting named ``seed``. metrics: names of numbers; None means METRICS,
-            as far as there are any.
+        runs: Those of a sweep.
+        over: None means every setting named ``seed``.
+        metrics: Names of numbers; None means METRICS, as far as there are any.
 
     Raises:
         ValueError: If the runs do not differ in a setting of ``over``, or none has one of the metrics asked for.
@@ -131,14 +132,14 @@ def collect(runs: Sequence[Run], over: Sequence[str] | None = None, metrics: Seq
     groups: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
         groups.setdefault(tuple(run.settings.get(key, "") for key in shown), []).append(run)
-    rows = []
-    for values, group in groups.items():
-        rows.append(Row(dict(zip(shown, values, strict=True)), group, _estimates(group, metrics or METRICS)))
-    return rows
+    return [
+        Row(dict(zip(shown, values, strict=True)), group, _estimates(group, metrics or METRICS))
+        for values, group in groups.items()
+    ]
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Cells as a table; a bar in a cell is escaped."""
+    """Write cells as a table; a bar in a cell is escaped."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
@@ -148,7 +149,7 @@ def _keys(runs: Iterable[Run]) -> list[str]:
 
 
 def _settings(record: Mapping[str, Any]) -> dict[str, str]:
-    """As the command line gave them: "planner" -> "mpc_gd", where the whole config differs in a dozen places.
+    """Return a run's overrides: "planner" -> "mpc_gd", where the whole config differs in a dozen places.
 
     Not from ``.hydra``: an attempt that was refused has replaced that, and the numbers are of the one before.
     """
@@ -157,7 +158,7 @@ def _settings(record: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _told_apart(runs: Sequence[Run]) -> Sequence[Run]:
-    """The runs with PROTOCOL among their settings, if they differ in it: older ones do without having been told to."""
+    """Add PROTOCOL to the settings if the runs differ in it: older ones do without having been told to."""
     drew = [str(run.numbers.get(PROTOCOL, False)).lower() if OUTCOMES in run.numbers else "" for run in runs]
     if len({*drew} - {""}) < 2:
         return runs
@@ -174,7 +175,7 @@ def _numbers(folder: Path) -> dict[str, Any]:
 
 
 def _checked(results: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Results in which all that is computed with are numbers, and lists have an entry for each episode."""
+    """Refuse results in which what is computed with is no number, or lists lack an entry for an episode."""
     solved = results.get(OUTCOMES, [0])
     solved = solved if isinstance(solved, list) else []
     odd = [name for name in METRICS if not isinstance(results.get(name, 0), int | float)]
@@ -224,12 +225,12 @@ def _estimates(group: Sequence[Run], metrics: Sequence[str]) -> dict[str, Estima
 
 
 def _model(run: Run) -> tuple[str, ...]:
-    """Everything that was set but the episodes."""
+    """Return everything that was set but the episodes."""
     return tuple(value for key, value in sorted(run.settings.items()) if key != EPISODES)
 
 
 def _rate(runs: Sequence[Run], outcomes: str) -> tuple[float, float, float] | None:
-    """A rate with an interval over all that was drawn: distinct episodes, and models (other seeds than EPISODES).
+    """Estimate a rate with an interval over all that was drawn: distinct episodes, and models (any other seed).
 
     An episode that a model met more than once counts once, with the mean of what became of it. None if runs are
     missing, so that not every model met the same episodes.
@@ -248,5 +249,5 @@ def _rate(runs: Sequence[Run], outcomes: str) -> tuple[float, float, float] | No
 
 
 def number_text(value: float) -> str:
-    """Four digits, nothing where there is no number."""
+    """Write a number with four digits; nothing where there is none."""
     return "" if math.isnan(value) else f"{value:.4g}"

@@ -1,4 +1,4 @@
-"""What a run folder says about its run: ``run.json``, written when the run starts and when it ends."""
+"""Record of a run in its folder: ``run.json``, written when the run starts and when it ends."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ class RunRecord:
     An attempt with other settings does not replace what the folder says until it has come to its end: most are refused.
 
     Args:
-        folder: of the run. config: all settings, as plain data. overrides: those of its command line.
+        folder: Of the run.
+        config: All settings, as plain data.
+        overrides: Those of its command line.
     """
 
     def __init__(self, folder: Path, config: Mapping[str, Any], overrides: Sequence[str] = ()) -> None:
@@ -51,12 +53,13 @@ class RunRecord:
         self._write()
 
     def end(self, status: str, error: str | None = None, result: Any = None, saved: bool | None = None) -> None:
-        """Say how the attempt ended.
+        """Write down how the attempt ended.
 
         Args:
             status: FINISHED, FAILED, or STOPPED, to be continued.
-            error: one line. result: what the run returned, a number or None.
-            saved: whether the attempt has kept any of its work; where that is not obvious.
+            error: One line.
+            result: What the run returned, a number or None.
+            saved: Whether the attempt has kept any of its work; where that is not obvious.
         """
         self._attempt |= {"status": status, "ended": _now(), "seconds": round(time.monotonic() - self._begin, 1)}
         said = {"error": error, "result": result, "saved": saved}
@@ -77,7 +80,7 @@ class RunRecord:
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """The record of the run in ``folder``; None if there is none that can be read."""
+    """Read the record of the run in ``folder``; None if there is none that can be read."""
     try:
         if (folder / FILENAME).is_symlink():
             return None
@@ -89,13 +92,13 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 
 def _is_whole(record: Mapping[str, Any]) -> bool:
     """Whether everything that is read of a record is there and of its type."""
-    attempts = record.get("attempts")
+    attempts, overrides = record.get("attempts"), record.get("overrides") or []
     if not (isinstance(record.get("status"), str) and isinstance(record.get("config"), dict) and attempts):
         return False
-    if not isinstance(attempts, list) or not isinstance(record.get("overrides") or [], list):
+    if not (isinstance(attempts, list) and isinstance(overrides, list)):
         return False
     known = all(isinstance(each, dict) and isinstance(each.get("status"), str) for each in attempts)
-    return known and all(isinstance(text, str) for text in record.get("overrides") or [])
+    return known and all(isinstance(text, str) for text in overrides)
 
 
 def is_finished(record: Mapping[str, Any] | None, config: Mapping[str, Any]) -> bool:
@@ -105,7 +108,7 @@ def is_finished(record: Mapping[str, Any] | None, config: Mapping[str, Any]) -> 
 
 
 def why_busy(record: Mapping[str, Any]) -> str | None:
-    """Which process still works on a run, by its record; None if none does, and it may be continued."""
+    """Name the process that still works on a run, by its record; None if none does, and it may be continued."""
     last = record["attempts"][-1]
     process = last.get("process")
     if not isinstance(process, dict) or not {"host", "pid", "birth"} <= process.keys():
@@ -141,7 +144,7 @@ def mark_ended(folder: Path, status: str, error: str) -> None:
 
 
 def attempts_in_vain(record: Mapping[str, Any] | None) -> int:
-    """How many of a run's attempts, from the last one backwards, were stopped before they had saved anything."""
+    """Count the attempts at a run, from the last one backwards, that were stopped before they had saved anything."""
     count = 0
     for attempt in reversed(record["attempts"] if record else []):
         if attempt["status"] == FINISHED or attempt.get("saved", True):

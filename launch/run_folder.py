@@ -25,7 +25,7 @@ IN_PLACE = ("*.log", "logs.json", ".hydra/*")
 """Files of a run folder that are opened for writing, by Hydra or us, and not replaced."""
 
 BEGINNING = (".hydra", ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", FILENAME, LOCK)
-"""What stands in a run folder before the work begins; beside it the log, ``*.log``."""
+"""Names in a run folder before the work begins; beside them the log, ``*.log``."""
 
 
 class TakeRunFolder(Callback):
@@ -41,7 +41,7 @@ class TakeRunFolder(Callback):
                 take_run_folder(folder, (*RUN_SUBFOLDERS, str(config.hydra.output_subdir)))
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """The same; members take their folders themselves."""
+        """Do the same for the folder of a sweep, whose members take their folders themselves."""
         folder = _named(config, "hydra.sweep.dir")
         if folder is not None:
             with one_line():
@@ -84,7 +84,7 @@ def run_folder(folder: Path) -> Iterator[None]:
 
 
 def remove_beginning(folder: Path) -> None:
-    """After a start that failed: take away what every start leaves, if the folder was made for it and holds no more.
+    """Remove what every start leaves, after one that failed, if the folder was made for it and holds no more.
 
     The folder itself goes with its lock, see ``release``.
     """
@@ -97,7 +97,7 @@ def remove_beginning(folder: Path) -> None:
 
 
 def _check_names(folder: Path, settings: DictConfig) -> None:
-    """What stands in the way of the files that Hydra writes first, which would be a traceback of its own.
+    """Refuse what stands in the way of the files that Hydra writes first, which would be a traceback of its own.
 
     Raises:
         ValueError: Naming the folder and what is in the way.
@@ -110,7 +110,7 @@ def _check_names(folder: Path, settings: DictConfig) -> None:
 
 
 def _refuse_if_recorded(folder: Path) -> None:
-    """A version without locks, or another machine that does not see ours, may be at work."""
+    """Refuse a folder where a version without locks, or another machine that does not see ours, is at work."""
     record = read_record(folder)
     with contextlib.suppress(KeyError, IndexError, TypeError):  # a damaged record tells nothing
         process = record["attempts"][-1]["process"] if record else None
@@ -125,7 +125,7 @@ def _refuse_if_recorded(folder: Path) -> None:
 
 
 def _named(config: DictConfig, key: str) -> Path | None:
-    """A folder that a composed config names; None if Hydra will refuse the config."""
+    """Return a folder that a composed config names; None if Hydra will refuse the config."""
     before = HydraConfig.instance().cfg
     HydraConfig.instance().set_config(config)  # the folder may depend on what was chosen
     try:

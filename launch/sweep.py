@@ -1,4 +1,4 @@
-"""Sweeps: every member is the plain command in a process of its own, so that what ends one ends no other."""
+"""Sweeps, of which every member is the plain command in a process of its own: what ends one ends no other."""
 
 from __future__ import annotations
 
@@ -116,10 +116,11 @@ def summarize(folder: Path, expected: int | None) -> bool:
 
 
 def run_member(script: str, config: Mapping[str, Any]) -> Any:
-    """Run the member that Hydra has composed, unless it is finished; returns its result, None if it failed.
+    """Run the member that Hydra has composed, unless it is finished; return its result, None if it failed.
 
     Args:
-        script: of the entry. config: of the member, as plain data.
+        script: Of the entry.
+        config: Of the member, as plain data.
 
     Raises:
         StopRequested: After a signal, once the member has saved; it goes on when the sweep is run again.
@@ -156,10 +157,9 @@ def _outcome(folder: Path, code: int, seconds: float) -> Any:
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit status {code}"
         _mark(folder, FAILED, how)
         record = read_record(folder)
-        more = f", see {OUTPUT}" if (folder / OUTPUT).exists() else ""
         error = record["attempts"][-1].get("error") if record else None
-        error = error or f"{how}{more}"
-        log.error("%s failed: %s", folder.name, error)
+        more = f", see {OUTPUT}" if (folder / OUTPUT).exists() else ""
+        log.error("%s failed: %s", folder.name, error or f"{how}{more}")
         return None
     result = (read_record(folder) or {}).get("result")
     log.info("%s finished in %.0f s: %s", folder.name, seconds, result)
@@ -177,7 +177,7 @@ def _other_revision(record: Mapping[str, Any]) -> str:
 
 
 def _command(script: str, folder: Path) -> list[str]:
-    """The member as a plain command."""
+    """Write the member as a plain command."""
     hydra = HydraConfig.get()
     task = [text for text in hydra.overrides.task if not text.startswith("cluster=")]
     own = [text for text in hydra.overrides.hydra if not text.lstrip("+~").startswith(NOT_A_MEMBERS)]
@@ -199,7 +199,7 @@ def _is_worker() -> bool:
 
 
 def _asked_to_stop() -> int | None:
-    """The signal that the sweep's process, somewhere else, was sent; SIGTERM if it is gone without a word."""
+    """Return the signal that the sweep's process, somewhere else, was sent; SIGTERM if it is gone without a word."""
     if _is_worker() and SWEEP in os.environ and not Path("/proc", os.environ[SWEEP]).exists():
         return signal.SIGTERM
     try:
@@ -209,7 +209,7 @@ def _asked_to_stop() -> int | None:
 
 
 def _run(command: Sequence[str], folder: Path, gpu: Mapping[str, str]) -> tuple[int, int | None]:
-    """Run a process that is told once of the first signal to stop; returns its exit status and that signal."""
+    """Run a process that is told once of the first signal to stop; return its exit status and that signal."""
     environment = {**os.environ, **gpu, MEMBER: str(os.getpid())}
     with contextlib.ExitStack() as stack:
         output = None
@@ -230,6 +230,6 @@ def _run(command: Sequence[str], folder: Path, gpu: Mapping[str, str]) -> tuple[
 
 
 def end_with_sweep() -> None:
-    """In a member: if the process that started it is killed without a word, save and go."""
+    """Let a member save and go if the process that started it is killed without a word."""
     if MEMBER in os.environ:
         end_with_parent(int(os.environ[MEMBER]), grace=None)

@@ -27,8 +27,8 @@ def name_sweep(argv: Sequence[str], parent: str) -> list[str]:
     if not is_sweep(arguments):
         return arguments
     overrides = _overrides(arguments)
-    swept = [_key(override) for override in overrides if override.is_sweep_override()]
-    fixed = sorted({"cluster", *map(_key, overrides)} - set(swept))
+    swept = [override.key_or_group for override in overrides if override.is_sweep_override()]
+    fixed = sorted({"cluster", *(override.key_or_group for override in overrides)} - set(swept))
     # the members write their own records and logs, once they hold their folders
     arguments.append("hydra.output_subdir=null")
     if not any(argument.startswith("hydra/job_logging=") for argument in arguments):
@@ -43,13 +43,13 @@ def name_sweep(argv: Sequence[str], parent: str) -> list[str]:
 
 
 def sweep_folder(argv: Sequence[str]) -> Path | None:
-    """Where a sweep's members lie, as its command line says; None if that depends on the member."""
+    """Return where a sweep's members lie, as its command line says; None if that depends on the member."""
     named = text_of(argv, FOLDER.rstrip("="))
     return Path(named) if named is not None and "$" not in named else None
 
 
 def count_members(argv: Sequence[str]) -> int | None:
-    """How many members a command line asks for; None if the sweeper decides (intervals, globs)."""
+    """Count the members that a command line asks for; None if the sweeper decides (intervals, globs)."""
     count = 1
     for override in _overrides(argv):
         if override.is_choice_sweep() or override.is_range_sweep():
@@ -60,7 +60,7 @@ def count_members(argv: Sequence[str]) -> int | None:
 
 
 def member_name(overrides: str) -> str:
-    """A folder name out of overrides joined by Hydra: no slash, nothing that a shell or Hydra would take apart."""
+    """Make a folder name of overrides joined by Hydra, without what a shell or Hydra would take apart."""
     plain = re.sub(r"[^\w.,=-]+", "_", overrides).replace(",", "+").replace("=", "-").strip("_")
     if not plain:
         return "single"
@@ -70,7 +70,7 @@ def member_name(overrides: str) -> str:
 
 
 def _overrides(argv: Sequence[str]) -> list[Override]:
-    """What a command line sets; what Hydra will refuse anyway is left to it."""
+    """Parse what a command line sets; what Hydra will refuse anyway is left to it."""
     settings = (text for text in argv if "=" in text and not text.startswith("-") and not _is_hydras(text))
     return [override for override in map(parse, settings) if override is not None]
 
@@ -78,10 +78,6 @@ def _overrides(argv: Sequence[str]) -> list[Override]:
 def _is_hydras(argument: str) -> bool:
     """Whether a setting is Hydra's own: which launcher runs a sweep, and where, does not make it another."""
     return is_hydras(argument) or argument.lstrip("+~").startswith("cluster=")
-
-
-def _key(override: Override) -> str:
-    return override.key_or_group
 
 
 def _digest(text: str) -> str:
