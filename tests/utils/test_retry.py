@@ -3,9 +3,14 @@ import logging
 import os
 import time
 
+import numpy as np
 import pytest
+import torch
 
+from utils.files import write_json
+from utils.pictures import write_mp4, write_png
 from utils.retry import DiskError, Retry
+from utils.tensor_files import write_safetensors, write_torch
 
 
 def failing(times, number, path="somewhere/file"):
@@ -88,3 +93,51 @@ def test_a_read_waits_for_the_cause_of_its_error_and_for_no_space():
 def test_a_negative_time_is_refused():
     with pytest.raises(ValueError, match="disk_patience_minutes must be at least 0, got -1"):
         Retry(-1)
+
+
+@pytest.fixture
+def failing_sync(monkeypatch):
+    """Let the disk refuse so many files, each when it is whole but for the sync."""
+
+    def fail(times):
+        original, calls = os.fsync, []
+
+        def refuse(handle):
+            calls.append(handle)
+            if len(calls) <= times:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            original(handle)
+
+        monkeypatch.setattr(os, "fsync", refuse)
+
+    return fail
+
+
+WRITERS = {
+    "json": lambda path, retry: write_json(path, {"a": 1}, retry),
+    "torch": lambda path, retry: write_torch(path, {"a": torch.ones(3)}, retry),
+    "safetensors": lambda path, retry: write_safetensors(path, {"a": torch.ones(3)}, {"b": "c"}, retry),
+    "png": lambda path, retry: write_png(path, np.zeros((4, 4, 3), np.uint8), retry),
+    "mp4": lambda path, retry: write_mp4(path, [np.zeros((16, 16, 3), np.uint8)], retry=retry),
+}
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_a_file_is_written_again_until_the_disk_takes_it(tmp_path, failing_sync, write):
+    failing_sync(2)
+    write(tmp_path / "file", Retry(1.0, pause=0.01))
+    assert (tmp_path / "file").stat().st_size > 0
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    failing_sync(1)
+    with pytest.raises(OSError, match="No space left") as caught:
+        write(tmp_path / "other", None)
+    assert not isinstance(caught.value, DiskError)
+
+
+def test_giving_up_on_a_file_names_it(tmp_path, failing_sync):
+    failing_sync(10**6)
+    with pytest.raises(
+        DiskError, match=rf"^file could not be written: {tmp_path}/file: No space left on device \(about 0.0 MB"
+    ):
+        write_torch(tmp_path / "file", {"a": torch.ones(10_000)}, Retry())
+    assert not list(tmp_path.iterdir())

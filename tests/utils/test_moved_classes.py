@@ -1,0 +1,20 @@
+import pytest
+
+from utils.moved_classes import current_names
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        ("planning.gd.GDPlanner", "planning.planners.gd.GDPlanner"),
+        ("envs.wall:WallSimulator", "envs.wall.vector_env:WallSimulator"),
+        ("utils.loggers.WandbLogger", "utils.wandb_logger.WandbLogger"),  # alone of what was in its module
+        ("utils.loggers.JsonLinesLogger", "utils.loggers.JsonLinesLogger"),
+        ("planning.gd", "planning.gd"),  # no class
+        ("planning.gd.png", "planning.gd.png"),
+        ("", ""),
+    ],
+)
+def test_a_class_that_moved_has_its_present_name_and_nothing_else_changes(before, now):
+    assert current_names(before) == now
+    assert current_names({"a": [{"_target_": before, "n": 3}]}) == {"a": [{"_target_": now, "n": 3}]}
