@@ -1,7 +1,7 @@
 """Checksums of files of ours, kept behind their content in a way that other programs' readers skip.
 
-A file is divided into chunks, each with a checksum of its own, so that of a large one only what is used need be read.
-The trailer is the comment of a zip archive, a free box of an mp4 file, or what follows the end of a pickle.
+Each chunk of a file has one of its own, so that of a large file only what is used need be read. They are
+the comment of a zip archive, a free box of an mp4 file, or what follows the end of a pickle.
 """
 
 from __future__ import annotations
@@ -56,10 +56,11 @@ class Checksums:
     """The checksums in a file, and which of its chunks have been found to be sound.
 
     Args:
-        path: of the file, for messages. content: all of it.
+        path: Of the file, for messages.
+        content: All of it.
 
     Attributes:
-        size: bytes before the checksums; 0 where the file has none, as those of others and of earlier versions.
+        size: Bytes before the checksums; 0 where the file has none, as those of others and of earlier versions.
 
     Raises:
         FileError: If the checksums themselves are damaged.
@@ -117,7 +118,7 @@ class Checksums:
 
 
 def damaged(path: Path) -> FileError:
-    """What to raise where a checksum does not fit."""
+    """Make the error for a checksum that does not fit."""
     return FileError(f"{path} is damaged: its checksum does not fit; restore it from a copy, or make it again")
 
 
