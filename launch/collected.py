@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from launch.record import FINISHED, read_record
-from utils.episode_hashes import episode_hashes
+from planning.episode_hashes import episode_hashes
 from utils.loggers import read_json_lines
 from utils.reading.files import FileError
 from utils.reading.json_file import RESULTS_BYTES, read_json

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from utils.episode_hashes import LAYOUT, episode_hashes
+from planning.episode_hashes import LAYOUT, episode_hashes
 from utils.files import atomic_path
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from envs.base import VectorEnv, simulate
+from planning.episode_hashes import LAYOUT
 from planning.problem import Problem
-from utils.episode_hashes import LAYOUT
 from utils.reading.npz_file import read_npz
 
 NEEDED = ("seeds", "states", "goal_states")  # arrays of a ``plan_targets.npz``; there may be more
