@@ -51,7 +51,7 @@ class Job:
 
 
 def run_jobs(jobs: Sequence[Job], folder: Path, num_workers: int) -> dict[str, Any]:
-    """Run ``jobs`` in dependency order, skipping those whose result is kept in ``folder``; returns name -> result.
+    """Run ``jobs`` in dependency order, skipping those whose result is kept in ``folder``; return name -> result.
 
     Raises:
         ValueError: Naming the first job that failed, why, and its log; the others' results are kept.
@@ -114,7 +114,7 @@ def _begin(shares: object, parent: int) -> None:
 
 
 def _work(job: Job, folder: Path) -> tuple[Any, float, float]:
-    """In a worker: everything the job prints goes to its log file; returns its result, and when it began and ended."""
+    """Do a job in a worker, its output in its log file; return its result, and when it began and ended."""
     folder.mkdir(parents=True, exist_ok=True)
     own_file(folder / f"{job.name}.log")
     with (folder / f"{job.name}.log").open("a", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one."""
+"""Writing files whole or not at all, and on the disk for good."""
 
 from __future__ import annotations
 

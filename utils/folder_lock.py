@@ -157,7 +157,7 @@ def _place(folder: Path) -> Path:
 
 
 def _after_fork() -> None:
-    """Let go of the parent's locks in a forked process (a reader of samples): the parent may be killed before it."""
+    """Let go of the parent's locks in a forked process (a reader of samples), which may outlive it."""
     for handle in (*(held.handle for held in _held.values()), *_shared):
         with contextlib.suppress(OSError):
             os.close(handle)
@@ -256,7 +256,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _openers(path: Path) -> list[int]:
-    """Processes of this machine, and user, that have a file open."""
+    """List the processes of this machine, and user, that have a file open."""
     place, found = str(path.resolve()), []
     for folder in Path("/proc").glob("[0-9]*/fd"):
         with contextlib.suppress(OSError):
@@ -278,7 +278,7 @@ def _mount_options(folder: Path) -> set[str]:
 
 
 def _make(folder: Path) -> list[Path]:
-    """Make a folder; returns those that were not there, the innermost first."""
+    """Make a folder; return those that were not there, the innermost first."""
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     return missing

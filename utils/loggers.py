@@ -127,14 +127,14 @@ class SilentLogger(JsonLinesLogger):
         """Needs no folder."""
 
     def log(self, values: dict[str, Any]) -> None:
-        """Nothing."""
+        """Write nothing."""
 
     def position(self) -> int:
-        """0: nothing is written."""
+        """Return 0: nothing is written."""
         return 0
 
     def rewind(self, position: int) -> None:
-        """Nothing."""
+        """Forget nothing."""
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""A package that is not installed is one line. Import this before anything that may be missing."""
+"""One line for a package that is not installed. Import this before anything that may be missing."""
 
 from __future__ import annotations
 

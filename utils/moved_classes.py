@@ -1,4 +1,4 @@
-"""Where classes are now whose names older runs and checkpoints recorded."""
+"""Present names of classes that older runs and checkpoints recorded under others."""
 
 from __future__ import annotations
 

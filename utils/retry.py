@@ -99,7 +99,7 @@ class Retry:
 
 
 def _system_error(error: BaseException | None, passing: set[int]) -> OSError | None:
-    """The first error in the chain of causes that may pass."""
+    """Return the first error in the chain of causes that may pass."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in passing:
             return error

@@ -1,4 +1,4 @@
-"""What a process does differently inside a SLURM job: told to stop, it saves and puts its job back into the queue."""
+"""Processes inside a SLURM job: told to stop, they save and put their job back into the queue."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def rank() -> int:
 
 
 def job_name() -> str:
-    """The job as ``scontrol`` knows it: "123", or "123_4" in an array."""
+    """Name the job as ``scontrol`` knows it: "123", or "123_4" in an array."""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array and task else os.environ["SLURM_JOB_ID"]
 
@@ -129,7 +129,7 @@ def why_not_requeue() -> str | None:
 
 
 def requeue() -> bool:
-    """Put the job of this process back in the queue, which kills its processes; returns False if that was refused."""
+    """Put the job of this process back in the queue, which kills its processes; return False if that was refused."""
     done = run_command("scontrol", "requeue", job_name())
     if done.returncode:
         log.error("SLURM did not requeue job %s: %s", job_name(), (done.stderr or done.stdout).strip())

@@ -1,4 +1,4 @@
-"""Writing tensors so that a disk that does not take them is what the error says, whatever the library makes of it."""
+"""Writing tensors; the error says what the disk says, whatever the library makes of it."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ class Checksums:
 
     @property
     def identity(self) -> bytes:
-        """Equal for equal content."""
+        """Bytes that are equal for equal content."""
         return self._sums
 
     def known(self, sound: set[int]) -> None:

@@ -43,7 +43,7 @@ def is_legacy(path: Path) -> bool:
 
 
 class LegacyArchive(Archive):
-    """Such a file. There are no checksums in it."""
+    """A file of torch before 1.6, in which there are no checksums."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -82,4 +82,4 @@ class LegacyArchive(Archive):
 
 
 def _no_names(module: str, name: str) -> None:
-    """Nothing is allowed."""
+    """Allow nothing."""

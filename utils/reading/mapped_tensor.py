@@ -1,4 +1,4 @@
-"""One tensor in a file, mapped into memory: only what is indexed is read."""
+"""Tensors in files that are mapped into memory: only what is indexed is read."""
 
 from __future__ import annotations
 

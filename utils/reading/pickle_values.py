@@ -1,4 +1,4 @@
-"""What a pickle is made of when nothing that it names is imported: containers, texts, numbers and stand-ins."""
+"""Parts of a pickle when nothing that it names is imported: containers, texts, numbers and stand-ins."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class UnreadableStorage:
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: object) -> TensorRecord:
-    """``torch._utils._rebuild_tensor_v2``: a part of a storage."""
+    """Do as ``torch._utils._rebuild_tensor_v2``: take a part of a storage."""
     if isinstance(storage, UnreadableStorage):
         raise pickle.UnpicklingError(f"a tensor lies in a torch.{storage.name}, a type of storage that cannot be read")
     if not isinstance(storage, TensorRecord):
@@ -66,17 +66,17 @@ def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: object) -> T
 
 
 def _first(data: Any, *_: object) -> Any:
-    """``torch._utils._rebuild_parameter``: the tensor inside; ``torch.Size``: the numbers."""
+    """Do as ``torch._utils._rebuild_parameter``, for the tensor inside, and ``torch.Size``, for the numbers."""
     return data
 
 
 def _typed(function: Any, kind: object, arguments: Any, *_: object) -> Any:
-    """``torch._tensor._rebuild_from_type_v2``: a tensor that attributes were set on."""
+    """Do as ``torch._tensor._rebuild_from_type_v2``, for a tensor that attributes were set on."""
     return make(function, arguments) if function is not _typed else None
 
 
 def _empty(*_: object) -> dict[Any, Any]:
-    """``collections.defaultdict``, whose factory is left out."""
+    """Do as ``collections.defaultdict``, whose factory is left out."""
     return {}
 
 
@@ -85,7 +85,7 @@ def _ordered() -> OrderedDict[Any, Any]:
 
 
 def make_set(items: list[Any] | tuple[()] = ()) -> set[Any]:
-    """A set as protocols 2 and 3 write it, from a list made for it.
+    """Make a set as protocols 2 and 3 write it, from a list made for it.
 
     The list is emptied: a file that makes many sets out of one long list is not worth the time.
     """
@@ -142,12 +142,12 @@ def is_key(value: object) -> bool:
 
 
 def storage_type(module: str, name: str) -> torch.dtype | UnreadableStorage | None:
-    """The type of a storage's elements, by the name of the storage; None if it is the name of something else."""
+    """Return the type of a storage's elements, by the storage's name; None if that names something else."""
     if module not in ("torch", "torch.storage") or not name.endswith("Storage") or not name.isidentifier():
         return None
     return STORAGES.get(name) or UnreadableStorage(name[:80])
 
 
 def python3_name(module: str, name: str) -> tuple[str, str]:
-    """Protocol 2 and older write the module names of Python 2."""
+    """Translate the names of Python 2, which protocol 2 and older write."""
     return NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))

@@ -64,7 +64,7 @@ class SafeUnpickler(pickle._Unpickler):
         self._known: dict[tuple[str, str], Any] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        """What stands in for a name, whatever exists under it on this machine."""
+        """Return what stands in for a name, whatever exists under it on this machine."""
         if (module, name) not in self._known:
             if len(self._known) == MAX_NAMES:
                 raise pickle.UnpicklingError(f"it names more than {MAX_NAMES} classes")
@@ -75,7 +75,7 @@ class SafeUnpickler(pickle._Unpickler):
         return self._known[module, name]
 
     def persistent_load(self, pid: Any) -> TensorRecord | UnreadableStorage:
-        """A whole storage, flat: ``("storage", type, key, location, number of elements)``; the location is ignored.
+        """Describe a whole storage, flat: ``("storage", type, key, location, number of elements)``, of any location.
 
         Files of torch before 1.6 add what part of another storage it is; None, if of none.
         """
@@ -92,7 +92,7 @@ class SafeUnpickler(pickle._Unpickler):
         return record
 
     def get_extension(self, code: int) -> None:
-        """A name by its number in a registry of the program that wrote the file."""
+        """Refuse a name that is given by its number in a registry of the program that wrote the file."""
         self.append(self.find_class("copyreg", f"extension_{code}"))
 
     def _instantiate(self, function: Any, arguments: list[Any]) -> None:
@@ -165,7 +165,7 @@ class SafeUnpickler(pickle._Unpickler):
 
 
 class _Handlers(dict[int, Callable[[Any], None]]):
-    """What each opcode does, until there were too many."""
+    """Functions that do what each opcode says, until there were too many."""
 
     def __init__(self) -> None:
         own = {

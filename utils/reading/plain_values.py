@@ -1,4 +1,4 @@
-"""Turning what a pickle was read as into plain data: containers, numbers, texts, NumPy arrays and tensors."""
+"""Plain data out of what a pickle was read as: containers, numbers, texts, NumPy arrays and tensors."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _set(values: PlainValues, later: Inert, depth: int) -> Any:
 
 
 def _bytes(values: PlainValues, later: Inert, depth: int) -> Any:
-    """``bytes()``, ``bytearray(b"...")``, ``bytearray("...", "latin-1")`` and ``_codecs.encode("...", "latin1")``."""
+    """Do ``bytes()``, ``bytearray(b"...")``, ``bytearray("...", "latin-1")``; ``_codecs.encode("...", "latin1")``."""
     content, *encoding = later.arguments or (b"",)
     content = values.finished(content, depth + 1)
     if isinstance(content, str) and encoding in (["latin1"], ["latin-1"]):

@@ -1,4 +1,4 @@
-"""A tensor that lies in a file of torch, before anybody has read it."""
+"""Descriptions of tensors that lie in a file of torch."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ class TorchArchive(Archive):
         return load_pickle(io.BytesIO(self.pickled), names, strict)
 
     def names(self) -> list[str]:
-        """All records, in the order of the file, e.g. "data.pkl", "data/0"."""
+        """List all records, in the order of the file, e.g. "data.pkl", "data/0"."""
         return [name.removeprefix(self.root) for name in self._zip.namelist() if name.startswith(self.root)]
 
     def storage(self, record: TensorRecord) -> Tensor:
@@ -134,7 +134,7 @@ class TorchArchive(Archive):
         return torch.frombuffer(content, dtype=record.dtype) if content else torch.empty(0, dtype=record.dtype)
 
     def place(self, record: TensorRecord) -> int:
-        """Where in the file the storage of a tensor begins.
+        """Find where in the file the storage of a tensor begins.
 
         Raises:
             ValueError: If the record is not as long as the pickle says, or the file does not hold all of it.

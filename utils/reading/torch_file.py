@@ -65,7 +65,7 @@ def check_whole(path: Path) -> bool:
 
 
 def broken(path: Path, error: Exception, remedy: str) -> FileError:
-    """What to raise for a file that turned out to be damaged, or to hold something else."""
+    """Make the error for a file that turned out to be damaged, or to hold something else."""
     if isinstance(error, FileError):
         return error
     if isinstance(error, ForeignNamesError):

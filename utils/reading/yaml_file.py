@@ -22,7 +22,7 @@ T = TypeVar("T", dict, list)
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain data, without the means to write much in little: anchors, aliases, deep nesting.
+    """Loads plain data, without the means to write much in little: anchors, aliases, deep nesting.
 
     As in OmegaConf, which wrote these files, 1e-4 is a number, a date is text, and no key comes twice.
     """
