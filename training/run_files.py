@@ -16,7 +16,6 @@ from utils import distributed
 from utils.files import remove_unfinished
 from utils.loggers import JsonLinesLogger
 from utils.retry import Retry
-from utils.tensor_files import tensor_bytes
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +94,7 @@ class RunFiles:
             **random_state(),
         }
         if distributed.is_main():
-            self.retry.write("the training state", lambda: write_state(self.folder, state), tensor_bytes(state))
+            write_state(self.folder, state, self.retry)
         self._write_weights(LATEST, progress)
         if self.method.replay is not None:
             self.method.replay.committed()  # files that only older states needed may go
@@ -139,8 +138,4 @@ class RunFiles:
         if not distributed.is_main():
             return
         path, about = self.weights_path(name), self.about | {"step": progress.step}
-        self.retry.write(
-            "the weights",
-            lambda: write_checkpoint(path, self.model, progress.epoch, about, self.save_encoder),
-            tensor_bytes(self.model.state_dict()),
-        )
+        write_checkpoint(path, self.model, progress.epoch, about, self.save_encoder, self.retry)

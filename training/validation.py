@@ -19,7 +19,7 @@ from training.regularizer import feature_spread
 from training.settings import TrainSettings
 from training.step import TrainingStep
 from utils import distributed
-from utils.files import atomic_path
+from utils.files import write_file
 from utils.pictures import tile, to_uint8, write_png
 from utils.retry import Retry
 from utils.runtime import autocast
@@ -82,7 +82,7 @@ class Validation:
             every = torch.arange(samples * frames)
             images = self.train_step.images(batch, every // frames, every % frames).unflatten(0, (samples, frames))
         batch, features = batch.to(self.train_step.device), self.train_step.features
-        self.retry.write("the open-loop picture", lambda: draw_open_loop(self.model, batch, features, images, path))
+        draw_open_loop(self.model, batch, features, images, path, self.retry)
 
 
 @torch.no_grad()
@@ -128,7 +128,9 @@ def open_loop_errors(model: WorldModel, latent: Latent, actions: Tensor) -> tupl
 
 
 @torch.no_grad()
-def draw_open_loop(model: WorldModel, batch: Batch, features: Features, images: Tensor | None, path: Path) -> None:
+def draw_open_loop(
+    model: WorldModel, batch: Batch, features: Features, images: Tensor | None, path: Path, retry: Retry | None = None
+) -> None:
     """Picture of rollouts from the first frame of each sample.
 
     With a decoder: per sample a row of true frames (``images`` (B, F, 3, S, S)) and a row of imagined ones. Without:
@@ -137,17 +139,17 @@ def draw_open_loop(model: WorldModel, batch: Batch, features: Features, images: 
     with planning_mode(model):
         latent = model.embed(features(batch), batch.proprio)
         if model.decoder is None or images is None:
-            _draw_errors(*open_loop_errors(model, latent, batch.actions), path)
+            _draw_errors(*open_loop_errors(model, latent, batch.actions), path, retry)
             return
         imagined = model.rollout(latent[:, :1], batch.actions[:, : latent.num_frames - 1])
         decoded = (model.decode(imagined) + 1) * 127.5
     rows: list[list[np.ndarray]] = []
     for true, dreamt in zip(images, decoded, strict=True):
         rows += [list(to_uint8(true)), list(to_uint8(dreamt))]
-    write_png(path, tile(rows, side=max(SMALLEST_TILE, images.shape[-1])))
+    write_png(path, tile(rows, side=max(SMALLEST_TILE, images.shape[-1])), retry)
 
 
-def _draw_errors(error: Tensor, still: Tensor, path: Path) -> None:
+def _draw_errors(error: Tensor, still: Tensor, path: Path, retry: Retry | None) -> None:
     from matplotlib.figure import Figure  # slow to import, and only models without a decoder need it
 
     figure = Figure(figsize=(5, 3), layout="constrained")
@@ -157,5 +159,4 @@ def _draw_errors(error: Tensor, still: Tensor, path: Path) -> None:
     axes.plot(steps, error.cpu(), marker="o", label="model, open loop")
     axes.set(xlabel="model steps ahead", ylabel="visual mean squared error", ylim=(0, None))
     axes.legend()
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
+    write_file(path, lambda temporary: figure.savefig(temporary, format="png", dpi=120), retry)
