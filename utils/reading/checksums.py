@@ -58,6 +58,7 @@ class Checksums:
     Args:
         path: Of the file, for messages.
         content: All of it.
+        sound: Chunks that an earlier opening of the same content found to be sound, by its checksums; added to.
 
     Attributes:
         size: Bytes before the checksums; 0 where the file has none, as those of others and of earlier versions.
@@ -66,10 +67,9 @@ class Checksums:
         FileError: If the checksums themselves are damaged.
     """
 
-    def __init__(self, path: Path, content: memoryview) -> None:
+    def __init__(self, path: Path, content: memoryview, sound: dict[bytes, set[int]] | None = None) -> None:
         self.path, self.size, self.chunk, self._content = path, 0, 0, content
         self._sums = b""
-        self._checked: set[int] = set()
         end = bytes(content[-END.size :])
         distance = sum((a ^ b).bit_count() for a, b in zip(end[-16:], MARK, strict=False))
         if len(end) < END.size or distance > DAMAGED_MARK:
@@ -80,6 +80,7 @@ class Checksums:
         if distance or start != size or count * self.chunk < size or _sum(sums + end[:16]) != total:
             raise damaged(path)
         self.size, self._sums = size, sums
+        self._checked = ({} if sound is None else sound).setdefault(sums, set())
 
     def __bool__(self) -> bool:
         return bool(self.size)
@@ -99,22 +100,6 @@ class Checksums:
                     if _sum(part) != self._sums[8 * number : 8 * number + 8]:
                         raise damaged(self.path)
                 self._checked.add(number)
-
-    def release_after_check(self) -> None:
-        """Check everything and let the content go, so that whoever mapped it can close it."""
-        try:
-            self.check()
-        finally:
-            self._content = memoryview(b"")
-
-    @property
-    def identity(self) -> bytes:
-        """Bytes that are equal for equal content."""
-        return self._sums
-
-    def known(self, sound: set[int]) -> None:
-        """Use, and add to, what an earlier opening of the same content found to be sound."""
-        self._checked = sound
 
 
 def damaged(path: Path) -> FileError:

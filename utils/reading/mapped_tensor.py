@@ -40,9 +40,7 @@ class MappedTensor:
         self._start = 0
         self._checksums: Checksums | None = None
         try:
-            self._tensor = (
-                self._whole(path, remedy) if is_legacy(path) else self._mapped({} if sound is None else sound)
-            )
+            self._tensor = self._whole(path, remedy) if is_legacy(path) else self._mapped(sound)
         except OSError:
             raise
         except Exception as error:  # damaged bytes make anything of the readers
@@ -89,12 +87,10 @@ class MappedTensor:
             raise TypeError(f"it holds a {type(content).__name__} instead of one tensor")
         return content
 
-    def _mapped(self, sound: dict[bytes, set[int]]) -> Tensor:
+    def _mapped(self, sound: dict[bytes, set[int]] | None) -> Tensor:
         with open_regular(self.path) as file:
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # as torch does: nothing reaches the disk
-        view = memoryview(content)
-        checksums = Checksums(self.path, view)
-        checksums.known(sound.setdefault(checksums.identity, set()))
+        checksums = Checksums(self.path, memoryview(content), sound)
         checksums.check(0, 1)
         checksums.check(max(checksums.size - 1, 0))
         with TorchArchive(self.path) as archive:

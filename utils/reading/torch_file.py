@@ -58,10 +58,9 @@ def check_whole(path: Path) -> bool:
     with open_regular(path) as file:
         if not os.fstat(file.fileno()).st_size:
             return False
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content, memoryview(content) as view:
-            checksums = Checksums(path, view)
-            checksums.release_after_check()
-            return bool(checksums)
+        checksums = Checksums(path, memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
+    checksums.check()
+    return bool(checksums)
 
 
 def broken(path: Path, error: Exception, remedy: str) -> FileError:
