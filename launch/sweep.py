@@ -37,6 +37,7 @@ from utils.child_processes import end_with_parent
 from utils.files import own_file
 from utils.interrupts import StopRequested, StopSignals
 from utils.links import LinkError, refuse_links
+from utils.reading.files import failure_reason
 from utils.revision import revision
 
 log = logging.getLogger(__name__)
@@ -74,8 +75,7 @@ def run_sweep(main: Callable[[], Any], argv: Sequence[str]) -> None:
             log.warning("what was running is saved; continue with: python %s resume=%s", sys.argv[0], folder or "...")
             raise
         except Exception as error:  # of the launcher, a lost worker for instance: what it knew of the others is gone
-            said = str(error) or type(error).__name__
-            log.error("the launcher ended early: %s", said.splitlines()[0])
+            log.error("the launcher ended early: %s", failure_reason(error))
             if folder is None:
                 raise
             summarize(folder, count_members(argv))

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from utils import distributed
+from utils.reading.files import failure_reason
 from utils.reading.torch_file import read_torch
 from utils.retry import Retry
 from utils.tensor_files import write_torch
@@ -46,10 +47,9 @@ def read_state(folder: Path) -> dict[str, Any] | None:
 
 def broken_state(folder: Path, error: Exception) -> ValueError:
     """What to raise where the state of a run in ``folder`` cannot be read or taken over."""
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
     return ValueError(
-        f"cannot resume: {folder / 'checkpoints' / FILENAME} is broken ({reason}); start a new run from the weights "
-        f"beside it, ckpt_path={folder}"
+        f"cannot resume: {folder / 'checkpoints' / FILENAME} is broken ({failure_reason(error)}); start a new run "
+        f"from the weights beside it, ckpt_path={folder}"
     )
 
 

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from utils.machine import as_size
+
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
@@ -112,14 +114,10 @@ def _described(error: OSError, needed: int) -> str:
     text = f"{where}{error.strerror}"
     if error.errno not in FULL:
         return text
-    details = [f"about {_megabytes(needed)} needed"] if needed else []
+    details = [f"about {as_size(needed)} needed"] if needed else []
     with contextlib.suppress(OSError, TypeError):  # it may have no file name
-        details.append(f"{_megabytes(shutil.disk_usage(Path(error.filename).parent).free)} free")
+        details.append(f"{as_size(shutil.disk_usage(Path(error.filename).parent).free)} free")
     return f"{text} ({', '.join(details)})" if details else text
-
-
-def _megabytes(size: float) -> str:
-    return f"{size / 1e6:.1f} MB"
 
 
 def _duration(seconds: float) -> str:

@@ -51,7 +51,7 @@ def test_it_gives_up_in_one_line_that_says_everything(tmp_path):
         Retry(0.002, advice="Continue like this", pause=0.02).write("the state", attempt, needed=12_300_000)
     message = str(caught.value)
     assert message.startswith(f"the state could not be written: {tmp_path / 'file'}: No space left on device (about 12")
-    assert "12.3 MB needed, " in message and " MB free)" in message
+    assert "12.3 MB needed, " in message and " free)" in message
     assert message.endswith("; waited 0 s (disk_patience_minutes=0.002). Continue like this")
     assert 2 <= len(attempts) <= 8 and "\n" not in message
 
