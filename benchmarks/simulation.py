@@ -15,8 +15,8 @@ from benchmarks.configs import composed
 from benchmarks.measure import Case, Work
 from benchmarks.plain_pusht import plain_image
 from datasets.collecting.collection import Collection
-from datasets.pusht import PushTTrajectories
-from datasets.video import read_frames
+from datasets.formats.pusht import PushTTrajectories
+from datasets.formats.video import read_frames
 from envs.base import simulate
 from envs.point_maze.simulator import PointMazeSimulator
 from envs.process_vector import ProcessVectorEnv

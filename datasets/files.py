@@ -19,6 +19,8 @@ from utils.reading.torch_file import read_plain_pickle
 ROOT_VARIABLE = "DATASET_DIR"
 _AGAIN = "delete it and fetch it again"
 FOLDERS = ("pusht_noise", "point_maze", "wall_single")
+SETTINGS_FILE = "collect.json"
+"""In the folder of a collected data set: what it was made with."""
 
 
 class DatasetError(ValueError):

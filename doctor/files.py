@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from hydra.utils import get_class
 from omegaconf import OmegaConf
@@ -64,14 +64,14 @@ def data_sets(given: Path | None) -> Iterator[tuple[str, Path]]:
 
 def _folders() -> dict[str, str]:
     """Folder below DATASET_DIR -> environment, of every config."""
-    paths = sorted((REPOSITORY / "conf" / "env").glob("*.yaml"))
-    targets = {path.stem: OmegaConf.load(path).dataset._target_ for path in paths}
-    return {sys.modules[get_class(target).__module__].FOLDER: env for env, target in targets.items()}
+    paths = sorted((REPOSITORY / "conf" / "dataset").glob("*.yaml"))
+    readers: dict[str, Any] = {path.stem: get_class(OmegaConf.load(path)._target_) for path in paths}
+    return {reader.folder: env for env, reader in readers.items()}
 
 
 def data_set(env: str, folder: Path, whole: bool) -> str:
     """Tables and the files' sizes; with ``whole``, every frame is decoded."""
-    config = OmegaConf.load(REPOSITORY / "conf" / "env" / f"{env}.yaml").dataset
+    config = OmegaConf.load(REPOSITORY / "conf" / "dataset" / f"{env}.yaml")
     try:
         data: Trajectories = get_class(config._target_)(data_path=folder)
     except (DatasetError, OSError) as error:

@@ -19,7 +19,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from packaging.requirements import Requirement
 
-from datasets.video import read_frames
+from datasets.formats.video import read_frames
 from models.speed.compiling import what_triton_lacks
 from models.speed.cpu_kernels.build import find_compiler
 from utils.machine import as_size, available_cores, available_memory, free_bytes

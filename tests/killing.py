@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 import envs.wall.vector_env  # noqa: F401  (what a config names)
 import training.methods.online  # noqa: F401
-from datasets.wall import WallTrajectories  # noqa: F401
+from datasets.formats.wall import WallTrajectories  # noqa: F401
 from models.checkpoints.native import read_checkpoint
 from plan import plan
 from planning.evaluation import STATE as PLANNING_STATE

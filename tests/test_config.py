@@ -90,7 +90,7 @@ def check_initnet(group, option, tmp_path):
 
 
 def check_env(group, option, tmp_path):
-    """Simulator and data set exist and have the sizes that the file says."""
+    """The simulator exists and has the sizes that the file says, and its data set is found by its name."""
     config = composed(f"env={option}", run_dir=str(tmp_path))["env"]
     simulator = instantiate(config["simulator"], image_size=65)
     assert isinstance(simulator, VectorEnv)
@@ -216,8 +216,17 @@ def assert_contained(part, whole):
             assert whole[key] == value, key
 
 
+def check_dataset(group, option, tmp_path):
+    """It is a reader, which gets as far as looking for the data."""
+    config = composed(f"dataset={option}", run_dir=str(tmp_path))["env"]["dataset"]
+    assert issubclass(get_class(config["_target_"]), Trajectories)
+    with pytest.raises(Exception, match="DATASET_DIR"):
+        instantiate(config)
+
+
 CHECKS = {
     "env": check_env,
+    "dataset": check_dataset,
     "encoder": check_part,
     "predictor": check_part,
     "decoder": check_part,

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 MOVED = {
+    "datasets.point_maze": "datasets.formats.point_maze",
     "datasets.point_maze_policy": "envs.point_maze.expert",
+    "datasets.pusht": "datasets.formats.pusht",
     "datasets.pusht_policy": "envs.pusht.expert",
+    "datasets.wall": "datasets.formats.wall",
     "datasets.wall_policy": "envs.wall.expert",
     "envs.point_maze": "envs.point_maze.simulator",
     "envs.pusht": "envs.pusht.simulator",

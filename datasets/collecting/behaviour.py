@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.collecting.episode_store import EpisodeStore, save_tensors
+from datasets.formats.episode_store import EpisodeStore, save_tensors
 from envs.base import VectorEnv
 
 

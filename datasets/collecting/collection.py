@@ -16,11 +16,11 @@ import torch
 from tqdm import tqdm
 
 from datasets.collecting.behaviour import Behaviour, record
-from datasets.collecting.episode_files import episode_name
-from datasets.collecting.episode_store import save_tensors
-from datasets.collecting.folder_claim import SETTINGS_FILE, claimed
+from datasets.collecting.folder_claim import claimed
 from datasets.collecting.workers import run_in_processes
-from datasets.files import dataset_error, load_tensor
+from datasets.files import SETTINGS_FILE, dataset_error, load_tensor
+from datasets.formats.episode_files import episode_name
+from datasets.formats.episode_store import save_tensors
 from utils.files import remove_unfinished
 from utils.machine import available_cores
 from utils.reading.torch_file import read_torch

@@ -8,13 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from datasets.files import dataset_error, write_whole
+from datasets.files import SETTINGS_FILE, dataset_error, write_whole
 from utils.files import is_temporary
 from utils.folder_lock import LOCK, FolderInUseError, hold, release
 from utils.links import check_contents
 from utils.reading.json_file import read_json
-
-SETTINGS_FILE = "collect.json"
 
 
 @contextmanager

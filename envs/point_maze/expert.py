@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from datasets.collecting.behaviour import Behaviour, DrawnActions, Recording
-from datasets.collecting.episode_store import EpisodeStore, TensorStore
+from datasets.formats.episode_store import EpisodeStore, TensorStore
 from envs.base import VectorEnv
 from envs.point_maze.simulator import PointMazeSimulator
 from envs.process_vector import ProcessVectorEnv

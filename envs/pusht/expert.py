@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from datasets.collecting.behaviour import Behaviour, Recording
-from datasets.collecting.episode_store import EpisodeStore, VideoStore
 from datasets.files import write_whole
-from datasets.pusht import ACTION_SCALE, FOLDER
-from datasets.tables import is_recorded
+from datasets.formats.episode_store import EpisodeStore, VideoStore
+from datasets.formats.pusht import ACTION_SCALE
+from datasets.formats.tables import is_recorded
 from envs.base import VectorEnv
 from envs.process_vector import ProcessVectorEnv
 from envs.pusht.expert_episode import PushEpisode, PushOptions
@@ -39,7 +39,7 @@ class PushTScriptedPusher(PushOptions, Behaviour):
 
     stream: int = 0
 
-    folder: ClassVar[str] = FOLDER
+    folder: ClassVar[str] = "pusht_noise"
     default_trajectories: ClassVar[int] = 18685
     default_steps: ClassVar[int] = 246
     subsets: ClassVar[Mapping[str, int]] = {"train": 18685, "val": 21}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from datasets.collecting.behaviour import Behaviour, DrawnActions, Recording
-from datasets.collecting.episode_store import EpisodeStore, TensorStore
+from datasets.formats.episode_store import EpisodeStore, TensorStore
 from envs.base import VectorEnv
 from envs.wall.dynamics import BORDER_HIGH, BORDER_LOW, WALL_HALF_WIDTH
 from envs.wall.vector_env import WallVectorEnv

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
+from datasets.formats.wall import WallTrajectories
 from datasets.units.normalizer import Normalizer
-from datasets.wall import WallTrajectories
 from envs.base import simulate
 from envs.episode_seeds import episode_seeds
 from envs.wall.vector_env import WallVectorEnv

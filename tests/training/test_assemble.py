@@ -148,7 +148,7 @@ class Counted:
     """Counts the frames that are read."""
 
     def __init__(self, monkeypatch):
-        from datasets.wall import WallTrajectories
+        from datasets.formats.wall import WallTrajectories
 
         self.frames, original = [], WallTrajectories.frames
 

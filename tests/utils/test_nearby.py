@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from datasets.files import DatasetError, dataset_root
-from datasets.wall import WallTrajectories
+from datasets.formats.wall import WallTrajectories
 from models.checkpoints.native import CheckpointError, read_checkpoint, trained_weights
 from utils.nearby import describe, hint
 

@@ -18,7 +18,7 @@ from hydra.utils import instantiate
 from datasets.collecting import collection as collection_module
 from datasets.collecting.collection import Collection
 from datasets.files import DatasetError
-from datasets.wall import WallTrajectories
+from datasets.formats.wall import WallTrajectories
 from datasets.windows import WindowDataset
 from envs.wall.expert import WallRandomWalk
 from tests.builders import REPOSITORY

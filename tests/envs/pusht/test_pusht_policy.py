@@ -11,8 +11,8 @@ import torch
 
 from datasets.collecting.behaviour import record, trajectory_generators
 from datasets.collecting.collection import Collection
-from datasets.pusht import PushTTrajectories
-from datasets.tables import is_recorded
+from datasets.formats.pusht import PushTTrajectories
+from datasets.formats.tables import is_recorded
 from envs.base import simulate
 from envs.pusht.contacts import contacts
 from envs.pusht.expert import PushTScriptedPusher

@@ -11,14 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from datasets.collecting.episode_files import VideoEpisodes
 from datasets.files import dataset_error, dataset_root, load_plain_pickle
-from datasets.tables import check_collected, check_finite, checked_lengths, chosen_count, load_tables
+from datasets.formats.episode_files import VideoEpisodes
+from datasets.formats.tables import check_collected, check_finite, checked_lengths, chosen_count, load_tables
 from datasets.trajectories import Trajectories
 from datasets.units.normalizer import Normalizer
 from envs.pusht.shapes import SHAPES
 
-FOLDER = "pusht_noise"
 ACTION_SCALE = 100.0
 """Pixels in a unit of a raw action."""
 _PROPRIO = [0, 1, 5, 6]  # entries of a state: the agent's place and velocity
@@ -70,13 +69,14 @@ class PushTTrajectories(Trajectories):
     """
 
     name = "pusht"
+    folder = "pusht_noise"
 
     def __init__(
         self, data_path: str | Path | None = None, n_rollout: int | None = None, normalize_action: bool = True
     ) -> None:
-        self.data_path = Path(data_path).expanduser() if data_path else dataset_root() / FOLDER
+        self.data_path = Path(data_path).expanduser() if data_path else dataset_root() / self.folder
         for part in ("train", "val"):
-            check_collected(self.data_path, self.name, f"the PushT data ({part})", part)
+            check_collected(self.data_path, self.name, part)
         train = _load_part(self.data_path / "train", n_rollout)
         val = _load_part(self.data_path / "val", n_rollout, fewer_will_do=True)
         self.states = _joined(train.states, val.states)

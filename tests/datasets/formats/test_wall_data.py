@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from datasets.files import DatasetError
+from datasets.formats.wall import WallTrajectories
 from datasets.trajectories import random_split
-from datasets.wall import WallTrajectories
 from datasets.windows import WindowDataset
 
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from datasets.collecting.episode_store import TensorStore, VideoStore
-from datasets.video import read_frames
+from datasets.formats.episode_store import TensorStore, VideoStore
+from datasets.formats.video import read_frames
 
 
 def drawing(num_frames: int, size: int) -> torch.Tensor:

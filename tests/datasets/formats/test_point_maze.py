@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from datasets.files import DatasetError
-from datasets.point_maze import PointMazeTrajectories
+from datasets.formats.point_maze import PointMazeTrajectories
 from datasets.trajectories import valid_rows
 from datasets.windows import WindowDataset
 
@@ -195,7 +195,7 @@ def test_an_episode_unlike_the_first_is_found_when_read(maze_folder):
 
 
 def test_wrong_folders_and_counts_are_explained(maze_folder, tmp_path):
-    with pytest.raises(DatasetError, match=r"absent.*PointMaze.*datasets\.collect env=point_maze"):
+    with pytest.raises(DatasetError, match=r"absent.*point_maze data.*datasets\.collect env=point_maze"):
         PointMazeTrajectories(tmp_path / "absent")
     folder = maze_folder()
     with pytest.raises(DatasetError, match=r"n_rollout.*1\.\.6.*found 7"):

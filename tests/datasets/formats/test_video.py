@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from datasets.files import DatasetError
-from datasets.video import read_frames, video_size
+from datasets.formats.video import read_frames, video_size
 
 COUNT = 45
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from datasets.files import DatasetError
-from datasets.pusht import PushTTrajectories
+from datasets.formats.pusht import PushTTrajectories
 from datasets.windows import WindowDataset
 from envs.pusht.shapes import SHAPES
 

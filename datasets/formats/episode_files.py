@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from datasets.files import dataset_error, open_tensor, unreadable
-from datasets.video import read_frames, video_size
+from datasets.formats.video import read_frames, video_size
 from utils.reading.files import FileError
 from utils.reading.mapped_tensor import MappedTensor
 

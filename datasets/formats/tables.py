@@ -9,21 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.collecting.folder_claim import SETTINGS_FILE
-from datasets.files import ROOT_VARIABLE, dataset_error, load_tensor
+from datasets.files import ROOT_VARIABLE, SETTINGS_FILE, dataset_error, load_tensor
 from utils.nearby import hint
 
 TABLE = "states.pth"
 _ORIGINAL = "Fetch the original file again."
 
 
-def check_collected(root: Path, env: str, contents: str, part: str = "") -> None:
+def check_collected(root: Path, env: str, part: str = "") -> None:
     """Refuse a missing folder, one that is a level off, and an unfinished collection, each with what mends it.
 
     Args:
         root: the data set's folder, ``data_path``.
         env: name of the environment, as in ``env=<name>``.
-        contents: what the folder should hold, for the message.
         part: folder of ``root`` that is one collection, whose ``states.pth`` is written last; empty: ``root`` itself.
 
     Raises:
@@ -35,7 +33,7 @@ def check_collected(root: Path, env: str, contents: str, part: str = "") -> None
     near = "" if begun else hint(root, lambda place: TABLE if (place / part / TABLE).is_file() else None)
     if not folder.is_dir() or "did you mean" in near:
         remedy = f"Correct {ROOT_VARIABLE} or data_path, download the data (docs/data.md), or collect them: {command}."
-        raise dataset_error(folder, f"the folder of {contents}", near, remedy)
+        raise dataset_error(folder, f"the folder of the {env} data", near, remedy)
     if (folder / SETTINGS_FILE).exists() and not (folder / TABLE).exists():
         remedy = f"Run the same {command} again: it goes on where it stopped."
         raise dataset_error(folder, "a finished collection", "one that was interrupted", remedy)
