@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
 
 from benchmarks.configs import composed, taken_overrides
-from datasets.collecting.collection import Collection
+from datasets.collect import collections
 from launch.command_line import overridden_keys
 from models.checkpoints.native import write_checkpoint
 from training.assemble import build_trainer
@@ -132,5 +131,6 @@ class Setting:
         path = self.folder / f"wall_{self.size}"
         if not path.exists():
             pixels, count = {"small": (65, 40), "full": (224, 10)}[self.size]
-            behaviour = instantiate(composed(["env=wall", "run_dir=unused"])["env"]["collector"])
-            Collection(behaviour, path, n_rollout=count, image_size=pixels, image_dtype="uint8").run(1)
+            sizes = [f"n_rollout={count}", f"image_size={pixels}", "image_dtype=uint8"]
+            for collection in collections({**composed(["env=wall", *sizes], "collect"), "data_path": str(path)}):
+                collection.run(1)

@@ -8,13 +8,12 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from hydra.utils import instantiate
 from torch import Tensor
 
 from benchmarks.configs import composed
 from benchmarks.measure import Case, Work
 from benchmarks.plain_pusht import plain_image
-from datasets.collecting.collection import Collection
+from datasets.collect import collections
 from datasets.formats.pusht import PushTTrajectories
 from datasets.formats.video import read_frames
 from envs.base import simulate
@@ -90,10 +89,10 @@ def _rollouts(kind: type[Simulator], limit: float, draw: Callable[[Simulator], o
 
 @contextlib.contextmanager
 def _pusht_sample(folder: Path) -> Iterator[Work]:
-    behaviour = instantiate(composed(["env=pusht", "run_dir=unused"])["env"]["collector"], min_steps=246)
+    sizes = ["n_rollout=2", "n_val=2", "num_steps=246", "env.collector.min_steps=246", "chunk_size=1"]
     root = folder / "pusht_noise"
-    for subset in ("train", "val"):
-        Collection(behaviour.of_subset(subset), root / subset, n_rollout=2, num_steps=246, chunk_size=1).run(1)
+    for collection in collections({**composed(["env=pusht", *sizes], "collect"), "data_path": str(root)}):
+        collection.run(1)
     data = PushTTrajectories(root)
     path = root / "train" / "obses" / "episode_000.mp4"
     generator = torch.Generator().manual_seed(0)

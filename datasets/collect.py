@@ -9,6 +9,7 @@ if __name__ == "__main__":
     door.enter("python -m datasets.collect", __doc__, "collect")  # before torch is loaded
 
 # isort: split
+import functools
 import logging
 import signal
 import sys
@@ -18,13 +19,14 @@ from typing import Any
 
 import hydra
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
 
-from datasets.collecting.behaviour import Behaviour
 from datasets.collecting.collection import Collection
 from datasets.collecting.workers import WorkerError
-from datasets.files import dataset_root
+from datasets.trajectories import Trajectories
+from envs.base import VectorEnv
+from envs.expert import Expert
 from envs.process_vector import EnvWorkerError
 from launch.command_line import check_types, plain
 from utils.links import refuse_links
@@ -63,26 +65,34 @@ def collections(config: Mapping[str, Any]) -> list[Collection]:
     Raises:
         ValueError: If a setting does not fit the data set.
     """
-    behaviour: Behaviour = instantiate(config["env"]["collector"])
-    root = Path(config["data_path"]) if config["data_path"] else dataset_root() / behaviour.folder
+    env = config["env"]
+    expert: Expert = instantiate(env["collector"])
+    reader: type[Trajectories] = get_class(env["dataset"]["_target_"])
+    if reader.writer is None:
+        raise ValueError(f"the data of {reader.__name__} cannot be collected: it has no writer; choose another dataset")
+    writer = reader.writer()
+    root = Path(config["data_path"]) if config["data_path"] else reader.usual_place(env["name"])
     names = ("num_steps", "image_size", "image_dtype", "seed", "chunk_size", "disk_patience_minutes")
     common = {name: config[name] for name in names}
-    if not behaviour.subsets:
+    make = functools.partial(Collection, expert, functools.partial(make_env, env["simulator"]), writer)
+    if not writer.subsets:
         if config["n_val"] is not None:
-            raise ValueError(f"n_val={config['n_val']} has no effect: {behaviour.folder} has no validation folder")
-        return [Collection(behaviour, root, n_rollout=config["n_rollout"], **common)]
-    for subset in behaviour.subsets:
+            raise ValueError(f"n_val={config['n_val']} has no effect: {root.name} has no validation folder")
+        return [make(root, n_rollout=config["n_rollout"], **common)]
+    for subset in writer.subsets:
         refuse_links(root / subset, below=root)
     counts = {"train": config["n_rollout"], "val": config["n_val"]}
     return [
-        Collection(
-            behaviour.of_subset(subset),
-            root / subset,
-            n_rollout=released if counts[subset] is None else counts[subset],
-            **common,
-        )
-        for subset, released in behaviour.subsets.items()
+        make(root / subset, n_rollout=released if counts[subset] is None else counts[subset], subset=subset, **common)
+        for subset, released in writer.subsets.items()
     ]
+
+
+def make_env(simulator: Mapping[str, Any], image_size: int) -> VectorEnv:
+    """The environment in this process: collecting is spread over processes already."""
+    alone = {"num_workers": 0} if "num_workers" in simulator else {}
+    env: VectorEnv = instantiate({**simulator, **alone}, image_size=image_size)
+    return env
 
 
 if __name__ == "__main__":

@@ -5,11 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from datasets.files import dataset_root
 from datasets.units.normalizer import Normalizer
+from datasets.writer import Writer
 
 
 class Trajectories(ABC):
@@ -18,6 +21,7 @@ class Trajectories(ABC):
     Rows beyond a trajectory's length are padding and are never read.
 
     Attributes:
+        writer: what writes such data, if they can be collected (``python -m datasets.collect``).
         name: of the environment the data come from, as in ``env=<name>``.
         data_path: folder of their files.
         frame_size: side of the square frames, pixels.
@@ -27,6 +31,7 @@ class Trajectories(ABC):
         normalizer: what maps this data set to z-scores (the identity where normalisation was switched off).
     """
 
+    writer: ClassVar[type[Writer] | None] = None
     name: str
     data_path: Path
     frame_size: int
@@ -34,6 +39,15 @@ class Trajectories(ABC):
     states: Sequence[Tensor] | Tensor
     actions: Sequence[Tensor] | Tensor
     normalizer: Normalizer
+
+    @classmethod
+    def usual_place(cls, env: str) -> Path:
+        """The folder of the data of an environment with this name, below ``$DATASET_DIR``.
+
+        Raises:
+            DatasetError: If ``DATASET_DIR`` is unset or does not name a directory.
+        """
+        return dataset_root() / ((cls.writer and cls.writer.folder) or env)
 
     def __len__(self) -> int:
         return len(self.lengths)

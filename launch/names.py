@@ -70,6 +70,8 @@ class Names:
     def _check_option(self, override: Override) -> None:
         group, known = override.key_or_group, self.groups[override.key_or_group]
         for name in _options(override, known):
+            if name is None and group == "env":  # other groups follow it, and Hydra would only miss it there
+                raise ValueError(f"env=null: there must be one; choose among {', '.join(known)}")
             if name is not None and name not in known:
                 raise ValueError(
                     f"{override.input_line}: {group} has no option {name}{_nearest(name, known)} "

@@ -13,9 +13,12 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from datasets.collecting.collection import Collection
+from datasets.formats.wall import WallWriter
 from datasets.units.normalizer import Normalizer
 from envs.base import Layouts, Outcome, VectorEnv
 from envs.wall.expert import WallRandomWalk
+from envs.wall.vector_env import WallVectorEnv
+from models.architecture import stored_architecture
 from models.build import build_world_model
 from models.checkpoints.architecture import stored_architecture
 from models.checkpoints.native import load_weights, read_checkpoint, write_checkpoint, write_model_config
@@ -288,6 +291,13 @@ def wall_model_directory(
     return folder
 
 
+def wall_collection(folder: Path, expert: WallRandomWalk, **sizes: Any) -> Collection:
+    """A data set of the Wall, by default of 65 pixels in uint8."""
+    return Collection(
+        expert, WallVectorEnv, WallWriter(), folder, **{"image_size": 65, "image_dtype": "uint8", **sizes}
+    )
+
+
 def wall_data(folder: Path, count: int = 5, num_steps: int = 30, **collector: Any) -> Path:
     """Collect a few trajectories of the Wall at 65 pixels."""
-    return Collection(WallRandomWalk(**collector), folder, count, num_steps, 65, "uint8").run(num_workers=1)
+    return wall_collection(folder, WallRandomWalk(**collector), n_rollout=count, num_steps=num_steps).run(num_workers=1)

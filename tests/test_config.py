@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from datasets.trajectories import Trajectories
 from envs.base import VectorEnv
+from envs.expert import Expert
 from models.build import build_world_model
 from models.speed.fast_paths import FastPaths
 from planning.mpc import MPCController
@@ -105,7 +106,7 @@ def check_env(group, option, tmp_path):
     simulator.close()
     assert issubclass(get_class(config["dataset"]["_target_"]), Trajectories)
     assert get_class(config["dataset"]["_target_"]).name == option
-    assert instantiate(config["collector"]).make_env(65).name == option
+    assert isinstance(instantiate(config["collector"]), Expert)
     with pytest.raises(Exception, match="DATASET_DIR"):  # its arguments fit: it gets as far as looking for the data
         instantiate(config["dataset"])
 

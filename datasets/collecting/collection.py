@@ -1,4 +1,4 @@
-"""Collecting a data set: in parallel, in the released layout, and resumable after any interruption."""
+"""Collecting a data set: in parallel, in any format that has a writer, and resumable after any interruption."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import functools
 import logging
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,15 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from datasets.collecting.behaviour import Behaviour, record
 from datasets.collecting.folder_claim import claimed
+from datasets.collecting.recording import record
 from datasets.collecting.workers import run_in_processes
+from datasets.episode_store import save_tensors
 from datasets.files import SETTINGS_FILE, dataset_error, load_tensor
 from datasets.formats.episode_files import episode_name
-from datasets.formats.episode_store import save_tensors
+from datasets.writer import Writer
+from envs.base import VectorEnv
+from envs.expert import Expert
 from utils.files import remove_unfinished
 from utils.machine import available_cores
 from utils.reading.torch_file import read_torch
@@ -38,21 +41,24 @@ _WORKER_BYTES = 2**30  # made in about the time that a worker process takes to s
 
 
 class Collection:
-    """A data set being made by a behaviour, one image file per trajectory and a few tables.
+    """A data set being made by an expert, one image file per trajectory and a few tables.
 
     Trajectories are simulated in fixed chunks, each from generators of its own, so that the result depends neither on
     the number of workers nor on interruptions. Every file is written whole or not at all. The settings are recorded
     first; a later run with the same settings keeps what is finished, one with other settings is refused.
 
     Args:
-        behaviour: where episodes start and what is done in them.
+        expert: where episodes start and what is done in them.
+        make_env: called with an image size, makes the environment, in the process that plays.
+        writer: of the format.
         folder: where the data set lies; made if it does not exist.
         n_rollout: number of trajectories; None takes that of the released data set.
         num_steps: raw steps of a trajectory; None takes that of the released data set.
         image_size: side of the images, pixels.
-        image_dtype: how images are stored, one of ``behaviour.image_types``; None is as released.
+        image_dtype: how images are stored, one of ``writer.image_types``; None is as released.
         seed: of the data set.
         chunk_size: trajectories simulated together; None fits their frames into 256 MiB.
+        subset: which of ``writer.subsets`` this is; "" if there are none.
         disk_patience_minutes: how long a disk that is full or away is waited for.
 
     Raises:
@@ -61,7 +67,9 @@ class Collection:
 
     def __init__(
         self,
-        behaviour: Behaviour,
+        expert: Expert,
+        make_env: Callable[[int], VectorEnv],
+        writer: Writer,
         folder: str | Path,
         n_rollout: int | None = None,
         num_steps: int | None = None,
@@ -70,23 +78,27 @@ class Collection:
         seed: int = 0,
         chunk_size: int | None = None,
         disk_patience_minutes: float = 0.0,
+        subset: str = "",
     ) -> None:
-        chosen = behaviour.image_types[0] if image_dtype is None else image_dtype
-        if chosen not in behaviour.image_types:
-            raise ValueError(f"image_dtype must be one of {', '.join(behaviour.image_types)}, got {image_dtype!r}")
-        self.behaviour = behaviour
+        chosen = writer.image_types[0] if image_dtype is None else image_dtype
+        if chosen not in writer.image_types:
+            raise ValueError(f"image_dtype must be one of {', '.join(writer.image_types)}, got {image_dtype!r}")
+        self.expert = expert.of_subset(subset) if subset else expert
+        self.make_env = make_env
+        self.writer = writer
+        self.stream = [*writer.subsets].index(subset) if subset else 0
         self.folder = Path(folder).expanduser()
-        self.n_rollout = behaviour.default_trajectories if n_rollout is None else n_rollout
-        self.num_steps = behaviour.default_steps if num_steps is None else num_steps
+        self.n_rollout = writer.default_trajectories if n_rollout is None else n_rollout
+        self.num_steps = writer.default_steps if num_steps is None else num_steps
         self.image_size = image_size
         self.image_dtype = chosen
-        self.store = behaviour.store(chosen)
+        self.store = writer.store(chosen)
         self.seed = seed
         for name in ("n_rollout", "num_steps", "image_size", "seed"):
             _check_whole(name, getattr(self, name), 0 if name == "seed" else 1)
         self.store.check_size(image_size)
         self.retry = Retry(disk_patience_minutes, self.folder / SETTINGS_FILE)
-        self.num_frames = self.num_steps + behaviour.frames_after_last
+        self.num_frames = self.num_steps + writer.frames_after_last
         self.frame_bytes = (self.num_steps + 1) * 3 * image_size**2 * self.store.dtype.itemsize  # in memory
         fitting = min(_MAX_CHUNK, max(1, _CHUNK_BYTES // self.frame_bytes))
         self.chunk_size = fitting if chunk_size is None else chunk_size
@@ -95,9 +107,11 @@ class Collection:
     def settings(self) -> dict[str, Any]:
         """All that the files depend on, under the names it is set by."""
         names = ("n_rollout", "num_steps", "image_size", "image_dtype", "seed", "chunk_size")
-        options = {f"env.collector.{name}": value for name, value in self.behaviour.settings().items()}
+        options = self.expert.settings() | ({"stream": self.stream} if self.writer.subsets else {})
         general = {name: getattr(self, name) for name in names}
-        return {"format": 1, "behaviour": type(self.behaviour).__name__} | general | options
+        # "behaviour" was the word for an expert when the first of these files was written
+        about = {"format": 1, "behaviour": type(self.expert).__name__}
+        return about | general | {f"env.collector.{name}": value for name, value in options.items()}
 
     def run(self, num_workers: int | None = None) -> Path:
         """Make what is missing; returns the folder.
@@ -162,19 +176,21 @@ class Collection:
     def _collect_chunk(self, chunk: int) -> Iterator[int]:
         """Simulate a whole chunk and write what is missing of it, its rows of the tables last."""
         numbers = self._numbers(chunk)
-        env = self.behaviour.make_env(self.image_size)
+        env = self.make_env(self.image_size)
+        after_last = self.writer.frames_after_last
         try:
-            recording = record(env, self.behaviour, self.seed, numbers, self.num_steps, self.store.dtype)
+            about = (self.seed, numbers, self.num_steps, self.store.dtype, self.stream, after_last)
+            recording = record(env, self.expert, *about)
         finally:
             env.close()
         assert recording.frames is not None
-        shown = (recording.lengths + self.behaviour.frames_after_last).tolist()
+        shown = (recording.lengths + after_last).tolist()
         for number, frames, count in zip(numbers, recording.frames, shown, strict=True):
             if not self._is_finished(number):
                 write = functools.partial(self.store.write, self._episode(number), frames[:count])
                 self.retry.write("a trajectory", write, self.store.bytes_needed(count, self.image_size))
                 yield 1
-        rows = {name: table.contiguous().clone() for name, table in self.behaviour.tables(recording).items()}
+        rows = {name: table.contiguous().clone() for name, table in self.writer.tables(recording).items()}
         self.retry.write("the rows of the tables", functools.partial(save_tensors, self._part(chunk), rows))
 
     def _write_tables(self) -> None:
@@ -183,7 +199,7 @@ class Collection:
             parts = [read_torch(self._part(chunk), _AGAIN) for chunk in range(self._num_chunks)]
             for name in sorted(parts[0], key=lambda name: name == "states"):
                 table = torch.cat([part[name] for part in parts])
-                write = functools.partial(self.behaviour.write_table, self.folder, name, table)
+                write = functools.partial(self.writer.write_table, self.folder, name, table)
                 self.retry.write(f"the table of {name}", write, tensor_bytes(table))
         for chunk in range(self._num_chunks):
             self._part(chunk).unlink(missing_ok=True)

@@ -2,7 +2,32 @@
 
 from __future__ import annotations
 
+import torch
+from torch import Tensor
+
+from datasets.episode_store import EpisodeStore, TensorStore
 from datasets.formats.table_trajectories import TableTrajectories
+from datasets.writer import Recording, Writer
+
+
+class PointMazeWriter(Writer):
+    """Writes what ``PointMazeTrajectories`` reads."""
+
+    folder = "point_maze"
+    default_trajectories = 2000
+    image_types = ("uint8",)
+
+    def store(self, image_type: str) -> EpisodeStore:
+        """One tensor per episode, colours last."""
+        return TensorStore(getattr(torch, image_type), channels_last=True)
+
+    def tables(self, recording: Recording) -> dict[str, Tensor]:
+        """Rows of the three tables; the state after the last action is left out."""
+        return {
+            "actions": recording.actions.double(),
+            "seq_lengths": recording.lengths,
+            "states": recording.states[:, :-1],
+        }
 
 
 class PointMazeTrajectories(TableTrajectories):
@@ -17,6 +42,6 @@ class PointMazeTrajectories(TableTrajectories):
     """
 
     name = "point_maze"
-    folder = "point_maze"
+    writer = PointMazeWriter
     widths = {"states": 4, "actions": 2}  # noqa: RUF012
     channels_last = True

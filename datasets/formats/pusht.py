@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from datasets.files import dataset_error, dataset_root, load_plain_pickle
+from datasets.episode_store import EpisodeStore, VideoStore
+from datasets.files import dataset_error, load_plain_pickle, write_whole
 from datasets.formats.episode_files import VideoEpisodes
-from datasets.formats.tables import check_collected, check_finite, checked_lengths, chosen_count, load_tables
+from datasets.formats.tables import (
+    check_collected,
+    check_finite,
+    checked_lengths,
+    chosen_count,
+    is_recorded,
+    load_tables,
+)
 from datasets.trajectories import Trajectories
 from datasets.units.normalizer import Normalizer
-from envs.pusht.shapes import SHAPES
+from datasets.writer import Recording, Writer
+from envs.pusht.shapes import SHAPE_KEY, SHAPES
 
 ACTION_SCALE = 100.0
 """Pixels in a unit of a raw action."""
@@ -33,6 +43,43 @@ NORMALIZATION = {
 }
 """What the released checkpoints were trained with, used for all PushT data instead of their own statistics."""
 _TABLES = {"states": 5, "velocities": 2, "rel_actions": 2}
+
+
+class PushTWriter(Writer):
+    """Writes one of the two folders that ``PushTTrajectories`` reads."""
+
+    folder = "pusht_noise"
+    default_trajectories = 18685
+    default_steps = 246
+    subsets = {"train": 18685, "val": 21}  # noqa: RUF012
+    image_types = ("mp4",)
+
+    def store(self, image_type: str) -> EpisodeStore:
+        """One video per episode."""
+        return VideoStore()
+
+    def tables(self, recording: Recording) -> dict[str, Tensor]:
+        """Rows of the tables, zero after an episode's end; shapes as numbers."""
+        states = recording.states[:, :-1].float()
+        moves = recording.actions * ACTION_SCALE
+        rows = {
+            "abs_actions": states[..., :2] + moves,
+            "rel_actions": moves,
+            "states": states[..., :5],
+            "velocities": states[..., 5:],
+        }
+        played = is_recorded(recording.lengths, moves.shape[1])[..., None]
+        whole = {"seq_lengths": recording.lengths, "shapes": recording.layouts[SHAPE_KEY][:, 0]}
+        return {name: table * played for name, table in rows.items()} | whole
+
+    def write_table(self, folder: Path, name: str, table: Tensor) -> None:
+        """Write lengths and names of shapes as pickled lists, the others as tensors."""
+        values: list[Any] = table.tolist()
+        if name == "shapes":
+            values = [SHAPES[index] for index in values]
+        elif name != "seq_lengths":
+            return super().write_table(folder, name, table)
+        write_whole(folder / f"{name}.pkl", lambda file: file.write(pickle.dumps(values)), "pickle")
 
 
 class _Part(NamedTuple):
@@ -69,12 +116,12 @@ class PushTTrajectories(Trajectories):
     """
 
     name = "pusht"
-    folder = "pusht_noise"
+    writer = PushTWriter
 
     def __init__(
         self, data_path: str | Path | None = None, n_rollout: int | None = None, normalize_action: bool = True
     ) -> None:
-        self.data_path = Path(data_path).expanduser() if data_path else dataset_root() / self.folder
+        self.data_path = Path(data_path).expanduser() if data_path else self.usual_place(self.name)
         for part in ("train", "val"):
             check_collected(self.data_path, self.name, part)
         train = _load_part(self.data_path / "train", n_rollout)

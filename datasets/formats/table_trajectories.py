@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from datasets.files import dataset_root, load_tensor
+from datasets.files import load_tensor
 from datasets.formats.episode_files import TensorEpisodes
 from datasets.formats.tables import (
     check_collected,
@@ -32,7 +32,6 @@ class TableTrajectories(Trajectories):
     or one more, which is never read.
 
     Attributes:
-        folder: of the data set, below ``$DATASET_DIR``.
         widths: of each table; ``states`` and ``actions`` are among them.
         has_lengths: whether there is a ``seq_lengths.pth``; else all trajectories have T steps.
         channels_last: whether the image files hold (F, S, S, 3) instead of (F, 3, S, S).
@@ -46,7 +45,6 @@ class TableTrajectories(Trajectories):
     checkpoint trained on all of them sees the same z-scores in a quick try on some.
     """
 
-    folder: ClassVar[str]
     widths: ClassVar[Mapping[str, int]]
     has_lengths: ClassVar[bool] = True
     channels_last: ClassVar[bool] = False
@@ -62,13 +60,13 @@ class TableTrajectories(Trajectories):
         """Read the tables, and check that the images are there.
 
         Args:
-            data_path: folder of the files; None is ``folder`` below ``$DATASET_DIR``.
+            data_path: folder of the files; None is its usual place below ``$DATASET_DIR``.
             n_rollout: use only the first so many trajectories; None uses all.
             normalize_action: z-score actions, states and proprio values; false leaves all three raw.
             split_ratio: part of the trajectories that train.
             split_seed: of the split; 42 is the released one.
         """
-        self.data_path = Path(data_path).expanduser() if data_path else dataset_root() / self.folder
+        self.data_path = Path(data_path).expanduser() if data_path else self.usual_place(self.name)
         check_collected(self.data_path, self.name)
         tables = load_tables(self.data_path, self.widths)
         lengths = self._read_lengths(tables["states"])

@@ -4,9 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
+from datasets.episode_store import EpisodeStore, TensorStore
 from datasets.formats.table_trajectories import TableTrajectories
+from datasets.writer import Recording, Writer
+
+
+class WallWriter(Writer):
+    """Writes what ``WallTrajectories`` reads."""
+
+    folder = "wall_single"
+    default_trajectories = 1920
+    default_steps = 50
+    image_types = ("float32", "uint8")
+    frames_after_last = 1
+
+    def store(self, image_type: str) -> EpisodeStore:
+        """One tensor per episode, colours first."""
+        return TensorStore(getattr(torch, image_type))
+
+    def tables(self, recording: Recording) -> dict[str, Tensor]:
+        """Rows of the four tables, float32; the state after the last action is left out."""
+        num_steps = recording.actions.shape[1]
+        places = {
+            f"{name}_locations": recording.layouts[f"fix_{name}_location"][:, None].expand(-1, num_steps, 1).float()
+            for name in ("door", "wall")
+        }
+        return {"actions": recording.actions, **places, "states": recording.states[:, :num_steps].float()}
 
 
 class WallTrajectories(TableTrajectories):
@@ -18,7 +44,7 @@ class WallTrajectories(TableTrajectories):
     """
 
     name = "wall"
-    folder = "wall_single"
+    writer = WallWriter
     widths = {"states": 2, "actions": 2, "door_locations": 1, "wall_locations": 1}  # noqa: RUF012
     has_lengths = False
 

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from datasets.collecting.behaviour import Behaviour, DrawnActions, Recording
-from datasets.formats.episode_store import EpisodeStore, TensorStore
 from envs.base import VectorEnv
+from envs.expert import DrawnActions, Expert
 from envs.wall.dynamics import BORDER_HIGH, BORDER_LOW, WALL_HALF_WIDTH
-from envs.wall.vector_env import WallVectorEnv
+from envs.wall.vector_env import DOOR_KEY, WALL_KEY
 
 _DISTRIBUTIONS = ("von_mises", "normal")
 
 
 @dataclass(frozen=True)
-class WallRandomWalk(Behaviour):
+class WallRandomWalk(Expert):
     """A walk with a drifting heading and a random step length, from a uniform start in the free space.
 
     Attributes:
@@ -50,12 +47,6 @@ class WallRandomWalk(Behaviour):
     door_range: Sequence[int] = (30, 30)
     wall_range: Sequence[int] = (32, 32)
 
-    folder: ClassVar[str] = "wall_single"
-    default_trajectories: ClassVar[int] = 1920
-    default_steps: ClassVar[int] = 50
-    image_types: ClassVar[tuple[str, ...]] = ("float32", "uint8")
-    frames_after_last: ClassVar[int] = 1
-
     def __post_init__(self) -> None:
         if not (self.step_std > 0 and 0 <= self.step_min < self.step_max < math.inf):
             raise ValueError(
@@ -80,44 +71,18 @@ class WallRandomWalk(Behaviour):
                 raise ValueError(f"collector.{name} must be [first, last], whole, within [{low}, {high}], got {values}")
             object.__setattr__(self, name, (int(values[0]), int(values[1])))  # plain, whatever list a config gave
 
-    def settings(self) -> dict[str, Any]:
-        """All options in plain values."""
-        return asdict(self)
-
-    def make_env(self, image_size: int) -> VectorEnv:
-        """The Wall on the CPU."""
-        return WallVectorEnv(image_size=image_size)
-
-    def store(self, image_type: str) -> EpisodeStore:
-        """One tensor per episode, colours first."""
-        return TensorStore(getattr(torch, image_type))
-
-    def begin(self, rngs: Sequence[np.random.Generator], num_steps: int) -> DrawnActions:
+    def begin(self, env: VectorEnv, rngs: Sequence[np.random.Generator], num_steps: int) -> DrawnActions:
         """Draw layout, start and all actions of one walk per generator."""
         doors, walls, starts, actions = zip(*(self._walk(rng, num_steps) for rng in rngs), strict=True)
         return DrawnActions(
             # rounded to float32, as the file holds it: replaying the file gives the same episode
             states=torch.from_numpy(np.stack(starts).astype(np.float32)).double(),
             layouts={
-                "fix_door_location": torch.tensor(doors, dtype=torch.float32)[:, None],
-                "fix_wall_location": torch.tensor(walls, dtype=torch.float32)[:, None],
+                DOOR_KEY: torch.tensor(doors, dtype=torch.float32)[:, None],
+                WALL_KEY: torch.tensor(walls, dtype=torch.float32)[:, None],
             },
             actions=torch.from_numpy(np.stack(actions).astype(np.float32)),
         )
-
-    def tables(self, recording: Recording) -> dict[str, Tensor]:
-        """Rows of the four ``wall_single`` tables, float32; the state after the last action is left out."""
-        num_steps = recording.actions.shape[1]
-
-        def repeated(key: str) -> Tensor:
-            return recording.layouts[key][:, None].expand(-1, num_steps, 1).float()
-
-        return {
-            "actions": recording.actions,
-            "door_locations": repeated("fix_door_location"),
-            "wall_locations": repeated("fix_wall_location"),
-            "states": recording.states[:, :num_steps].float(),
-        }
 
     def _walk(self, rng: np.random.Generator, num_steps: int) -> tuple[int, int, np.ndarray, np.ndarray]:
         door, wall = (

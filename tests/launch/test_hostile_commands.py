@@ -14,8 +14,10 @@ from omegaconf import open_dict
 import plan
 import train
 from launch.command_line import _message, check_types, plain
+from launch.composing import Composer
 from launch.conf import CONF, groups
 from launch.limits import RULES
+from launch.names import Names
 
 EXAMPLES = int(os.environ.get("COMMAND_EXAMPLES", "30"))
 """How many random command lines; a search for new faults sets more, and draws other ones every time."""
@@ -84,7 +86,6 @@ def test_no_command_line_is_a_traceback(entry, overrides):
     ("overrides", "said"),
     [
         (["training=3"], "training=3 must be a group of settings"),
-        (["~env"], "env=null: there must be one; choose among point_maze, pusht, wall"),
         (["env.simulator=null"], "env.simulator=null must be a group of settings"),
         (["training.epochs={a:1}"], "training.epochs={'a': 1} must be a whole number"),
         (["training.epochs=[1]"], "training.epochs=[1] must be a whole number"),
@@ -97,3 +98,9 @@ def test_no_command_line_is_a_traceback(entry, overrides):
 def test_what_they_are_told(overrides, said):
     assert said in attempt("train", train.PARTS, overrides)
     assert attempt("train", train.PARTS, []) is None
+
+
+@pytest.mark.parametrize("override", ["~env", "env=null"])
+def test_there_must_be_an_environment(override):
+    with pytest.raises(ValueError, match="env=null: there must be one; choose among gymnasium, point_maze, pusht"):
+        Names(Composer("train", None), [override]).check(sweep=False)

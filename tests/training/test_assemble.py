@@ -7,7 +7,9 @@ import torch
 
 import training.start
 from datasets.collecting.collection import Collection
+from datasets.formats.wall import WallWriter
 from envs.wall.expert import WallRandomWalk
+from envs.wall.vector_env import WallVectorEnv
 from launch.command_line import overridden_keys
 from models.checkpoints.architecture import settle_architecture
 from models.checkpoints.config_file import read_model_config
@@ -194,7 +196,7 @@ def test_a_base_without_decoder_stays_without(tmp_path):
 def test_a_checkpoint_of_the_original_is_finetuned(tmp_path, shared_golden, golden, monkeypatch, method):
     """The pickled Wall model, with its reduced encoder in the place of the real one, on 224-pixel float images."""
     folder = shared_golden("checkpoints/wall_h1/hydra.yaml").parent
-    data = Collection(WallRandomWalk(), tmp_path / "wall_single", n_rollout=3, num_steps=32).run(num_workers=1)
+    data = Collection(WallRandomWalk(), WallVectorEnv, WallWriter(), tmp_path / "wall_single", 3, 32).run(num_workers=1)
     reduced = {"embed_dim": 48, "depth": 2, "num_heads": 3, "weights": str(golden("dinov2_reduced.safetensors"))}
 
     def settle(*arguments):

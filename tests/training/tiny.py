@@ -16,10 +16,10 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from safetensors import safe_open
 
-from datasets.collecting.collection import Collection
 from envs.wall.expert import WallRandomWalk
 from launch.command_line import overridden_keys, plain
 from models.world_model import WorldModel
+from tests.builders import wall_collection
 from training.assemble import build_trainer
 from training.trainer import Trainer
 
@@ -68,9 +68,8 @@ BRIEF_PLANS = {
 
 def make_wall(folder: Path) -> Path:
     """``wall_single`` below ``folder``: 12 walks with doors and walls of their own, 65 pixels; returns ``folder``."""
-    behaviour = WallRandomWalk(door_range=(20, 40), wall_range=(28, 36))
-    data = Collection(behaviour, folder / "wall_single", TRAJECTORIES, STEPS, image_size=65, image_dtype="uint8")
-    data.run(num_workers=1)
+    expert = WallRandomWalk(door_range=(20, 40), wall_range=(28, 36))
+    wall_collection(folder / "wall_single", expert, n_rollout=TRAJECTORIES, num_steps=STEPS).run(num_workers=1)
     return folder
 
 

@@ -21,8 +21,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from datasets.episode_store import VideoStore, save_tensors
 from datasets.files import load_plain_pickle, load_tensor, write_whole
-from datasets.formats.episode_store import VideoStore, save_tensors
 from datasets.formats.video import read_frames
 from launch.record import read_record
 from models.checkpoints.config_file import read_model_config

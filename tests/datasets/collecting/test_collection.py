@@ -16,19 +16,19 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from datasets.collecting import collection as collection_module
-from datasets.collecting.collection import Collection
 from datasets.files import DatasetError
 from datasets.formats.wall import WallTrajectories
 from datasets.windows import WindowDataset
 from envs.wall.expert import WallRandomWalk
-from tests.builders import REPOSITORY
+from envs.wall.vector_env import WallVectorEnv
+from tests.builders import REPOSITORY, wall_collection
 from utils.folder_lock import FolderInUseError
 
 SMALL = {"n_rollout": 10, "num_steps": 6, "image_size": 16, "image_dtype": "uint8", "chunk_size": 3}
 
 
 def small(folder, **changes):
-    return Collection(WallRandomWalk(door_range=(20, 40)), folder, **(SMALL | changes))
+    return wall_collection(folder, WallRandomWalk(door_range=(20, 40)), **(SMALL | changes))
 
 
 def files(folder):
@@ -63,7 +63,7 @@ def test_layout_is_the_released_one(tmp_path, dtype):
     assert images.shape == (7, 3, 16, 16) and images.dtype == getattr(torch, dtype)
     data = WallTrajectories(folder)
     assert (len(data), data.lengths.tolist(), data.frame_size) == (10, [6] * 10, 16)
-    env = WallRandomWalk().make_env(16)
+    env = WallVectorEnv(16)
     sample = WindowDataset(data, range(10), data.normalizer, 2, 1, 3).__getitems__(range(10))
     env.reset(range(10), sample.states[:, 1], sample.layouts)
     drawn = env.render()
@@ -110,7 +110,7 @@ def test_other_settings_are_refused_by_name_and_values(tmp_path):
     small(tmp_path).run(num_workers=1)
     with pytest.raises(DatasetError, match=r"collect\.json: expected num_steps=7 as requested, found 6"):
         small(tmp_path, num_steps=7).run(num_workers=1)
-    other = Collection(WallRandomWalk(step_mean=0.7, door_range=(20, 40)), tmp_path, **SMALL)
+    other = wall_collection(tmp_path, WallRandomWalk(step_mean=0.7, door_range=(20, 40)), **SMALL)
     with pytest.raises(DatasetError, match=r"env\.collector\.step_mean=0\.7 as requested, found 1\.0"):
         other.run(num_workers=1)
     assert json.loads((tmp_path / "collect.json").read_text())["num_steps"] == 6
@@ -140,14 +140,14 @@ def test_a_second_collector_is_kept_out(tmp_path):
     first = small(tmp_path)
 
     class Second(WallRandomWalk):
-        def begin(self, rngs, num_steps):
+        def begin(self, env, rngs, num_steps):
             with pytest.raises(FolderInUseError, match="is being collected"):
                 small(tmp_path).run(num_workers=1)
             met.append(len(rngs))
-            return super().begin(rngs, num_steps)
+            return super().begin(env, rngs, num_steps)
 
     met = []
-    first.behaviour = Second(door_range=(20, 40))
+    first.expert = Second(door_range=(20, 40))
     first.run(num_workers=1)
     assert met == [3, 3, 3, 1]
 
@@ -172,9 +172,9 @@ def test_impossible_requests_are_refused(tmp_path, changes, message):
 def test_config_builds_collector_and_data_set(tmp_path):
     with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
         cfg = compose("collect", ["env=wall", "env.collector.step_mean=0.6", f"env.dataset.data_path={tmp_path}"])
-    behaviour = instantiate(cfg.env.collector)
-    assert behaviour == WallRandomWalk(step_mean=0.6)
-    Collection(behaviour, tmp_path, **SMALL).run(num_workers=1)
+    expert = instantiate(cfg.env.collector)
+    assert expert == WallRandomWalk(step_mean=0.6)
+    wall_collection(tmp_path, expert, **SMALL).run(num_workers=1)
     data = instantiate(cfg.env.dataset)
     assert len(data) == 10 and torch.equal(data.states, WallTrajectories(tmp_path).states)
 
@@ -231,7 +231,8 @@ def test_a_killed_command_goes_on_where_it_stopped(tmp_path, number, num_workers
     output, errors = process.communicate()
     assert process.returncode == 0, errors
     assert f"60 trajectories of 20 steps, images uint8 224x224, 0.19 GB ({len(made)} traj" in output
-    uninterrupted = Collection(WallRandomWalk(), tmp_path / "whole", 60, 20, 224, "uint8", chunk_size=4).run(1)
+    sizes = {"n_rollout": 60, "num_steps": 20, "image_size": 224, "chunk_size": 4}
+    uninterrupted = wall_collection(tmp_path / "whole", WallRandomWalk(), **sizes).run(1)
     assert_same_bits(uninterrupted, folder)
     assert list(cwd.iterdir()) == []  # no output folder, no log file
 

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.collecting.behaviour import record, trajectory_generators
 from datasets.collecting.collection import Collection
-from datasets.formats.pusht import PushTTrajectories
+from datasets.collecting.recording import record, trajectory_generators
+from datasets.formats.pusht import PushTTrajectories, PushTWriter
 from datasets.formats.tables import is_recorded
 from envs.base import simulate
+from envs.process_vector import ProcessVectorEnv
 from envs.pusht.contacts import contacts
 from envs.pusht.expert import PushTScriptedPusher
 from envs.pusht.physics import World
@@ -25,8 +26,16 @@ RELEASED_STATE_MEAN = [236.6, 264.6, 255.1, 266.4]
 RELEASED_STATE_STD = [101.1, 87.0, 52.7, 57.5, 1.756, 74.8, 74.1]
 
 
-def played(behaviour, numbers, num_steps=246, seed=0, dtype=None, size=32):
-    return record(behaviour.make_env(size), behaviour, seed, numbers, num_steps, dtype)
+def make_env(image_size=32):
+    return ProcessVectorEnv("envs.pusht.simulator:PushTSimulator", image_size, num_workers=0)
+
+
+def played(expert, numbers, num_steps=246, seed=0, dtype=None, size=32, stream=0):
+    return record(make_env(size), expert, seed, numbers, num_steps, dtype, stream, frames_after_last=0)
+
+
+def begun(expert, count, num_steps, stream=0):
+    return expert.begin(None, trajectory_generators(0, range(count), stream)[0], num_steps)
 
 
 def block_steps(states, apart):
@@ -43,7 +52,7 @@ def recording():
 
 def test_statistics_are_near_the_released_ones(recording):
     """Actions and velocities fit; people start and finish farther out, so that their agent spreads more."""
-    rows = PushTScriptedPusher().tables(recording)
+    rows = PushTWriter().tables(recording)
     valid = is_recorded(recording.lengths, 246)
     states = torch.cat((rows["states"], rows["velocities"]), -1)[valid]
     actions = rows["rel_actions"][valid] / 100
@@ -117,19 +126,19 @@ def test_the_script_goes_on_to_the_next_target():
 
 @pytest.mark.parametrize("shape", ["T", ["L", "+"]])
 def test_an_episode_depends_only_on_seed_and_number(shape):
-    behaviour = PushTScriptedPusher(shape=shape)
-    together = played(behaviour, range(6), 60, 5, torch.uint8)
-    alone = played(behaviour, [4], 60, 5, torch.uint8)
-    for name, rows in behaviour.tables(alone).items():
-        assert torch.equal(rows[0], behaviour.tables(together)[name][4]), name
+    expert = PushTScriptedPusher(shape=shape)
+    together = played(expert, range(6), 60, 5, torch.uint8)
+    alone = played(expert, [4], 60, 5, torch.uint8)
+    for name, rows in PushTWriter().tables(alone).items():
+        assert torch.equal(rows[0], PushTWriter().tables(together)[name][4]), name
     assert torch.equal(alone.frames[0], together.frames[4])
-    assert not torch.equal(played(behaviour, [4], 60, 6).actions, alone.actions)
+    assert not torch.equal(played(expert, [4], 60, 6).actions, alone.actions)
 
 
 def test_tables_have_the_released_layout_and_replay_exactly():
-    behaviour = PushTScriptedPusher(min_steps=20)
-    recording = played(behaviour, range(16), 70, 1)
-    rows = behaviour.tables(recording)
+    expert = PushTScriptedPusher(min_steps=20)
+    recording = played(expert, range(16), 70, 1)
+    rows = PushTWriter().tables(recording)
     assert {name: tuple(table.shape) for name, table in rows.items()} == {
         "abs_actions": (16, 70, 2),
         "rel_actions": (16, 70, 2),
@@ -144,20 +153,19 @@ def test_tables_have_the_released_layout_and_replay_exactly():
         assert rows[name].dtype == torch.float32 and (rows[name][padding] == 0).all()
     torch.testing.assert_close(rows["abs_actions"], rows["states"][..., :2] + rows["rel_actions"])
     starts = torch.cat((rows["states"], rows["velocities"]), -1)[:, 0]
-    replayed = simulate(behaviour.make_env(32), range(16), starts, rows["rel_actions"] / 100).states[:, :-1].float()
+    replayed = simulate(make_env(), range(16), starts, rows["rel_actions"] / 100).states[:, :-1].float()
     expected = torch.cat((rows["states"], rows["velocities"]), -1)
     assert torch.equal(replayed[~padding], expected[~padding])
 
 
 def test_parts_of_an_episode_replay_nearly(recording):
     """As planning does it. A reset forgets contacts, and puts the agent ahead by what it moves in 0.01 s."""
-    behaviour = PushTScriptedPusher()
-    rows = behaviour.tables(recording)
+    rows = PushTWriter().tables(recording)
     states = torch.cat((rows["states"], rows["velocities"]), -1)
     each = torch.arange(len(states))
     begin = torch.from_numpy(np.random.RandomState(0).randint(recording.lengths.numpy() - 25))
     actions = torch.stack([rows["rel_actions"][i, begin[i] : begin[i] + 25] / 100 for i in each])
-    env = behaviour.make_env(32)
+    env = make_env()
     ends = simulate(env, range(len(states)), states[each, begin], actions).states[:, -1]
     wanted = states[each, begin + 25].double()
     assert env.success(ends, wanted).success.float().mean() > 0.97
@@ -179,37 +187,38 @@ def test_noise_and_speed_are_those_asked_for():
     assert rough[nearest == 1].mean().item() == pytest.approx(5, abs=1.5)
 
 
-def test_validation_is_undisturbed_and_of_its_own_numbers():
-    behaviour = PushTScriptedPusher()
-    train, val = (behaviour.of_subset(subset) for subset in behaviour.subsets)
-    assert train is behaviour and val.noise_levels == (0.0,)
-    starts = [each.begin(trajectory_generators(0, [0], each.stream)[0], 60).states for each in (train, val)]
+def test_validation_is_undisturbed_and_of_its_own_numbers(tmp_path):
+    expert = PushTScriptedPusher()
+    parts = {
+        subset: Collection(expert, make_env, PushTWriter(), tmp_path, 1, subset=subset) for subset in ("train", "val")
+    }
+    assert parts["train"].expert is expert and parts["val"].expert.noise_levels == (0.0,)
+    starts = [begun(part.expert, 1, 60, part.stream).states for part in parts.values()]
     assert (starts[0] - starts[1]).abs().max() > 1
-    assert val.settings() != train.settings()
+    assert [part.settings()["env.collector.stream"] for part in parts.values()] == [0, 1]
 
 
 def test_lengths_fit_into_few_steps():
-    behaviour = PushTScriptedPusher()
-    assert behaviour.begin(trajectory_generators(0, range(20))[0], 30).lengths.tolist() == [30] * 20
-    lengths = behaviour.begin(trajectory_generators(0, range(200))[0], 100).lengths
+    assert begun(PushTScriptedPusher(), 20, 30).lengths.tolist() == [30] * 20
+    lengths = begun(PushTScriptedPusher(), 200, 100).lengths
     assert 50 <= lengths.min() < 54 and 90 < lengths.max() <= 100
 
 
 def test_shapes_are_drawn_from_the_list():
-    episodes = PushTScriptedPusher(shape=["Z", "I"]).begin(trajectory_generators(0, range(40))[0], 60)
+    episodes = begun(PushTScriptedPusher(shape=["Z", "I"]), 40, 60)
     found = [SHAPES[int(index)] for index in episodes.layouts["shape"][:, 0]]
     assert set(found) == {"Z", "I"} and 8 < found.count("I") < 32
-    env = PushTScriptedPusher().make_env(32)
+    env = make_env()
     started = env.reset(range(40), episodes.states, episodes.layouts)
     torch.testing.assert_close(started, episodes.states, atol=1e-9, rtol=0)  # nothing overlaps
 
 
 def test_collected_data_are_read_back(tmp_path):
-    behaviour = PushTScriptedPusher(shape=("T", "square"), min_steps=20)
+    expert = PushTScriptedPusher(shape=("T", "square"), min_steps=20)
     counts = {"train": 12, "val": 2}
     for subset, count in counts.items():
-        collection = Collection(behaviour.of_subset(subset), tmp_path / subset, count, 40, image_size=64, seed=3)
-        collection.run(num_workers=1)
+        sizes = {"n_rollout": count, "num_steps": 40, "image_size": 64, "seed": 3, "subset": subset}
+        Collection(expert, make_env, PushTWriter(), tmp_path / subset, **sizes).run(num_workers=1)
     names = pickle.loads((tmp_path / "train" / "shapes.pkl").read_bytes())
     lengths = pickle.loads((tmp_path / "train" / "seq_lengths.pkl").read_bytes())
     assert type(names) is type(lengths) is list and {type(length) for length in lengths} == {int}
@@ -217,7 +226,7 @@ def test_collected_data_are_read_back(tmp_path):
     assert 20 <= min(lengths) < max(lengths) <= 40
     data = PushTTrajectories(tmp_path)
     assert [len(part) for part in data.train_val()] == [12, 2] and data.frame_size == 64
-    again = played(behaviour.of_subset("val"), range(2), 40, 3, torch.uint8, 64)
+    again = played(expert.of_subset("val"), range(2), 40, 3, torch.uint8, 64, stream=1)
     for number, length in enumerate(again.lengths.tolist()):
         assert data.lengths[12 + number] == length
         assert torch.equal(data.states[12 + number][:length], again.states[number, :length].float())

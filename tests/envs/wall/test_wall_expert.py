@@ -5,13 +5,15 @@ import math
 import pytest
 import torch
 
-from datasets.collecting.behaviour import record, trajectory_generators
+from datasets.collecting.recording import record, trajectory_generators
+from datasets.formats.wall import WallWriter
 from envs.base import simulate
 from envs.wall.expert import WallRandomWalk
+from envs.wall.vector_env import WallVectorEnv
 
 
-def walks(behaviour, numbers=range(300), num_steps=50, seed=0):
-    return behaviour.begin(trajectory_generators(seed, numbers)[0], num_steps)
+def walks(expert, numbers=range(300), num_steps=50, seed=0):
+    return expert.begin(None, trajectory_generators(seed, numbers)[0], num_steps)
 
 
 def test_statistics_fit_the_released_data():
@@ -19,10 +21,10 @@ def test_statistics_fit_the_released_data():
 
     The environment's constant push along walls raises the mean of y by 2 px, which the released data do not show.
     """
-    behaviour = WallRandomWalk()
-    recording = record(behaviour.make_env(65), behaviour, 0, range(500), 50)
+    expert = WallRandomWalk()
+    recording = record(WallVectorEnv(65), expert, 0, range(500), 50)
     actions = recording.actions.flatten(0, 1)
-    states = behaviour.tables(recording)["states"].flatten(0, 1)
+    states = WallWriter().tables(recording)["states"].flatten(0, 1)
     torch.testing.assert_close(actions.mean(0), torch.zeros(2), atol=0.03, rtol=0.0)
     torch.testing.assert_close(actions.std(0), torch.tensor([0.752, 0.747]), atol=0.015, rtol=0.0)
     torch.testing.assert_close(states.mean(0), torch.tensor([31.9, 31.8 + 2.0]), atol=1.5, rtol=0.0)
@@ -32,8 +34,8 @@ def test_statistics_fit_the_released_data():
 
 @pytest.mark.parametrize("distribution", ["von_mises", "normal"])
 def test_steps_and_turns_have_the_asked_distribution(distribution):
-    behaviour = WallRandomWalk(0.6, 0.24, 0.12, 1.08, heading_noise=0.47, heading_distribution=distribution)
-    actions = walks(behaviour).actions
+    expert = WallRandomWalk(0.6, 0.24, 0.12, 1.08, heading_noise=0.47, heading_distribution=distribution)
+    actions = walks(expert).actions
     length = actions.norm(dim=-1)
     assert 0.12 <= length.min() < 0.16 and 1.04 < length.max() <= 1.0801
     assert length.mean().item() == pytest.approx(0.6, abs=0.01)
@@ -65,23 +67,23 @@ def test_layout_is_fixed_by_default():
 
 
 def test_a_trajectory_depends_only_on_seed_and_number():
-    behaviour = WallRandomWalk(door_range=(20, 40))
-    env = behaviour.make_env(65)
-    together = record(env, behaviour, 5, range(8), 6, torch.uint8)
-    alone = record(env, behaviour, 5, [6], 6, torch.uint8)
-    for name, rows in behaviour.tables(alone).items():
-        assert torch.equal(rows[0], behaviour.tables(together)[name][6]), name
+    expert = WallRandomWalk(door_range=(20, 40))
+    env = WallVectorEnv(65)
+    together = record(env, expert, 5, range(8), 6, torch.uint8)
+    alone = record(env, expert, 5, [6], 6, torch.uint8)
+    for name, rows in WallWriter().tables(alone).items():
+        assert torch.equal(rows[0], WallWriter().tables(together)[name][6]), name
     assert torch.equal(alone.frames[0], together.frames[6])
-    other = record(env, behaviour, 6, [6], 6)
+    other = record(env, expert, 6, [6], 6)
     assert not torch.equal(other.actions, alone.actions)
 
 
 def test_tables_replay_in_the_environment():
     """Row t holds the state before action t, frame t shows it, and the frames include the one after the last action."""
-    behaviour = WallRandomWalk(door_range=(20, 40))
-    env = behaviour.make_env(65)
-    recording = record(env, behaviour, 1, range(20), 30, torch.float32)
-    rows = behaviour.tables(recording)
+    expert = WallRandomWalk(door_range=(20, 40))
+    env = WallVectorEnv(65)
+    recording = record(env, expert, 1, range(20), 30, torch.float32)
+    rows = WallWriter().tables(recording)
     assert {name: tuple(table.shape) for name, table in rows.items()} == {
         "states": (20, 30, 2),
         "actions": (20, 30, 2),
@@ -96,9 +98,9 @@ def test_tables_replay_in_the_environment():
 
 
 def test_images_are_rounded_to_uint8():
-    behaviour = WallRandomWalk()
-    env = behaviour.make_env(32)
-    exact, rounded = (record(env, behaviour, 0, range(3), 2, dtype).frames for dtype in (torch.float32, torch.uint8))
+    expert = WallRandomWalk()
+    env = WallVectorEnv(32)
+    exact, rounded = (record(env, expert, 0, range(3), 2, dtype).frames for dtype in (torch.float32, torch.uint8))
     assert rounded.dtype == torch.uint8 and not torch.equal(exact, exact.round())
     assert (exact - rounded).abs().max() <= 0.5
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from datasets.formats.episode_store import TensorStore, VideoStore
+from datasets.episode_store import TensorStore, VideoStore
 from datasets.formats.video import read_frames
 
 

@@ -1,0 +1,109 @@
+"""Scripted experts: where the episodes of a data set start, and what is done in them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from envs.base import VectorEnv
+
+
+class Episodes(Protocol):
+    """B episodes about to be acted out."""
+
+    @property
+    def states(self) -> Tensor:
+        """(B, S) float64, where they start."""
+
+    @property
+    def layouts(self) -> Mapping[str, Tensor]:
+        """Name -> (B, ...), what the environment must be told about each."""
+
+    @property
+    def lengths(self) -> Tensor:
+        """(B,) int64, raw actions of each that belong to the data, at most the K that are played."""
+
+    def act(self, step: int, states: Tensor) -> Tensor:
+        """Raw actions (B, env_action_dim) float32 at raw step ``step``, with the episodes in ``states`` (B, S)."""
+
+
+@dataclass(frozen=True)
+class DrawnActions:
+    """``Episodes`` whose actions were drawn beforehand: ``actions`` (B, K, env_action_dim)."""
+
+    states: Tensor
+    layouts: Mapping[str, Tensor]
+    actions: Tensor
+
+    @property
+    def lengths(self) -> Tensor:
+        """All are as long as what was drawn."""
+        return torch.full(self.actions.shape[:1], self.actions.shape[1])
+
+    def act(self, step: int, states: Tensor) -> Tensor:
+        """The drawn actions (B, env_action_dim) of this step, wherever the episodes are."""
+        return self.actions[:, step]
+
+
+class Expert(ABC):
+    """What is done in the episodes of a data set; ``env.collector`` of a config is one of these.
+
+    Its attributes are its options, in plain values. Equal options make equal episodes.
+    """
+
+    @abstractmethod
+    def begin(self, env: VectorEnv, rngs: Sequence[np.random.Generator], num_steps: int) -> Episodes:
+        """Draw one episode from each generator; an episode must not depend on which others are drawn with it.
+
+        Args:
+            env: The environment that they will be played in; it is left as it is.
+            rngs: B generators.
+            num_steps: Raw steps that are played, K.
+        """
+
+    def settings(self) -> dict[str, Any]:
+        """All options that the episodes depend on, by name."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
+
+    def of_subset(self, subset: str) -> Expert:
+        """The expert for one of the parts of a data set, such as ``val``; by default the same for all."""
+        return self
+
+
+@dataclass(frozen=True)
+class RandomActions(Expert):
+    """Independent uniform actions from wherever the environment starts episodes: an expert for any environment.
+
+    Attributes:
+        low: Lowest value of each entry of an action, raw units.
+        high: Highest value.
+        hold: Raw steps for which an action is repeated; more than one leads farther.
+
+    Raises:
+        ValueError: If the range is empty or ``hold`` is not positive.
+    """
+
+    low: float = -1.0
+    high: float = 1.0
+    hold: int = 1
+
+    def __post_init__(self) -> None:
+        if not (-np.inf < self.low < self.high < np.inf and self.hold >= 1):
+            raise ValueError(
+                "collector: expected finite low < high and hold of at least 1, "
+                f"got low={self.low}, high={self.high}, hold={self.hold}"
+            )
+
+    def begin(self, env: VectorEnv, rngs: Sequence[np.random.Generator], num_steps: int) -> DrawnActions:
+        """Draw start and actions of one episode per generator."""
+        starts, _ = env.sample_start_goal([int(rng.integers(2**32)) for rng in rngs])
+        layouts = env.default_layouts(len(rngs))
+        drawn = [rng.uniform(self.low, self.high, (-(-num_steps // self.hold), env.env_action_dim)) for rng in rngs]
+        actions = np.repeat(np.stack(drawn), self.hold, axis=1)[:, :num_steps].astype(np.float32)
+        return DrawnActions(starts, layouts, torch.from_numpy(actions))
