@@ -10,13 +10,13 @@ from envs.base import Layouts
 from envs.simulator import Layout, Simulator
 
 
-def default_layouts(simulator: type[Simulator], num_episodes: int) -> dict[str, Tensor]:
+def default_layouts(simulator: Simulator | type[Simulator], num_episodes: int) -> dict[str, Tensor]:
     """The simulator's default, ``num_episodes`` times: name -> (B, ...)."""
     default = simulator.default_layout()
     return {key: torch.from_numpy(np.repeat(value[None], num_episodes, 0)) for key, value in default.items()}
 
 
-def split_layouts(simulator: type[Simulator], layouts: Layouts | None, num_episodes: int) -> list[Layout]:
+def split_layouts(simulator: Simulator | type[Simulator], layouts: Layouts | None, num_episodes: int) -> list[Layout]:
     """One layout per episode, filled up with the defaults; new arrays, which the simulators may keep.
 
     Raises:

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from envs.simulator import Layout, Simulator
 
 Arrays = Mapping[str, NDArray[Any]]
+Options = Mapping[str, Any]
+"""Arguments of a simulator beside the size of its images: numbers, texts and lists of them."""
 
 
 @dataclass(frozen=True)
@@ -92,9 +94,9 @@ def load_simulator(location: str) -> type[Simulator]:
 class EpisodePlayer:
     """Simulators of some of the rows of a batch, made when a row first occurs and kept for the batches that follow."""
 
-    def __init__(self, location: str, image_size: int) -> None:
-        """Play episodes of the simulator ``module:Class`` with images of this size, pixels."""
-        self._location = location
+    def __init__(self, location: str, image_size: int, options: Options | None = None) -> None:
+        """Play episodes of the simulator ``module:Class`` with images of this size, pixels, and these arguments."""
+        self._location, self._options = location, options or {}
         self._image_size = image_size
         self._simulators: dict[int, Simulator] = {}
         self._copies: Copies = {}
@@ -127,7 +129,7 @@ class EpisodePlayer:
     def _reset(self, row: int, layout: Layout, states: NDArray[Any]) -> None:
         self._copies.pop(row, None)
         if row not in self._simulators:
-            self._simulators[row] = load_simulator(self._location)(self._image_size)
+            self._simulators[row] = load_simulator(self._location)(self._image_size, **self._options)
         # a copy, here and below: a simulator may keep what it is given, but this memory is written again
         states[row] = self._simulators[row].reset(states[row].copy(), layout)
 

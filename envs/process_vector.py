@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,13 +38,14 @@ class ProcessVectorEnv(VectorEnv):
     evenly: images are often wanted of some rows only. Not for use from several threads at a time.
     """
 
-    def __init__(self, simulator: str, image_size: int = 224, num_workers: int | None = None) -> None:
+    def __init__(self, simulator: str, image_size: int = 224, num_workers: int | None = None, **options: Any) -> None:
         """Set up an environment without episodes.
 
         Args:
             simulator: a subclass of ``Simulator``, as ``module:Class``; the module must not import torch.
             image_size: side of the images, pixels.
             num_workers: processes; None means one per core, 0 plays the episodes in this process.
+            **options: further arguments of the simulator: numbers, texts and lists of them.
 
         Raises:
             ValueError: If a number is out of its range or there is no such simulator.
@@ -55,23 +58,28 @@ class ProcessVectorEnv(VectorEnv):
             raise ValueError(
                 f"env.simulator.num_workers must be at least 0, or null for one per core, got {num_workers}"
             )
-        self._class = load_simulator(simulator)
-        self.name, self.state_dim = self._class.name, self._class.state_dim
-        self.env_action_dim, self.proprio_dim = self._class.env_action_dim, len(self._class.proprio_indices)
+        options = json.loads(json.dumps(options, default=list))  # a list from a config is of another class
+        # without options the class itself knows all that is asked of it here
+        found = load_simulator(simulator)
+        self._simulator = found(image_size, **options) if options else found
+        self.name, self.state_dim = self._simulator.name, self._simulator.state_dim
+        self.env_action_dim, self.proprio_dim = self._simulator.env_action_dim, len(self._simulator.proprio_indices)
         self.image_size = image_size
         self.plays_in_background = num_workers > 0  # a graphics context belongs to the thread that made it
         self._pool = (
-            WorkerPool(num_workers, simulator, image_size) if num_workers else OwnProcess(simulator, image_size)
+            WorkerPool(num_workers, simulator, image_size, options=options)
+            if num_workers
+            else OwnProcess(simulator, image_size, options)
         )
         self._seeds: list[int] | None = None  # of the current episodes
 
     def default_layouts(self, num_episodes: int) -> dict[str, Tensor]:
         """The simulator's default, ``num_episodes`` times."""
-        return default_layouts(self._class, num_episodes)
+        return default_layouts(self._simulator, num_episodes)
 
     def sample_start_goal(self, seeds: Sequence[int], layouts: Layouts | None = None) -> tuple[Tensor, Tensor]:
         """Draw an independent start and goal state per seed: two (B, S) float64 tensors, whatever the layouts."""
-        drawn = [self._class.sample_start_goal(int(seed)) for seed in seeds]
+        drawn = [self._simulator.sample_start_goal(int(seed)) for seed in seeds]
         start_goal = torch.from_numpy(np.array(drawn, np.float64).reshape(-1, 2, self.state_dim))
         return start_goal[:, 0], start_goal[:, 1]
 
@@ -90,7 +98,7 @@ class ProcessVectorEnv(VectorEnv):
                 f"env {self.name}: states must be float32 or float64 of shape {shape}, one per seed, "
                 f"got {states.dtype} of shape {tuple(states.shape)}"
             )
-        each = split_layouts(self._class, layouts, len(seeds))
+        each = split_layouts(self._simulator, layouts, len(seeds))
         shapes: Shapes = {"states": (shape, "f8")}
         arrays = self._pool.arrays(shapes)
         arrays["states"][...] = states.detach().cpu().numpy()
@@ -163,7 +171,7 @@ class ProcessVectorEnv(VectorEnv):
 
     def proprio(self, states: Tensor) -> Tensor:
         """The simulator's ``proprio_indices`` of the states: (..., S) -> (..., E) float32."""
-        return states[..., list(self._class.proprio_indices)].float()
+        return states[..., list(self._simulator.proprio_indices)].float()
 
     def success(self, states: Tensor, goals: Tensor) -> Outcome:
         """Compare states (B, S) with goals (B, S), on the CPU.
@@ -174,14 +182,14 @@ class ProcessVectorEnv(VectorEnv):
         if states.shape != goals.shape or states.ndim != 2 or states.shape[1] != self.state_dim:
             shapes = f"{tuple(states.shape)} and {tuple(goals.shape)}"
             raise ValueError(f"env {self.name}: states and goals must both be (B, {self.state_dim}), got {shapes}")
-        reached, distance = self._class.compare(*(part.detach().cpu().double().numpy() for part in (states, goals)))
+        reached, distance = self._simulator.compare(*(part.detach().cpu().double().numpy() for part in (states, goals)))
         return Outcome(success=torch.from_numpy(reached), state_dist=torch.from_numpy(distance))
 
     def misplaced(self, states: Tensor, layouts: Layouts | None = None) -> list[str]:
         """Ask the simulator about each state (B, S); see ``VectorEnv.misplaced``."""
-        each = split_layouts(self._class, layouts, len(states))
+        each = split_layouts(self._simulator, layouts, len(states))
         rows = states.detach().cpu().double().numpy()
-        return [self._class.misplaced(state, layout) for state, layout in zip(rows, each, strict=True)]
+        return [self._simulator.misplaced(state, layout) for state, layout in zip(rows, each, strict=True)]
 
     def close(self) -> None:
         """End the workers and give their memory back; a later ``reset`` starts new ones."""

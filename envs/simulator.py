@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from numpy.typing import NDArray
 
@@ -32,10 +32,10 @@ class Simulator(OwnCopies, ABC):
         proprio_indices: entries of the state that are the proprio values, in order.
     """
 
-    name: ClassVar[str]
-    state_dim: ClassVar[int]
-    env_action_dim: ClassVar[int]
-    proprio_indices: ClassVar[tuple[int, ...]]
+    name: str
+    state_dim: int
+    env_action_dim: int
+    proprio_indices: tuple[int, ...]
 
     def __init__(self, image_size: int = 224) -> None:
         """Set up a simulator without an episode; cheap: graphics start with the first image.

@@ -5,6 +5,7 @@ It imports NumPy and the simulator, but not torch: it is ready in half a second 
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import signal
@@ -23,9 +24,10 @@ def main(arguments: list[str]) -> None:
     """Receive tasks and answer each with None, a ``Failure`` or copies, until the parent closes the connection or dies.
 
     Args:
-        arguments: descriptors of connection and buffer, process id of the parent, simulator, image size.
+        arguments: descriptors of connection and buffer, process id of the parent, simulator, image size, and further
+            arguments of the simulator, in JSON.
     """
-    connection_fd, buffer_fd, parent, location, image_size = arguments
+    connection_fd, buffer_fd, parent, location, image_size, options = arguments
     for number in PARENT_DECIDES:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, PARENT_DECIDES)  # blocked by the parent until here
@@ -33,7 +35,7 @@ def main(arguments: list[str]) -> None:
     end_with_parent(int(parent))
     for descriptor in (connection_fd, buffer_fd):
         os.set_inheritable(int(descriptor), False)  # what a simulator starts must not keep them open
-    player = EpisodePlayer(location, int(image_size))
+    player = EpisodePlayer(location, int(image_size), json.loads(options))
     serve(Connection(int(connection_fd)), SharedBuffer(int(buffer_fd)), player)
     sys.stdout.flush()
     os._exit(0)  # graphics drivers may crash or talk in the interpreter's own shutdown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import pickle
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.episode_player import Copies, CopyTask, EpisodePlayer, Failure, Task
+from envs.episode_player import Copies, CopyTask, EpisodePlayer, Failure, Options, Task
 from envs.shared_arrays import Shapes, SharedBuffer
 from envs.simulator_worker import PARENT_DECIDES
 
@@ -54,6 +55,7 @@ class WorkerPool:
         location: str,
         image_size: int,
         copies: Mapping[int, Copies] | None = None,
+        options: Options | None = None,
     ) -> None:
         """Plan processes; starts none.
 
@@ -62,10 +64,12 @@ class WorkerPool:
             location: of the simulator, ``module:Class``.
             image_size: pixels.
             copies: episodes that the processes go on with, by the process's index.
+            options: further arguments of the simulator.
         """
         self.num_workers = num_workers
         self._location = location
         self._image_size = image_size
+        self._options = options or {}
         self._buffer: SharedBuffer | None = None
         self._workers: dict[int, Worker] = {}
         self._copies = dict(copies or {})  # of workers that are still to be started
@@ -96,7 +100,7 @@ class WorkerPool:
 
     def __reduce__(self) -> tuple[Any, ...]:
         copies = self._copies | {index: self._copies_of(worker) for index, worker in self._workers.items()}
-        return type(self), (self.num_workers, self._location, self._image_size, copies)
+        return type(self), (self.num_workers, self._location, self._image_size, copies, self._options)
 
     def _copies_of(self, worker: Worker) -> Copies:
         """Ask a worker for its episodes.
@@ -153,7 +157,7 @@ class WorkerPool:
         self._buffer = self._buffer or SharedBuffer()
         ours, theirs = multiprocessing.Pipe()
         descriptors = (theirs.fileno(), self._buffer.descriptor)
-        arguments = [*descriptors, os.getpid(), self._location, self._image_size]
+        arguments = [*descriptors, os.getpid(), self._location, self._image_size, json.dumps(self._options)]
         with theirs, _blocked(PARENT_DECIDES):  # theirs is closed, so that reading ours ends when the worker dies
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "envs.simulator_worker", *map(str, arguments)],
@@ -169,9 +173,9 @@ class OwnProcess:
 
     num_workers = 1
 
-    def __init__(self, location: str, image_size: int) -> None:
+    def __init__(self, location: str, image_size: int, options: Options | None = None) -> None:
         """Play the simulator ``module:Class``."""
-        self._player = EpisodePlayer(location, image_size)
+        self._player = EpisodePlayer(location, image_size, options)
         self._arrays: dict[str, NDArray[Any]] = {}
 
     def arrays(self, shapes: Shapes) -> dict[str, NDArray[Any]]:

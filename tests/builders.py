@@ -18,7 +18,6 @@ from datasets.units.normalizer import Normalizer
 from envs.base import Layouts, Outcome, VectorEnv
 from envs.wall.expert import WallRandomWalk
 from envs.wall.vector_env import WallVectorEnv
-from models.architecture import stored_architecture
 from models.build import build_world_model
 from models.checkpoints.architecture import stored_architecture
 from models.checkpoints.native import load_weights, read_checkpoint, write_checkpoint, write_model_config

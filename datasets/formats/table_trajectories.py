@@ -32,7 +32,7 @@ class TableTrajectories(Trajectories):
     or one more, which is never read.
 
     Attributes:
-        widths: of each table; ``states`` and ``actions`` are among them.
+        widths: of each table, None if any will do; ``states`` and ``actions`` are among them.
         has_lengths: whether there is a ``seq_lengths.pth``; else all trajectories have T steps.
         channels_last: whether the image files hold (F, S, S, 3) instead of (F, 3, S, S).
 
@@ -45,7 +45,7 @@ class TableTrajectories(Trajectories):
     checkpoint trained on all of them sees the same z-scores in a quick try on some.
     """
 
-    widths: ClassVar[Mapping[str, int]]
+    widths: ClassVar[Mapping[str, int | None]]
     has_lengths: ClassVar[bool] = True
     channels_last: ClassVar[bool] = False
 

@@ -39,8 +39,10 @@ def check_collected(root: Path, env: str, part: str = "") -> None:
         raise dataset_error(folder, "a finished collection", "one that was interrupted", remedy)
 
 
-def load_tables(folder: Path, widths: Mapping[str, int]) -> dict[str, Tensor]:
+def load_tables(folder: Path, widths: Mapping[str, int | None]) -> dict[str, Tensor]:
     """Read ``<name>.pth`` (n, T, width) for each name, n and T as in the first of them, float32 or float64.
+
+    A width of None is any.
 
     Raises:
         DatasetError: If a file is missing or damaged, or its shape or type does not fit.
@@ -51,9 +53,11 @@ def load_tables(folder: Path, widths: Mapping[str, int]) -> dict[str, Tensor]:
         path = folder / f"{name}.pth"
         table = load_tensor(path)
         shape = tuple(tables[leader].shape[:2]) if tables else ("n", "T")
-        fits = table.ndim == 3 and table.shape[2] == width and table.numel() > 0
+        fits = table.ndim == 3 and width in (None, table.shape[2]) and table.numel() > 0
         if not fits or (tables and table.shape[:2] != tables[leader].shape[:2]):
-            expected = f"shape ({shape[0]}, {shape[1]}, {width})" + (f" as {leader}.pth says" if tables else "")
+            expected = f"shape ({shape[0]}, {shape[1]}, {width or 'any'})" + (
+                f" as {leader}.pth says" if tables else ""
+            )
             raise dataset_error(path, expected, tuple(table.shape), "Fetch all tables of one data set again.")
         if table.dtype not in (torch.float32, torch.float64):
             raise dataset_error(path, "float32 or float64", table.dtype, _ORIGINAL)

@@ -249,7 +249,7 @@ def test_a_spoilt_episode_is_found_when_read(pusht_folder):
 
 
 def test_wrong_folders_and_unfinished_collections_are_explained(pusht_folder, tmp_path):
-    with pytest.raises(DatasetError, match=r"absent/train.*PushT data \(train\).*datasets\.collect env=pusht"):
+    with pytest.raises(DatasetError, match=r"absent/train.*pusht data.*datasets\.collect env=pusht"):
         PushTTrajectories(tmp_path / "absent")
     for part in ("val", "train"):
         (pusht_folder / part / "collect.json").write_text("{}")
