@@ -10,6 +10,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 # isort: split
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,15 @@ from tests.processes import Processes
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
-def pytest_configure() -> None:
-    """Hear Ctrl-C, which a shell tells its background jobs to ignore: tests send it."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the contracts be held against options of a user's own: ``pytest tests/contracts --config-dir mine``."""
+    parser.addoption("--config-dir", action="append", default=[], help="folder with options of your own")
+    parser.addoption("--setting", action="append", default=[], help="setting of every config that is composed for them")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Find the user's modules; hear Ctrl-C, which a shell tells its background jobs to ignore: tests send it."""
+    sys.path.extend(str(Path(folder).resolve()) for folder in config.getoption("--config-dir"))
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if not torch.cuda.is_available():
         os.environ["TRITON_INTERPRET"] = "1"  # GPU kernels run on the CPU, slowly; read when Triton is first imported

@@ -11,7 +11,6 @@ from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 
 from datasets.trajectories import Trajectories
-from envs.base import VectorEnv
 from envs.expert import Expert
 from models.build import build_world_model
 from models.speed.fast_paths import FastPaths
@@ -91,24 +90,10 @@ def check_initnet(group, option, tmp_path):
 
 
 def check_env(group, option, tmp_path):
-    """The simulator exists and has the sizes that the file says, and its data set is found by its name."""
+    """Its expert acts and its data are read; what the environment does is in tests/contracts."""
     config = composed(f"env={option}", run_dir=str(tmp_path))["env"]
-    simulator = instantiate(config["simulator"], image_size=65)
-    assert isinstance(simulator, VectorEnv)
-    assert config["name"] == option == simulator.name
-    for size in ("state_dim", "proprio_dim", "env_action_dim"):
-        assert config[size] == getattr(simulator, size)
-    states, _ = simulator.sample_start_goal([1, 2])
-    assert states.shape == (2, config["state_dim"])
-    assert simulator.proprio(states).shape == (2, config["proprio_dim"])
-    simulator.reset([1, 2], states)
-    assert simulator.step(torch.zeros(2, 5, config["env_action_dim"])).shape == (2, 5, config["state_dim"])
-    simulator.close()
-    assert issubclass(get_class(config["dataset"]["_target_"]), Trajectories)
-    assert get_class(config["dataset"]["_target_"]).name == option
     assert isinstance(instantiate(config["collector"]), Expert)
-    with pytest.raises(Exception, match="DATASET_DIR"):  # its arguments fit: it gets as far as looking for the data
-        instantiate(config["dataset"])
+    assert get_class(config["dataset"]["_target_"]).writer is not None
 
 
 def check_method(group, option, tmp_path):

@@ -1,0 +1,22 @@
+"""What the contracts are held against."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.contracts.options import Composing, options
+
+GROUPS = {"env_option": "env", "dataset_option": "dataset"}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give a test that asks for an option every one of its group."""
+    for argument, group in GROUPS.items():
+        if argument in metafunc.fixturenames:
+            metafunc.parametrize(argument, list(options(metafunc.config, group)), scope="module")
+
+
+@pytest.fixture(scope="session")
+def composing(pytestconfig: pytest.Config) -> Composing:
+    """Composes configs as the entries do."""
+    return Composing(pytestconfig)

@@ -1,0 +1,149 @@
+"""What every environment must do, as checks that take one; see ``envs.base.VectorEnv``."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from envs.base import VectorEnv, simulate
+
+SEEDS = [3, 1, 4, 1]
+STEPS = 6
+
+
+def actions_of(env: VectorEnv, num_steps: int = STEPS) -> Tensor:
+    """Random raw actions (B, K, env_action_dim) for ``SEEDS``, equal where the seeds are."""
+    drawn = torch.randn(len(SEEDS), num_steps, env.env_action_dim, generator=torch.Generator().manual_seed(0)) / 2
+    drawn[3] = drawn[1]
+    return drawn
+
+
+def check_sizes(env: VectorEnv) -> None:
+    """Shapes and types are those that the attributes say."""
+    start, goal = env.sample_start_goal(SEEDS)
+    size, count = (env.image_size, env.image_size), len(SEEDS)
+    assert start.shape == goal.shape == (count, env.state_dim)
+    started = env.reset(SEEDS, start)
+    assert started.shape == start.shape and started.isfinite().all()
+    visited = env.step(actions_of(env))
+    assert visited.shape == (count, STEPS, env.state_dim) and visited.isfinite().all()
+    assert env.step(actions_of(env)[:, :0]).shape == (count, 0, env.state_dim)
+    proprio = env.proprio(visited)
+    assert proprio.shape == (count, STEPS, env.proprio_dim) and proprio.dtype == torch.float32
+    assert torch.equal(env.proprio(visited[:, 2]), proprio[:, 2])
+    images = env.render()
+    assert images.shape == (count, 3, *size) and images.dtype in (torch.uint8, torch.float32)
+    assert images.min().item() > -1 and 1 < images.max().item() < 256, "images are 0..255"
+
+
+def check_seeds(env: VectorEnv) -> None:
+    """A seed draws the same start and goal whatever stands beside it, and another seed draws others."""
+    start, goal = env.sample_start_goal(SEEDS)
+    assert torch.equal(start[1], start[3]) and torch.equal(goal[1], goal[3])
+    assert not torch.equal(start[0], start[1]) and not torch.equal(start, goal)
+    alone = env.sample_start_goal(SEEDS[2:3])
+    assert torch.equal(alone[0], start[2:3]) and torch.equal(alone[1], goal[2:3])
+    assert env.misplaced(start) == [""] * len(SEEDS), "episodes start in possible places"
+
+
+def check_determinism(make: Callable[[], VectorEnv]) -> None:
+    """The same actions lead to the same states and images: again, in another environment, and alone."""
+    env, other = make(), make()
+    try:
+        start, _ = env.sample_start_goal(SEEDS)
+        first = simulate(env, SEEDS, start, actions_of(env), frame_every=3)
+        for again in (env, other):
+            done = simulate(again, SEEDS, start, actions_of(env), frame_every=3)
+            assert torch.equal(done.states, first.states) and torch.equal(done.frames, first.frames)
+        assert torch.equal(first.states[1], first.states[3]), "rows of equal seeds and actions are equal"
+        alone = simulate(other, SEEDS[2:3], start[2:3], actions_of(env)[2:3], frame_every=3)
+        assert torch.equal(alone.states[0], first.states[2]) and torch.equal(alone.frames[0], first.frames[2])
+    finally:
+        env.close()
+        other.close()
+
+
+def check_blocks(env: VectorEnv) -> None:
+    """A block of actions does what its actions do one by one, and ``rollout`` what stepping and drawing do."""
+    start, _ = env.sample_start_goal(SEEDS)
+    actions = actions_of(env)
+    env.reset(SEEDS, start)
+    whole = env.step(actions)
+    env.reset(SEEDS, start)
+    singly, frames = [], [env.render()]
+    for step in range(STEPS):
+        singly.append(env.step(actions[:, step : step + 1]))
+        frames.append(env.render())
+    assert torch.equal(torch.cat(singly, 1), whole)
+    env.reset(SEEDS, start)
+    visited, drawn = env.rollout(actions, frame_every=2)
+    assert torch.equal(visited, whole) and torch.equal(drawn, torch.stack(frames, 1)[:, ::2])
+
+
+def check_images(env: VectorEnv) -> None:
+    """Some rows are drawn as among all, and states that differ are seen to differ."""
+    start, goal = env.sample_start_goal(SEEDS)
+    env.reset(SEEDS, start)
+    images = env.render()
+    assert torch.equal(env.render(torch.tensor([2, 0])), images[[2, 0]])
+    assert torch.equal(env.render(), images), "drawing changes nothing"
+    env.reset(SEEDS, goal)
+    assert not torch.equal(env.render(), images), "images show the state"
+
+
+def check_success(env: VectorEnv) -> None:
+    """A state has reached itself; of the drawn tasks not all are solved before they begin."""
+    seeds = range(16)
+    start, goal = env.sample_start_goal(seeds)
+    same = env.success(goal, goal.clone())
+    assert same.success.dtype == torch.bool and same.success.all() and (same.state_dist == 0).all()
+    apart = env.success(start, goal)
+    assert apart.success.shape == apart.state_dist.shape == (16,) and (apart.state_dist >= 0).all()
+    assert not apart.success.all()
+
+
+def check_restoring(env: VectorEnv) -> None:
+    """An episode can begin in any state that another has visited: to within the success region."""
+    start, _ = env.sample_start_goal(SEEDS)
+    env.reset(SEEDS, start)
+    visited = env.step(actions_of(env))[:, -1]
+    again = env.reset(SEEDS, visited)
+    assert env.success(again, visited).success.all()
+
+
+def check_layouts(env: VectorEnv) -> None:
+    """The default layout is what an episode without one gets."""
+    layouts = env.default_layouts(len(SEEDS))
+    assert all(len(values) == len(SEEDS) for values in layouts.values())
+    start, _ = env.sample_start_goal(SEEDS, layouts)
+    plain, given = (simulate(env, SEEDS, start, actions_of(env), each).states for each in (None, layouts))
+    assert torch.equal(plain, given)
+
+
+def check_copies(env: VectorEnv) -> None:
+    """A copy goes on with the same episodes by itself."""
+    start, _ = env.sample_start_goal(SEEDS)
+    env.reset(SEEDS, start)
+    env.step(actions_of(env))
+    other = copy.deepcopy(env)
+    try:
+        states = env.step(actions_of(env))
+        assert torch.equal(other.step(actions_of(env)), states) and torch.equal(other.render(), env.render())
+    finally:
+        other.close()
+
+
+CHECKS = (
+    check_sizes,
+    check_seeds,
+    check_blocks,
+    check_images,
+    check_success,
+    check_restoring,
+    check_layouts,
+    check_copies,
+)
+"""All that take an environment; ``check_determinism`` takes a function that makes one."""

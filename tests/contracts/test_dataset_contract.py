@@ -1,0 +1,55 @@
+"""Every format of the config folder keeps the contract of ``datasets.trajectories.Trajectories``."""
+
+from __future__ import annotations
+
+import pytest
+from hydra.utils import get_class, instantiate
+
+from datasets.collect import collections, make_env
+from datasets.files import DatasetError
+from envs.opengl import OpenGLError
+from launch.conf import CONF
+from tests.contracts.dataset_contract import CHECKS, check_replay
+
+SIZES = ("n_rollout=4", "num_steps=14", "image_size=32")
+
+
+@pytest.fixture(scope="module")
+def settings(dataset_option, composing):
+    """The ``env`` of a config with this format: of the environment of the format's name, or else of the Wall."""
+    named = (CONF / "env" / f"{dataset_option}.yaml").is_file()
+    env = dataset_option if named else "wall"
+    return composing(f"env={env}", f"dataset={dataset_option}", *SIZES, name="collect")
+
+
+@pytest.fixture(scope="module")
+def data(settings, tmp_path_factory):
+    """Data that were collected in the format, or, if it has no writer, those that the settings name."""
+    reader, folder = dict(settings["env"]["dataset"]), str(tmp_path_factory.mktemp("data"))
+    if get_class(reader["_target_"]).writer is not None:
+        counts = {"n_val": 2} if get_class(reader["_target_"]).writer.subsets else {}
+        try:
+            for collection in collections({**settings, **counts, "data_path": folder}):
+                collection.run(num_workers=1)
+        except OpenGLError as error:
+            pytest.skip(str(error))
+        reader["data_path"] = folder
+    try:
+        return instantiate(reader)
+    except DatasetError as error:
+        pytest.skip(f"no data to read (--setting env.dataset.data_path=...): {error}")
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_a_reader_keeps_its_contract(check, data):
+    check(data)
+
+
+def test_what_was_recorded_is_played_again(data, settings):
+    env = make_env(settings["env"]["simulator"], data.frame_size)
+    try:
+        if env.name != data.name:
+            pytest.skip(f"these are data of {data.name} (--setting env={data.name})")
+        check_replay(data, env)
+    finally:
+        env.close()
