@@ -47,7 +47,7 @@ def examinations(given: argparse.Namespace) -> Iterator[tuple[str, Callable[[], 
         yield title, partial(checks.disk, folder)
     yield "videos", checks.videos
     for name in ("wall", "pusht"):
-        yield f"{name} images", partial(checks.simulator, name)
+        yield f"{name} images", partial(checks.named_simulator, name)
     for back_end in ("egl", "osmesa"):
         yield f"OpenGL {back_end}", partial(checks.opengl, back_end)
     yield "point_maze", checks.any_opengl
@@ -57,6 +57,18 @@ def examinations(given: argparse.Namespace) -> Iterator[tuple[str, Callable[[], 
         yield f"{env} data", partial(files.data_set, env, folder, whole=given.data is not None)
     if given.checkpoint is not None:
         yield "checkpoint", partial(files.checkpoint, given.checkpoint)
+    for folder in given.config_dir or []:
+        for path in (*sorted(folder.glob("env/*.yaml")), *sorted(folder.glob("dataset/*.yaml"))):
+            yield f"{path.parent.name}={path.stem}", partial(_of_the_user, partial(files.own_option, path))
+
+
+def _of_the_user(check: Callable[[], str]) -> str:
+    """What a class of the user's raises says nothing about this installation."""
+    try:
+        return check()
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise Missing(f"not checked: {reason}", "pytest tests/contracts --config-dir says more") from error
 
 
 def main() -> None:
@@ -65,7 +77,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of data sets, or of one: every frame of it is read")
     parser.add_argument("--checkpoint", type=Path, help="model directory (ckpt_path) to look at")
     parser.add_argument("--weights", type=Path, help="file of DINOv2 weights (encoder.weights) to look at")
+    parser.add_argument(
+        "--config-dir", type=Path, action="append", help="folder with environments and formats of your own to look at"
+    )
     given = parser.parse_args()
+    sys.path.extend(str(folder.resolve()) for folder in given.config_dir or [])
     printable_logs()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
     log.setLevel(logging.INFO)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from hydra.utils import get_class
+from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
 from datasets.files import ROOT_VARIABLE, DatasetError, dataset_root
+from datasets.formats.episodes import EpisodeTrajectories
 from datasets.trajectories import Trajectories
-from doctor.installation import REPOSITORY, Missing, parts
+from doctor.installation import REPOSITORY, Missing, parts, simulator
+from launch.conf import own_classes
 from models.checkpoints.native import read_checkpoint
 from models.foreign.dinov2_weights import WeightsError, WeightsNotFoundError, find_weights
 from models.networks.dinov2 import DinoV2Encoder
+from utils.moved_classes import current_names
 
 
 def encoder_weights(weights: Path | None) -> str:
@@ -42,39 +46,57 @@ def data_root(given: Path | None) -> str:
     except DatasetError as error:
         raise Missing(str(error).split(". ")[0], f"export {ROOT_VARIABLE}=/path/to/data") from error
     found = [name for name, _ in data_sets(given)]
+    others = [folder.name for folder in _subfolders(root) if folder not in [place for _, place in data_sets(given)]]
     if not found:
-        names = ", ".join(_folders())
+        names = ", ".join(option.folder for option in _released())
         remedy = f"fetch or collect some (docs/data.md): {names}"
         raise Missing(f"none in {root}", remedy, required=given is not None)
-    return f"{', '.join(found)} in {root}"
+    unknown = f" (not checked, as no format here is known by such a name: {', '.join(others)})" if others else ""
+    return f"{', '.join(found)} in {root}{unknown}"
 
 
 def data_sets(given: Path | None) -> Iterator[tuple[str, Path]]:
     """(environment, folder) of the data sets below ``given`` or DATASET_DIR, or of the one that ``given`` is."""
     try:
-        root = given or dataset_root()
+        root = (given or dataset_root()).resolve()
     except DatasetError:
         return
-    for folder, env in _folders().items():
-        if (root / folder).is_dir():
-            yield env, root / folder
-        elif root.is_dir() and root.resolve().name == folder:
-            yield env, root
+    for folder in (root, *_subfolders(root)):
+        option = next((option for option in _released() if option.folder == folder.name), None)
+        if option is not None:
+            yield option.name, folder
+        elif (folder / "proprio.pth").is_file():
+            yield folder.name, folder
 
 
-def _folders() -> dict[str, str]:
-    """Folder below DATASET_DIR -> environment, of every config."""
-    paths = sorted((REPOSITORY / "conf" / "dataset").glob("*.yaml"))
-    readers: dict[str, Any] = {path.stem: get_class(OmegaConf.load(path)._target_) for path in paths}
-    return {reader.folder: env for env, reader in readers.items()}
+class _Released(NamedTuple):
+    """A format that has its own folder: the name of its option, that of the folder, and the reader."""
+
+    name: str
+    folder: str
+    reader: Any
+
+
+def _released() -> list[_Released]:
+    found = []
+    for path in sorted((REPOSITORY / "conf" / "dataset").glob("*.yaml")):
+        settings: Any = OmegaConf.load(path)
+        reader: Any = get_class(settings._target_) if "_target_" in settings else None
+        if reader is not None and reader.writer is not None and reader.writer.folder:
+            found.append(_Released(path.stem, reader.writer.folder, reader))
+    return found
+
+
+def _subfolders(root: Path) -> list[Path]:
+    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def data_set(env: str, folder: Path, whole: bool) -> str:
     """Tables and the files' sizes; with ``whole``, every frame is decoded."""
-    config = OmegaConf.load(REPOSITORY / "conf" / "dataset" / f"{env}.yaml")
+    readers = {option.name: option.reader for option in _released()}
     try:
-        data: Trajectories = get_class(config._target_)(data_path=folder)
-    except (DatasetError, OSError) as error:
+        data: Trajectories = readers.get(env, partial(EpisodeTrajectories, env))(data_path=folder)
+    except (ValueError, OSError) as error:
         raise Missing(str(error), "fetch it again, or collect it (docs/data.md)", required=whole) from error
     if not whole:
         return f"{len(data)} trajectories of {data.frame_size} pixels (--data {folder} reads every frame)"
@@ -82,7 +104,7 @@ def data_set(env: str, folder: Path, whole: bool) -> str:
     for number in tqdm(range(len(data)), desc=str(folder), unit="trajectory", leave=False):
         try:
             data.frames(number, range(int(data.lengths[number])))
-        except (DatasetError, OSError) as error:
+        except (ValueError, OSError) as error:
             broken.append(str(error))
     if broken:
         found = f"{len(broken)} of {len(data)} trajectories cannot be read; the first: {broken[0]}"
@@ -96,4 +118,22 @@ def checkpoint(folder: Path) -> str:
         found = read_checkpoint(folder)
     except (ValueError, OSError) as error:
         raise Missing(str(error), "python -m models.checkpoint inspect says more", required=True) from error
-    return f"{found.path}, epoch {found.epoch}"
+    foreign = sorted(f"{part} {name}" for part, name in _classes(found.config) if name not in own_classes())
+    unknown = f" (not checked, as they are none of this project: {', '.join(foreign)})" if foreign else ""
+    return f"{found.path}, epoch {found.epoch}{unknown}"
+
+
+def _classes(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Every part of a model that names its class."""
+    for part, settings in config.items():
+        if isinstance(settings, Mapping) and isinstance(settings.get("_target_"), str):
+            yield part, current_names(settings["_target_"])
+
+
+def own_option(path: Path) -> str:
+    """Build what a file in a folder of the user's describes, an environment or a data set."""
+    settings = OmegaConf.load(path)
+    if path.parent.name == "env":
+        return simulator(settings.simulator)
+    data = instantiate(settings)
+    return f"{len(data)} trajectories of {data.frame_size} pixels"

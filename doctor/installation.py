@@ -12,6 +12,7 @@ import tempfile
 import tomllib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -156,9 +157,14 @@ def videos() -> str:
     return f"H.264 written and read, PyAV {version('av')}"
 
 
-def simulator(name: str) -> str:
-    """An image from an environment that needs no OpenGL."""
-    env = instantiate(OmegaConf.load(REPOSITORY / "conf" / "env" / f"{name}.yaml").simulator, image_size=64)
+def named_simulator(name: str) -> str:
+    """An image from an environment of ours that needs no OpenGL."""
+    return simulator(OmegaConf.load(REPOSITORY / "conf" / "env" / f"{name}.yaml").simulator)
+
+
+def simulator(settings: Any) -> str:
+    """An image from an environment, by the ``simulator`` of its file."""
+    env = instantiate(settings, image_size=64)
     try:
         start, _ = env.sample_start_goal([0])
         env.reset([0], start)

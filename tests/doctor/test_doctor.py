@@ -7,11 +7,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from doctor import __main__ as doctor
 from doctor import installation as doctor_checks
 from doctor.installation import Missing
-from tests.builders import wall_model_directory
+from envs.wall.expert import WallRandomWalk
+from tests.builders import wall_collection, wall_model_directory
 from tests.training.tiny import make_wall
 
 
@@ -62,6 +64,35 @@ def test_a_broken_data_set_a_missing_checkpoint_and_wrong_weights(ask, wall, tmp
     assert "episode_007.pth" in lines["wall data"]
     assert lines["checkpoint"].startswith("FAIL") and lines["DINOv2"].startswith("FAIL")
     assert any(line.startswith("3 of ") for line in lines.values())
+
+
+def test_what_is_not_known_is_said_and_not_checked(ask, wall, tmp_path, monkeypatch):
+    for name in ("opengl", "any_opengl", "videos", "packages"):
+        monkeypatch.setattr(doctor_checks, name, lambda *_: "")
+    data, own = tmp_path / "data", tmp_path / "mine"
+    shutil.copytree(wall, data)
+    (data / "rooms").mkdir()
+    wall_collection(data / "Pendulum-v1", WallRandomWalk(), n_rollout=2, num_steps=3).run(num_workers=1)
+    torch.save(torch.rand(2, 3, 2), data / "Pendulum-v1" / "proprio.pth")
+    torch.save(torch.tensor([3, 3]), data / "Pendulum-v1" / "seq_lengths.pth")
+    model = wall_model_directory(tmp_path / "model")
+    config = OmegaConf.load(model / "hydra.yaml")
+    config.encoder._target_ = "rooms.Encoder"
+    OmegaConf.save(config, model / "hydra.yaml")
+    for group in ("env", "dataset"):
+        (own / group).mkdir(parents=True)
+    (own / "env" / "broken.yaml").write_text("simulator: {_target_: absent_rooms.Rooms}")
+    (own / "env" / "small.yaml").write_text("simulator: {_target_: envs.wall.vector_env.WallVectorEnv}")
+    (own / "dataset" / "walks.yaml").write_text(
+        f"{{_target_: datasets.formats.wall.WallTrajectories, data_path: {data / 'wall_single'}}}"
+    )
+    code, lines = ask("--data", data, "--checkpoint", model, "--config-dir", own)
+    assert code == 0, [line for line in lines.values() if line.startswith("FAIL")]
+    assert "not checked, as no format here is known by such a name: rooms" in lines["data sets"]
+    assert "2 trajectories, 6 frames of 65 pixels, all read" in lines["Pendulum-v1 da"]
+    assert "not checked, as they are none of this project: encoder rooms.Encoder" in lines["checkpoint"]
+    assert lines["env=broken"].startswith("note") and "absent_rooms" in lines["env=broken"]
+    assert lines["env=small"].startswith("ok") and "12 trajectories of 65 pixels" in lines["dataset=walks"]
 
 
 def test_packages_that_are_missing_or_old_are_named(monkeypatch, tmp_path):
