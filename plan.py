@@ -25,8 +25,6 @@ from launch.command_line import check_types, one_line_errors, plain
 from launch.entry import recorded
 from launch.processes import start, together
 from launch.run_folder import run_folder
-from models.speed.cpu_kernels.build import choose_kernels
-from models.speed.cpu_products import choose_library
 from planning.evaluation import STATE, Evaluation
 from utils import distributed
 from utils.files import sync_files
@@ -86,8 +84,6 @@ def plan(config: Mapping[str, Any]) -> dict[str, Any]:
 def _plan(config: Mapping[str, Any]) -> dict[str, Any]:
     device = runtime.pick_device(config["device"])
     runtime.set_threads(config["num_threads"])
-    choose_library(config["cpu_products"])
-    choose_kernels(config["cpu_kernels"])
     with runtime.autocast(config["precision"], device, keeps_casts=False):
         evaluation = Evaluation.prepare(config, device)
         sync_files(evaluation.folder / ".hydra")  # resume= reads the command there, after a power loss too

@@ -26,8 +26,6 @@ from launch.command_line import check_types, one_line_errors, overridden_keys, p
 from launch.entry import recorded
 from launch.processes import start, together
 from launch.run_folder import run_folder
-from models.speed.cpu_kernels.build import choose_kernels
-from models.speed.cpu_products import choose_library
 from training.assemble import build_trainer
 from training.dry_run import dry_run
 from training.state import FILENAME
@@ -47,6 +45,7 @@ PARTS = (
     "proprio_encoder",
     "method",
     "regularizer",
+    "speed",
     "logger",
 )
 
@@ -106,8 +105,6 @@ def _train(config: Mapping[str, Any], explicit: Set[str]) -> Path:
 def _prepared_device(config: Mapping[str, Any]) -> torch.device:
     device = runtime.pick_device(config["device"])
     runtime.set_threads(config["num_threads"])
-    choose_library(config["cpu_products"])
-    choose_kernels(config["cpu_kernels"])
     runtime.autocast(config["precision"], device)  # refuses what it does not know
     return device
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from models.speed.cpu_products import library, linear
+from models.speed.onednn import linear
 
 CUBES = {"cpu": (1024, 2048), "cuda": (4096, 8192)}
 """Sides of the products per kind of device; the best of them counts, for which one is faster depends on the caches."""
@@ -45,7 +45,7 @@ class Ceiling:
         mm = self._best(torch.mm)
         if not self._others:
             return Peaks(mm, mm)
-        with library("onednn"), torch.no_grad():
+        with torch.no_grad():
             return Peaks(mm, max(mm, self._best(linear)))
 
     def _best(self, product: Callable[[Tensor, Tensor], Tensor]) -> float:

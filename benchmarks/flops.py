@@ -33,7 +33,7 @@ from models.networks.dinov2 import DinoV2Encoder
 from models.networks.residual import ResidualMLP, ResidualViT
 from models.networks.vit import ViTPredictor
 from models.speed.cpu_kernels.attention import Executed
-from models.speed.cpu_products import ONEDNN_LINEAR
+from models.speed.onednn import ONEDNN_LINEAR
 from models.world_model import WorldModel
 
 Backward = Literal["none", "inputs", "weights"]

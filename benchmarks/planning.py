@@ -16,8 +16,6 @@ from benchmarks.measure import Case, Run, Work
 from benchmarks.plain.model import PlainModel
 from benchmarks.plain.planning import PlainDescent, PlainProblem, plain_cem_step
 from benchmarks.setting import Setting
-from models.speed.cpu_kernels.build import kernels
-from models.speed.cpu_products import library
 from models.world_model import WorldModel
 from planning.evaluation import Evaluation
 from planning.planners.cem import CEMPlanner
@@ -161,13 +159,12 @@ def _other_descents(setting: Setting, question: Asked, steps: int, stack: contex
     """Our own with a fast path off, and of bf16 in float32."""
     ways: dict[str, Run] = {}
     episodes = len(question.task.problem)
-    if setting.history > 1:
-        slow = stack.enter_context(asked(setting, "gd", episodes, "speed=plain"))
-        ways["speed=plain"] = partial(_descend, slow, steps)
-    if setting.device.type == "cpu" and setting.dtype == torch.float32:
-        ways["cpu_products=torch"] = library("torch")(partial(_descend, question, steps))
+    off = ["speed=plain"]
     if setting.device.type == "cpu":
-        ways["cpu_kernels=false"] = kernels(False)(partial(_descend, question, steps))
+        off += ["speed.cpu_kernels=false"] + ["speed.cpu_products=torch"] * (setting.dtype == torch.float32)
+    for override in off:
+        slow = stack.enter_context(asked(setting, "gd", episodes, override))
+        ways[override] = partial(_descend, slow, steps)
     if setting.dtype == torch.bfloat16:
         with torch.autocast(setting.device.type, enabled=False):
             exact = stack.enter_context(asked(replace(setting, precision="float32"), "gd", episodes))

@@ -85,9 +85,10 @@ def _answered(
     from launch.names import Names, check_all
     from launch.paths import readable_paths
     from launch.resume import expand_resume
+    from utils.moved_settings import current_overrides
 
     argv = readable_paths(sys.argv[1:])
-    argv = expand_resume(argv, entry) if entry else argv
+    argv = current_overrides(expand_resume(argv, entry)) if entry else argv
     argv = with_config_name(argv) if entry == "plan" else argv
     given = get_args_parser().parse_args(argv)
     if given.config_path or given.shell_completion or given.info or given.hydra_help or given.experimental_rerun:

@@ -34,13 +34,12 @@ RULES = _table(
     (GROUP_RULE, "training model adversarial env simulator dataset collector encoder predictor decoder action_encoder "
                  "proprio_encoder initnet method regularizer logger planner sub_planner objective speed"),
     # runs
-    (text(), "ckpt_path run_dir device precision cpu_products goal_source env.name"),
+    (text(), "ckpt_path run_dir device precision speed.cpu_products goal_source env.name"),
     (text(None), "goal_file_path data_path latent_dir encoder.weights image_dtype "
                  "logger.entity logger.name logger.group"),
     (several(text(), 0, 100), "logger.tags"),
     (text(), "logger.project logger.mode simulator.simulator"),
     (truth(), "from_scratch debug dry_run debug_dset_init unsolved_starts_only normalize_action"),
-    (CHOICE, "cpu_kernels"),
     (text(), "env.id simulator.id dataset.name"),
     (SEED, "seed split_seed"),
     (whole(0, 2**31 - 1), "training.seed"),
@@ -58,8 +57,7 @@ RULES = _table(
     (number(0, 1e6, None, above=True), "predictor_lr"),
     (AT_LEAST_0, "weight_decay"),
     (text(), "schedule latent_cache latent_dtype"),
-    (truth(), "fast_dropout training.pad_widths fused_optimizers train_encoder train_predictor"),
-    (CHOICE, "training.compile"),
+    (truth(), "speed.fast_dropout speed.fused_optimizers train_encoder train_predictor"),
     (truth(None), "train_decoder"),
     # methods
     (text(), "radii_method perturbation tasks replay_sampling"),
@@ -107,7 +105,7 @@ RULES = _table(
     (SHARE, "momentum cem_share noise_decay cross_term"),
     (truth(), "clip_actions relative_temperature reuse_history prepare_weights"),
     (text(), "sample_type optimizer_type rollout_type mode shrinking"),
-    (CHOICE, "speed.pad_widths kernels speed.compile capture"),
+    (CHOICE, "speed.pad_widths kernels speed.compile capture speed.cpu_kernels"),
     # environments and data
     (whole(1, 100), "env_action_dim proprio_dim state_dim"),
     (whole(1, 10**7, None), "n_rollout n_val"),

@@ -12,6 +12,7 @@ from launch.conf import CONF, entries, groups
 from launch.grammar import quoted
 from launch.paths import at_home
 from launch.recorded import why_refused
+from utils.moved_settings import current_overrides
 from utils.printable import exit_with
 from utils.reading.yaml_file import read_yaml
 
@@ -91,6 +92,7 @@ def _command(
     if entry is not None and not name.startswith(entry) and name in entries([conf]):
         raise ValueError(_other_script(name, folder))
     known = groups(folders)
+    recorded = current_overrides(recorded)
     for item in recorded:
         if why := why_refused(item, known):
             raise ValueError(f"{file}: {item!r} cannot be taken from a folder: {why}; {AGAIN}")

@@ -26,13 +26,12 @@ class Encoder(nn.Module):
     def calibrate(self, frames: Tensor) -> None:
         """Look at frames (n, 3, S, S) of the training data once, before a training from scratch; may do nothing."""
 
-    def compiled_parts(self) -> list[nn.Module]:
-        """Where ``torch.compile`` is applied; nowhere in a small one."""
-        return []
 
+KVCache = tuple[Tensor, ...]
+"""What a predictor keeps of the frames it has seen, for a transformer the keys and values of each layer in turn.
 
-Memory = tuple[Tensor, ...]
-"""What a predictor keeps of the frames it has seen; every tensor leads with the batch. Empty before the first frame."""
+Every tensor leads with the batch; empty before the first frame.
+"""
 
 
 class Predictor(nn.Module):
@@ -45,29 +44,25 @@ class Predictor(nn.Module):
     activations_per_token: int
 
     def extend(
-        self, tokens: Tensor, memory: Memory = (), wanted: int | None = None, remember: bool = True
-    ) -> tuple[Tensor, Memory]:
-        """Predict from further frames, which follow on those in ``memory``: the same as ``forward`` of all of them.
+        self, tokens: Tensor, cache: KVCache = (), wanted: int | None = None, keep: bool = True
+    ) -> tuple[Tensor, KVCache]:
+        """Predict from further frames, which follow on those in ``cache``: the same as ``forward`` of all of them.
 
         What earlier frames do not need again is left to the predictor; this one has nothing to reuse.
 
         Args:
             tokens: (B, F * P', D') of the further frames.
-            memory: of the frames before; empty if there are none.
-            wanted: predictions returned, those of the last tokens, whole frames; None means of all further ones.
-            remember: whether a memory of all frames is wanted back; it takes room.
+            cache: Of the frames before; empty if there are none.
+            wanted: Predictions returned, those of the last tokens, whole frames; None means of all further ones.
+            keep: Whether a cache of all frames is wanted back; it takes room.
 
         Returns:
-            Predictions (B, wanted, D'), and the memory of all frames, empty without ``remember``.
+            Predictions (B, wanted, D'), and the cache of all frames, empty without ``keep``.
         """
-        seen = torch.cat([*memory, tokens], 1)
+        seen = torch.cat([*cache, tokens], 1)
         predicted = self(seen)
         first = predicted.shape[1] - (tokens.shape[1] if wanted is None else wanted)
-        return predicted[:, first:], (seen,) if remember else ()
-
-    def compiled_parts(self) -> list[nn.Module]:
-        """Where ``torch.compile`` is applied: the modules whose calls hold the arithmetic."""
-        return [self]
+        return predicted[:, first:], (seen,) if keep else ()
 
 
 class Decoder(nn.Module):

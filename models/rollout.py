@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from models.interfaces import Memory, Predictor
+from models.interfaces import KVCache, Predictor
 from models.latent import Latent
 from models.tokens import TokenLayout
 
@@ -61,7 +61,7 @@ class Imagination:
         self._present = context[:, context.num_frames - 1 :]
         embedded = model.action_encoder(past_actions[:, first:])
         self._past = model.layout.assemble(context[:, first : context.num_frames - 1], embedded)  # (B, c, P', D')
-        self._memories: dict[int, Memory] = {}
+        self._caches: dict[int, KVCache] = {}
 
     def __call__(self, actions: Tensor, episode: Tensor | None = None, only_last: bool = False) -> Latent:
         """Latents (R, T) that follow from z-scored blocks ``actions`` (R, T, A); differentiable in them.
@@ -74,9 +74,9 @@ class Imagination:
         present = self._present if episode is None else self._present[episode]
         frames = [layout.assemble(present, embedded[:, :1])]  # (R, 1, P', D') each, from the present on
         predicted: list[Tensor] = []
-        memory: Memory | None = None
+        cache: KVCache | None = None
         for step in range(actions.shape[1]):
-            newest, memory = self._step(frames, memory, episode, last=step + 1 == actions.shape[1])
+            newest, cache = self._step(frames, cache, episode, last=step + 1 == actions.shape[1])
             predicted = [newest] if only_last else [*predicted, newest]
             action = embedded[:, step + 1 : step + 2]
             if action.shape[1]:
@@ -84,8 +84,8 @@ class Imagination:
         return layout.split(newest if only_last else torch.cat(predicted, 1))
 
     def _step(
-        self, frames: list[Tensor], memory: Memory | None, episode: Tensor | None, last: bool
-    ) -> tuple[Tensor, Memory | None]:
+        self, frames: list[Tensor], cache: KVCache | None, episode: Tensor | None, last: bool
+    ) -> tuple[Tensor, KVCache | None]:
         """The frame (R, 1, P', D') after ``frames``, and what the next step may reuse."""
         known = self._past.shape[1]
         start = max(0, known + len(frames) - self.seen)  # where the window begins
@@ -93,23 +93,23 @@ class Imagination:
             past = _rows(self._past[:, start:], episode)
             window = torch.cat([past, *frames[max(0, start - known) :]], 1)
             return self.predictor(window.flatten(1, 2)).view_as(window)[:, -1:], None
-        if memory is None:
-            memory, new = self._memory_of(start, episode), frames[max(0, start - known) :]
+        if cache is None:
+            cache, new = self._cache_of(start, episode), frames[max(0, start - known) :]
         else:
             new = frames[-1:]
         grows = not last and known + len(frames) < self.seen
         tokens = torch.cat(new, 1).flatten(1, 2)
         size = self.model.layout.tokens_per_frame
-        predicted, kept = self.predictor.extend(tokens, memory, wanted=size, remember=grows)
+        predicted, kept = self.predictor.extend(tokens, cache, wanted=size, keep=grows)
         return predicted[:, None], kept if grows else None
 
-    def _memory_of(self, start: int, episode: Tensor | None) -> Memory:
-        """Of the real frames from ``start`` on, the present left out, at the first positions of a window."""
+    def _cache_of(self, start: int, episode: Tensor | None) -> KVCache:
+        """Return the cache of the real frames from ``start`` on without the present, at a window's first positions."""
         if start >= self._past.shape[1]:
             return ()
-        if start not in self._memories:
-            self._memories[start] = self.predictor.extend(self._past[:, start:].flatten(1, 2))[1]
-        return tuple(_rows(part, episode) for part in self._memories[start])
+        if start not in self._caches:
+            self._caches[start] = self.predictor.extend(self._past[:, start:].flatten(1, 2))[1]
+        return tuple(_rows(part, episode) for part in self._caches[start])
 
     def _seen_again(self, newest: Tensor, action: Tensor) -> Tensor:
         """An imagined frame as the predictor's next input, with the embedding (R, 1, a) of its action."""

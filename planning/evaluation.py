@@ -19,6 +19,7 @@ from datasets.units.normalizer import Normalizer
 from envs.episode_seeds import episode_seeds
 from models.checkpoints.loading import check_environment, load_for_planning, stored_normalizer
 from models.checkpoints.native import Checkpoint, read_checkpoint
+from models.speed.fast_paths import FastPaths
 from planning.cost import check_budget
 from planning.episodes import Episodes
 from planning.goals import GoalRequest, make_problem
@@ -81,6 +82,8 @@ class Evaluation:
         if identity["objective"] != config["objective"]:  # it was "last" by default when this was begun
             objective = GoalDistance("last", identity["objective"]["alpha"])
         model, architecture = load_for_planning(checkpoint, config["env"], config["encoder"], device)
+        speed: FastPaths = instantiate(config["speed"])
+        speed.install(model)
         if controller.planner.sample_type == "initnet":
             model.require_initnet()
         data = _Data(config["env"], checkpoint)
@@ -115,7 +118,7 @@ class Evaluation:
             initial_actions=_known_actions(problem, observer, architecture["frameskip"])
             if config["debug_dset_init"]
             else None,
-            speed=instantiate(config["speed"]),
+            speed=speed,
             shared=True,
             recorder=Recorder(env.render(torch.arange(recorded))) if recorded else None,
         )

@@ -160,7 +160,7 @@ def test_the_planning_commands_of_the_readme_do_not_minimise_the_last_frame_alon
 def check_speed(group, option, tmp_path):
     speed = instantiate(composed(f"speed={option}", name="plan_wall", run_dir="r", ckpt_path="c")["speed"])
     assert isinstance(speed, FastPaths)
-    online = composed("method=online", f"speed@method.speed={option}", run_dir="r")
+    online = composed("method=online", f"speed={option}", run_dir="r")
     assert vars(instantiate(online["method"]).corrector.speed) == vars(speed)
 
 

@@ -18,9 +18,7 @@ from models.checkpoints.architecture import CHANGEABLE
 from models.checkpoints.loading import stored_normalizer
 from models.checkpoints.native import parentage, write_model_config
 from models.interfaces import Decoder, Encoder
-from models.speed.compiling import compile_in_place, compiles
-from models.speed.dropout import choose_dropout
-from models.speed.prepared_linear import choose_padding
+from models.speed.fast_paths import FastPaths
 from planning.observer import Observer
 from training.checks import (
     check_base,
@@ -67,14 +65,10 @@ def build_trainer(config: Mapping[str, Any], explicit: Set[str], device: torch.d
     folder, written = Path(config["run_dir"]), {**config, **start.architecture}
     check_resumable(folder, written)
     model, settings = start.model, _settings(config, start, method)
-    choose_dropout(model, fast=config["training"]["fast_dropout"])
-    choose_padding(model, config["training"]["pad_widths"])
-    if compiles(config["training"]["compile"], device, "training.compile") and model.predictor is not None:
-        log.info("training compiled networks: the first steps take longer (training.compile=false)")
-        compile_in_place(model.predictor)
-        compile_in_place(model.encoder)
-    fused = config["training"]["fused_optimizers"]
-    optimizers = Optimizers(model, _rates(config["training"], start), **_trained_parts(settings), fused=fused)
+    speed: FastPaths = instantiate(config["speed"])
+    speed.install(model, trains=True)
+    rates, fused = _rates(config["training"], start), speed.fused_optimizers
+    optimizers = Optimizers(model, rates, **_trained_parts(settings), fused=fused)
     check_method(method, settings)
     check_processes(settings)
     regularizer = _regularizer(config, start, settings)

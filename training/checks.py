@@ -13,6 +13,7 @@ from datasets.trajectories import Trajectories
 from models.checkpoints.config_file import read_model_config
 from models.checkpoints.native import LATEST, read_checkpoint, trained_weights, weights_file
 from models.interfaces import Encoder
+from models.speed.fast_paths import FastPaths
 from models.world_model import WorldModel
 from training.latents.cache import LATENT_CACHES, LATENT_DTYPES
 from training.methods.base import Method
@@ -21,14 +22,17 @@ from training.settings import TrainSettings
 from training.start import StartingModel
 from training.state import FILENAME
 from utils import distributed
+from utils.moved_settings import current_settings
 from utils.nearby import hint
 from utils.settings import same_settings
 
 log = logging.getLogger(__name__)
 
-FREE_ON_RESUME = ("run_dir", "dry_run", "device", "num_threads", "cpu_products", "cpu_kernels", "logger",
+FREE_ON_RESUME = ("run_dir", "dry_run", "device", "num_threads", "logger",
                   "env.num_workers", "ckpt_path", "from_scratch", "memory_budget_gb", "disk_patience_minutes",
-                  "method.memory_budget_gb", "training.latent_dir")  # fmt: skip
+                  "method.memory_budget_gb", "training.latent_dir", "method.speed",
+                  *(f"speed.{name}" for name in vars(FastPaths()) if name != "fast_dropout"))  # fmt: skip
+"""What may differ; ways of being fast change results by rounding only, but for the masks of the fast dropout."""
 
 
 def check_method(method: Method, settings: TrainSettings) -> None:
@@ -141,7 +145,7 @@ def check_resumable(folder: Path, config: Mapping[str, Any]) -> None:
     """A run is continued with the settings it began with, or not at all."""
     if not (folder / "checkpoints" / FILENAME).exists():
         return
-    differences = same_settings(read_model_config(folder / "hydra.yaml"), config, FREE_ON_RESUME)
+    differences = same_settings(current_settings(read_model_config(folder / "hydra.yaml")), config, FREE_ON_RESUME)
     if differences:
         raise ValueError(
             f"{folder} holds a run with other settings ({'; '.join(differences)}); resume it with the settings it has, "

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
-from collections.abc import Iterator
 from typing import cast
 
 import torch
@@ -14,17 +12,8 @@ from torch import Tensor, nn
 from models.latent import Latent
 from models.networks.residual import ResidualViT
 from models.networks.vit import Attention, FeedForward, ViTPredictor
-from models.speed.cpu_kernels.build import kernels
-from models.speed.cpu_products import library
-from models.speed.dropout import choose_dropout
+from models.speed.replacing import make_plain
 from models.world_model import WorldModel
-
-
-@contextlib.contextmanager
-def torch_alone() -> Iterator[None]:
-    """Torch's own matrix products and attention on a CPU."""
-    with library("torch"), kernels(False):
-        yield
 
 
 class PlainViT(nn.Module):
@@ -77,9 +66,7 @@ class PlainResidual(nn.Module):
 
 
 class PlainModel(nn.Module):
-    """A copy of a world model with the same weights, used in the plain way, with torch's own dropout.
-
-    The loops around it run under ``torch_alone``.
+    """A copy of a world model with the same weights, used in the plain way, by torch alone.
 
     Args:
         model: stays as it is. Its predictor must be a transformer.
@@ -91,7 +78,7 @@ class PlainModel(nn.Module):
     def __init__(self, model: WorldModel) -> None:
         super().__init__()
         self.world = copy.deepcopy(model)
-        choose_dropout(self.world, fast=False)
+        make_plain(self.world)
         predictor = self.world.predictor
         if isinstance(predictor, ResidualViT):
             self.predictor: nn.Module = PlainResidual(predictor)

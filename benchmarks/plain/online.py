@@ -5,14 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from benchmarks.plain.model import PlainModel, torch_alone
+from benchmarks.plain.model import PlainModel
 from benchmarks.plain.planning import PlainDescent, PlainProblem
 from datasets.batch import Batch
 from envs.base import VectorEnv
 from planning.observer import Observer
 
 
-@torch_alone()
 def plain_refresh(
     model: PlainModel, env: VectorEnv, observer: Observer, batch: Batch, actions: Tensor, steps: int, context: int
 ) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchmarks.plain.model import PlainModel, torch_alone
+from benchmarks.plain.model import PlainModel
 from models.latent import Latent
 from planning.objectives import GoalDistance
 
@@ -39,7 +39,6 @@ class PlainDescent:
         self.actions = actions.detach().clone().requires_grad_()
         self.optimizer = torch.optim.Adam([self.actions], lr=lr)
 
-    @torch_alone()
     def step(self) -> Tensor:
         """One step; returns the cost (B,) before it."""
         problem = self.problem
@@ -51,7 +50,6 @@ class PlainDescent:
         return cost.detach()
 
 
-@torch_alone()
 @torch.no_grad()
 def plain_cem_step(
     model: PlainModel, problem: PlainProblem, mean: Tensor, std: Tensor, draws: Tensor, topk: int

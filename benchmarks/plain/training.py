@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.plain.model import PlainModel, torch_alone
+from benchmarks.plain.model import PlainModel
 from datasets.batch import Batch
 from models.latent import Latent
 
@@ -37,7 +37,6 @@ class PlainAdversarial:
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, lr=lr)
 
-    @torch_alone()
     def step(self, batch: Batch) -> Tensor:
         """One optimiser step; returns the prediction loss at the perturbed inputs."""
         prediction, decoding = self.losses(batch)

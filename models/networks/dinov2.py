@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.foreign.dinov2_weights import ARCHITECTURES, check_official, find_weights, read_weights
 from models.interfaces import Encoder
@@ -111,10 +111,6 @@ class DinoV2Encoder(Encoder):
 
     def calibrate(self, frames: Tensor) -> None:
         """Nothing to measure on the data: the weights are pretrained."""
-
-    def compiled_parts(self) -> list[nn.Module]:
-        """The blocks; they are alike, so that one compilation does for all."""
-        return list(self.base_model.blocks)
 
     def preprocess(self, visual: Tensor) -> Tensor:
         """Images (n, 3, S, S) in 0..255 -> the network's input (n, 3, input_size, input_size) in [-1, 1]."""

@@ -8,9 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.speed.cpu_kernels import attention as cpu_kernels
-from models.speed.prepared_linear import Linear
-
 LAYER_NORM_EPS = 1e-6
 PRETRAINED_GRID = 37  # the official weights come with positions for 518-pixel images
 POSITION_OFFSET = 0.1
@@ -34,15 +31,12 @@ class SelfAttention(nn.Module):
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.qkv = Linear(dim, 3 * dim)
-        self.proj = Linear(dim, dim)
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(n, t, dim) -> (n, t, dim)."""
-        joint = self.qkv(tokens).unflatten(-1, (3, self.num_heads, -1))
-        if cpu_kernels.takes(joint):
-            return self.proj(cpu_kernels.attend(joint, frame=tokens.shape[1]).flatten(2))
-        query, key, value = joint.permute(2, 0, 3, 1, 4)
+        query, key, value = self.qkv(tokens).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         return self.proj(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
 
 
@@ -51,8 +45,8 @@ class Mlp(nn.Module):
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
-        self.fc1 = Linear(dim, hidden)
-        self.fc2 = Linear(hidden, dim)
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(n, t, dim) -> (n, t, dim)."""

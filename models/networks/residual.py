@@ -7,7 +7,7 @@ import itertools
 import torch
 from torch import Tensor, nn
 
-from models.interfaces import Memory, Predictor
+from models.interfaces import KVCache, Predictor
 from models.networks.vit import ViTPredictor
 
 
@@ -41,18 +41,14 @@ class ResidualViT(Predictor):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, F * P, dim) -> (B, F * P, dim), each frame's tokens one model step later."""
-        return self.extend(tokens, remember=False)[0]
+        return self.extend(tokens, keep=False)[0]
 
     def extend(
-        self, tokens: Tensor, memory: Memory = (), wanted: int | None = None, remember: bool = True
-    ) -> tuple[Tensor, Memory]:
-        """See the base class; the memory is the ViT's."""
-        predicted, memory = self.vit.extend(self.embed(tokens), memory, wanted, remember)
-        return tokens[:, tokens.shape[1] - predicted.shape[1] :] + self.head(predicted), memory
-
-    def compiled_parts(self) -> list[nn.Module]:
-        """See the base class."""
-        return self.vit.compiled_parts()
+        self, tokens: Tensor, cache: KVCache = (), wanted: int | None = None, keep: bool = True
+    ) -> tuple[Tensor, KVCache]:
+        """See the base class; the cache is the ViT's."""
+        predicted, cache = self.vit.extend(self.embed(tokens), cache, wanted, keep)
+        return tokens[:, tokens.shape[1] - predicted.shape[1] :] + self.head(predicted), cache
 
 
 class ResidualMLP(Predictor):

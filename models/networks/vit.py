@@ -9,76 +9,50 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.interfaces import Memory, Predictor
-from models.speed.cpu_kernels import attention as cpu_kernels
-from models.speed.dropout import Dropout
-from models.speed.prepared_linear import Linear
+from models.interfaces import KVCache, Predictor
 
 
 class Attention(nn.Module):
-    """Self-attention in which a token sees all tokens of its own and of earlier frames."""
+    """Multi-head self-attention in which a token sees all tokens of its own and of earlier frames."""
 
     def __init__(self, dim: int, heads: int, dim_head: int, dropout: float, tokens_per_frame: int) -> None:
         super().__init__()
         self.heads = heads
-        self.dropout = Dropout(dropout)
         self.tokens_per_frame = tokens_per_frame
+        self.dropout = nn.Dropout(dropout)
         self.norm = nn.LayerNorm(dim)
-        self.to_qkv = Linear(dim, 3 * heads * dim_head, bias=False)
-        self.to_out = nn.Sequential(Linear(heads * dim_head, dim), Dropout(dropout))
+        self.to_qkv = nn.Linear(dim, 3 * heads * dim_head, bias=False)
+        self.to_out = nn.Sequential(nn.Linear(heads * dim_head, dim), nn.Dropout(dropout))
 
-    def forward(self, tokens: Tensor, past: Memory = (), wanted: int | None = None) -> tuple[Tensor, Memory]:
-        """(B, F * P, dim) -> (B, wanted, dim) of the last tokens, and the keys and values of all frames.
+    def forward(self, tokens: Tensor, past: KVCache = (), wanted: int | None = None) -> tuple[Tensor, KVCache]:
+        """Attend from the last tokens to all.
 
         Args:
-            past: keys and values (B, heads, m, d) of earlier frames, or nothing.
-        """
-        attended, seen = self.attend(self.norm(tokens), past, tokens.shape[1] if wanted is None else wanted)
-        return self.to_out(attended), seen
+            tokens: (B, F * P, dim) of the further frames.
+            past: Keys and values (B, heads, m, d) of earlier frames, or nothing.
+            wanted: How many of the last tokens are asked for, whole frames; None means all.
 
-    def attend(self, normed: Tensor, past: Memory, wanted: int) -> tuple[Tensor, Memory]:
-        """As ``forward``, between the norm before and the linear map after it: (B, wanted, heads * d)."""
-        projected = self._project(normed, wanted)
-        query, key, value = (part.transpose(1, 2) for source in projected for part in source.unbind(2))
+        Returns:
+            (B, wanted, dim), and the keys and values of all frames.
+        """
+        joint = self.to_qkv(self.norm(tokens)).unflatten(-1, (3, self.heads, -1))
+        query, key, value = joint.permute(2, 0, 3, 1, 4)  # (B, heads, F * P, d) each
         if past:
             key, value = torch.cat([past[0], key], 2), torch.cat([past[1], value], 2)
-        if not self.dropout.acts() and cpu_kernels.takes(query):
-            sources = [part.transpose(1, 2)[:, :, None] for part in (query, key, value)] if past else projected
-            return cpu_kernels.attend(*sources, frame=self.tokens_per_frame).flatten(2), (key, value)
-        if self._writes_attention_out(query):
-            query, key, value = (part.contiguous() for part in (query, key, value))  # once, not for every frame
-        # One call per frame instead of one masked call: nothing hidden is computed, and kernels that know no masks fit.
+        attended = self.attend(query if wanted is None else query[:, :, -wanted:], key, value)
+        return self.to_out(attended.transpose(1, 2).flatten(2)), (key, value)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Let the queries (B, heads, n, d) of the last frames see the keys and values of their own and earlier ones."""
         size, total = self.tokens_per_frame, key.shape[2]
-        attended = [
-            self._attend(part, key[:, :, :end], value[:, :, :end])
-            for part, end in zip(query.split(size, 2), range(total - wanted + size, total + 1, size), strict=True)
-        ]
-        joined = attended[0] if len(attended) == 1 else torch.cat(attended, dim=2)
-        return joined.transpose(1, 2).flatten(2), (key, value)
+        ends = range(total - query.shape[2] + size, total + 1, size)
+        frames = zip(query.split(size, 2), ends, strict=True)
+        return torch.cat([self.average(part, key[:, :, :end], value[:, :, :end]) for part, end in frames], dim=2)
 
-    def _project(self, normed: Tensor, wanted: int) -> tuple[Tensor, ...]:
-        """Queries of the last ``wanted`` tokens, keys and values of all: one or two (B, tokens, parts, heads, d)."""
-        unused = normed.shape[1] - wanted
-        if not unused:
-            return (self.to_qkv(normed).unflatten(-1, (3, self.heads, -1)),)
-        third = self.to_qkv.out_features // 3
-        query = self.to_qkv(normed[:, unused:], slice(third)).unflatten(-1, (1, self.heads, -1))
-        return query, self.to_qkv(normed, slice(third, None)).unflatten(-1, (2, self.heads, -1))
-
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attention of some queries to all keys, (B, heads, n, dim_head) each, with dropout on its weights."""
-        if self._writes_attention_out(query):
-            scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
-            weights = torch.softmax(scores, -1, dtype=scores.dtype)
-            return self.dropout(weights) @ value
-        dropout = self.dropout.p if self.dropout.acts() else 0.0
+    def average(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Return softmax(Q K^T / sqrt(d)) V, with dropout on the weights."""
+        dropout = self.dropout.p if self.training else 0.0
         return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
-
-    def _writes_attention_out(self, query: Tensor) -> bool:
-        """Torch's fused kernel for a CPU knows no dropout, and takes three times as long as these products in bf16."""
-        if self.dropout.acts():
-            return self.dropout.is_fast_on(query)
-        return query.device.type == "cpu" and query.dtype == torch.bfloat16
 
     def _load_from_state_dict(self, state_dict: MutableMapping[str, Any], prefix: str, *args: Any) -> None:
         """Drop the causal mask that released checkpoints carry as a (1, 1, n, n) buffer named ``bias``."""
@@ -93,8 +67,14 @@ class FeedForward(nn.Module):
 
     def __init__(self, dim: int, hidden: int, dropout: float) -> None:
         super().__init__()
-        widen, narrow = Linear(dim, hidden), Linear(hidden, dim)
-        self.net = nn.Sequential(nn.LayerNorm(dim), widen, nn.GELU(), Dropout(dropout), narrow, Dropout(dropout))
+        self.net = nn.Sequential(
+            nn.LayerNorm(dim),
+            nn.Linear(dim, hidden),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, dim),
+            nn.Dropout(dropout),
+        )
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, n, dim) -> (B, n, dim)."""
@@ -113,9 +93,9 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(
-        self, tokens: Tensor, memory: Memory = (), wanted: int | None = None, remember: bool = False
-    ) -> tuple[Tensor, Memory]:
-        """(B, F * P, dim) -> (B, wanted, dim) of the last tokens, and the keys and values of each layer in turn.
+        self, tokens: Tensor, cache: KVCache = (), wanted: int | None = None, keep: bool = False
+    ) -> tuple[Tensor, KVCache]:
+        """Map (B, F * P, dim) to (B, wanted, dim) of the last tokens, and the keys and values of each layer in turn.
 
         Earlier tokens take no part in the last layer beyond their keys and values. See ``Predictor.extend``.
         """
@@ -124,10 +104,10 @@ class Transformer(nn.Module):
         for number, layer in enumerate(self.layers):
             attention, mlp = cast(nn.ModuleList, layer)
             here = wanted if number + 1 == len(self.layers) else tokens.shape[1]
-            change, seen = attention(tokens, memory[2 * number : 2 * number + 2], here)
+            change, seen = attention(tokens, cache[2 * number : 2 * number + 2], here)
             tokens = tokens[:, tokens.shape[1] - here :] + change
             tokens = tokens + mlp(tokens)
-            kept += seen if remember else ()
+            kept += seen if keep else ()
         return self.norm(tokens[:, tokens.shape[1] - wanted :]), tuple(kept)
 
 
@@ -171,7 +151,7 @@ class ViTPredictor(Predictor):
         self.num_patches = num_patches
         self.num_frames = num_frames
         self.pos_embedding = nn.Parameter(torch.randn(1, num_frames * num_patches, dim))
-        self.dropout = Dropout(emb_dropout)
+        self.dropout = nn.Dropout(emb_dropout)
         self.transformer = Transformer(
             depth, dim, mlp_dim, heads=heads, dim_head=dim_head, dropout=dropout, tokens_per_frame=num_patches
         )
@@ -183,17 +163,17 @@ class ViTPredictor(Predictor):
         Raises:
             ValueError: If the tokens are not F whole frames with 1 <= F <= ``num_frames``.
         """
-        return self.extend(tokens, remember=False)[0]
+        return self.extend(tokens, keep=False)[0]
 
     def extend(
-        self, tokens: Tensor, memory: Memory = (), wanted: int | None = None, remember: bool = True
-    ) -> tuple[Tensor, Memory]:
-        """See the base class. The memory holds keys and values: a later frame changes none of an earlier one's.
+        self, tokens: Tensor, cache: KVCache = (), wanted: int | None = None, keep: bool = True
+    ) -> tuple[Tensor, KVCache]:
+        """See the base class. The cache holds keys and values: a later frame changes none of an earlier one's.
 
         Raises:
-            ValueError: As ``forward``, counting the frames in ``memory``.
+            ValueError: As ``forward``, counting the frames in ``cache``.
         """
-        first = memory[0].shape[2] if memory else 0
+        first = cache[0].shape[2] if cache else 0
         count = first + tokens.shape[1]
         if count % self.num_patches or not 0 < count <= self.pos_embedding.shape[1]:
             raise ValueError(
@@ -201,11 +181,7 @@ class ViTPredictor(Predictor):
                 f"got {count} tokens"
             )
         placed = self.dropout(tokens + self.pos_embedding[:, first:count])
-        return self.transformer(placed, memory, wanted, remember)
-
-    def compiled_parts(self) -> list[nn.Module]:
-        """See the base class."""
-        return [self.transformer]
+        return self.transformer(placed, cache, wanted, keep)
 
     def _load_from_state_dict(self, state_dict: MutableMapping[str, Any], prefix: str, *args: Any) -> None:
         positions = state_dict.get(prefix + "pos_embedding")

@@ -10,8 +10,11 @@ import sysconfig
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from models.interfaces import Encoder, Predictor
+from models.interfaces import Predictor
+from models.networks.dinov2_vit import Block
+from models.networks.vit import Transformer
 
 AUTO = "auto"
 FIRST_WITH_BF16 = (8, 0)  # compute capability
@@ -19,19 +22,13 @@ VARIANTS = 64
 """A window that grows, then slides, with gradients and without, for all episodes and fewer: torch would stop at 8."""
 
 
-def compiles(choice: bool | str, device: torch.device, key: str) -> bool:
-    """Whether to compile: "auto" does so on a GPU, where it wins; on a CPU the products take nearly all the time.
-
-    Raises:
-        ValueError: If the setting ``key`` is neither a truth value nor "auto".
-    """
-    if choice not in (True, False, AUTO):
-        raise ValueError(f"{key} must be true, false or auto, got {choice!r}")
+def compiles(choice: bool | str, device: torch.device) -> bool:
+    """Whether to compile: "auto" does so on a GPU, where it wins; on a CPU the products take nearly all the time."""
     return device.type == "cuda" and what_triton_lacks() is None if choice == AUTO else bool(choice)
 
 
 def runs_kernels(device: torch.device) -> bool:
-    """Whether those of ``models/kernels`` can be built for ``device``: an NVIDIA GPU from Ampere on."""
+    """Whether our GPU kernels can be built for ``device``: an NVIDIA GPU from Ampere on."""
     if device.type != "cuda" or torch.version.hip is not None or what_triton_lacks() is not None:
         return False
     return torch.cuda.get_device_capability(device) >= FIRST_WITH_BF16
@@ -49,10 +46,16 @@ def what_triton_lacks() -> str | None:
     return None
 
 
-def compile_in_place(network: Predictor | Encoder) -> None:
+def compile_in_place(network: nn.Module) -> None:
     """Compile the parts that hold the arithmetic; names of tensors, and copies of the module, stay uncompiled."""
     from torch._dynamo import config as dynamo  # takes seconds
 
     dynamo.recompile_limit = max(dynamo.recompile_limit, VARIANTS)
-    for part in network.compiled_parts():
+    for part in compiled_parts(network):
         part.compile()
+
+
+def compiled_parts(network: nn.Module) -> list[nn.Module]:
+    """Where the arithmetic is: a transformer, the blocks of DINOv2, which are alike, or all of another predictor."""
+    found: list[nn.Module] = [part for part in network.modules() if isinstance(part, Transformer | Block)]
+    return found or ([network] if isinstance(network, Predictor) else [])

@@ -1,12 +1,10 @@
-"""How planning is made fast: what is reused, cast, padded, compiled and captured; each can be turned off."""
+"""The ``speed`` group: which fast modules take the place of plain ones, and what is reused, cast and captured."""
 
 from __future__ import annotations
 
 import copy
 import functools
 import logging
-from collections.abc import Callable
-from typing import TypeVar
 
 import torch
 from torch import nn
@@ -14,27 +12,35 @@ from torch import nn
 from models.interfaces import Predictor
 from models.networks.vit import Transformer
 from models.speed.compiling import AUTO, compile_in_place, compiles, runs_kernels, what_triton_lacks
-from models.speed.prepared_linear import ALIGNED, PreparedLinear
+from models.speed.cpu_kernels.build import uses_kernels
+from models.speed.linear import ALIGNED, PreparedLinear
+from models.speed.onednn import LIBRARIES, uses_onednn
+from models.speed.replacing import make_fast, replace_in
 from models.world_model import WorldModel
 
 log = logging.getLogger(__name__)
 
 Choice = bool | str
-M = TypeVar("M", bound=nn.Module)
 
 
 class FastPaths:
-    """Prepares a model for planning. The plain path, with everything off, gives the same up to rounding.
+    """How training and planning are made fast; each way can be turned off, and changes results by rounding only.
 
     Args:
-        reuse_history: reuse keys and values in rollouts, see ``models/rollout.py``.
-        prepare_weights: under autocast, keep the predictor's weights in the type that products are computed in.
-        pad_widths: with that, pad widths to a multiple of 8; "auto" does so on a GPU, where it decides about kernels.
-        kernels: with prepared weights on a GPU, the predictor's transformer out of our own kernels, see
+        reuse_history: Reuse keys and values in rollouts, see ``models/rollout.py``.
+        prepare_weights: Under autocast, planning keeps the predictor's weights in the type that products are
+            computed in.
+        pad_widths: Under autocast, widths are padded to a multiple of 8; "auto" does so on a GPU, where it decides
+            about kernels.
+        kernels: With prepared weights on a GPU, planning has the predictor's transformer out of our own kernels, see
             ``models/speed/fused_transformer.py``; "auto" is true where that can be.
-        compile: the predictor by ``torch.compile``, which takes a minute, once per machine; "auto" does so on a GPU for
-            what ``kernels`` leaves: other predictors, and float32.
-        capture: a gradient step as one CUDA graph, without a GPU nothing; "auto" is true.
+        compile: Networks by ``torch.compile``, which takes a minute, once per machine; "auto" does so on a GPU: in
+            training, and in planning for what ``kernels`` leaves: other predictors, and float32.
+        capture: A planner's gradient step as one CUDA graph, without a GPU nothing; "auto" is true.
+        cpu_kernels: Attention on a CPU by our own kernel; "auto": with AVX-512, if a C++ compiler is there.
+        cpu_products: Library of float32 linear maps on a CPU: "torch", "onednn", or "auto", the faster one.
+        fast_dropout: In training on a CPU, masks from 16 random bits an entry; they are other masks than torch's.
+        fused_optimizers: In training, one operation updates all weights of a part.
 
     Raises:
         ValueError: Naming the key, its value and what is allowed.
@@ -48,38 +54,70 @@ class FastPaths:
         kernels: Choice = AUTO,
         compile: Choice = AUTO,
         capture: Choice = AUTO,
+        cpu_kernels: Choice = AUTO,
+        cpu_products: str = AUTO,
+        fast_dropout: bool = True,
+        fused_optimizers: bool = True,
     ) -> None:
         choices = {"pad_widths": pad_widths, "kernels": kernels, "compile": compile, "capture": capture}
-        for key, choice in choices.items():
+        for key, choice in (choices | {"cpu_kernels": cpu_kernels}).items():
             if choice not in (True, False, AUTO):
                 raise ValueError(f"speed.{key} must be true, false or auto, got {choice!r}")
+        if cpu_products not in LIBRARIES:
+            raise ValueError(f"speed.cpu_products must be one of {', '.join(LIBRARIES)}, got {cpu_products!r}")
         if pad_widths is True and not prepare_weights:
             raise ValueError("speed.pad_widths=true has no effect with speed.prepare_weights=false; set that too")
         if kernels is True and (compile is True or not prepare_weights):
             raise ValueError("speed.kernels=true needs speed.prepare_weights=true and excludes speed.compile=true")
         self.reuse_history, self.prepare_weights = reuse_history, prepare_weights
         self.pad_widths, self.kernels, self.compile, self.capture = pad_widths, kernels, compile, capture
+        self.cpu_kernels, self.cpu_products = cpu_kernels, cpu_products
+        self.fast_dropout, self.fused_optimizers = fast_dropout, fused_optimizers
         self._predictor: Predictor | None = None  # built once: a compiled one is not to be compiled again
         self._source: Predictor | None = None
         self._built_for: tuple[object, ...] = ()
 
     @classmethod
     def plain(cls) -> FastPaths:
-        """Everything off."""
-        off = dict.fromkeys(("reuse_history", "prepare_weights", "pad_widths", "kernels", "compile", "capture"), False)
-        return cls(**off)
+        """Turn everything off."""
+        return cls(False, False, False, False, False, False, False, "torch", False, False)
+
+    def install(self, model: WorldModel, trains: bool = False) -> None:
+        """Put fast modules in the place of plain ones, once: for encoding, training and planning.
+
+        Args:
+            model: On its device; it stays the same object, with the same names and tensors.
+            trains: Whether it is about to be trained, so that its networks are compiled here.
+
+        Raises:
+            ValueError: If what is asked for cannot be had on this machine.
+        """
+        device = next(model.parameters()).device
+        on_cpu = device.type == "cpu"
+        make_fast(
+            model,
+            slices=self.reuse_history,
+            kernels=on_cpu and uses_kernels(self.cpu_kernels),
+            onednn=on_cpu and uses_onednn(self.cpu_products),
+            pads=not on_cpu and self.pad_widths is not False,
+            dropout=on_cpu and self.fast_dropout,
+        )
+        if trains and model.predictor is not None and compiles(self.compile, device):
+            log.info("training compiled networks: the first steps take longer (speed.compile=false)")
+            compile_in_place(model.predictor)
+            compile_in_place(model.encoder)
 
     def captures(self, device: torch.device) -> bool:
         """Whether gradient steps become CUDA graphs."""
         return device.type == "cuda" and self.capture is not False
 
     def prepare(self, model: WorldModel) -> WorldModel:
-        """The model as rollouts want it, sharing everything with ``model`` but what is prepared of its predictor.
+        """Return the model as rollouts want it, which shares all but what is prepared of its predictor.
 
-        Under the autocast that is on now; takes over the weights as they are now. Earlier results become invalid.
+        It is made for the autocast that is on now, with the weights as they are now. Earlier results become invalid.
 
         Raises:
-            ValueError: If widths are to be padded, but nothing is prepared.
+            ValueError: If widths are to be padded, or our kernels used, where that cannot be.
         """
         prepared = copy.copy(model)
         prepared.__dict__["_modules"] = dict(model._modules)
@@ -93,7 +131,7 @@ class FastPaths:
         fused = self._fuses(predictor, dtype, device)
         if device.type == "cuda" and self.kernels == AUTO and not fused and (lacking := what_triton_lacks()):
             _warn_of(lacking)
-        compiled = compiles(self.compile, device, "speed.compile") and not fused
+        compiled = compiles(self.compile, device) and not fused
         if dtype is None and not compiled:
             return prepared
         wanted = (device, dtype, fused, compiled)
@@ -122,35 +160,21 @@ class FastPaths:
         return able
 
     def _build(
-        self,
-        predictor: Predictor,
-        device: torch.device,
-        dtype: torch.dtype | None,
-        fused: bool,
-        compiled: bool,
+        self, predictor: Predictor, device: torch.device, dtype: torch.dtype | None, fused: bool, compiled: bool
     ) -> Predictor:
         built = copy.deepcopy(predictor).eval().requires_grad_(False)
         if dtype is not None:
             pads = device.type == "cuda" if self.pad_widths == AUTO else self.pad_widths
             replace_in(built, nn.Linear, lambda linear: PreparedLinear(linear, dtype, ALIGNED if pads else 1))
         if fused:
-            from models.speed.fused_transformer import (
-                FusedTransformer,  # Triton is only there with CUDA builds of torch
-            )
+            from models.speed.fused_transformer import FusedTransformer  # it imports Triton
 
+            make_fast(built)
             replace_in(built, Transformer, FusedTransformer)
         if compiled:
             log.info("planning through a compiled predictor: the first steps take longer (speed.compile=false)")
             compile_in_place(built)
         return built
-
-
-def replace_in(model: nn.Module, kind: type[M], make: Callable[[M], nn.Module]) -> None:
-    """Put ``make(module)`` in the place of every module of a ``kind`` within ``model``."""
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, kind):
-                setattr(module, name, make(child))
 
 
 @functools.cache  # once: every plan comes by

@@ -120,7 +120,7 @@ def test_the_bars_of_a_small_model_come_with_verdicts(tmp_path):
     [gd, adversarial] = saved["timings"]
     assert judged["adversarial step"]["measured"] == pytest.approx(100 * adversarial["fraction"])
     assert judged["small H=3: gd step, against earlier release"]["measured"] == pytest.approx(gd["ratios"]["shipped"])
-    assert {"speed=plain", "cpu_products=torch"} < gd["ratios"].keys()
+    assert {"speed=plain", "speed.cpu_products=torch"} < gd["ratios"].keys()
     assert "not measured here: no such GPU" in printed
     assert saved["date"].endswith("+00:00") and saved["environment"].keys() >= {"torch", "revision", "cpu", "cpu_cores"}
 

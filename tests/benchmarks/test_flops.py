@@ -9,8 +9,7 @@ from benchmarks.plain.model import PlainViT
 from models.networks.dinov2_vit import DinoVisionTransformer
 from models.networks.vit import ViTPredictor
 from models.networks.vqvae import VQVAE
-from models.speed.cpu_products import library
-from models.speed.prepared_linear import Linear
+from models.speed.linear import OneDnnLinear
 
 PREDICTOR = TransformerFlops(depth=6, dim=404, inner=16 * 64, mlp=2048)
 ENCODER = TransformerFlops(depth=12, dim=384, inner=384, mlp=1536)
@@ -41,8 +40,8 @@ def test_a_written_out_transformer_executes_what_the_formula_says(frames, backwa
 
 @pytest.mark.parametrize("frames", [1, 3])
 def test_what_onednn_computes_is_counted_too(frames):
-    layer, values = Linear(404, 512), torch.randn(frames, 3, 404, requires_grad=True)
-    with library("onednn"), Counter() as counter:
+    layer, values = OneDnnLinear(404, 512), torch.randn(frames, 3, 404, requires_grad=True)
+    with Counter() as counter:
         layer(values).sum().backward()
     assert counter.get_total_flops() == 3 * 2 * 3 * frames * 404 * 512
 

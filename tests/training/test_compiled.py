@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from torch import nn
 
 from models.checkpoints.native import read_checkpoint
-from models.speed.compiling import compiles, runs_kernels, what_triton_lacks
-from models.speed.prepared_linear import Linear
+from models.speed.compiling import compiled_parts, compiles, runs_kernels, what_triton_lacks
+from models.speed.linear import PaddedLinear
+from models.speed.replacing import make_fast
 from tests.builders import near
 from tests.training.tiny import build, without_times
 
@@ -18,8 +20,8 @@ ONLINE = ("method=online_adversarial", "replay_buffer_frequency=2", "method.plan
 def test_a_compiled_predictor_trains_as_a_plain_one(tmp_path, method):
     runs = []
     for compiled in ("false", "true"):
-        training = build(tmp_path / compiled, *method, *BRIEF, f"training.compile={compiled}")
-        parts = training.model.predictor.compiled_parts()
+        training = build(tmp_path / compiled, *method, *BRIEF, f"speed.compile={compiled}")
+        parts = compiled_parts(training.model.predictor)
         assert [part._compiled_call_impl is not None for part in parts] == [compiled == "true"] * len(parts)
         training.fit()
         runs.append((without_times(training.folder / "logs.json"), read_checkpoint(training.folder).tensors))
@@ -34,11 +36,9 @@ def test_a_compiled_predictor_trains_as_a_plain_one(tmp_path, method):
 def test_what_is_compiled_where_nothing_is_said(monkeypatch):
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     monkeypatch.setattr("models.speed.compiling.what_triton_lacks", lambda: None)
-    assert [compiles("auto", device, "training.compile") for device in (cpu, gpu)] == [False, True]
-    assert [compiles(choice, cpu, "training.compile") for choice in (True, False)] == [True, False]
+    assert [compiles("auto", device) for device in (cpu, gpu)] == [False, True]
+    assert [compiles(choice, cpu) for choice in (True, False)] == [True, False]
     assert not runs_kernels(cpu)
-    with pytest.raises(ValueError, match=r"training.compile must be true, false or auto, got 'always'"):
-        compiles("always", gpu, "training.compile")
 
 
 @pytest.fixture
@@ -59,26 +59,29 @@ def test_what_triton_lacks(monkeypatch, tmp_path, asked_anew):
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("PATH", "")
     assert "gcc" in what_triton_lacks()
-    assert not compiles("auto", gpu, "training.compile")
-    assert compiles(True, gpu, "training.compile")
+    assert not compiles("auto", gpu)
+    assert compiles(True, gpu)
     assert not runs_kernels(gpu)
 
 
-@pytest.mark.parametrize("pads", ["true", "false"])
-def test_padding_reaches_the_layers_that_need_it(tmp_path, pads):
-    model = build(tmp_path, "predictor=vit", f"training.pad_widths={pads}").model
-    layers = [module for module in model.modules() if isinstance(module, Linear)]
-    needy = [layer for layer in layers if layer.in_features % 8 or layer.out_features % 8]
-    assert needy and [layer for layer in layers if layer.pads] == (needy if pads == "true" else [])
+def test_only_layers_that_need_it_are_padded(tmp_path):
+    model = build(tmp_path, "predictor=vit").model
+    needy = [
+        layer
+        for layer in model.modules()
+        if isinstance(layer, nn.Linear) and (layer.in_features % 8 or layer.out_features % 8)
+    ]
+    make_fast(model, pads=True)
+    assert needy and needy == [module for module in model.modules() if isinstance(module, PaddedLinear)]
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_padded_layers_multiply_as_they_did():
-    layer, values = Linear(404, 30, device="cuda"), torch.randn(50, 404, device="cuda")
+    layer, values = nn.Linear(404, 30, device="cuda"), torch.randn(50, 404, device="cuda")
     found = []
     for pads in (False, True):
-        layer.pads = pads
+        make_fast(layer, pads=pads)
         with torch.autocast("cuda", torch.bfloat16):
             found.append(layer(values))
         found.append(torch.autograd.grad(found[-1].float().square().sum(), layer.weight)[0])

@@ -295,7 +295,7 @@ FEW = ("training.epochs=1", "training.max_batches=4", "training.num_reconstruct_
 
 
 def test_fused_optimizers_train_as_plain_ones(tmp_path):
-    fused, plain = (run(tmp_path / choice, *FEW, f"training.fused_optimizers={choice}") for choice in ("true", "false"))
+    fused, plain = (run(tmp_path / choice, *FEW, f"speed.fused_optimizers={choice}") for choice in ("true", "false"))
     assert fused.train_step.optimizers._optimizers["predictor"].defaults["fused"] is True
     assert plain.train_step.optimizers._optimizers["predictor"].defaults["fused"] is False
     reference = weights(plain.model)
@@ -305,7 +305,7 @@ def test_fused_optimizers_train_as_plain_ones(tmp_path):
 
 @pytest.mark.parametrize("fused", ["true", "false"])
 def test_no_kind_of_optimizer_makes_a_refused_update(tiny, fused):
-    training = tiny(f"training.fused_optimizers={fused}")
+    training = tiny(f"speed.fused_optimizers={fused}")
     training.train_step(training.train_data.__getitems__(range(4)))
     before = weights(training.model)
     training.train_step.optimizers.refuse_if_not_finite(torch.tensor(math.inf))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.speed.cpu_kernels.build import chosen, load
+from models.speed.cpu_kernels.build import load
 
 WIDTHS = 32  # heads are a multiple of it wide, for which all vectors are whole
 
@@ -23,10 +23,7 @@ def takes(values: Tensor) -> bool:
     """Whether ``attend`` computes for queries, keys or values (..., d); it has no dropout."""
     if values.device.type != "cpu" or not values.numel() or values.shape[-1] % WIDTHS or torch.compiler.is_compiling():
         return False
-    if values.dtype not in (torch.float32, torch.bfloat16):
-        return False
-    library = chosen()
-    return library is not None and (values.dtype == torch.float32 or bool(library.has_bf16()))
+    return values.dtype == torch.float32 or (values.dtype == torch.bfloat16 and bool(load().has_bf16()))
 
 
 def attend(*sources: Tensor, frame: int) -> Tensor:

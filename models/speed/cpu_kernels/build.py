@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 from utils.files import atomic_path
@@ -20,7 +19,6 @@ from utils.machine import cpu_info
 
 log = logging.getLogger(__name__)
 
-CHOICES = (True, False, "auto")
 SOURCE = Path(__file__).with_name("attention.cpp")
 FLAGS = ["-O3", "-march=native", "-std=c++17", "-fopenmp", "-shared", "-fPIC"]
 FLAGS += ["-fno-math-errno", "-fno-exceptions", "-w"]
@@ -30,57 +28,30 @@ NO_COMPILER = "a C++ compiler (on Debian and Ubuntu: apt-get install g++)"
 _LOCK = threading.Lock()  # of the building
 
 
-class _Choice:
-    """Of the whole process, as the number of threads is."""
-
-    kernels: bool | str = "auto"
-
-
-def choose_kernels(choice: bool | str) -> None:
-    """Whether a CPU uses our kernels: true, false, or "auto", on processors with AVX-512 if they can be built.
+def uses_kernels(choice: bool | str) -> bool:
+    """Decide whether a CPU uses our kernels: true, false, or "auto", on processors with AVX-512 if they can be built.
 
     Raises:
-        ValueError: If it is none of these, or true where they cannot be built.
+        ValueError: If it is true where they cannot be built.
     """
-    if choice not in CHOICES:
-        raise ValueError(f"cpu_kernels must be true, false or auto, got {choice!r}")
     if choice is True:
         try:
             load()
         except OSError as error:
-            raise ValueError(f"cpu_kernels=true: {error}; or set cpu_kernels=auto") from None
-    _Choice.kernels = choice
-
-
-@contextlib.contextmanager
-def kernels(choice: bool | str) -> Iterator[None]:
-    """``choose_kernels`` for a while."""
-    before = _Choice.kernels
-    choose_kernels(choice)
-    try:
-        yield
-    finally:
-        _Choice.kernels = before
-
-
-def chosen() -> ctypes.CDLL | None:
-    """The kernels, if they are to be used."""
-    if _Choice.kernels is False:
-        return None
-    return load() if _Choice.kernels is True else _worthwhile()
+            raise ValueError(f"speed.cpu_kernels=true: {error}; or set speed.cpu_kernels=auto") from None
+    return bool(choice) and (choice is True or _are_worthwhile())
 
 
 @functools.cache  # also that there are none: it is said once
-def _worthwhile() -> ctypes.CDLL | None:
+def _are_worthwhile() -> bool:
     """Narrower vectors than AVX-512's are what torch's own kernel is written for."""
     if "avx512f" not in cpu_info():
-        return None
+        return False
     try:
-        built = load()
+        return load().lanes() == WIDE
     except OSError as error:
         log.warning("attention is slower on this CPU than it could be: %s", error)
-        return None
-    return built if built.lanes() == WIDE else None
+        return False
 
 
 def load() -> ctypes.CDLL:

@@ -2,6 +2,7 @@
 
 import logging
 import subprocess
+from functools import partial
 
 import pytest
 import torch
@@ -10,7 +11,9 @@ import torch.nn.functional as F
 from models.networks.dinov2_vit import SelfAttention
 from models.networks.vit import Attention
 from models.speed.cpu_kernels import attention, build
-from models.speed.cpu_kernels.build import choose_kernels, kernels
+from models.speed.cpu_kernels.build import uses_kernels
+from models.speed.fast_paths import FastPaths
+from models.speed.replacing import make_fast, make_plain
 from tests.builders import near
 from utils.machine import cpu_info
 
@@ -18,17 +21,11 @@ pytestmark = pytest.mark.skipif(build.find_compiler() is None, reason="no C++ co
 TOLERANCE = {torch.float32: 5e-6, torch.bfloat16: 0.01}  # of the largest entry, against float64
 
 
-@pytest.fixture(autouse=True)
-def on():
-    with kernels(True):
-        yield
-
-
 @pytest.fixture
 def unknown(monkeypatch, tmp_path):
     """As in a new process with an empty cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    remembering = (build._load, build._worthwhile)
+    remembering = (build._load, build._are_worthwhile)
     for function in remembering:
         function.cache_clear()
     yield tmp_path / "cache"
@@ -126,15 +123,10 @@ def test_parts_of_frames_and_what_does_not_go_together_are_refused():
         attention.attend(drawn(1, 4, 3, 2, 48), frame=4)
     with pytest.raises(ValueError, match="float32 or bf16 alone"):
         attention.attend(query[:, :4].bfloat16(), rest, frame=4)
+    layer = Attention(24, heads=2, dim_head=32, dropout=0.0, tokens_per_frame=4)
+    make_fast(layer, kernels=True)
     with pytest.raises(ValueError, match="whole frames"):
-        Attention(24, heads=2, dim_head=32, dropout=0.0, tokens_per_frame=4)(drawn(1, 12, 24), (), 5)
-
-
-def test_a_backward_needs_no_choice():
-    joint = drawn(1, 4, 3, 2, 32).requires_grad_()
-    found = attention.attend(joint, frame=4)
-    with kernels(False):
-        assert torch.autograd.grad(found.sum(), joint)[0].isfinite().all()
+        layer(drawn(1, 12, 24), (), 5)
 
 
 def test_the_number_of_threads_changes_no_bit():
@@ -157,8 +149,6 @@ def test_what_it_does_not_take():
     assert not attention.takes(values[:0])
     assert not attention.takes(values.double()) and not attention.takes(values.half())
     assert not attention.takes(values.to("meta"))
-    with kernels(False):
-        assert not attention.takes(values)
 
 
 @pytest.mark.parametrize("wanted", [1, 2, 3])
@@ -166,32 +156,37 @@ def test_what_it_does_not_take():
 def test_the_predictor_s_attention_is_the_same_with_and_without(wanted, past, monkeypatch):
     layer = Attention(24, heads=2, dim_head=32, dropout=0.0, tokens_per_frame=4)
     tokens = drawn(2, 12, 24).requires_grad_()
-    memory = tuple(drawn(2, 2, 4 * past, 32, seed=seed).requires_grad_() for seed in (1, 2)) if past else ()
+    cache = tuple(drawn(2, 2, 4 * past, 32, seed=seed).requires_grad_() for seed in (1, 2)) if past else ()
     calls, attend = [], attention.attend
     monkeypatch.setattr(attention, "attend", lambda *given, **named: calls.append(given) or attend(*given, **named))
     results = []
-    for choice in (True, False):
-        with kernels(choice):
-            found, seen = layer(tokens, memory, wanted * 4)
-            gradients = torch.autograd.grad(found.square().sum(), [tokens, *memory, *layer.parameters()])
+    for change in (partial(make_fast, kernels=True), make_fast, make_plain):
+        change(layer)
+        found, seen = layer(tokens, cache, wanted * 4)
+        gradients = torch.autograd.grad(found.square().sum(), [tokens, *cache, *layer.parameters()])
         results.append([found, *seen, *gradients])
     assert len(calls) == 1
-    for ours, theirs in zip(*results, strict=True):
-        near(ours, theirs, 1e-5)
+    for ours, sliced, plainly in zip(*results, strict=True):
+        near(ours, plainly, 1e-5)
+        near(sliced, plainly, 1e-5)
 
 
 def test_dropout_on_weights_is_left_to_torch(monkeypatch):
     monkeypatch.setattr(attention, "attend", None)
-    Attention(24, heads=2, dim_head=32, dropout=0.1, tokens_per_frame=4).train()(drawn(1, 4, 24))
+    layer = Attention(24, heads=2, dim_head=32, dropout=0.1, tokens_per_frame=4).train()
+    make_fast(layer, kernels=True)
+    layer(drawn(1, 4, 24))
 
 
 def test_the_encoder_s_attention_is_the_same_with_and_without():
     layer, tokens, before = SelfAttention(64, 2), drawn(2, 17, 64), attention.Executed.flops
     with torch.no_grad():
-        ours = layer(tokens)
+        plainly = layer(tokens)
+        assert attention.Executed.flops == before
+        make_fast(layer, kernels=True)
+        near(layer(tokens), plainly, 1e-5)
         assert attention.Executed.flops > before
-        with kernels(False):
-            near(ours, layer(tokens), 1e-5)
+        near(layer.double()(tokens.double()), plainly.double(), 1e-5)
 
 
 def test_its_arithmetic_is_counted():
@@ -221,14 +216,13 @@ def test_without_a_place_for_the_build_it_is_made_for_this_process(unknown):
 def test_without_a_compiler_planning_goes_on_and_says_so_once(unknown, monkeypatch, caplog):
     monkeypatch.setattr(build.shutil, "which", lambda _: None)
     monkeypatch.setattr(build, "cpu_info", lambda: "flags: avx512f")
-    with caplog.at_level(logging.WARNING), kernels("auto"):
-        assert not attention.takes(torch.zeros(1, 2, 3, 1, 32))
-        assert not attention.takes(torch.zeros(1, 2, 3, 1, 32))
+    with caplog.at_level(logging.WARNING):
+        assert not uses_kernels("auto") and not uses_kernels("auto")
     assert caplog.text.count("apt-get install g++") == 1
     with pytest.raises(
-        ValueError, match=r"cpu_kernels=true: our kernels need a C\+\+ compiler .*; or set cpu_kernels=auto"
+        ValueError, match=r"cpu_kernels=true: our kernels need a C\+\+ compiler .*; or set speed.cpu_kernels=auto"
     ):
-        choose_kernels(True)
+        uses_kernels(True)
 
 
 def test_a_compiler_that_fails_is_quoted(unknown, monkeypatch):
@@ -236,7 +230,7 @@ def test_a_compiler_that_fails_is_quoted(unknown, monkeypatch):
     built, compile_ = [], build._compile
     monkeypatch.setattr(build, "_compile", lambda *given: built.append(given) or compile_(*given))
     with pytest.raises(ValueError, match=r"not built by .*no-such-flag"):
-        choose_kernels(True)
+        uses_kernels(True)
     assert len(built) == 1
 
 
@@ -247,19 +241,18 @@ def test_a_compiler_that_hangs_is_given_up(unknown, monkeypatch, tmp_path):
     monkeypatch.setenv("CXX", str(hanging))
     monkeypatch.setattr(build, "SECONDS", 0.2)
     with pytest.raises(ValueError, match=r"not built: .*timed out"):
-        choose_kernels(True)
+        uses_kernels(True)
 
 
 def test_narrow_processors_keep_torch_s_kernel(unknown, monkeypatch):
     monkeypatch.setattr(build, "cpu_info", lambda: "flags: avx2")
     monkeypatch.setattr(build, "load", None)
-    with kernels("auto"):
-        assert build.chosen() is None
+    assert not uses_kernels("auto")
 
 
 def test_a_wrong_choice_is_named():
     with pytest.raises(ValueError, match="cpu_kernels must be true, false or auto, got 'yes'"):
-        choose_kernels("yes")
+        FastPaths(cpu_kernels="yes")
 
 
 @pytest.mark.parametrize("target", ["-march=x86-64", "-march=haswell"])
@@ -271,7 +264,7 @@ def test_processors_with_narrower_vectors_compute_the_same(target, unknown, monk
     if "avx2" not in cpu_info():
         pytest.skip("an older processor")
     monkeypatch.setattr(build, "FLAGS", flags)
-    choose_kernels(True)
+    uses_kernels(True)
     assert build.load().lanes() == {"-march=x86-64": 4, "-march=haswell": 8}[target]
     for frame, frames in ((9, 3), (197, 1), (251, 1)):
         agree([drawn(1, frames * frame, 3, 2, 64).requires_grad_()], frame, 5e-6)

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from torch import nn
 
 from models.networks.vit import Attention, ViTPredictor
 from models.speed import dropout
-from models.speed.dropout import Dropout, choose_dropout, keep_mask
+from models.speed.dropout import FastDropout, keep_mask
+from models.speed.replacing import make_fast, make_plain
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +20,7 @@ def seeded():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_entries_are_dropped_as_often_as_torch_does_and_the_mean_stays(p, dtype):
     values = torch.ones(400, 1003, dtype=dtype)
-    module = Dropout(p).train()
+    module = FastDropout(p).train()
     kept = module(values)
     assert kept.dtype == dtype
     share = (kept == 0).double().mean().item()
@@ -37,7 +37,7 @@ def test_entries_are_dropped_as_often_as_torch_does_and_the_mean_stays(p, dtype)
 
 def test_the_gradient_is_the_mask():
     values = torch.randn(7, 5, requires_grad=True)
-    dropped = Dropout(0.4).train()(values)
+    dropped = FastDropout(0.4).train()(values)
     (gradient,) = torch.autograd.grad(dropped.sum(), values)
     torch.testing.assert_close(dropped, values.detach() * gradient)
     assert (gradient == 0).any() and (gradient > 1.6).any()
@@ -45,8 +45,8 @@ def test_the_gradient_is_the_mask():
 
 def test_nothing_is_drawn_without_effect_and_the_generator_decides():
     values, before = torch.randn(9), torch.get_rng_state()
-    assert Dropout(0.5).eval()(values) is values
-    torch.testing.assert_close(Dropout(0.0).train()(values), values)
+    assert FastDropout(0.5).eval()(values) is values
+    torch.testing.assert_close(FastDropout(0.0).train()(values), values)
     assert torch.equal(torch.get_rng_state(), before)
     first = keep_mask(values, 0.5)
     torch.set_rng_state(before)
@@ -58,6 +58,7 @@ def test_attention_written_out_equals_torchs_where_nothing_happens_to_be_dropped
     """Float32, 1e-6 of outputs and gradients, with keys of earlier frames and without."""
     monkeypatch.setattr(dropout, "keep_mask", lambda like, p: torch.ones_like(like))
     fast, plain = Attention(12, 2, 5, 0.1, 4).train(), Attention(12, 2, 5, 0.0, 4).train()
+    make_fast(fast, dropout=True)
     plain.load_state_dict(fast.state_dict())
     for frames in (1, 3):
         tokens = torch.randn(2, frames * 4, 12, requires_grad=True)
@@ -74,7 +75,7 @@ def test_the_mean_over_many_masks_is_that_of_torchs_own():
     with torch.no_grad():
         drawn = {}
         for fast in (True, False):
-            choose_dropout(attention, fast)
+            make_fast(attention, dropout=fast)
             drawn[fast] = attention(tokens.expand(20000, -1, -1))[0]
     for moment in (torch.mean, torch.std):
         torch.testing.assert_close(moment(drawn[True], 0), moment(drawn[False], 0), rtol=0.05, atol=0.01)
@@ -82,13 +83,9 @@ def test_the_mean_over_many_masks_is_that_of_torchs_own():
 
 def test_torchs_own_is_an_option():
     predictor = ViTPredictor(4, 3, 12, 1, 2, 16, dropout=0.3, emb_dropout=0.3).train()
-    names = set(predictor.state_dict())
-    choose_dropout(predictor, fast=False)
-    assert not any(module.fast for module in predictor.modules() if isinstance(module, Dropout))
-    state, values = torch.get_rng_state(), torch.randn(50)
-    torch.manual_seed(1)
-    one = predictor.dropout(values)
-    torch.manual_seed(1)
-    assert torch.equal(one, nn.Dropout(0.3).train()(values))
-    torch.set_rng_state(state)
-    assert not any("dropout" in name for name in names)  # checkpoints stay as they were
+    names = list(predictor.state_dict())
+    make_fast(predictor, dropout=True)
+    assert sum(isinstance(module, FastDropout) for module in predictor.modules()) == 5
+    assert list(predictor.state_dict()) == names  # checkpoints stay as they were
+    make_plain(predictor)
+    assert not any(isinstance(module, FastDropout) for module in predictor.modules())

@@ -9,13 +9,13 @@ import torch
 from models.networks.vit import ViTPredictor
 from models.rollout import Imagination
 from models.speed.fast_paths import FastPaths
-from models.speed.prepared_linear import Linear, PreparedLinear, choose_padding
+from models.speed.linear import PaddedLinear, PreparedLinear, SlicedLinear
 from planning.cost import LatentGoalCost
 from planning.objectives import GoalDistance
 from tests.builders import bare_model, latent_of, near, numbers
 from utils.runtime import autocast
 
-OFF = dict.fromkeys(("reuse_history", "prepare_weights", "pad_widths", "kernels", "compile", "capture"), False)
+OFF = {name: value for name, value in vars(FastPaths.plain()).items() if not name.startswith("_")}
 PADDED = 0.02  # of the largest entry, bf16: the same products, which a kernel of another width sums in another order
 
 
@@ -76,7 +76,7 @@ def test_padded_widths_give_the_same_numbers(model):
 @pytest.mark.parametrize("rows", [None, slice(3), slice(3, None)])
 def test_a_padded_product_is_exact_where_sums_are(rows):
     """Whole numbers, whose sums no order changes; zeros add nothing."""
-    plain = Linear(5, 9)
+    plain = SlicedLinear(5, 9)
     with torch.no_grad():
         plain.weight.copy_(torch.randint(-4, 5, (9, 5)))
         plain.bias.copy_(torch.randint(-4, 5, (9,)))
@@ -92,19 +92,14 @@ def test_what_trains_can_be_padded_too():
     values = torch.randint(-4, 5, (2, 3, 5)).float()
     found = []
     for padded in (False, True):
-        layer = Linear(5, 9)
+        layer = PaddedLinear(5, 9)
         with torch.no_grad():
             layer.weight.copy_(torch.arange(45).reshape(9, 5) % 7 - 3)
             layer.bias.copy_(torch.arange(9) - 4)
         inputs = values.clone().requires_grad_()
-        outputs = layer.forward_padded(inputs, torch.float32) if padded else layer(inputs)
+        outputs = layer.padded(inputs, torch.float32) if padded else layer(inputs)
         found.append([outputs, *torch.autograd.grad(outputs.square().sum(), [inputs, layer.weight, layer.bias])])
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
-    model = torch.nn.Sequential(Linear(5, 9), Linear(8, 16), torch.nn.Linear(5, 9))
-    choose_padding(model, True)
-    assert [getattr(layer, "pads", None) for layer in model] == [True, False, None]
-    choose_padding(model, False)
-    assert not model[0].pads
 
 
 def test_weights_are_taken_over_as_they_are_now(model):

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from models.networks.vit import ViTPredictor
-from models.speed.fast_paths import replace_in
-from models.speed.prepared_linear import PreparedLinear
+from models.speed.linear import PreparedLinear
+from models.speed.replacing import make_fast, replace_in
 from tests.builders import near
 
 triton = pytest.importorskip("triton")
@@ -107,6 +107,7 @@ def predictors(dim_head, pads):
         num_patches=9, num_frames=3, dim=20, depth=2, heads=2, mlp_dim=30, dim_head=dim_head, dropout=0.1
     )
     plain = plain.to(DEVICE).eval().requires_grad_(False)
+    make_fast(plain)
     replace_in(plain, torch.nn.Linear, lambda linear: PreparedLinear(linear, DTYPE, 8 if pads else 1))
     fused = ViTPredictor.__new__(ViTPredictor)
     fused.__dict__ = {**plain.__dict__, "_modules": dict(plain._modules)}
@@ -117,17 +118,17 @@ def predictors(dim_head, pads):
 @pytest.mark.parametrize("dim_head", [16, 12])
 @pytest.mark.parametrize("pads", [True, False])
 def test_a_transformer_of_kernels(dim_head, pads):
-    """A frame alone, further ones with a memory, several at once: as a planner asks for them."""
+    """A frame alone, further ones with a cache, several at once: as a planner asks for them."""
     plain, fused = predictors(dim_head, pads)
     first, second, three = (drawn(2, frames * 9, 20, seed=s, dtype=torch.float32) for s, frames in enumerate((1, 1, 3)))
 
-    def remembering(predictor):
-        predicted, memory = predictor.extend(first)
-        further, memory = predictor.extend(second, memory, wanted=9)
-        return predicted + further + predictor.extend(first, memory, wanted=9, remember=False)[0]
+    def continued(predictor):
+        predicted, cache = predictor.extend(first)
+        further, cache = predictor.extend(second, cache, wanted=9)
+        return predicted + further + predictor.extend(first, cache, wanted=9, keep=False)[0]
 
     with torch.autocast(DEVICE.type, torch.bfloat16, enabled=DEVICE.type == "cuda"):
         agree(fused(first), plain(first), [first])
-        agree(remembering(fused), remembering(plain), [first, second])
+        agree(continued(fused), continued(plain), [first, second])
         agree(fused(three), plain(three), [three])
         agree(fused.extend(three, wanted=9)[0], plain.extend(three, wanted=9)[0], [three])

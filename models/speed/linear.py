@@ -1,4 +1,4 @@
-"""Matrix products with weights prepared for planning: cast to the type of the product, padded to good widths."""
+"""Linear maps that take the place of ``nn.Linear`` in a built network, with its weights."""
 
 from __future__ import annotations
 
@@ -6,30 +6,47 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.speed.cpu_products import linear
+from models.speed import onednn
 
 ALIGNED = 8  # entries of bf16 are 16 bytes, what a GPU's bulk copies read
 
 
-class Linear(nn.Linear):
-    """``nn.Linear`` by the faster library, of which a part of the outputs can be asked for.
-
-    Attributes:
-        pads: whether widths are padded where a GPU multiplies 16-bit numbers under autocast, see ``PreparedLinear``.
-    """
-
-    pads = False
+class SlicedLinear(nn.Linear):
+    """A linear map of which a part of the outputs can be asked for."""
 
     def forward(self, values: Tensor, rows: slice | None = None) -> Tensor:
-        """(..., in_features) -> (..., number of ``rows``), all outputs if none are named."""
-        if self.pads and rows is None and values.is_cuda and torch.is_autocast_enabled("cuda"):
-            return self.forward_padded(values, torch.get_autocast_dtype("cuda"))
+        """Map (..., in_features) to (..., number of ``rows``), all outputs if none are named."""
         if rows is None:
-            return linear(values, self.weight, self.bias)
-        return linear(values, self.weight[rows], None if self.bias is None else self.bias[rows])
+            return self.product(values, self.weight, self.bias)
+        return self.product(values, self.weight[rows], None if self.bias is None else self.bias[rows])
 
-    def forward_padded(self, values: Tensor, dtype: torch.dtype) -> Tensor:
-        """As ``forward``, multiplied in ``dtype`` with zeros added to widths that are no multiple of 8."""
+    def product(self, values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Compute ``F.linear``."""
+        return F.linear(values, weight, bias)
+
+
+class OneDnnLinear(SlicedLinear):
+    """The same by oneDNN, see ``models/speed/onednn.py``."""
+
+    def product(self, values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Compute ``F.linear``."""
+        return onednn.linear(values, weight, bias)
+
+
+class PaddedLinear(SlicedLinear):
+    """The same for training on a GPU: under autocast, widths are padded with zeros to a multiple of 8.
+
+    A width like 404 makes rows that start at addresses which a GPU's fastest kernels cannot read. Zeros change no sum.
+    """
+
+    def forward(self, values: Tensor, rows: slice | None = None) -> Tensor:
+        """See ``SlicedLinear.forward``."""
+        if rows is None and values.is_cuda and torch.is_autocast_enabled("cuda"):
+            return self.padded(values, torch.get_autocast_dtype("cuda"))
+        return super().forward(values, rows)
+
+    def padded(self, values: Tensor, dtype: torch.dtype) -> Tensor:
+        """Multiply in ``dtype``, padded."""
         wider, taller = -self.in_features % ALIGNED, -self.out_features % ALIGNED
         weight = F.pad(self.weight.to(dtype), (0, wider, 0, taller))
         bias = None if self.bias is None else F.pad(self.bias.to(dtype), (0, taller))
@@ -37,21 +54,13 @@ class Linear(nn.Linear):
         return found[..., : self.out_features] if taller else found
 
 
-def choose_padding(model: nn.Module, pads: bool) -> None:
-    """Let every ``Linear`` of a model pad its widths, or none; those that need no padding never do."""
-    for module in model.modules():
-        if isinstance(module, Linear):
-            module.pads = pads and bool(module.in_features % ALIGNED or module.out_features % ALIGNED)
-
-
 class PreparedLinear(nn.Module):
-    """The same product with weights that are not trained: cast once instead of at every call, and padded with zeros.
-
-    A width like 404 makes rows that start at addresses which a GPU's fastest kernels cannot read. Zeros change no sum.
+    """The same for planning, with weights that are not trained: cast once instead of at every call, and padded once.
 
     Args:
-        like: gives the sizes; its weights come with ``read``.
-        dtype: of the weights. multiple: input and output widths are padded to one of it; 1 pads nothing.
+        like: Gives the sizes and the weights.
+        dtype: Of the weights.
+        multiple: Input and output widths are padded to one of it; 1 pads nothing.
     """
 
     weight: Tensor
@@ -74,7 +83,10 @@ class PreparedLinear(nn.Module):
             self.bias[: self.out_features] = source.bias
 
     def forward(self, values: Tensor, rows: slice | None = None) -> Tensor:
-        """As ``Linear``; a view of a wider tensor where the output is padded. ``values`` may be padded already."""
+        """See ``SlicedLinear.forward``; a view of a wider tensor where the output is padded.
+
+        ``values`` may be padded already.
+        """
         if rows is not None:
             first, last, _ = rows.indices(self.out_features)
             return F.linear(
@@ -84,7 +96,7 @@ class PreparedLinear(nn.Module):
         return found if found.shape[-1] == self.out_features else found[..., : self.out_features]
 
     def padded(self, values: Tensor) -> Tensor:
-        """As ``forward``, with all outputs; those beyond ``out_features`` are zero."""
+        """Compute ``forward`` with all outputs; those beyond ``out_features`` are zero."""
         return F.linear(self._wide(values), self.weight, self.bias)
 
     def _wide(self, values: Tensor) -> Tensor:

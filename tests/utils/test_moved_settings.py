@@ -1,0 +1,40 @@
+"""Settings by the names that older runs recorded and users may still type."""
+
+import pytest
+
+from utils.moved_settings import current_overrides, current_settings
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("training.compile=false", "speed.compile=false"),
+        ("++training.fused_optimizers=true,false", "++speed.fused_optimizers=true,false"),
+        ("training.pad_widths=true", "speed.pad_widths=auto"),
+        ("training.pad_widths=false", "speed.pad_widths=false"),
+        ("cpu_products=torch", "speed.cpu_products=torch"),
+        ("method.speed.capture=false", "speed.capture=false"),
+        ("speed@method.speed=plain", "speed=plain"),
+        ("training.compiled=1", "training.compiled=1"),
+        ("--config-name", "--config-name"),
+        ("run_dir='a=\nb'", "run_dir='a=\nb'"),
+    ],
+)
+def test_overrides(old, new):
+    assert current_overrides([old]) == [new]
+
+
+def test_recorded_settings():
+    recorded = {
+        "cpu_kernels": "auto",
+        "training": {"seed": 0, "fast_dropout": False, "pad_widths": True},
+        "method": {"_target_": "m", "speed": {"compile": "auto"}},
+    }
+    assert current_settings(recorded) == {
+        "training": {"seed": 0},
+        "method": {"_target_": "m"},
+        "speed": {"cpu_kernels": "auto", "fast_dropout": False, "pad_widths": "auto"},
+    }
+    assert recorded["training"]["pad_widths"] is True
+    now = {"training": {"seed": 0}, "speed": {"compile": True}}
+    assert current_settings(now) == now

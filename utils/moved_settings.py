@@ -1,0 +1,54 @@
+"""Where settings are now whose names older runs recorded, and users may still type."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+MOVED = {
+    "cpu_kernels": "speed.cpu_kernels",
+    "cpu_products": "speed.cpu_products",
+    "method.speed": "speed",
+    "training.compile": "speed.compile",
+    "training.fast_dropout": "speed.fast_dropout",
+    "training.fused_optimizers": "speed.fused_optimizers",
+    "training.pad_widths": "speed.pad_widths",
+}
+"""Settings, and a group, by their names in releases before December 2026, and what they are called now."""
+
+
+def current_overrides(overrides: Sequence[str]) -> list[str]:
+    """Give the settings in a command line, which may hold other arguments too, their present names."""
+    return [_current_override(text) for text in overrides]
+
+
+def _current_override(text: str) -> str:
+    sign, name, value = re.findall(r"\A([+~]*)([^=]*)(.*)", text, re.DOTALL)[0]
+    if name == "speed@method.speed":  # the group of the online method alone
+        return f"{sign}speed{value}"
+    old = next((old for old in MOVED if name == old or name.startswith(f"{old}.")), None)
+    if old is None:
+        return text
+    return f"{sign}{MOVED[old]}{name.removeprefix(old)}={_current_value(old, value.removeprefix('='))}"
+
+
+def current_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Give settings that a run recorded their present names; those of the online method's group are left out."""
+    found = copy.deepcopy(dict(config))
+    for old, new in MOVED.items():
+        *groups, name = old.split(".")
+        holder = found
+        for group in groups:
+            holder = holder.get(group, {})
+        if name in holder:
+            value = holder.pop(name)
+            if not isinstance(value, Mapping):
+                found.setdefault("speed", {}).setdefault(new.removeprefix("speed."), _current_value(old, value))
+    return found
+
+
+def _current_value(name: str, value: Any) -> Any:
+    """``training.pad_widths=true`` meant "where it acts"."""
+    return "auto" if name == "training.pad_widths" and value in (True, "true") else value
