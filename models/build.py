@@ -11,7 +11,8 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
 
-from models.tokens import TOKEN_LAYOUTS
+from models.interfaces import Encoder
+from models.tokens import TOKEN_LAYOUTS, TokenLayout
 from models.world_model import WorldModel
 from utils.machine import as_size, available_memory
 
@@ -53,17 +54,30 @@ def build_world_model(
     Args:
         architecture: ``SCALARS`` by name, and per entry of ``PARTS`` a dict with ``_target_`` and arguments;
             of ``OPTIONAL`` those that the model shall have.
-        env_action_dim, proprio_dim, state_dim: lengths of one raw action, of the proprio and of the simulator's state.
-        without_weights: those among "predictor" and "decoder" whose weights are about to be loaded: they get none,
+        env_action_dim: Length of one raw action.
+        proprio_dim: Length of the proprio.
+        state_dim: Length of the simulator's state.
+        without_weights: Those among "predictor" and "decoder" whose weights are about to be loaded: they get none,
             which saves the time and the memory of drawing them.
 
     Raises:
         ValueError: If a value is not supported; the message names the key.
     """
     _check(architecture)
-    sizes: dict[str, Any] = {"img_size": architecture["img_size"], "state_dim": state_dim}
-    encoder = _part(architecture["encoder"], sizes)
-    layout = TOKEN_LAYOUTS[architecture["concat_dim"]](
+    encoder = _part(architecture["encoder"], {"img_size": architecture["img_size"], "state_dim": state_dim})
+    layout = _token_layout(architecture, encoder)
+    networks: dict[str, Any] = {"encoder": encoder}
+    for part, sizes in _sizes(architecture, layout, env_action_dim, proprio_dim).items():
+        networks[part] = None
+        if part in architecture and architecture.get(f"has_{part}", True):
+            _check_memory(part, architecture[part], sizes)
+            with torch.device("meta") if part in without_weights else contextlib.nullcontext():
+                networks[part] = _part(architecture[part], sizes)
+    return WorldModel(**networks, layout=layout, num_hist=architecture["num_hist"])
+
+
+def _token_layout(architecture: Mapping[str, Any], encoder: Encoder) -> TokenLayout:
+    return TOKEN_LAYOUTS[architecture["concat_dim"]](
         num_patches=encoder.num_patches,
         visual_dim=encoder.emb_dim,
         proprio_dim=architecture["proprio_emb_dim"],
@@ -71,37 +85,23 @@ def build_world_model(
         proprio_repeat=architecture["num_proprio_repeat"],
         action_repeat=architecture["num_action_repeat"],
     )
-    num_hist = architecture["num_hist"]
-    shared = {"num_patches": layout.tokens_per_frame, "num_frames": num_hist, "dim": layout.token_dim}
+
+
+def _sizes(
+    architecture: Mapping[str, Any], layout: TokenLayout, env_action_dim: int, proprio_dim: int
+) -> dict[str, dict[str, int]]:
+    """What each network but the encoder may ask for, by the names of its constructor's arguments."""
     action_dim = env_action_dim * architecture["frameskip"]
-    drawing = {"emb_dim": encoder.emb_dim, "num_patches": encoder.num_patches, "img_size": architecture["img_size"]}
-
-    proposing = {
-        "num_patches": encoder.num_patches,
-        "visual_dim": encoder.emb_dim,
-        "proprio_dim": architecture["proprio_emb_dim"],
-        "action_dim": action_dim,
+    tokens = {"num_patches": layout.tokens_per_frame, "dim": layout.token_dim}
+    patches = {"num_patches": layout.num_patches}
+    return {
+        "proprio_encoder": {"in_dim": proprio_dim, "emb_dim": layout.proprio_dim},
+        "action_encoder": {"in_dim": action_dim, "emb_dim": layout.action_dim},
+        "predictor": tokens | {"num_frames": architecture["num_hist"]},
+        "decoder": patches | {"emb_dim": layout.visual_dim, "img_size": architecture["img_size"]},
+        "initnet": patches
+        | {"visual_dim": layout.visual_dim, "proprio_dim": layout.proprio_dim, "action_dim": action_dim},
     }
-
-    def built(part: str, sizes: Mapping[str, Any]) -> Any:
-        _check_memory(part, architecture[part], sizes)
-        with torch.device("meta") if part in without_weights else contextlib.nullcontext():
-            return _part(architecture[part], sizes)
-
-    return WorldModel(
-        encoder=encoder,
-        proprio_encoder=_part(
-            architecture["proprio_encoder"], {"in_dim": proprio_dim, "emb_dim": architecture["proprio_emb_dim"]}
-        ),
-        action_encoder=_part(
-            architecture["action_encoder"], {"in_dim": action_dim, "emb_dim": architecture["action_emb_dim"]}
-        ),
-        predictor=built("predictor", shared) if architecture["has_predictor"] else None,
-        decoder=built("decoder", drawing) if architecture["has_decoder"] else None,
-        layout=layout,
-        num_hist=num_hist,
-        initnet=built("initnet", proposing) if "initnet" in architecture else None,
-    )
 
 
 def _check(architecture: Mapping[str, Any]) -> None:
