@@ -1,4 +1,4 @@
-"""From an architecture, which is plain data, to a world model."""
+"""Building a world model from an architecture, which is plain data."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _token_layout(architecture: Mapping[str, Any], encoder: Encoder) -> TokenLay
 def _sizes(
     architecture: Mapping[str, Any], layout: TokenLayout, env_action_dim: int, proprio_dim: int
 ) -> dict[str, dict[str, int]]:
-    """What each network but the encoder may ask for, by the names of its constructor's arguments."""
+    """Sizes that each network but the encoder may ask for, by the names of its constructor's arguments."""
     action_dim = env_action_dim * architecture["frameskip"]
     tokens = {"num_patches": layout.tokens_per_frame, "dim": layout.token_dim}
     patches = {"num_patches": layout.num_patches}

@@ -1,4 +1,4 @@
-"""What the world model expects of its replaceable parts."""
+"""Interfaces of the world model's replaceable parts."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from torch import Tensor, nn
 
 
 class Encoder(nn.Module):
-    """From what is observed of a frame to its patch features.
+    """A map of what is observed of a frame to its patch features.
 
     Attributes:
-        emb_dim: D. num_patches: P.
+        emb_dim: D.
+        num_patches: P.
         observes: "visual" (images) or "state" (z-scored simulator states).
         saved_with_model: whether its tensors belong into a checkpoint although it is frozen.
         weights_sha256: of the file its weights came from; None if there was none.
@@ -35,7 +36,7 @@ Every tensor leads with the batch; empty before the first frame.
 
 
 class Predictor(nn.Module):
-    """From the tokens of some frames (B, F * P', D') to those one model step later, causal over frames.
+    """A map of the tokens of some frames (B, F * P', D') to those one model step later, causal over frames.
 
     Attributes:
         activations_per_token: floats that a forward pass keeps for the backward pass, per token; an estimate.
@@ -66,10 +67,11 @@ class Predictor(nn.Module):
 
 
 class Decoder(nn.Module):
-    """From patch features (..., P, D) to images (..., 3, S, S) in [-1, 1].
+    """A map of patch features (..., P, D) to images (..., 3, S, S) in [-1, 1].
 
     Attributes:
-        img_size: S. calibrates: whether ``calibrate`` does anything.
+        img_size: S.
+        calibrates: Whether ``calibrate`` does anything.
     """
 
     img_size: int

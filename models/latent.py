@@ -1,4 +1,4 @@
-"""The currency of the repository: what the world model knows of some frames."""
+"""Latents: what the world model knows of some frames."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Latent:
         return self.map(lambda part: part[index])  # type: ignore[index]
 
     def detach(self) -> Latent:
-        """The same values, cut from the graph."""
+        """Cut both parts from the graph."""
         return self.map(Tensor.detach)
 
     @property

@@ -1,4 +1,4 @@
-"""How a rollout goes on from what it has imagined: the options of ``rollout_type``."""
+"""The options of ``rollout_type``: how a rollout goes on from what it has imagined."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class RolloutType:
-    """What the predictor gets to see at each step.
+    """A kind of rollout: what the predictor gets to see at each step.
 
     Attributes:
         num_context: frames, the newest last; None is all that the model was trained with, ``num_hist``.

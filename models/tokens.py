@@ -13,12 +13,15 @@ from models.latent import Latent
 
 @dataclass(frozen=True)
 class TokenLayout(ABC):
-    """Where in a frame's tokens each part lies.
+    """A layout of tokens: where in a frame's tokens each part lies.
 
     Attributes:
-        num_patches: P. visual_dim: D. proprio_dim: E, width of the proprio embedding.
-        action_dim: width of the action embedding.
-        proprio_repeat, action_repeat: how often an embedding is repeated along the feature axis.
+        num_patches: P.
+        visual_dim: D.
+        proprio_dim: E, width of the proprio embedding.
+        action_dim: Width of the action embedding.
+        proprio_repeat: How often the proprio embedding is repeated along the feature axis.
+        action_repeat: How often the action embedding is.
     """
 
     num_patches: int
@@ -171,4 +174,4 @@ class TokenConcat(TokenLayout):
 
 
 TOKEN_LAYOUTS: dict[int, type[TokenLayout]] = {0: TokenConcat, 1: FeatureConcat}
-"""``concat_dim`` -> layout."""
+"""``concat_dim`` -> token layout."""

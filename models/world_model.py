@@ -54,7 +54,8 @@ class WorldModel(nn.Module):
 
     Attributes:
         encoder: images -> visual features; frozen unless training says otherwise.
-        proprio_encoder, action_encoder: per-frame maps of z-scored proprio and action blocks.
+        proprio_encoder: per-frame map of z-scored proprio.
+        action_encoder: per-frame map of z-scored action blocks.
         predictor: block-causal map of tokens to the tokens one model step later; None if built without.
         decoder: visual features -> images in [-1, 1]; None if built without. It never influences the dynamics.
         num_hist: H, frames the predictor was trained to see.

@@ -1,4 +1,4 @@
-"""What a weights file of ours says of itself."""
+"""The header of a weights file of ours: what the file says of itself."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REMEDY = "restore it from a copy"
 
 
 def read_about(text: str, path: Path) -> dict[str, Any]:
-    """``epoch`` and ``Checkpoint.about``, out of the header of ``path``.
+    """Read ``epoch`` and ``Checkpoint.about`` from the header of ``path``.
 
     Raises:
         CheckpointError: If the text is not of our making.

@@ -1,4 +1,4 @@
-"""Which architecture a run has: what its checkpoint says, else what the config says; a contradiction is an error."""
+"""The architecture of a run: its checkpoint's, else that of the config; a contradiction is an error."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FOREIGN_PARTS = {"predictor": "vit", "decoder": "vqvae", "action_encoder": "prop
 
 
 def settle_architecture(config: Mapping[str, Any], explicit: Set[str], checkpoint: Checkpoint | None) -> dict[str, Any]:
-    """The architecture to build: ``SCALARS``, ``PARTS``, and those of ``OPTIONAL`` that there are, as plain data.
+    """Settle the architecture to build: ``SCALARS``, ``PARTS``, and those of ``OPTIONAL`` that there are, as plain data.
 
     Args:
         config: the composed config, resolved to plain data.
@@ -68,7 +68,7 @@ def settle_architecture(config: Mapping[str, Any], explicit: Set[str], checkpoin
 
 
 def stored_architecture(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What a checkpoint's ``hydra.yaml`` and tensors say.
+    """Read the architecture from a checkpoint's ``hydra.yaml`` and tensors.
 
     A ``_target_`` in the file is only ever compared with those of our own config options, never imported.
 
@@ -124,7 +124,7 @@ def _from_dino_wm(checkpoint: Checkpoint, source: Path) -> dict[str, Any]:
 
 
 def _known(part: str, node: Any, source: Path) -> dict[str, Any]:
-    """Our own option with the target that ``node`` names, and the arguments of ``node``."""
+    """Return our own option with the target that ``node`` names, and the arguments of ``node``."""
     target = node.get("_target_") if isinstance(node, Mapping) else None
     targets = {_load(path)["_target_"]: path.stem for path in sorted((CONFIG / part).glob("*.yaml"))}
     if not isinstance(target, str) or target not in targets:
@@ -136,7 +136,7 @@ def _known(part: str, node: Any, source: Path) -> dict[str, Any]:
 def _adopt(
     part: str, option: str, arguments: Mapping[str, Any], source: Path, further: Collection[str] = ()
 ) -> dict[str, Any]:
-    """A config option of ours, with those ``arguments`` that it knows.
+    """Return a config option of ours, with those ``arguments`` that it knows.
 
     Raises:
         CheckpointError: If a value is more than a number, a truth value or a text: a class that is named inside of it,
@@ -174,7 +174,7 @@ def _part_conflicts(part: str, wanted: Any, stored: Mapping[str, Any], explicit:
 
 
 def _take_changeable(part: str, wanted: Any, stored: dict[str, Any], explicit: Set[str]) -> None:
-    """What the user may set: the changeable arguments, and those that the checkpoint says nothing about."""
+    """Take what the user may set: the changeable arguments, and those that the checkpoint says nothing about."""
     for key in stored if isinstance(wanted, Mapping) else ():
         if f"{part}.{key}" in explicit and key in wanted and (key in CHANGEABLE or stored[key] is None):
             stored[key] = wanted[key]

@@ -13,7 +13,7 @@ REMEDY = "a model directory needs the hydra.yaml that its training wrote"
 
 
 def read_model_config(path: str | Path) -> dict[str, Any]:
-    """The content of a model's ``hydra.yaml`` as plain dicts, lists, numbers and strings.
+    """Read a model's ``hydra.yaml`` as plain dicts, lists, numbers and strings.
 
     Nothing in it is resolved or imported: ``${...}`` and ``_target_`` stay the strings they are.
 

@@ -1,4 +1,4 @@
-"""From one checkpoint layout to another, without ever overwriting a file."""
+"""Converting checkpoints from one file format to another, without ever overwriting a file."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def convert(path: Path, out: Path, to: str | None = None, like: Path | None = No
 
 
 def _known_there(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
-    """The tensors of a checkpoint without those of networks that the earlier release does not have."""
+    """Return the tensors of a checkpoint without those of networks that the earlier release does not have."""
     kept = {n: t for n, t in checkpoint.tensors.items() if n.partition(".")[0] not in OPTIONAL}
     if left_out := sorted({name.partition(".")[0] for name in checkpoint.tensors.keys() - kept.keys()}):
         log.warning("%s: %s is left out, an original has no place for it", checkpoint.path, ", ".join(left_out))
@@ -82,7 +82,7 @@ def _known_there(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
 
 
 def _adopted(path: Path) -> dict[str, Any]:
-    """What our file says of the pickle that it was made from."""
+    """Name the pickle that our file was made from."""
     return {"parent": str(path.resolve()), "parent_sha256": sha256(path)}
 
 
@@ -112,7 +112,7 @@ def _write_config(checkpoint: Checkpoint, original: Path, target: Path, to: str)
 
 
 def _original(checkpoint: Checkpoint, like: Path | None) -> Path:
-    """The DINO-WM file that a model goes back to."""
+    """Find the DINO-WM file that a model goes back to."""
     if like is not None:
         return like
     child, now = checkpoint.path, checkpoint
@@ -134,7 +134,7 @@ def _original(checkpoint: Checkpoint, like: Path | None) -> Path:
 
 @contextlib.contextmanager
 def _fresh(target: Path, done: list[str]) -> Iterator[Path]:
-    """A temporary path that takes the name ``target`` if nothing has it; adds to ``done`` what happened.
+    """Give a temporary path that takes the name ``target`` if nothing has it; adds to ``done`` what happened.
 
     Raises:
         CheckpointError: If there is a file of that name with another content.

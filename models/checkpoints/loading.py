@@ -1,4 +1,4 @@
-"""From a checkpoint to a model that is ready to plan."""
+"""Loading a checkpoint as a model that is ready to plan."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ def stored_normalizer(checkpoint: Checkpoint | None, env: Mapping[str, Any]) -> 
     """The units a model was trained in; None where the checkpoint leaves that to the data set, as DINO-WM's do.
 
     Args:
-        checkpoint: None when training from scratch. env: gives ``env_action_dim``, ``proprio_dim``, ``state_dim``.
+        checkpoint: None when training from scratch.
+        env: Gives ``env_action_dim``, ``proprio_dim``, ``state_dim``.
     """
     if checkpoint is None:
         return None
@@ -53,7 +54,8 @@ def load_for_planning(
     """The model on ``device``, in eval mode and with frozen weights, and its architecture.
 
     Args:
-        checkpoint: to load. env: gives ``env_action_dim``, ``proprio_dim``, ``state_dim``.
+        checkpoint: To load.
+        env: Gives ``env_action_dim``, ``proprio_dim``, ``state_dim``.
         encoder: what the user says of it. ``weights``: file of a frozen encoder's own weights; None takes the file it
             was trained with, or where that does not exist (any more, or on this machine) searches the usual places.
             ``embed_dim``, ``depth``, ``num_heads``: sizes that the checkpoint does not know.

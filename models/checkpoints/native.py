@@ -62,7 +62,7 @@ class Checkpoint:
 
 
 def weights_file(folder: Path, epoch: int | str = LATEST) -> Path | None:
-    """The weights of a model directory at an epoch (or "latest"); ours wins over a pickle; None if there are none.
+    """Find the weights of a model directory at an epoch (or "latest"); ours wins over a pickle; None if there are none.
 
     Raises:
         CheckpointError: If something else has that name.
@@ -83,7 +83,7 @@ def trained_weights(folder: Path) -> str | None:
 
 
 def locate_weights(path: Path, epoch: int | str = LATEST) -> Path:
-    """The weights file that ``path`` is, or of the model directory that it is.
+    """Find the weights file that ``path`` is, or that the model directory ``path`` holds.
 
     Raises:
         CheckpointError: If there is none, with what there is.
@@ -133,7 +133,7 @@ def read_weights_file(path: Path) -> Checkpoint:
 
 @contextlib.contextmanager
 def open_safetensors(path: Path) -> Iterator[tuple[SafetensorsFile, dict[str, Any]]]:
-    """A weights file of ours, nothing of it read yet, and what its header says: ``epoch`` and ``Checkpoint.about``.
+    """Open a weights file of ours and read its header, ``epoch`` and ``Checkpoint.about``; no tensor is read yet.
 
     Raises:
         CheckpointError: If the file is missing or damaged, or somebody else wrote it.
@@ -219,7 +219,7 @@ def load_weights(model: WorldModel, checkpoint: Checkpoint) -> list[str]:
 
 
 def _width_problem(model: WorldModel, checkpoint: Checkpoint) -> str:
-    """A cause that many misshapen tensors may have in common: tokens of another width."""
+    """Name a cause that many misshapen tensors may have in common: tokens of another width."""
     positions = checkpoint.tensors.get("predictor.pos_embedding")
     layout = model.layout
     if positions is None or positions.shape[-1] == layout.token_dim:
@@ -253,7 +253,7 @@ def _fill(part: str, module: nn.Module, state: Mapping[str, Tensor]) -> list[str
 
 
 def _misfit(part: str, line: str) -> str:
-    """torch's sentence about a tensor of another shape, in fewer words."""
+    """Shorten torch's sentence about a tensor of another shape."""
     found = re.search(r"size mismatch for (\S+): .*\((\[.*?\])\) from .*\((\[.*?\])\)", line)
     return f"{part}.{found[1]} has shape {found[2]} instead of {found[3]}" if found else f"{part}: {line.strip()}"
 
@@ -264,7 +264,7 @@ def write_model_config(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def parentage(checkpoint: Checkpoint | None) -> dict[str, Any]:
-    """What a finetuned checkpoint says of the one it started from."""
+    """Say what a finetuned checkpoint was started from."""
     if checkpoint is None:
         return {"parent": None, "parent_sha256": None}
     return {"parent": str(checkpoint.path.resolve()), "parent_sha256": sha256(checkpoint.path)}

@@ -1,4 +1,4 @@
-"""What is in a checkpoint file, found out without building the model or reading its tensors."""
+"""A summary of a checkpoint file, made without building the model or reading its tensors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from utils.files import sha256
 from utils.reading.tensor_record import TensorRecord
 
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "BOOL": "bool"}
-"""What the types are called in a safetensors file, and in torch."""
+"""Names of types in a safetensors file, and in torch."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,19 @@ class PartSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """What ``inspect`` tells.
+    """The answer of ``inspect``.
 
     Attributes:
-        path: the file. layout: "DINO-WM pickle", "safetensors" or "state dict". size: bytes. sha256: of the file.
-        epoch: training epochs behind it; None where the file does not say.
-        parts: name -> PartSummary. ignored: entries that are not weights.
-        about: what a file of ours says of itself. config: the architecture in the ``hydra.yaml`` beside it.
-        problem: why that config cannot be used with this file, or None.
+        path: The file.
+        layout: "DINO-WM pickle", "safetensors" or "state dict".
+        size: Bytes.
+        sha256: Of the file.
+        epoch: Training epochs behind it; None where the file does not say.
+        parts: Name -> PartSummary.
+        ignored: Entries that are not weights.
+        about: What a file of ours says of itself.
+        config: The architecture in the ``hydra.yaml`` beside it.
+        problem: Why that config cannot be used with this file, or None.
     """
 
     path: Path

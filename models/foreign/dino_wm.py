@@ -47,7 +47,7 @@ class NotDinoWM(CheckpointError):  # noqa: N818  (a kind of CheckpointError)
 
 @dataclass(frozen=True)
 class PickledCheckpoint:
-    """What a ``model_<epoch>.pth`` holds.
+    """The content of a ``model_<epoch>.pth``.
 
     Attributes:
         epoch: training epoch it was written after.
@@ -63,10 +63,11 @@ class PickledCheckpoint:
 
 @dataclass(frozen=True)
 class PickledIndex:
-    """The same without the numbers.
+    """The content of a ``model_<epoch>.pth`` without the numbers.
 
     Attributes:
-        epoch, classes: as in ``PickledCheckpoint``.
+        epoch: As in ``PickledCheckpoint``.
+        classes: As in ``PickledCheckpoint``.
         parts: part -> name in its state dict -> where in the file that tensor lies.
         buffers: part -> names in it that are no parameters.
         others: entries of the file that are ignored, optimisers for instance.
@@ -105,21 +106,21 @@ def read_pickled_checkpoint(path: str | Path) -> PickledCheckpoint:
 
 
 def read_pickled_index(path: str | Path) -> PickledIndex:
-    """Names, shapes and places of the tensors in ``path``; raises as ``read_pickled_checkpoint`` does."""
+    """Read names, shapes and places of the tensors in ``path``; raises as ``read_pickled_checkpoint`` does."""
     with open_pickled(Path(path)) as (_, index):
         return index
 
 
 @contextlib.contextmanager
 def open_pickled(path: Path) -> Iterator[tuple[TorchArchive, PickledIndex]]:
-    """The archive of a checkpoint and what is where in it; raises as ``read_pickled_checkpoint`` does."""
+    """Open the archive of a checkpoint and find what is where in it; raises as ``read_pickled_checkpoint`` does."""
     with _opened(path) as archive:
         yield archive, _index(archive, path)
 
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[TorchArchive]:
-    """The archive of a file; damage that shows while it is open becomes a ``CheckpointError``."""
+    """Open the archive of a file; damage that shows while it is open becomes a ``CheckpointError``."""
     try:
         if is_legacy(path):
             raise ValueError("it is in the format of torch before 1.6; load and save it once with a newer torch")
@@ -132,7 +133,7 @@ def _opened(path: Path) -> Iterator[TorchArchive]:
 
 
 def read_state_dict_index(path: str | Path) -> dict[str, TensorRecord] | None:
-    """Where the tensors of a plain state dict lie; None if the file holds something else. Raises as above."""
+    """Find the tensors of a plain state dict; None if the file holds something else. Raises as above."""
     path = Path(path)
     with _opened(path) as archive:
         content = load_inert(archive, path)
@@ -200,7 +201,7 @@ def _kind(holder: object) -> str:
 
 
 def _unwrapped(holder: object) -> object:
-    """The module inside DistributedDataParallel, DataParallel and ``torch.compile``."""
+    """Return the module inside DistributedDataParallel, DataParallel and ``torch.compile``."""
     for _ in range(MAX_DEPTH):
         modules = _stored(holder).get("_modules") or {}
         if set(modules) == {"module"} and _kind(holder).startswith("torch.nn.parallel."):
@@ -215,7 +216,7 @@ def _unwrapped(holder: object) -> object:
 def _tensors(
     holder: object, seen: Iterator[int], prefix: str = "", depth: int = 0
 ) -> Iterator[tuple[str, TensorRecord, bool]]:
-    """Parameters and persistent buffers below ``holder`` under their state-dict names, and whether it is a buffer.
+    """Find parameters and persistent buffers below ``holder`` under their state-dict names, and whether it is a buffer.
 
     Args:
         seen: counts the entries of the whole file: one module under a thousand names is a thousand.

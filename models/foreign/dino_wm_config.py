@@ -84,7 +84,7 @@ def _arguments(config: Mapping[str, Any], key: str, without: tuple[str, ...] = (
 
 
 def _lookup(config: Mapping[str, Any], key: str, hops: int = 8) -> Any:
-    """The value at a dotted key, following plain ``${other.key}`` references; None if there is none."""
+    """Look up the value at a dotted key, following plain ``${other.key}`` references; None if there is none."""
     value: Any = config
     for name in key.split("."):
         value = value.get(name) if isinstance(value, Mapping) else None
@@ -117,7 +117,7 @@ def _settle(config: Mapping[str, Any], key: str, kind: type, shown: Mapping[str,
 
 
 def shown_by_tensors(config: Mapping[str, Any], parts: Parts, source: str | Path = "hydra.yaml") -> dict[str, Any]:
-    """Architecture values, by their keys in ``config``, that follow from the tensors' shapes.
+    """Read architecture values, by their keys in ``config``, that follow from the tensors' shapes.
 
     Raises:
         ValueError: If what the config says of the image size or the heads cannot be true of these tensors.
@@ -141,7 +141,7 @@ def shown_by_tensors(config: Mapping[str, Any], parts: Parts, source: str | Path
 
 
 def shown_by_embeddings(parts: Parts) -> dict[str, Any]:
-    """What the action and proprio encoders show."""
+    """Read architecture values from the shapes of the action and proprio encoders."""
     action = _shape(parts, "action_encoder", "patch_embed.weight", 3)
     proprio = _shape(parts, "proprio_encoder", "patch_embed.weight", 3)
     shown = {"action_emb_dim": action[0], "frameskip": action[1] // ENV_ACTION_DIM} if action else {}
@@ -149,7 +149,7 @@ def shown_by_embeddings(parts: Parts) -> dict[str, Any]:
 
 
 def _frames(config: Mapping[str, Any], positions: int, shown: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
-    """History and image size, of which the tensors show only the product: (img_size / 16)^2 tokens for each frame."""
+    """Settle history and image size; the tensors show only their product: (img_size / 16)^2 tokens for each frame."""
     img_size, num_hist = _lookup(config, "img_size"), _lookup(config, "num_hist")
     extra = 2 * (shown.get("concat_dim", _lookup(config, "concat_dim")) == 0)
     if type(num_hist) is int and num_hist > 0:
@@ -173,7 +173,7 @@ def _frames(config: Mapping[str, Any], positions: int, shown: Mapping[str, Any],
 
 
 def _heads(config: Mapping[str, Any], inner: int, source: str | Path) -> dict[str, int]:
-    """Heads and their width, of which the tensors show only the product."""
+    """Settle heads and their width; the tensors show only their product."""
     heads, dim_head = _lookup(config, "predictor.heads"), _lookup(config, "predictor.dim_head")
     said = [value for value in (heads, dim_head) if type(value) is int and value > 0]
     width = dim_head if type(dim_head) is int and dim_head > 0 else DIM_HEAD
@@ -186,6 +186,6 @@ def _heads(config: Mapping[str, Any], inner: int, source: str | Path) -> dict[st
 
 
 def _shape(parts: Parts, part: str, name: str, num_dims: int) -> tuple[int, ...] | None:
-    """The shape of a tensor; None if there is no such tensor or it has another number of dimensions."""
+    """Return the shape of a tensor; None if there is no such tensor or it has another number of dimensions."""
     value = parts.get(part, {}).get(name)
     return tuple(value.shape) if value is not None and len(value.shape) == num_dims else None

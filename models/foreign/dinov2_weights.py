@@ -1,4 +1,4 @@
-"""The official DINOv2 weights: where they are, how they get here, and whether a file holds them."""
+"""The official DINOv2 weights: finding, downloading and checking them."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class WeightsNotFoundError(WeightsError):
 
 
 def find_weights(name: str, weights: str | None, download: bool = True) -> Path:
-    """Path of the weights of model ``name``: ``weights`` if given, else the torch hub's cache, else a download into it.
+    """Find the weights of model ``name``: ``weights`` if given, else the torch hub's cache, else a download into it.
 
     Raises:
         WeightsNotFoundError: If there is no such file, saying how to get it.
@@ -120,7 +120,9 @@ def check_official(path: Path, name: str, digest: str) -> None:
     """Refuse a file that has the name and the length of the official one, but not its content.
 
     Args:
-        path: the file. name: of the model. digest: the file's SHA-256.
+        path: The file.
+        name: Of the model.
+        digest: The file's SHA-256.
 
     Raises:
         WeightsError: If it differs.
@@ -174,7 +176,7 @@ def read_weights(path: Path, name: str, expected: Mapping[str, Tensor]) -> dict[
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[dict[str, _Stored]]:
-    """The tensors of a file, which stays open; damage that shows in the meantime becomes a ``WeightsError``."""
+    """Open a file and give its tensors; damage that shows in the meantime becomes a ``WeightsError``."""
     try:
         if path.suffix == ".safetensors":
             with open_safetensors(path) as file:
@@ -196,7 +198,7 @@ def _opened(path: Path) -> Iterator[dict[str, _Stored]]:
 
 
 def _named(content: object, read: Callable[[Any], Tensor]) -> dict[str, _Stored]:
-    """The tensors in the content of a .pth file."""
+    """Return the tensors in the content of a .pth file."""
     if not isinstance(content, Mapping):
         raise ValueError("it holds something else than named tensors")
     nested = [key for key, value in content.items() if isinstance(value, Mapping) and value]
@@ -219,7 +221,7 @@ def _abridged(entries: Sequence[object]) -> str:
 
 
 def resemblance(found: Mapping[str, Any]) -> str | None:
-    """Which known model a state dict (of tensors, or of anything with a shape) seems to be of, e.g. "dinov2_vits14"."""
+    """Name the known model that a state dict (of tensors, or of anything with a shape) seems to be of."""
     shape = getattr(found.get("cls_token"), "shape", ())
     if not shape or shape[-1] not in WIDTHS:
         return None

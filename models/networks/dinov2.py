@@ -28,13 +28,20 @@ class DinoV2Encoder(Encoder):
         weights: path of the official state dict (.pth or .safetensors). None: the torch hub's cache, else a download
             into it. "random": weights drawn from ``seed``, for benchmarks and for loading a trained encoder into.
         download: whether None may download.
-        embed_dim, depth, num_heads: sizes, if they differ from those of ``name``. patch_size, mlp_ratio: likewise.
-        seed: of ``weights="random"``.
-        max_frames: images per forward of the network; more are split, to bound the memory.
+        embed_dim: D, if it differs from that of ``name``.
+        depth: Number of blocks, if it differs.
+        num_heads: Heads of the attention, if they differ.
+        patch_size: Side of a patch, pixels.
+        mlp_ratio: Hidden width of the MLPs over D.
+        seed: Of ``weights="random"``.
+        max_frames: Images per forward of the network; more are split, to bound the memory.
 
     Attributes:
-        emb_dim: D. grid: (h, w) patches. num_patches: P = h * w. observes: "visual", i.e. it wants images.
-        weights_sha256: of the file read; None for random weights.
+        emb_dim: D.
+        grid: (h, w) patches.
+        num_patches: P = h * w.
+        observes: "visual", i.e. it wants images.
+        weights_sha256: Of the file read; None for random weights.
         saved_with_model: False, the official file is enough to get the weights again.
         base_model: the network; its tensors have the official names.
 
@@ -143,7 +150,7 @@ def _require(key: str, value: str, allowed: tuple[str, ...]) -> None:
 
 
 def _heads(name: str, embed_dim: int, num_heads: int | None) -> int:
-    """Number of attention heads; weights fit any number that divides the width, but compute something else with it."""
+    """Settle the number of attention heads; weights fit any number that divides the width, but mean something else."""
     official = ARCHITECTURES[name]
     heads = official.num_heads if num_heads is None else num_heads
     if embed_dim < 1 or heads < 1 or embed_dim % heads:

@@ -21,7 +21,7 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(3, dim, patch_size, stride=patch_size)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(n, 3, H, W) -> (n, h * w, dim), row-major."""
+        """Map (n, 3, H, W) to (n, h * w, dim), row-major."""
         return self.proj(images).flatten(2).transpose(1, 2)
 
 
@@ -35,7 +35,7 @@ class SelfAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(n, t, dim) -> (n, t, dim)."""
+        """Map (n, t, dim) to (n, t, dim)."""
         query, key, value = self.qkv(tokens).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         return self.proj(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
 
@@ -49,7 +49,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(n, t, dim) -> (n, t, dim)."""
+        """Map (n, t, dim) to (n, t, dim)."""
         return self.fc2(F.gelu(self.fc1(tokens)))
 
 
@@ -61,7 +61,7 @@ class LayerScale(nn.Module):
         self.gamma = nn.Parameter(torch.ones(dim))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(n, t, dim) -> (n, t, dim)."""
+        """Map (n, t, dim) to (n, t, dim)."""
         return tokens * self.gamma
 
 
@@ -78,7 +78,7 @@ class Block(nn.Module):
         self.ls2 = LayerScale(dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(n, t, dim) -> (n, t, dim)."""
+        """Map (n, t, dim) to (n, t, dim)."""
         tokens = tokens + self.ls1(self.attn(self.norm1(tokens)))
         return tokens + self.ls2(self.mlp(self.norm2(tokens)))
 
@@ -87,8 +87,11 @@ class DinoVisionTransformer(nn.Module):
     """Images to normalised patch features.
 
     Args:
-        embed_dim: D. depth: blocks. num_heads: of the attention; divides D.
-        patch_size: side of a patch, pixels. mlp_ratio: hidden width of the MLPs over D.
+        embed_dim: D.
+        depth: Number of blocks.
+        num_heads: Heads of the attention; divides D.
+        patch_size: Side of a patch, pixels.
+        mlp_ratio: Hidden width of the MLPs over D.
 
     Source: Oquab et al., DINOv2, arXiv 2304.07193; the variant without register tokens.
     """
@@ -104,7 +107,7 @@ class DinoVisionTransformer(nn.Module):
         self.norm = nn.LayerNorm(embed_dim, eps=LAYER_NORM_EPS)
 
     def positions(self, height: int, width: int) -> Tensor:
-        """Positional embedding (1, 1 + height * width, D) of the class token and a grid of patches.
+        """Return the positional embedding (1, 1 + height * width, D) of the class token and a grid of patches.
 
         The scale factor carries an offset of 0.1, as in the official model: the released predictors were trained on
         those features, and the plain size ratio shifts them by more than the predictors' own error.

@@ -13,8 +13,11 @@ class ProprioceptiveEmbedding(nn.Module):
     The weight is kept as the kernel of a width-1 convolution, (emb_dim, in_dim, 1), as in DINO-WM's checkpoints.
 
     Args:
-        in_dim: entries of a z-scored proprio reading or action block. emb_dim: width of the embedding.
-        num_frames, tubelet_size: only 1. use_3d_pos: only False. Released configs name them.
+        in_dim: Entries of a z-scored proprio reading or action block.
+        emb_dim: Width of the embedding.
+        num_frames: Only 1; released configs name it.
+        tubelet_size: Only 1; likewise.
+        use_3d_pos: Only False; likewise.
 
     Raises:
         ValueError: If one of the last three has another value.
@@ -33,7 +36,7 @@ class ProprioceptiveEmbedding(nn.Module):
         self.patch_embed = nn.Conv1d(in_dim, emb_dim, kernel_size=1)
 
     def forward(self, values: Tensor) -> Tensor:
-        """(..., in_dim) -> (..., emb_dim)."""
+        """Map (..., in_dim) to (..., emb_dim)."""
         return F.linear(values, self.patch_embed.weight.squeeze(-1), self.patch_embed.bias)
 
 
@@ -41,8 +44,9 @@ class FixedProjection(nn.Module):
     """An orthonormal linear map that is drawn once and never trained: it keeps all distances.
 
     Args:
-        in_dim: entries of the input, at most ``emb_dim``. emb_dim: width of the embedding.
-        seed: of the drawn map; the map is saved with the model, so a loaded model does not depend on it.
+        in_dim: Entries of the input, at most ``emb_dim``.
+        emb_dim: Width of the embedding.
+        seed: Of the drawn map; the map is saved with the model, so a loaded model does not depend on it.
 
     Raises:
         ValueError: If ``in_dim`` exceeds ``emb_dim``.
@@ -63,5 +67,5 @@ class FixedProjection(nn.Module):
         self.register_buffer("weight", torch.linalg.qr(drawn).Q.float())  # (emb_dim, in_dim), orthonormal columns
 
     def forward(self, values: Tensor) -> Tensor:
-        """(..., in_dim) -> (..., emb_dim), of the same length."""
+        """Map (..., in_dim) to (..., emb_dim), of the same length."""
         return F.linear(values, self.weight)

@@ -40,7 +40,7 @@ class ResidualViT(Predictor):
         self.activations_per_token = self.vit.activations_per_token + 2 * dim
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(B, F * P, dim) -> (B, F * P, dim), each frame's tokens one model step later."""
+        """Map (B, F * P, dim) to (B, F * P, dim), each frame's tokens one model step later."""
         return self.extend(tokens, keep=False)[0]
 
     def extend(
@@ -68,6 +68,6 @@ class ResidualMLP(Predictor):
         self.activations_per_token = 2 * width * depth // num_patches + 2 * dim
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(B, P, dim) -> (B, P, dim), the frame one model step later."""
+        """Map (B, P, dim) to (B, P, dim), the frame one model step later."""
         change = self.net(tokens.flatten(1))
         return tokens + torch.unflatten(change, 1, (self.num_patches, -1))

@@ -21,7 +21,9 @@ class ResidualBlock(nn.Module):
     frame never depend on the frames beside it, neither in training nor in planning.
 
     Args:
-        inside, outside: channels, multiples of 8. stride: 1 or 2.
+        inside: Channels of the input, a multiple of 8.
+        outside: Channels of the output, a multiple of 8.
+        stride: 1 or 2.
     """
 
     def __init__(self, inside: int, outside: int, stride: int = 1) -> None:
@@ -33,7 +35,7 @@ class ResidualBlock(nn.Module):
         self.shortcut = nn.Identity() if same else nn.Conv2d(inside, outside, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, inside, h, w) -> (n, outside, ceil(h / stride), ceil(w / stride))."""
+        """Map (n, inside, h, w) to (n, outside, ceil(h / stride), ceil(w / stride))."""
         active = F.relu(self.first_norm(x))
         return self.shortcut(x) + self.second(F.relu(self.second_norm(self.first(active))))
 

@@ -1,4 +1,4 @@
-"""No images at all: the simulator's state is the observation. The quickest way to see the whole method at work."""
+"""An encoder without images: the simulator's state is the observation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ class StateEncoder(Encoder):
     """Pass the z-scored state through as a single token.
 
     Attributes:
-        emb_dim: S. num_patches: 1. observes: "state", i.e. (..., S) z-scored states in the place of images.
+        emb_dim: S.
+        num_patches: 1.
+        observes: "state", i.e. (..., S) z-scored states in the place of images.
     """
 
     observes = "state"

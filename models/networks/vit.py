@@ -77,7 +77,7 @@ class FeedForward(nn.Module):
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(B, n, dim) -> (B, n, dim)."""
+        """Map (B, n, dim) to (B, n, dim)."""
         return self.net(tokens)
 
 
@@ -119,13 +119,18 @@ class ViTPredictor(Predictor):
 
     Args:
         num_patches: P, tokens per frame.
-        num_frames: most frames seen at once (``num_hist``).
-        dim: token width. depth: blocks. heads, dim_head: of the attention. mlp_dim: hidden width.
-        dropout: on attention weights, attention output and MLP; emb_dropout: on the embedded tokens. Training only.
-        pool: only "mean", which is what released configs say; a prediction per token pools nothing.
+        num_frames: Most frames seen at once (``num_hist``).
+        dim: Token width.
+        depth: Number of blocks.
+        heads: Heads of the attention.
+        mlp_dim: Hidden width of the MLPs.
+        dim_head: Width of a head.
+        dropout: On attention weights, attention output and MLP, in training only.
+        emb_dropout: On the embedded tokens, in training only.
+        pool: Only "mean", which is what released configs say; a prediction per token pools nothing.
 
     Attributes:
-        activations_per_token: floats that one forward keeps for the backward, per token; for memory budgets.
+        activations_per_token: Floats that one forward keeps for the backward, per token; for memory budgets.
 
     Source: Zhou et al., DINO-WM, arXiv 2411.04983, appendix A.
     """
@@ -158,7 +163,7 @@ class ViTPredictor(Predictor):
         self.activations_per_token = depth * (6 * dim + 5 * heads * dim_head + 2 * mlp_dim) + 2 * dim
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(B, F * P, dim) frame-major tokens -> (B, F * P, dim), each frame's tokens one model step later.
+        """Map frame-major tokens (B, F * P, dim) to (B, F * P, dim), each frame's tokens one model step later.
 
         Raises:
             ValueError: If the tokens are not F whole frames with 1 <= F <= ``num_frames``.

@@ -53,9 +53,11 @@ class VQVAE(Decoder):
     Tensor names are those of released DINO-WM checkpoints; the ``quantize_b`` buffers in them are unused and dropped.
 
     Args:
-        channel: width of the convolutions. n_res_block, n_res_channel: residual blocks per stage, and their width.
-        n_embed: size of the codebook; released configs name it, without quantisation it has no effect.
-        quantize: only False.
+        channel: Width of the convolutions.
+        n_res_block: Residual blocks per stage.
+        n_res_channel: Width of the residual blocks.
+        n_embed: Size of the codebook; released configs name it, without quantisation it has no effect.
+        quantize: Only False.
         emb_dim: D, width of the patch features.
         num_patches: P, a square number.
 

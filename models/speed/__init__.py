@@ -1,1 +1,1 @@
-"""What makes networks fast without changing what they compute: modules and kernels that replace the plain ones."""
+"""Modules and kernels that replace the plain ones of a built network and compute the same faster."""

@@ -36,7 +36,7 @@ def runs_kernels(device: torch.device) -> bool:
 
 @functools.cache  # every plan asks, and it looks at files
 def what_triton_lacks() -> str | None:
-    """What it would need to build the code that launches a kernel, and how to get it; None if all is there."""
+    """Name what Triton lacks to build the code that launches a kernel, and how to get it; None if all is there."""
     if importlib.util.find_spec("triton") is None:
         return "Triton (it comes with torch's CUDA builds)"
     if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
@@ -56,6 +56,6 @@ def compile_in_place(network: nn.Module) -> None:
 
 
 def compiled_parts(network: nn.Module) -> list[nn.Module]:
-    """Where the arithmetic is: a transformer, the blocks of DINOv2, which are alike, or all of another predictor."""
+    """Find what holds the arithmetic: a transformer, the blocks of DINOv2 (all alike), or all of another predictor."""
     found: list[nn.Module] = [part for part in network.modules() if isinstance(part, Transformer | Block)]
     return found or ([network] if isinstance(network, Predictor) else [])

@@ -1,4 +1,4 @@
-"""Work that is done again and again on the same tensors: on a GPU, recorded once and replayed."""
+"""CUDA graphs: work on the same tensors again and again is recorded once and replayed."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ class Captured:
     Every call does the same as ``work()`` would, in the same memory.
 
     Args:
-        work: reads and writes tensors in place, reads no number from the device, and has no other effect: what it does
+        work: Reads and writes tensors in place, reads no number from the device, and has no other effect: what it does
             on the host happens only while it is warming up.
-        device: where. enabled: whether to record, which takes a CUDA device.
-        calls: how many are expected; few are not worth recording.
+        device: Where.
+        enabled: Whether to record, which takes a CUDA device.
+        calls: How many are expected; few are not worth recording.
 
     Attributes:
         replays: whether the last call was a replay.

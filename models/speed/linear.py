@@ -26,7 +26,7 @@ class SlicedLinear(nn.Linear):
 
 
 class OneDnnLinear(SlicedLinear):
-    """The same by oneDNN, see ``models/speed/onednn.py``."""
+    """A linear map by oneDNN, see ``models/speed/onednn.py``."""
 
     def product(self, values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Compute ``F.linear``."""
@@ -34,7 +34,7 @@ class OneDnnLinear(SlicedLinear):
 
 
 class PaddedLinear(SlicedLinear):
-    """The same for training on a GPU: under autocast, widths are padded with zeros to a multiple of 8.
+    """A linear map for training on a GPU: under autocast, widths are padded with zeros to a multiple of 8.
 
     A width like 404 makes rows that start at addresses which a GPU's fastest kernels cannot read. Zeros change no sum.
     """
@@ -55,7 +55,7 @@ class PaddedLinear(SlicedLinear):
 
 
 class PreparedLinear(nn.Module):
-    """The same for planning, with weights that are not trained: cast once instead of at every call, and padded once.
+    """A linear map for planning, whose weights are not trained: they are cast and padded once, not at every call.
 
     Args:
         like: Gives the sizes and the weights.

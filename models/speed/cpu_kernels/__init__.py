@@ -1,1 +1,1 @@
-"""Kernels for CPUs, written in C++ and built at first use, of what torch's own take too long for beside products."""
+"""Kernels for CPUs where torch's own are slow, written in C++ and built at first use."""

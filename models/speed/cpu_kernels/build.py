@@ -1,4 +1,4 @@
-"""Builds the C++ of this folder for this processor, once per machine, and loads it."""
+"""Building the C++ of this folder for this processor, once per machine, and loading it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _are_worthwhile() -> bool:
 
 
 def load() -> ctypes.CDLL:
-    """The kernels, from the user's cache (``XDG_CACHE_HOME``, else ``~/.cache``) if they were built before.
+    """Load the kernels from the user's cache (``XDG_CACHE_HOME``, else ``~/.cache``) if they were built before.
 
     Raises:
         OSError: Saying what is missing.
@@ -93,7 +93,7 @@ def _cache() -> Path:
 
 
 def find_compiler() -> str | None:
-    """The C++ compiler that ``CXX`` names, or a usual one."""
+    """Find the C++ compiler that ``CXX`` names, or a usual one."""
     return next(filter(None, map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))), None)
 
 
@@ -123,7 +123,7 @@ def _opened(path: Path) -> ctypes.CDLL:
 
 
 def _fingerprint(compiler: str) -> str:
-    """Of all that the built file depends on: a home may be shared by machines with other processors."""
+    """Hash all that the built file depends on: a home may be shared by machines with other processors."""
     version = _ran([compiler, "--version"]).stdout.encode()
     described = [line for line in cpu_info().splitlines() if line.startswith(("model name", "flags", "Features"))]
     parts = [version, " ".join(FLAGS).encode(), "\n".join(sorted(set(described))).encode()]

@@ -130,9 +130,13 @@ def add_norm(
     """values + change, and its LayerNorm.
 
     Args:
-        values: (..., width) float32. change: (..., at least width), what is beyond is ignored; None adds nothing.
-        weight, bias: (width,) float32 of the norm; they take no gradients. eps: of the norm.
-        dtype: of what is normalised. normed_width: it is padded with zeros to this; None pads nothing.
+        values: (..., width) float32.
+        change: (..., at least width), what is beyond is ignored; None adds nothing.
+        weight: (width,) float32 of the norm; it takes no gradients.
+        bias: (width,) float32 of the norm; it takes no gradients.
+        eps: Of the norm.
+        dtype: Of what is normalised.
+        normed_width: It is padded with zeros to this; None pads nothing.
 
     Returns:
         (..., width) float32 and (..., normed_width) in ``dtype``.

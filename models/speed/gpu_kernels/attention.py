@@ -26,7 +26,8 @@ def attend(qkv: Tensor, heads: int) -> Tensor:
     """Attention in which every token sees every other one.
 
     Args:
-        qkv: (B, n, 3 * heads * d) queries, keys and values of all heads. heads: for d see ``takes_width``.
+        qkv: (B, n, 3 * heads * d) queries, keys and values of all heads; for d see ``takes_width``.
+        heads: Number of heads.
 
     Returns:
         (B, n, heads * d) what each token attends to; differentiable once.

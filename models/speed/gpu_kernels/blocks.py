@@ -1,4 +1,4 @@
-"""Where the numbers of one head lie, and how kernels of attention load and store a block of them."""
+"""Blocks of the numbers of one head: where they lie, and how kernels of attention load and store them."""
 
 from __future__ import annotations
 
