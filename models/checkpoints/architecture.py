@@ -35,7 +35,7 @@ FOREIGN_PARTS = {"predictor": "vit", "decoder": "vqvae", "action_encoder": "prop
 
 
 def settle_architecture(config: Mapping[str, Any], explicit: Set[str], checkpoint: Checkpoint | None) -> dict[str, Any]:
-    """Settle the architecture to build: ``SCALARS``, ``PARTS``, and those of ``OPTIONAL`` that there are, as plain data.
+    """Settle the architecture to build: ``SCALARS``, ``PARTS``, and those of ``OPTIONAL`` that there are.
 
     Args:
         config: the composed config, resolved to plain data.

@@ -79,7 +79,7 @@ EXACT = {
 
 
 def stand_in(module: str, name: str) -> Any:
-    """Choose what takes the place of a class or function: one of ``MADE_BY``, the type of a storage, or a class of ``Inert``.
+    """Choose what stands in for a class or function: of ``MADE_BY``, the type of a storage, or a class of ``Inert``.
 
     None for a name that no checkpoint needs.
     """
