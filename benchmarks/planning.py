@@ -13,7 +13,7 @@ from torch import Tensor
 
 from benchmarks.flops import ModelFlops
 from benchmarks.measure import Case, Run, Work
-from benchmarks.plain.model import PlainModel
+from benchmarks.plain.model import PlainModel, plain_ways
 from benchmarks.plain.planning import PlainDescent, PlainProblem, plain_cem_step
 from benchmarks.setting import Setting
 from models.world_model import WorldModel
@@ -33,8 +33,8 @@ class Asked:
     """What ``plan.py`` asks of its planner in the first iteration, with all that the config says.
 
     Attributes:
-        task: of the evaluation.
-        request: that its controller makes.
+        task: the evaluation's task.
+        request: the request that its controller makes.
     """
 
     task: PlanningTask
@@ -70,7 +70,7 @@ class Asked:
         return self.planner.initial_actions(self.request.noise, self.request.space)
 
     def plain_problem(self) -> PlainProblem:
-        """The same starts as images, and the same goals."""
+        """Give the starts as images, and the same goals."""
         env, problem, observer = self.task.env, self.task.problem, self.task.observer
         states = env.reset(problem.seeds, problem.states, problem.layouts)
         visual = env.render()[:, None].to(observer.device)
@@ -85,7 +85,7 @@ def asked(setting: Setting, planner: str, episodes: int, *more: str) -> Iterator
         evaluation = Evaluation.prepare(setting.plan_config(planner, episodes, *more), setting.device)
         controller, task = evaluation.controller, evaluation.task
         try:
-            begun = controller.start(task)
+            begun = task.start()
             yield Asked(task, controller.request(task, begun, begun.active))
         finally:
             task.env.close()
@@ -173,18 +173,16 @@ def _other_descents(setting: Setting, question: Asked, steps: int, stack: contex
 
 
 def _plain_descents(question: Asked, steps: int) -> Mapping[str, Run]:
-    model, problem = question.model, question.plain_problem()
-    ways = {"shipped": PlainModel(model).as_shipped(), "frozen": PlainModel(model).frozen()}
+    problem = question.plain_problem()
 
     def run(plain: PlainModel) -> None:
-        with torch.autocast(
-            question.request.cost.goal.visual.device.type, enabled=False
-        ):  # the earlier release had none
-            descent = PlainDescent(plain, problem, question.start(), question.planner.descent.lr)
+        start = question.start()
+        with torch.autocast(start.device.type, enabled=False):  # the earlier release had none
+            descent = PlainDescent(plain, problem, start, question.planner.descent.lr)
             for _ in range(steps):
                 descent.step()
 
-    return {name: partial(run, plain) for name, plain in ways.items()}
+    return plain_ways(question.model, run)
 
 
 def _cem_sizes(setting: Setting) -> tuple[str, ...]:
@@ -207,8 +205,7 @@ def _cem_step(setting: Setting) -> Iterator[Work]:
 
 
 def _plain_cem(question: Asked) -> Mapping[str, Run]:
-    model, problem, planner = question.model, question.plain_problem(), question.planner
-    ways = {"shipped": PlainModel(model).as_shipped(), "frozen": PlainModel(model).frozen()}
+    problem, planner = question.plain_problem(), question.planner
 
     def run(plain: PlainModel) -> None:
         mean = question.start()
@@ -216,7 +213,7 @@ def _plain_cem(question: Asked) -> Mapping[str, Run]:
         with torch.autocast(mean.device.type, enabled=False):
             plain_cem_step(plain, problem, mean, torch.ones_like(mean), draws, planner.topk)
 
-    return {name: partial(run, plain) for name, plain in ways.items()}
+    return plain_ways(question.model, run)
 
 
 @contextlib.contextmanager

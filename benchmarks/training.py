@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.flops import ModelFlops
 from benchmarks.measure import Case, Run, Work
-from benchmarks.plain.model import PlainModel
+from benchmarks.plain.model import PlainModel, plain_ways
 from benchmarks.plain.online import plain_refresh
 from benchmarks.plain.training import PlainAdversarial
 from benchmarks.setting import Setting
@@ -81,5 +81,4 @@ def _plain_refreshes(trainer: Trainer, method: Online, batch: Batch) -> Mapping[
     start = torch.randn(len(batch), method.planner.horizon, batch.actions.shape[2], device=batch.actions.device)
     seen = method.planner.rollout.num_context or trainer.model.num_hist
     more = (context.env, context.observer, batch, start, method.planner.opt_steps, seen)
-    ways = {"shipped": PlainModel(trainer.model).as_shipped(), "frozen": PlainModel(trainer.model).frozen()}
-    return {name: partial(plain_refresh, plain, *more) for name, plain in ways.items()}
+    return plain_ways(trainer.model, lambda plain: plain_refresh(plain, *more))

@@ -20,7 +20,8 @@ class Episodes:
     Attributes:
         states: (B, S) true states.
         played: (B, n, env_action_dim) all raw actions that the simulator has executed.
-        visual, proprio: (B, F, P, D), (B, F, E) latents of the last F <= H real frames, oldest first.
+        visual: (B, F, P, D) latents of the last F <= H real frames, oldest first.
+        proprio: (B, F, E) their other part.
         past_actions: (B, F - 1, A) z-scored blocks executed between these frames.
         warm_start: (B, t, A) what the last plan left over; t = 0 before the first plan.
         iteration: MPC iterations done.
@@ -79,7 +80,7 @@ class Episodes:
         )
 
     def to(self, device: torch.device) -> Episodes:
-        """The same with everything that the model reads on its ``device``; the numbers stay on the CPU."""
+        """Move everything that the model reads to its ``device``; the numbers stay on the CPU."""
         moved = {name: getattr(self, name).to(device) for name in ("visual", "proprio", "past_actions", "warm_start")}
         return replace(self, **moved)
 

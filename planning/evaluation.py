@@ -148,9 +148,9 @@ class Evaluation:
             distributed.barrier()  # all have read what there is before one of them writes
             if distributed.is_main():
                 task.problem.save(self.folder / TARGETS)
-            episodes = saved or self.controller.start(task)
+            episodes = saved or task.start()
             if episodes.iteration:
-                self.controller.resume(task, episodes)
+                task.resume(episodes)
                 log.info("resuming %s after iteration %d", self.folder, episodes.iteration)
             log.info("objective=%s: plans minimise %s", task.objective.mode, self.controller.objective(task, episodes))
 

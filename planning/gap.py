@@ -23,7 +23,10 @@ class Visits:
     """Trajectories in raw units, played in the simulator.
 
     Attributes:
-        seeds: B environment seeds. states: (B, S) starts. actions: (B, K, env_action_dim). layouts: name -> (B, ...).
+        seeds: B environment seeds.
+        states: (B, S) starts.
+        actions: (B, K, env_action_dim) raw actions.
+        layouts: name -> (B, ...).
     """
 
     seeds: list[int]
@@ -35,7 +38,7 @@ class Visits:
 def planner_visits(task: PlanningTask, planner: Planner) -> Visits:
     """Where one model's own plans lead: plan once per problem, and carry the plans out."""
     controller = MPCController.of(planner)
-    episodes = controller.start(task)
+    episodes = task.start()
     starts = episodes.states
     controller.run(task, episodes, after_iteration=lambda _: None)
     return Visits(task.problem.seeds, starts, episodes.played, task.problem.layouts)

@@ -15,7 +15,6 @@ from datasets.trajectories import Trajectories
 from datasets.units.normalizer import Normalizer
 from envs.base import VectorEnv, simulate
 from envs.episode_seeds import episode_generator, redrawn_seed
-from planning.do_nothing import begins_solved
 from planning.problem import Problem
 from planning.targets import check_places, read_targets
 
@@ -29,9 +28,13 @@ class GoalRequest:
     """What a goal source needs to know.
 
     Attributes:
-        env: simulator that plays goals. seeds: one per episode. goal_H: blocks between start and goal, >= 1.
-        frameskip: raw steps per block. validation: opens the validation trajectories, only if they are needed.
-        normalizer: for random actions. path: of ``goal_source=file``.
+        env: simulator that plays goals.
+        seeds: one per episode.
+        goal_H: blocks between start and goal, >= 1.
+        frameskip: raw steps per block.
+        validation: opens the validation trajectories, only if they are needed.
+        normalizer: for random actions.
+        path: of ``goal_source=file``.
         unsolved_starts_only: whether episodes that begin solved are drawn again; those of a file never are.
     """
 
@@ -119,9 +122,15 @@ def make_problem(source: str, request: GoalRequest) -> Problem:
     if request.path is not None and source != "file":
         raise ValueError(f"goal_file_path={request.path} has no effect with goal_source={source}; use goal_source=file")
     problem = GOAL_SOURCES[source](request)
-    return (
-        problem if source == "file" or not request.unsolved_starts_only else _without_solved(source, request, problem)
-    )
+    if source == "file" or not request.unsolved_starts_only:
+        return problem
+    return _without_solved(source, request, problem)
+
+
+def _begins_solved(env: VectorEnv, problem: Problem) -> Tensor:
+    """Whether each episode begins inside its success region: (B,) bool, on the CPU; replaces the env's episodes."""
+    starts = env.reset(problem.seeds, problem.states, problem.layouts)  # where they really start: a reset may move them
+    return env.success(starts, problem.goal_states).success.cpu()
 
 
 def _without_solved(source: str, request: GoalRequest, problem: Problem) -> Problem:
@@ -132,7 +141,7 @@ def _without_solved(source: str, request: GoalRequest, problem: Problem) -> Prob
     Raises:
         ValueError: If an episode begins solved in ``MOST_DRAWS`` draws.
     """
-    rows = begins_solved(request.env, problem).nonzero().flatten()
+    rows = _begins_solved(request.env, problem).nonzero().flatten()
     if len(rows):
         log.info("%d of %d episodes began solved and are drawn again", len(rows), len(problem))
     for attempt in range(1, MOST_DRAWS):
@@ -141,7 +150,7 @@ def _without_solved(source: str, request: GoalRequest, problem: Problem) -> Prob
         seeds = [redrawn_seed(problem.seeds[row], attempt) for row in rows.tolist()]
         drawn = GOAL_SOURCES[source](replace(request, seeds=seeds))
         problem = problem.with_rows(rows, drawn)
-        rows = rows[begins_solved(request.env, drawn)]
+        rows = rows[_begins_solved(request.env, drawn)]
     raise ValueError(
         f"goal_source={source}, goal_H={request.goal_H}: in {MOST_DRAWS} draws episode {rows[0]} always begins inside "
         "its success region; raise goal_H, or set unsolved_starts_only=false"

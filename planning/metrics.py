@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +12,6 @@ from torch import Tensor
 
 from envs.base import VectorEnv, simulate
 from envs.process_vector import EnvWorkerError
-from planning.do_nothing import solved_by_doing_nothing
 from planning.episodes import Episodes
 from planning.problem import Problem
 from planning.task import PlanningTask
@@ -61,6 +61,27 @@ def final_metrics(task: PlanningTask, episodes: Episodes, ends: Sequence[int]) -
         "solved_at_start": starts.tolist(),
         "solved_by_doing_nothing": idle.tolist(),
     }
+
+
+def solved_by_doing_nothing(env: VectorEnv, problem: Problem, ends: Sequence[int]) -> Tensor:
+    """Whether zero raw actions solve each episode, by the rule of MPC: inside the region at the end of an iteration.
+
+    Args:
+        env: the simulator, whose episodes are replaced; nothing is drawn.
+        problem: the episodes.
+        ends: raw steps executed after 0, 1, ... iterations.
+
+    Returns:
+        (B,) bool, on the CPU.
+    """
+    env.reset(problem.seeds, problem.states, problem.layouts)
+    solved = torch.zeros(len(problem), dtype=torch.bool)
+    for before, after in itertools.pairwise(ends):
+        nothing = torch.zeros(len(problem), after - before, env.env_action_dim)
+        solved |= env.success(env.step(nothing)[:, -1], problem.goal_states).success.cpu()
+        if solved.all():
+            break
+    return solved
 
 
 def _rate(name: str, outcomes: Tensor) -> dict[str, float]:

@@ -9,8 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from datasets.units.folding import unfold_actions
-from models.latent import Latent, cat_latents
+from models.latent import Latent
 from planning.episodes import Episodes
 from planning.objectives import GoalDistance
 from planning.planners.base import Planner
@@ -97,28 +96,6 @@ class MPCController:
             counts.append(counts[-1] + min(self.n_taken_actions, self.horizon(iteration, counts[-1])))
         return counts
 
-    def start(self, task: PlanningTask) -> Episodes:
-        """Put the environment's episodes at their starts."""
-        states = task.env.reset(task.problem.seeds, task.problem.states, task.problem.layouts)
-        if task.recorder is not None:
-            task.recorder.begin(task.env)
-        latent = task.observer.present(task.env, states)
-        action_dim = task.frameskip * task.env.env_action_dim
-        return Episodes.begin(states, latent, action_dim, task.env.env_action_dim, task.initial_actions)
-
-    def resume(self, task: PlanningTask, episodes: Episodes) -> None:
-        """Put the environment back to where ``episodes`` were saved.
-
-        By playing everything again: a state does not always say all (PushT's contacts, a reset that takes a step).
-        """
-        task.env.reset(task.problem.seeds, task.problem.states, task.problem.layouts)
-        if episodes.played.shape[1]:
-            again = task.env.step(episodes.played)[:, -1]
-            if not torch.equal(again, episodes.states):
-                farthest = (again - episodes.states).abs().max().item()
-                log.warning("played again, the episodes end up to %g from where they were: another machine?", farthest)
-                episodes.states = again
-
     def run(
         self,
         task: PlanningTask,
@@ -148,7 +125,8 @@ class MPCController:
         request = self.request(task, episodes, rows, progress)
         plan, imagined = self._plan(task, episodes, request, rows)
         planned = time.perf_counter()
-        seen = self._execute(task, episodes, rows, plan, imagined)
+        seen = task.execute(episodes, rows, plan.actions[:, : self.n_taken_actions], imagined)
+        episodes.remember_plan(rows.to(plan.actions.device), plan.actions[:, self.n_taken_actions :])
         executed = time.perf_counter()
         outcome = task.env.success(episodes.states, task.problem.goal_states)
         episodes.iteration += 1
@@ -231,27 +209,6 @@ class MPCController:
             part = self.request(task, episodes, rows[share.rows], request.progress)
             own = part.plan().to(torch.device("cpu"))  # on its way to processes with other GPUs
         return join_plans([part for part in distributed.gather(own) if part is not None]).to(task.observer.device)
-
-    def _execute(self, task: PlanningTask, episodes: Episodes, rows: Tensor, plan: Plan, imagined: Latent) -> Latent:
-        """Step the simulator through the taken blocks and take in what it shows: latents (b, m) of the last frames."""
-        env, taken = task.env, plan.actions[:, : self.n_taken_actions]
-        limit, steps = task.observer.model.num_hist, taken.shape[1]
-        raw = torch.zeros(len(task.problem), steps * task.frameskip, env.env_action_dim)
-        raw[rows] = unfold_actions(task.observer.normalizer.actions_to_raw(taken.cpu()), env.env_action_dim).float()
-        episodes.played = torch.cat([episodes.played, raw], 1)
-        seen = []
-        for k, block in enumerate(raw.split(task.frameskip, 1)):
-            episodes.states = env.step(block)[:, -1]
-            if task.recorder is not None:
-                task.recorder.record(env, rows)
-            if k >= steps - limit:  # older frames would leave the history at once
-                seen.append(task.observer.present(env, episodes.states, rows))
-        if task.recorder is not None:
-            task.recorder.record_imagined(imagined, rows, task.observer.model)
-        latent = cat_latents(seen, 1)
-        episodes.observe(rows.to(taken.device), taken, latent, limit)
-        episodes.remember_plan(rows.to(taken.device), plan.actions[:, self.n_taken_actions :])
-        return latent
 
 
 def _any_process(task: PlanningTask, here: bool) -> bool:

@@ -97,7 +97,9 @@ class GoalDistance:
         """What one plan of a closed loop minimises.
 
         Args:
-            executed: blocks executed before it. horizon: blocks of a full plan. taken: how many of it are executed.
+            executed: blocks executed before it.
+            horizon: blocks of a full plan.
+            taken: how many of its blocks are executed.
         """
         if self.mode == "auto":
             chosen = {"mode": "last"} if taken >= horizon else REPLANNED
@@ -147,5 +149,5 @@ class GoalDistance:
 
 
 def _wide(values: Tensor) -> Tensor:
-    """At least float32: in bf16 nearly all candidates of a search would cost the same."""
+    """Widen to at least float32: in bf16 nearly all candidates of a search would cost the same."""
     return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values

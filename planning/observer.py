@@ -1,4 +1,4 @@
-"""From what a simulator shows to what a world model knows."""
+"""Encoding of what a simulator shows in the units of a world model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from datasets.units.normalizer import Normalizer
 from envs.base import VectorEnv
 from models.latent import Latent, cat_latents
 from models.world_model import WorldModel
-from planning.planners.search import ActionSpace
 
 
 class Observer:
@@ -73,20 +72,3 @@ class Observer:
             seen = states[chunk][:, None]
             latents.append(self.model.embed(self.features(seen, frames), self.proprio(env, seen)))
         return cat_latents(latents, 0)
-
-    def action_space(self, frameskip: int, sample_type: str, start: Latent, goal: Latent) -> ActionSpace:
-        """What a planner may know of the actions from ``start`` (B, 1) to ``goal`` (B, 1).
-
-        Args:
-            frameskip: raw actions of a block.
-            sample_type: of the planner; the initialisation network is only asked for "initnet".
-
-        Raises:
-            ValueError: If the model has no such network.
-        """
-        proposal = self.model.propose(start, goal) if sample_type == "initnet" else None
-        low = high = None
-        if self.action_range is not None:
-            low, high = self.normalizer.actions_to_z(self.action_range.repeat(1, frameskip)).to(self.device)
-        zero = self.normalizer.zero_block(frameskip).to(self.device)
-        return ActionSpace(zero, self.normalizer.env_action_dim, low, high, proposal)

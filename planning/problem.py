@@ -19,7 +19,9 @@ class Problem:
     """Independent episodes to solve.
 
     Attributes:
-        seeds: B environment seeds. states: (B, S) starts, as a reset is given them. goal_states: (B, S).
+        seeds: B environment seeds.
+        states: (B, S) starts, as a reset is given them.
+        goal_states: (B, S) goals.
         layouts: name -> (B, ...), what differs between episodes besides their state.
         actions: (B, K, env_action_dim) raw actions known to lead from start to goal; None where there are none.
     """

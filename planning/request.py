@@ -75,5 +75,12 @@ class PlanRequest:
 
     @cached_property
     def space(self) -> ActionSpace:
-        """What the planner may know of actions."""
-        return self.observer.action_space(self.frameskip, self.planner.sample_type, self.context[:, -1:], self.goal)
+        """What the planner may know of actions; the initialisation network is only asked for ``initnet``."""
+        observer, low, high = self.observer, None, None
+        asks = self.planner.sample_type == "initnet"
+        proposal = observer.model.propose(self.context[:, -1:], self.goal) if asks else None
+        if observer.action_range is not None:
+            blocks = observer.action_range.repeat(1, self.frameskip)
+            low, high = observer.normalizer.actions_to_z(blocks).to(observer.device)
+        zero = observer.normalizer.zero_block(self.frameskip).to(observer.device)
+        return ActionSpace(zero, observer.normalizer.env_action_dim, low, high, proposal)

@@ -29,7 +29,8 @@ def write_targets(
     Args:
         path: of the file, which should end in ``.npz``.
         env: the environment, e.g. ``WallVectorEnv()``.
-        states: (B, S) starts. goal_states: (B, S).
+        states: (B, S) starts.
+        goal_states: (B, S) goals.
         layouts: name -> (B, ...); what is not named has the environment's default.
         seeds: B numbers >= 0 that the planner's randomness of each episode is drawn from; None means 0 to B - 1.
 

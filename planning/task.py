@@ -1,13 +1,16 @@
-"""What a controller is given: episodes to solve, and everything that planning for them takes."""
+"""The task of a controller: episodes in a simulator, and everything but the planner that planning for them takes."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
+from datasets.units.folding import unfold_actions
 from envs.base import VectorEnv
-from models.latent import Latent
+from models.latent import Latent, cat_latents
 from models.speed.compiling import AUTO
 from models.speed.fast_paths import FastPaths
 from planning.cost import MemoryBudget
@@ -16,6 +19,8 @@ from planning.objectives import GoalDistance
 from planning.observer import Observer
 from planning.problem import Problem
 from planning.recording import Recorder
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,57 @@ class PlanningTask:
     speed: FastPaths = field(default_factory=FastPaths)
     shared: bool = False
 
+    def start(self) -> Episodes:
+        """Put the environment's episodes at their starts."""
+        states = self.env.reset(self.problem.seeds, self.problem.states, self.problem.layouts)
+        if self.recorder is not None:
+            self.recorder.begin(self.env)
+        latent = self.observer.present(self.env, states)
+        action_dim = self.frameskip * self.env.env_action_dim
+        return Episodes.begin(states, latent, action_dim, self.env.env_action_dim, self.initial_actions)
+
+    def resume(self, episodes: Episodes) -> None:
+        """Put the environment back to where ``episodes`` were saved.
+
+        By playing everything again: a state does not always say all (PushT's contacts, a reset that takes a step).
+        """
+        self.env.reset(self.problem.seeds, self.problem.states, self.problem.layouts)
+        if episodes.played.shape[1]:
+            again = self.env.step(episodes.played)[:, -1]
+            if not torch.equal(again, episodes.states):
+                farthest = (again - episodes.states).abs().max().item()
+                log.warning("played again, the episodes end up to %g from where they were: another machine?", farthest)
+                episodes.states = again
+
     def executed(self, episodes: Episodes) -> int:
         """Blocks executed so far."""
         return episodes.played.shape[1] // self.frameskip
+
+    def execute(self, episodes: Episodes, rows: Tensor, actions: Tensor, imagined: Latent) -> Latent:
+        """Step the simulator through action blocks and take in what it shows.
+
+        Args:
+            episodes: all of them; updated in place. Those that are not among ``rows`` take zero raw actions.
+            rows: (b,) the planned ones.
+            actions: (b, n, A) z-scored blocks.
+            imagined: (b, n + 1) latents that the model had imagined for them, the present first.
+
+        Returns:
+            Latents (b, m) of the last m <= n frames, as many as the model's history holds.
+        """
+        env, limit, steps = self.env, self.observer.model.num_hist, actions.shape[1]
+        raw = torch.zeros(len(self.problem), steps * self.frameskip, env.env_action_dim)
+        raw[rows] = unfold_actions(self.observer.normalizer.actions_to_raw(actions.cpu()), env.env_action_dim).float()
+        episodes.played = torch.cat([episodes.played, raw], 1)
+        seen = []
+        for k, block in enumerate(raw.split(self.frameskip, 1)):
+            episodes.states = env.step(block)[:, -1]
+            if self.recorder is not None:
+                self.recorder.record(env, rows)
+            if k >= steps - limit:  # older frames would leave the history at once
+                seen.append(self.observer.present(env, episodes.states, rows))
+        if self.recorder is not None:
+            self.recorder.record_imagined(imagined, rows, self.observer.model)
+        latent = cat_latents(seen, 1)
+        episodes.observe(rows.to(actions.device), actions, latent, limit)
+        return latent

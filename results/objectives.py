@@ -27,8 +27,8 @@ from launch.collected import markdown_table
 from launch.command_line import one_line_errors, plain
 from launch.jobs import Job, run_jobs
 from launch.provenance import Provenance
-from planning.do_nothing import solved_by_doing_nothing
 from planning.evaluation import Evaluation
+from planning.metrics import solved_by_doing_nothing
 from utils.folder_lock import holding
 from utils.links import check_contents
 from utils.pages import write_block, write_numbers

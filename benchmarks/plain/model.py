@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 import torch
@@ -129,3 +131,9 @@ class PlainModel(nn.Module):
             frames = torch.cat([frames, layout.with_action(newest, embedded)], 1)
         frames = torch.cat([frames, self.predict(frames[:, -context:])[:, -1:]], 1)
         return layout.split(frames)
+
+
+def plain_ways(model: WorldModel, run: Callable[[PlainModel], object]) -> dict[str, Callable[[], object]]:
+    """Ways to ``run`` the plain model: as it was shipped, and in eval mode with frozen weights."""
+    plain = {"shipped": PlainModel(model).as_shipped(), "frozen": PlainModel(model).frozen()}
+    return {name: partial(run, one) for name, one in plain.items()}

@@ -27,14 +27,16 @@ class Planner(ABC):
             "custom_as_released": see ``models/rollout_type.py``.
         eval_every: a cost is recorded for the trace every that many steps, >= 1.
         clip_actions: keep actions within the data set's range.
-        budget_ms, budget_evals: what one plan may cost, see ``Budget``; None sets no limit. With a time limit, a
-            planner's first plan is preceded by two rollouts off the clock, so that it is not charged for what a
-            process does once (kernels to load, caches to fill), and knows how long a single one takes.
+        budget_ms: milliseconds that one plan may take, see ``Budget``; None sets no limit. With a limit, a planner's
+            first plan is preceded by two rollouts off the clock: what a process does once (kernels to load, caches to
+            fill) is not charged, and the length of a single rollout is known.
+        budget_evals: rollouts per episode that one plan may take; None sets no limit.
 
     Attributes:
-        sample_type: initial actions: "randn" (standard normal), "zero" (zero raw action), "initnet" (a network's).
-        step_evaluations: rollouts per episode of one step. shortest: of the shortest possible plan. Both are there
-            before this constructor runs.
+        sample_type: initial actions: "randn" (standard normal), "zero" (zero raw action), "mean" (the data set's mean
+            action, zero in z-scored units), "initnet" (a network's).
+        step_evaluations: rollouts per episode of one step; a subclass sets it before it calls this constructor.
+        shortest: rollouts per episode of the shortest possible plan; set likewise.
 
     Raises:
         ValueError: Naming the key, its value and what is allowed.
@@ -82,8 +84,9 @@ class Planner(ABC):
         """Initial actions, then ``optimize``.
 
         Args:
-            cost: of B independent problems. noise: one stream for each.
-            space: see there; needs ``proposal`` for ``sample_type: initnet`` and a range for ``clip_actions``.
+            cost: cost function of B independent problems.
+            noise: one stream for each.
+            space: needs ``proposal`` for ``sample_type: initnet`` and a range for ``clip_actions``.
             warm_start: (B, t, A) what is left of the previous plan.
             horizon: blocks to plan, at most ``self.horizon``; None means that.
         """
@@ -119,7 +122,8 @@ class Planner(ABC):
         """Where ``optimize`` starts: (B, horizon, A) z-scored.
 
         Args:
-            noise: one stream per problem. space: gives the zero action and the proposal.
+            noise: one stream per problem.
+            space: gives the zero action and the proposal.
             warm_start: (B, t, A) what is left of the previous plan; it is completed by new blocks.
             horizon: see ``plan``.
         """
@@ -132,6 +136,8 @@ class Planner(ABC):
         """The last ``steps`` blocks (B, steps, A) of a plan about which nothing is known yet."""
         if self.sample_type == "randn":
             return noise.randn(steps, space.zero.numel())
+        if self.sample_type == "mean":
+            return space.zero.new_zeros(len(noise), steps, space.zero.numel())
         if self.sample_type == "zero":
             return space.zero.expand(len(noise), steps, -1).clone()
         assert space.proposal is not None, "whoever plans asks the model, which refuses if it has no such network"

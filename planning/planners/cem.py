@@ -10,14 +10,15 @@ from torch import Tensor
 
 from planning.planners.base import Planner
 from planning.planners.noise import EpisodeNoise, check_colour, coloured
-from planning.planners.search import ActionSpace, Search, no_nan
+from planning.planners.search import Search, no_nan
 
 
 class CEMPlanner(Planner):
     """Sample, keep the best, refit a normal distribution; all episodes and samples in one batch.
 
+    The first mean is zero in z-scored units. Arguments not listed here are those of ``Planner``.
+
     Args:
-        horizon, opt_steps, and the ``common`` ones: see ``Planner``. The first mean is zero in z-scored units.
         num_samples: candidates per iteration; the first is the mean itself. So many rollouts take a step.
         topk: elites, 2 <= topk < num_samples.
         var_scale: initial standard deviation in z-scored action units, > 0.
@@ -29,6 +30,8 @@ class CEMPlanner(Planner):
     Source: DINO-WM, appendix; the standard deviation of the elites is the unbiased one. ``momentum``, ``keep_elites``
     and ``noise_beta`` are those of iCEM, Pinneri et al. 2020, arXiv 2008.06389, section 3.
     """
+
+    sample_type = "mean"
 
     def __init__(
         self,
@@ -42,7 +45,11 @@ class CEMPlanner(Planner):
         noise_beta: float = 0.0,
         **common: Any,
     ) -> None:
-        check_elites(num_samples, topk)
+        if not 2 <= topk < num_samples:
+            raise ValueError(
+                f"planner.topk must be at least 2 and below planner.num_samples={num_samples} (elites are chosen from "
+                f"the samples), got {topk}"
+            )
         if not 0 < var_scale < math.inf:
             raise ValueError(f"planner.var_scale must be > 0, got {var_scale}")
         if not 0 <= momentum < 1:
@@ -70,7 +77,11 @@ class CEMPlanner(Planner):
         """Iterate from the mean ``start`` (B, T, A); returns the last mean.
 
         Args:
-            reserve, until: see ``Search.steps``.
+            search: evaluates candidates.
+            start: the first mean.
+            noise: one stream per problem.
+            reserve: evaluations left for afterwards, see ``Search.steps``.
+            until: share of the budget after which no iteration begins.
         """
         mean, std = start, torch.full_like(start, self.var_scale)
         elites, elite_costs = start[:, None][:, :0], start[:, :0, 0]
@@ -87,9 +98,8 @@ class CEMPlanner(Planner):
 
     def _draw(self, search: Search, mean: Tensor, std: Tensor, noise: EpisodeNoise) -> Tensor:
         """Candidates (B, N, T, A) around ``mean`` (B, T, A), which is the first of them."""
-        drawn = noise.randn(self.num_samples, *mean.shape[1:])
-        if self.noise_beta:
-            drawn = coloured(drawn, self.noise_beta, search.space.env_action_dim)
+        white = noise.randn(self.num_samples, *mean.shape[1:])
+        drawn = coloured(white, self.noise_beta, search.space.env_action_dim)
         samples = mean[:, None] + std[:, None] * drawn
         samples[:, 0] = mean
         return search.clip(samples)
@@ -99,19 +109,3 @@ class CEMPlanner(Planner):
         costs = search.values(samples)
         search.record(costs[:, 0])
         return samples, costs
-
-    def _fresh_actions(self, steps: int, noise: EpisodeNoise, space: ActionSpace) -> Tensor:
-        return space.zero.new_zeros(len(noise), steps, space.zero.numel())
-
-
-def check_elites(num_samples: int, topk: int) -> None:
-    """Elites are chosen from the samples.
-
-    Raises:
-        ValueError: If that is no choice, or no deviation can be had from them.
-    """
-    if not 2 <= topk < num_samples:
-        raise ValueError(
-            f"planner.topk must be at least 2 and below planner.num_samples={num_samples} (elites are chosen from "
-            f"the samples), got {topk}"
-        )

@@ -15,14 +15,12 @@ from planning.planners.search import Search
 class CEMGDPlanner(CEMPlanner):
     """A few iterations of CEM find the right valley, gradient steps on their mean find its bottom.
 
-    Under a budget CEM gets ``cem_share`` of it, and the descent what is left.
+    Arguments not listed here are those of ``CEMPlanner`` and ``Descent``.
 
     Args:
-        horizon, opt_steps, and the ``common`` ones: see ``Planner``; ``opt_steps`` are CEM's iterations.
-        num_samples, topk, var_scale, momentum, keep_elites, noise_beta: see ``CEMPlanner``.
-        grad_steps: from the last mean, >= 1.
-        lr, action_noise, optimizer_type: see ``Descent``.
-        cem_share: in (0, 1).
+        opt_steps: iterations of CEM, >= 1.
+        grad_steps: gradient steps from the last mean, >= 1.
+        cem_share: share of a budget that CEM gets, in (0, 1); the descent gets what is left.
     """
 
     def __init__(

@@ -60,7 +60,12 @@ class Descent:
         """Take ``steps`` from ``start`` (B, N, T, A), each sequence on its own; returns where they lead.
 
         Args:
-            most: of the steps. traced: which cost (B,) goes into the trace, of those (B, N) before a step.
+            search: evaluates candidates.
+            start: the sequences.
+            noise: one stream per problem.
+            steps: their numbers.
+            most: steps at most.
+            traced: which cost (B,) goes into the trace, of those (B, N) before a step.
         """
         actions = start.detach().clone().requires_grad_()
         optimizer = OPTIMIZERS[self.optimizer_type]([actions], self.lr)
@@ -86,14 +91,38 @@ class Descent:
         return actions.detach()
 
 
-class GDPlanner(Planner):
-    """Gradient descent through the world model, all episodes and starts in one batch.
+class MultiStartPlanner(Planner):
+    """Base of planners that descend from several initial sequences per episode; a step takes a rollout of each.
+
+    Arguments not listed here are those of ``Planner``.
 
     Args:
-        horizon, opt_steps, sample_type, and the ``common`` ones: see ``Planner``.
-        lr, action_noise, optimizer_type: see ``Descent``.
+        sample_type: initial actions, see ``Planner``.
         num_starts: initial sequences per episode, >= 1. The first is that of ``sample_type`` or the warm start, the
-            others are standard normal; the best of all is kept. A step takes ``num_starts`` rollouts.
+            others are standard normal; the best of all is kept.
+    """
+
+    def __init__(self, horizon: int, opt_steps: int, sample_type: str, num_starts: int, **common: Any) -> None:
+        if num_starts < 1:
+            raise ValueError(f"planner.num_starts must be at least 1, got {num_starts}")
+        if sample_type not in SAMPLE_TYPES:
+            raise ValueError(f"planner.sample_type must be one of {', '.join(SAMPLE_TYPES)}, got {sample_type!r}")
+        self.sample_type, self.num_starts = sample_type, num_starts
+        self.step_evaluations, self.shortest = num_starts, 2 * num_starts
+        super().__init__(horizon, opt_steps, **common)
+
+    def _starts(self, search: Search, start: Tensor, noise: EpisodeNoise) -> Tensor:
+        """Initial sequences (B, N, T, A), of which ``start`` (B, T, A) is the first."""
+        if self.num_starts == 1:
+            return start[:, None]
+        others = noise.randn(self.num_starts - 1, *start.shape[1:])
+        return torch.cat([start[:, None], search.clip(others)], 1)
+
+
+class GDPlanner(MultiStartPlanner):
+    """Gradient descent through the world model, all episodes and starts in one batch.
+
+    Its arguments are those of ``MultiStartPlanner`` and ``Descent``.
 
     Source: Parthasarathy et al., arXiv 2512.09929, section 3; open loop 300 steps at lr 0.3, MPC 100 at 0.2.
     """
@@ -109,19 +138,10 @@ class GDPlanner(Planner):
         num_starts: int = 1,
         **common: Any,
     ) -> None:
-        if num_starts < 1:
-            raise ValueError(f"planner.num_starts must be at least 1, got {num_starts}")
-        if sample_type not in SAMPLE_TYPES:
-            raise ValueError(f"planner.sample_type must be one of {', '.join(SAMPLE_TYPES)}, got {sample_type!r}")
-        self.sample_type, self.num_starts = sample_type, num_starts
-        self.step_evaluations, self.shortest = num_starts, 2 * num_starts
         self.descent = Descent(lr, action_noise, optimizer_type)
-        super().__init__(horizon, opt_steps, **common)
+        super().__init__(horizon, opt_steps, sample_type, num_starts, **common)
 
     def _search(self, search: Search, start: Tensor, noise: EpisodeNoise) -> None:
-        starts = start[:, None]
-        if self.num_starts > 1:
-            others = noise.randn(self.num_starts - 1, *start.shape[1:])
-            starts = torch.cat([starts, search.clip(others)], 1)
+        starts = self._starts(search, start, noise)
         steps = search.steps(self.opt_steps, self.num_starts, self.num_starts)
         search.values(self.descent.run(search, starts, noise, steps, self.opt_steps))

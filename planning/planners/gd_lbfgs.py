@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from planning.planners.base import SAMPLE_TYPES, Planner
+from planning.planners.gd import MultiStartPlanner
 from planning.planners.noise import EpisodeNoise
 from planning.planners.search import Search
 
@@ -24,7 +24,8 @@ class Curvature:
     An empty place has ``rho`` 0 and drops out of the recursion, so rows may know different numbers of steps.
 
     Args:
-        like: (R, D) any tensor of that size. memory: steps to remember, >= 1.
+        like: (R, D) any tensor of that size.
+        memory: steps to remember, >= 1.
 
     Attributes:
         scale: (R,) what multiplies the gradient where nothing else is known.
@@ -40,7 +41,9 @@ class Curvature:
         """Learn from the ``rows`` (R,) whose ``step`` (R, D) bent the cost up; oldest out. Returns which these were.
 
         Args:
-            change: (R, D) of the gradient over the step.
+            step: the steps.
+            change: (R, D) change of the gradient over each.
+            rows: which of them to learn from.
         """
         bend, square = (step * change).sum(1), change.square().sum(1)
         good = rows & (bend > CURVED * step.norm(dim=1) * square.sqrt())
@@ -68,11 +71,14 @@ class QuasiNewton:
     other tries a shorter step. So no row waits for another's line search, and every step costs the same.
 
     Args:
-        start: (R, D). memory: see ``Curvature``. longest_step: see ``LBFGSPlanner``.
+        start: (R, D) points to start from.
+        memory: see ``Curvature``.
+        longest_step: see ``LBFGSPlanner``.
         clip: keeps points (R, D) within a box.
 
     Attributes:
-        trial: (R, D) points to be evaluated next. value: (R,) cost of the accepted points.
+        trial: (R, D) points to be evaluated next.
+        value: (R,) cost of the accepted points.
     """
 
     def __init__(
@@ -126,13 +132,13 @@ def _size(step: Tensor) -> Tensor:
     return step.square().mean(1).sqrt().clamp_min(1e-12)
 
 
-class LBFGSPlanner(Planner):
+class LBFGSPlanner(MultiStartPlanner):
     """L-BFGS through the world model, all episodes and starts in one batch, each with a curvature of its own.
 
     A step takes one differentiated rollout per start, as a step of ``GDPlanner`` does; there is no learning rate.
+    Arguments not listed here are those of ``MultiStartPlanner``.
 
     Args:
-        horizon, opt_steps, sample_type, num_starts, and the ``common`` ones: see ``GDPlanner``.
         memory: steps whose curvature is remembered, >= 1.
         longest_step: root mean square change of an action entry in one step, z-scored, > 0. The first step tries it,
             as no curvature is known yet.
@@ -152,23 +158,15 @@ class LBFGSPlanner(Planner):
         num_starts: int = 1,
         **common: Any,
     ) -> None:
-        for key, value in (("num_starts", num_starts), ("memory", memory)):
-            if value < 1:
-                raise ValueError(f"planner.{key} must be at least 1, got {value}")
-        if sample_type not in SAMPLE_TYPES:
-            raise ValueError(f"planner.sample_type must be one of {', '.join(SAMPLE_TYPES)}, got {sample_type!r}")
+        if memory < 1:
+            raise ValueError(f"planner.memory must be at least 1, got {memory}")
         if not 0 < longest_step < math.inf:
             raise ValueError(f"planner.longest_step must be > 0 and finite, got {longest_step}")
-        self.sample_type, self.num_starts = sample_type, num_starts
-        self.step_evaluations, self.shortest = num_starts, 2 * num_starts
         self.memory, self.longest_step = memory, longest_step
-        super().__init__(horizon, opt_steps, **common)
+        super().__init__(horizon, opt_steps, sample_type, num_starts, **common)
 
     def _search(self, search: Search, start: Tensor, noise: EpisodeNoise) -> None:
-        starts = start[:, None]
-        if self.num_starts > 1:
-            others = noise.randn(self.num_starts - 1, *start.shape[1:])
-            starts = torch.cat([starts, search.clip(others)], 1)
+        starts = self._starts(search, start, noise)
         shape = starts.shape  # (B, N, T, A); the searches see rows (B N, T A)
 
         def clip(points: Tensor) -> Tensor:

@@ -16,13 +16,11 @@ from planning.planners.search import Search, no_nan
 class GradCEMPlanner(CEMPlanner):
     """CEM over samples that each take some gradient steps first; the elites are what these steps led to.
 
-    An iteration takes ``num_samples * (grad_steps + 1)`` rollouts.
+    An iteration takes ``num_samples * (grad_steps + 1)`` rollouts. Arguments not listed here are those of
+    ``CEMPlanner`` and ``Descent``.
 
     Args:
-        horizon, opt_steps, and the ``common`` ones: see ``Planner``.
-        num_samples, topk, var_scale, momentum, keep_elites, noise_beta: see ``CEMPlanner``, among the ``common`` ones.
-        grad_steps: of every sample in every iteration, >= 1.
-        lr, action_noise, optimizer_type: see ``Descent``.
+        grad_steps: gradient steps of every sample in every iteration, >= 1.
 
     Source: Bharadhwaj et al. 2020, arXiv 2003.08747 (interleaved CEM and gradient descent). Deviation: every sample
     descends its own cost. The earlier release descended the mean over samples, so that its rate of SGD depends on

@@ -10,14 +10,15 @@ from torch import Tensor
 
 from planning.planners.base import Planner
 from planning.planners.noise import EpisodeNoise, check_colour, coloured
-from planning.planners.search import ActionSpace, Search, no_nan
+from planning.planners.search import Search, no_nan
 
 
 class MPPIPlanner(Planner):
     """Perturb the plan many times, and average the perturbations, those of lower cost weighing more.
 
+    The first plan is zero in z-scored units. Arguments not listed here are those of ``Planner``.
+
     Args:
-        horizon, opt_steps, and the ``common`` ones: see ``Planner``. The first plan is zero in z-scored units.
         num_samples: perturbations per iteration, >= 2; the plan itself is evaluated beside them.
         temperature: lambda of the softmin, > 0; lower listens to fewer samples.
         relative_temperature: ``temperature`` is in units of the standard deviation of an episode's sample costs, so
@@ -32,6 +33,8 @@ class MPPIPlanner(Planner):
     Deviation: several iterations before a plan is carried out, with noise that may shrink; Sigma of the cross term
     stays the first one's.
     """
+
+    sample_type = "mean"
 
     def __init__(
         self,
@@ -67,9 +70,8 @@ class MPPIPlanner(Planner):
     def _search(self, search: Search, start: Tensor, noise: EpisodeNoise) -> None:
         plan = start
         for step in search.steps(self.opt_steps, self.step_evaluations, 1):
-            drawn = noise.randn(self.num_samples, *plan.shape[1:])
-            if self.noise_beta:
-                drawn = coloured(drawn, self.noise_beta, search.space.env_action_dim)
+            white = noise.randn(self.num_samples, *plan.shape[1:])
+            drawn = coloured(white, self.noise_beta, search.space.env_action_dim)
             deviation = self.var_scale * self.noise_decay**step
             samples = search.clip(plan[:, None] + deviation * drawn)
             costs = search.values(torch.cat([plan[:, None], samples], 1))
@@ -81,10 +83,8 @@ class MPPIPlanner(Planner):
     def _average(self, plan: Tensor, perturbations: Tensor, costs: Tensor) -> Tensor:
         """Weighted mean (B, T, A) of ``perturbations`` (B, N, T, A) of ``plan`` (B, T, A) with ``costs`` (B, N)."""
         finite = costs.isfinite()
-        above = costs - costs.masked_fill(~finite, torch.inf).amin(
-            1, keepdim=True
-        )  # to the softmin the same, but exact
-        above = above.masked_fill(~finite, 0.0)
+        lowest = costs.masked_fill(~finite, torch.inf).amin(1, keepdim=True)
+        above = (costs - lowest).masked_fill(~finite, 0.0)  # the same to the softmin, but exact
         temperature = torch.full_like(above[:, :1], self.temperature)
         if self.relative:
             temperature = temperature * _deviation(above, finite).clamp_min(torch.finfo(above.dtype).tiny)
@@ -93,9 +93,6 @@ class MPPIPlanner(Planner):
         # samples without a finite cost do not count; without any that does, the plan stays
         weights = torch.softmax(exponent.masked_fill(~finite, -torch.inf), 1).nan_to_num(0.0)
         return (weights[:, :, None, None] * perturbations).sum(1)
-
-    def _fresh_actions(self, steps: int, noise: EpisodeNoise, space: ActionSpace) -> Tensor:
-        return space.zero.new_zeros(len(noise), steps, space.zero.numel())
 
 
 def _deviation(values: Tensor, counted: Tensor) -> Tensor:

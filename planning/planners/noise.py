@@ -21,8 +21,10 @@ class EpisodeNoise:
     are solved already, or on how a batch is cut to fit the memory.
 
     Args:
-        seeds: of the streams. device: of what is drawn.
-        drawn_there: on the device itself, for many numbers; else on the CPU, so that a GPU gives the same ones.
+        seeds: one per stream.
+        device: where the drawn numbers are wanted.
+        drawn_there: whether they are drawn on that device, which many numbers need; else they are drawn on the CPU, so
+            that a GPU gives the same ones.
     """
 
     def __init__(self, seeds: Sequence[int], device: torch.device | str = "cpu", drawn_there: bool = False) -> None:
@@ -39,7 +41,7 @@ class EpisodeNoise:
         device: torch.device | str,
         drawn_there: bool = False,
     ) -> EpisodeNoise:
-        """Streams for one MPC iteration of some episodes; each (seed, episode, iteration) has a stream of its own."""
+        """Make the streams of an MPC iteration; each (seed, episode, iteration) has a stream of its own."""
         seeds = [
             int(np.random.SeedSequence([seed, episode, iteration]).generate_state(1, np.uint64)[0] >> np.uint64(1))
             for episode in episodes
@@ -105,6 +107,8 @@ def coloured(white: Tensor, beta: float, env_action_dim: int) -> Tensor:
     Source: Timmer and Koenig 1995 (spectrum), as iCEM uses it, Pinneri et al. 2020, section 3.1; the lowest frequency
     stands in for the constant part, whose power would be infinite.
     """
+    if not beta:
+        return white
     steps = unfold_actions(white, env_action_dim)
     length = steps.shape[-2]
     frequency = torch.fft.rfftfreq(length, device=white.device).clamp_min(1 / length)

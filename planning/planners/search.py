@@ -42,13 +42,13 @@ class Plan:
     gradient_evaluations: int = 0
 
     def to(self, device: torch.device) -> Plan:
-        """The same on ``device``."""
+        """Move the plan to ``device``."""
         trace = [(step, cost.to(device)) for step, cost in self.trace]
         return replace(self, actions=self.actions.to(device), cost=self.cost.to(device), trace=trace)
 
 
 def join_plans(plans: Sequence[Plan]) -> Plan:
-    """One plan for the episodes of all, in their order.
+    """Join plans to one for the episodes of all, in their order.
 
     Under a budget in time they may differ in length: the trace has the steps that all have, the counts are the largest.
     """
@@ -74,7 +74,8 @@ class ActionSpace:
     Attributes:
         zero: (A,) z-scored block that does nothing in raw units.
         env_action_dim: length of one raw action; a block is A / env_action_dim of them, in time order.
-        low, high: (A,) z-scored range of the data set's actions; None where it is not known.
+        low: (A,) lowest z-scored actions of the data set; None where they are not known.
+        high: (A,) highest ones.
         proposal: (B, T, A) blocks that an initialisation network proposes; None without one.
     """
 
@@ -86,7 +87,7 @@ class ActionSpace:
 
     @classmethod
     def plain(cls, like: Tensor) -> ActionSpace:
-        """Nothing is known but the shape of ``like`` (..., A): zero does nothing, a block is one raw action."""
+        """Make one of the size of ``like`` (..., A): zero does nothing, a block is one action, no range is known."""
         return cls(like.new_zeros(like.shape[-1]), like.shape[-1])
 
 
@@ -108,8 +109,11 @@ class Search:
     """Evaluates candidates for a planner and keeps the account.
 
     Args:
-        cost: to be minimised. budget: see there. eval_every: steps between two entries of the trace.
-        space: its range is what ``clip`` clips to. clips: whether ``clip`` does anything.
+        cost: what is minimised.
+        budget: what the search may spend.
+        eval_every: steps between two entries of the trace.
+        space: its range is what ``clip`` clips to.
+        clips: whether ``clip`` does anything.
         rollout_seconds: at least so long takes what is evaluated at the end; only read under a time budget.
     """
 
@@ -145,7 +149,7 @@ class Search:
         return found
 
     def differentiate(self, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """As ``gradients``, but for the counting, which whoever captures this work does beside it."""
+        """Do the work of ``gradients`` without counting it, which whoever captures this work does beside it."""
         with torch.enable_grad():
             leaf = actions.detach().requires_grad_()
             values = self._cost(leaf)
@@ -155,7 +159,7 @@ class Search:
         return values.detach(), gradients
 
     def count_gradients(self, actions: Tensor) -> None:
-        """Candidates (B, N, T, A) were evaluated and differentiated."""
+        """Count candidates (B, N, T, A) that were evaluated and differentiated."""
         self.gradient_evaluations += actions.shape[1]
         self.evaluations += actions.shape[1]
 
@@ -165,7 +169,7 @@ class Search:
         return Captured(work, self.space.zero.device, allowed, calls)
 
     def show_progress(self, actions: Tensor) -> None:
-        """Candidates (B, N, T, A) were evaluated in a replay, of which the cost function does not know."""
+        """Report candidates (B, N, T, A) that a replay evaluated, of which the cost function does not know."""
         progress = getattr(self._cost, "progress", None)
         if progress is not None:
             progress(actions.shape[0] * actions.shape[1])
@@ -185,7 +189,9 @@ class Search:
         """Count optimisation steps while the budget lasts; the very first one is taken however small it is.
 
         Args:
-            most: steps at most. evaluations: that a step takes. reserve: evaluations to be left for afterwards.
+            most: steps at most.
+            evaluations: how many a step takes.
+            reserve: evaluations to be left for afterwards.
             until: share of the budget after which no step begins.
         """
         for step in range(most):
@@ -229,7 +235,7 @@ class Search:
         return time.perf_counter()
 
     def _keep_best(self, actions: Tensor, values: Tensor) -> None:
-        """In the same memory; a cost that is not a number is no better than anything."""
+        """Update the best in place; a cost that is not a number is no better than anything."""
         lowest, at = no_nan(values).min(1)
         chosen = actions.detach()[torch.arange(len(actions), device=actions.device), at]
         if self._best is None:
@@ -241,5 +247,5 @@ class Search:
 
 
 def no_nan(values: Tensor) -> Tensor:
-    """``values`` with infinity in the place of what is no number: worse than anything."""
+    """Put infinity, which is worse than anything, in the place of what is no number."""
     return values.masked_fill(values.isnan(), torch.inf)

@@ -35,7 +35,7 @@ def arrivals(controller: MPCController, objective: GoalDistance) -> Tensor:
     task = replace(
         task, observer=Observer(task.observer.model, POINT_NORMALIZER, action_range=reach), objective=objective
     )
-    episodes = controller.start(task)
+    episodes = task.start()
     controller.run(task, episodes, lambda _: None)
     goals = task.problem.goal_states
     inside = torch.stack([env.success(states, goals).success for states in env.ends[1:]], 1)

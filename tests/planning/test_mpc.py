@@ -54,7 +54,7 @@ class Scripted(GDPlanner):
 
 
 def run(controller: MPCController, task: PlanningTask) -> Episodes:
-    episodes = controller.start(task)
+    episodes = task.start()
     controller.run(task, episodes, lambda _: None)
     return episodes
 
@@ -128,7 +128,7 @@ def test_the_model_is_given_the_true_past(num_hist, n_taken, rollout_type):
     task, env = point_task(gains=(0.0, 0.5, 1.0), num_hist=num_hist)
     scripted = Scripted(5, rollout_type=rollout_type)
     controller = MPCController(scripted, max_iter=4, n_taken_actions=n_taken)
-    episodes, rows_planned = controller.start(task), []
+    episodes, rows_planned = task.start(), []
     for _ in range(4):
         rows_planned.append(episodes.active)
         controller.iterate(task, episodes)
@@ -159,7 +159,7 @@ def test_a_plan_starts_from_what_was_left_of_the_last_one():
     task, _ = point_task(gains=(0.0, 1.0, 0.0))
     scripted = Scripted(3)
     controller = MPCController(scripted, max_iter=3, n_taken_actions=2)
-    episodes = controller.start(task)
+    episodes = task.start()
     controller.iterate(task, episodes)
     episodes.solved_at[1] = 1  # one leaves: the others must keep their own
     controller.iterate(task, episodes)
@@ -233,7 +233,7 @@ def test_saved_episodes_continue_where_they_were():
     expected = run(controller, task)
 
     task, _ = point_task(gains=(0.5, 0.25, 0.0), num_hist=3)
-    episodes = controller.start(task)
+    episodes = task.start()
     for _ in range(2):
         controller.iterate(task, episodes)
     file = io.BytesIO()
@@ -241,7 +241,7 @@ def test_saved_episodes_continue_where_they_were():
     file.seek(0)
     again = Episodes(**torch.load(file, weights_only=True))
     task, env = point_task(gains=(0.5, 0.25, 0.0), num_hist=3)
-    controller.resume(task, again)
+    task.resume(again)
     controller.run(task, again, lambda _: None)
     assert len(env.resets) == 1
     assert torch.equal(again.states, expected.states)
@@ -301,7 +301,7 @@ def test_no_iteration_begins_after_the_time_limit(monkeypatch):
         now[0] += 30
 
     controller = MPCController(Scripted(1), max_iter=None, time_limit_minutes=2)
-    episodes = controller.start(task)
+    episodes = task.start()
     controller.run(task, episodes, half_a_minute_passes)
     assert episodes.iteration == 5  # begun at 0, 30, 60, 90 and 120 seconds
 
@@ -420,7 +420,7 @@ def test_a_resumed_simulator_goes_on_from_where_it_was_contacts_included():
     assert (states[:, 2:5] - start[:, 2:5]).abs().max() > 5, "the block moves"
     latent = Latent(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1))
     episodes = replace(Episodes.begin(states, latent, 10, 2), played=push[:, :20])
-    MPCController(Scripted(5), 1).resume(SimpleNamespace(env=envs[1], problem=problem), episodes)
+    PlanningTask.resume(SimpleNamespace(env=envs[1], problem=problem), episodes)
     assert torch.equal(episodes.states, states)
     assert torch.equal(envs[0].step(push[:, 20:]), envs[1].step(push[:, 20:]))
 
@@ -445,7 +445,7 @@ def test_a_diverged_plan_waits_and_takes_no_other_episode_with_it():
     plan = torch.ones(3, 2, action_dim)
     plan[0, 1, 0] = torch.nan
     controller = MPCController(Scripted(2, [plan]), max_iter=1, n_taken_actions=1)
-    episodes = controller.start(task)
+    episodes = task.start()
     before = episodes.states.clone()
     controller.iterate(task, episodes)
     assert episodes.states.isfinite().all()

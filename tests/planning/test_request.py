@@ -13,7 +13,7 @@ def test_a_request_by_hand_is_what_a_controller_asks_first(num_hist):
     task, _ = point_task(num_hist=num_hist)
     planner = GDPlanner(horizon=3, opt_steps=4)
     controller = MPCController.of(planner)
-    episodes = controller.start(task)
+    episodes = task.start()
     asked = controller.request(task, episodes, episodes.active)
     start = task.observer.present(task.env, episodes.states)
     noise = EpisodeNoise.derive(task.seed, task.problem.seeds, 0, "cpu")
@@ -24,7 +24,7 @@ def test_a_request_by_hand_is_what_a_controller_asks_first(num_hist):
 def test_progress_counts_every_rollout_of_an_iteration():
     task, _ = point_task(gains=(1.0, 0.5))
     controller = MPCController.of(GDPlanner(horizon=3, opt_steps=4))
-    episodes, counts = controller.start(task), []
+    episodes, counts = task.start(), []
     controller.run(task, episodes, lambda _: None, counts.append)
     assert sum(counts) == episodes.evaluations.sum() == 2 * 5
 

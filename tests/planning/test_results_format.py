@@ -59,7 +59,7 @@ class Scripted(MPCController):
     """Executes given raw actions (B, n, 2), a block of two in each iteration."""
 
     def script(self, task, raw):
-        episodes = self.start(task)
+        episodes = task.start()
         for block in raw.split(2, 1):
             episodes.played = torch.cat([episodes.played, block], 1)
             episodes.states = task.env.step(block)[:, -1]

@@ -169,7 +169,7 @@ class Corrector:
             memory_budget_gb=self.memory_budget_gb,
             speed=self.speed,
         )
-        episodes = self.loop.start(task)
+        episodes = task.start()
         self.loop.run(task, episodes, lambda _: None)
         iterations = torch.where(episodes.solved, episodes.solved_at, episodes.iteration)
         lengths = torch.tensor(self.loop.executed(episodes.iteration))[iterations] * context.frameskip
