@@ -171,27 +171,35 @@ os.register_at_fork(after_in_child=_after_fork)
 def _locked(folder: Path, what: str, remedy: str, wait: bool) -> tuple[int, bool]:
     """Take a lock; return its open file, and whether other machines see it."""
     path, said = folder / LOCK, False
+
+    def refusal(who: str) -> FolderInUseError:
+        return FolderInUseError(f"{what} {folder} is in use by {who}: wait for it to end, or {remedy}")
+
     while True:
-        handle = _open(path)
+        handle, is_seen = _open(path), True
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | (0 if said else fcntl.LOCK_NB))
         except BlockingIOError:
             os.close(handle)
             if not wait:
-                raise FolderInUseError(_busy(folder, what, remedy, _holder(path))) from None
+                raise refusal(_holder(path)) from None
             log.info("%s %s is in use by %s; waiting for it", what, folder, _holder(path))
             said = True
             continue
         except OSError as error:
-            _warn(folder, error)
-            _refuse_if_it_runs(path, folder, what, remedy, handle)
-            return handle, False
-        if _is_still(path, handle):
-            seen = not ONLY_HERE.intersection(_mount_options(folder))
-            if not seen:
-                _refuse_if_it_runs(path, folder, what, remedy, handle)
-            return handle, seen
-        os.close(handle)  # the one who had it has removed it since
+            is_seen = False
+            if folder not in _warned:
+                _warned.add(folder)
+                log.warning("%s: its file system has no locks (%s); start nothing else in it", folder, error.strerror)
+        else:
+            if not _is_still(path, handle):  # the one who had it has removed it since
+                os.close(handle)
+                continue
+            is_seen = not ONLY_HERE.intersection(_mount_options(folder))
+        if not is_seen and (who := _perhaps_running(path)):
+            os.close(handle)
+            raise refusal(who)
+        return handle, is_seen
 
 
 def _open(path: Path) -> int:
@@ -215,18 +223,12 @@ def _is_still(path: Path, handle: int) -> bool:
         return False
 
 
-def _refuse_if_it_runs(path: Path, folder: Path, what: str, remedy: str, handle: int) -> None:
-    """Go by what the file of a lock says where the lock alone does not tell."""
+def _perhaps_running(path: Path) -> str | None:
+    """Name the process that the file of a lock speaks of, unless it has ended: to go by where the lock says little."""
     said = _read(path)
     if said is None or (is_here(said) and (not runs_here(said) or said["pid"] == os.getpid())):
-        return
-    os.close(handle)
-    gone = "" if is_here(said) else f" (if that is gone, delete {path})"
-    raise FolderInUseError(_busy(folder, what, remedy, _named(said) + gone))
-
-
-def _busy(folder: Path, what: str, remedy: str, who: str) -> str:
-    return f"{what} {folder} is in use by {who}: wait for it to end, or {remedy}"
+        return None
+    return _named(said) + ("" if is_here(said) else f" (if that is gone, delete {path})")
 
 
 def _holder(path: Path) -> str:
@@ -263,12 +265,6 @@ def _openers(path: Path) -> list[int]:
             if any(str(entry.readlink()) == place for entry in folder.iterdir()):
                 found.append(int(folder.parent.name))
     return [number for number in found if number != os.getpid()]
-
-
-def _warn(folder: Path, error: OSError) -> None:
-    if folder not in _warned:
-        _warned.add(folder)
-        log.warning("%s: its file system has no locks (%s); start nothing else in it", folder, error.strerror)
 
 
 def _mount_options(folder: Path) -> set[str]:
