@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from datasets.files import write_whole
+from utils.tensor_files import write_torch
 
 _FILE_OVERHEAD = 4096
 _VIDEO_RATIO = 20  # a video of simple drawings takes at most about this part of the raw images
@@ -21,7 +21,8 @@ class EpisodeStore(ABC):
     """One file per episode.
 
     Attributes:
-        suffix: of the files. dtype: that images are rendered in.
+        suffix: Of the files.
+        dtype: That images are rendered in.
     """
 
     suffix: str
@@ -68,7 +69,7 @@ class TensorStore(EpisodeStore):
     def write(self, path: Path, frames: Tensor) -> None:
         """See the base class."""
         ordered = frames.movedim(1, -1) if self.channels_last else frames
-        save_tensors(path, ordered.clone(memory_format=torch.contiguous_format))  # a view would drag all else into it
+        write_torch(path, ordered.clone(memory_format=torch.contiguous_format))  # a view would drag all else into it
 
     def is_whole(self, path: Path, num_frames: int, size: int) -> bool:
         """See the base class; a file that another program cut short is noticed too."""
@@ -118,12 +119,3 @@ class VideoStore(EpisodeStore):
             for image in images:
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
             container.mux(stream.encode())
-
-
-def save_tensors(path: Path, value: object) -> None:
-    """``torch.save``, whole or not at all."""
-    # Through memory: Ctrl-C while torch writes to a file object surfaces as a RuntimeError about the archive. And by
-    # object, not by name: the name of the temporary file would become part of the contents.
-    buffer = io.BytesIO()
-    torch.save(value, buffer)
-    write_whole(path, lambda file: file.write(buffer.getbuffer()), "zip")

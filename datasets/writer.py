@@ -10,7 +10,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from datasets.episode_store import EpisodeStore, save_tensors
+from datasets.episode_store import EpisodeStore
+from utils.tensor_files import write_torch
 
 
 @dataclass(frozen=True)
@@ -63,4 +64,4 @@ class Writer(ABC):
 
     def write_table(self, folder: Path, name: str, table: Tensor) -> None:
         """Write a whole table, as ``<name>.pth``."""
-        save_tensors(folder / f"{name}.pth", table)
+        write_torch(folder / f"{name}.pth", table)

@@ -18,7 +18,6 @@ from tqdm import tqdm
 from datasets.collecting.folder_claim import claimed
 from datasets.collecting.recording import record
 from datasets.collecting.workers import run_in_processes
-from datasets.episode_store import save_tensors
 from datasets.files import SETTINGS_FILE, dataset_error, load_tensor
 from datasets.formats.episode_files import episode_name
 from datasets.writer import Writer
@@ -28,7 +27,7 @@ from utils.files import remove_unfinished
 from utils.machine import available_cores
 from utils.reading.torch_file import read_torch
 from utils.retry import Retry
-from utils.tensor_files import tensor_bytes
+from utils.tensor_files import tensor_bytes, write_torch
 
 logger = logging.getLogger(__name__)
 
@@ -191,7 +190,7 @@ class Collection:
                 self.retry.write("a trajectory", write, self.store.bytes_needed(count, self.image_size))
                 yield 1
         rows = {name: table.contiguous().clone() for name, table in self.writer.tables(recording).items()}
-        self.retry.write("the rows of the tables", functools.partial(save_tensors, self._part(chunk), rows))
+        write_torch(self._part(chunk), rows, self.retry)
 
     def _write_tables(self) -> None:
         """Join the parts; ``states.pth`` comes last, so that a data set that has it is complete."""

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from datasets.episode_store import VideoStore, save_tensors
+from datasets.episode_store import VideoStore
 from datasets.files import load_plain_pickle, load_tensor, write_whole
 from datasets.formats.video import read_frames
 from launch.record import read_record
@@ -72,7 +72,7 @@ KINDS = [
         is_sealed=True,
     ),
     Kind("training_state.pt", lambda path: write_torch(path, STATE), read_torch, is_sealed=True),
-    Kind("states.pth", lambda path: save_tensors(path, TABLE), load_tensor, is_sealed=True),
+    Kind("states.pth", lambda path: write_torch(path, TABLE), load_tensor, is_sealed=True),
     Kind("released.pth", lambda path: torch.save(TABLE, path), load_tensor),
     Kind("old.pth", legacy(TABLE), load_tensor),
     Kind(
