@@ -10,7 +10,7 @@ from demo import figures
 from demo.scores import Gap, Score
 from demo.text import as_text
 from utils.machine import as_duration
-from utils.pages import digest, read_numbers, write_block, write_numbers
+from utils.pages import digest, markdown_table, read_numbers, write_block, write_numbers
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = Path("docs/published")
@@ -77,8 +77,8 @@ def _summary(numbers: Mapping[str, Any]) -> str:
     titles = ["model", *(f"{planner} solves" for planner in planners), "error where the base's plans lead"]
     rows = [[gap.model, *(solved[gap.model, planner] for planner in planners), f"{gap.planner[0]:.3f}"] for gap in gaps]
     made = f"{scores[0].episodes} episodes, revision {numbers['environment']['revision']}, {numbers['made']['date']}"
-    lines = [f"| {' | '.join(cells)} |" for cells in (titles, ["---"] * len(titles), *rows)]
-    return "\n".join([*lines, "", f"({made}; in brackets 95 % intervals over episodes, of one training seed.)"])
+    note = f"({made}; in brackets 95 % intervals over episodes, of one training seed.)"
+    return f"{markdown_table(titles, rows)}\n\n{note}"
 
 
 def _numbers(data: Mapping[str, Any]) -> tuple[list[Score], list[Gap]]:

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from launch.collected import METRICS, Row, Run, collect, markdown_table, number_text, read_runs
+from launch.collected import METRICS, Row, Run, collect, number_text, read_runs
 from utils.files import atomic_path, write_text
+from utils.pages import markdown_table
 from utils.printable import exit_with, write_printable
 
 NOTE = """\

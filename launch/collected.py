@@ -138,12 +138,6 @@ def collect(runs: Sequence[Run], over: Sequence[str] | None = None, metrics: Seq
     ]
 
 
-def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Write cells as a table; a bar in a cell is escaped."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-
-
 def _keys(runs: Iterable[Run]) -> list[str]:
     return list(dict.fromkeys(key for run in runs for key in run.settings))
 

@@ -23,7 +23,6 @@ import torch
 from omegaconf import DictConfig
 
 from demo import stages
-from launch.collected import markdown_table
 from launch.command_line import one_line_errors, plain
 from launch.jobs import Job, run_jobs
 from launch.provenance import Provenance
@@ -31,7 +30,7 @@ from planning.evaluation import Evaluation
 from planning.metrics import solved_by_doing_nothing
 from utils.folder_lock import holding
 from utils.links import check_contents
-from utils.pages import write_block, write_numbers
+from utils.pages import markdown_table, write_block, write_numbers
 from utils.statistics import wilson_interval
 
 log = logging.getLogger("results")

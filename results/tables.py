@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from launch.collected import markdown_table
 from results.numbers import Estimate, Numbers
+from utils.pages import markdown_table
 
 
 def success_table(numbers: Numbers) -> str:

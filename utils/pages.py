@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,12 @@ def write_numbers(path: Path, numbers: Any) -> None:
 def read_numbers(path: Path) -> dict[str, Any]:
     """Read what ``write_numbers`` wrote."""
     return read_json(path, dict)
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Write cells as a table; a bar in a cell is escaped."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def read_block(page: Path, name: str) -> str:
