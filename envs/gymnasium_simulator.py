@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Sequence
 from typing import Any
@@ -157,6 +158,7 @@ class GymnasiumSimulator(Simulator):
 def _make(id: str) -> gymnasium.Env[Any, Any]:
     if ":" in id:
         raise ValueError(f"env.id={id}: import that module in a simulator of your own instead (docs/extending.md)")
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame, which many of them draw with, would look for a screen
     try:
         return gymnasium.make(id, render_mode="rgb_array", disable_env_checker=True)
     except gymnasium.error.Error as error:

@@ -142,8 +142,9 @@ def _report(done: _Rehearsal, config: Mapping[str, Any], folder: Path, device: t
     if (folder / "checkpoints" / FILENAME).exists():
         _say("resume", "it holds a run with these settings, which would be continued")
     _say("model", f"{millions:.2f} M parameters, of which {trained:.2f} M are trained")
-    size = as_size(folder_bytes(trajectories.data_path))
-    _say("data", f"{len(trajectories)} trajectories, {size} in {trajectories.data_path}")
+    place = getattr(trajectories, "data_path", None)  # a reader of the user's need not have one folder
+    size = f"{as_size(folder_bytes(place))} in {place}" if place else "no data_path, so their size is not measured"
+    _say("data", f"{len(trajectories)} trajectories, {size}")
     _say("samples", f"{len(trainer.train_data)} to train on, {len(trainer.validation.data)} to validate on")
     _say("steps", f"{done.epoch_batches} of {settings.batch_size} samples an epoch, {steps} in all")
     saved = f", {as_duration(done.encoding)} of encoding left out (latent_cache)" if done.encoding else ""

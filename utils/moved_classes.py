@@ -61,6 +61,6 @@ def current_names(node: Any) -> Any:
 def _current_name(text: str) -> str:
     separator = ":" if ":" in text else "."
     module, _, name = text.rpartition(separator)
-    if not name[:1].isupper():
+    if not (module and name[:1].isupper()):
         return text
     return MOVED.get(text) or f"{MOVED.get(module, module)}{separator}{name}"

@@ -86,7 +86,10 @@ def stored_architecture(checkpoint: Checkpoint) -> dict[str, Any]:
         kind = bool if key.startswith("has_") else int
         if type(value) is not kind:
             raise CheckpointError(f"{source}: {key} must be of type {kind.__name__}, got {value!r}")
-    for key, value in shown_by_embeddings(_by_part(checkpoint)).items():
+    env: Any = checkpoint.config.get("env")
+    length = env.get("env_action_dim") if isinstance(env, Mapping) else None
+    lengths = [length] if type(length) is int and length > 0 else []  # else that of DINO-WM's environments
+    for key, value in shown_by_embeddings(_by_part(checkpoint), *lengths).items():
         if stored[key] != value:
             raise CheckpointError(
                 f"{source} says {key}: {stored[key]}, but the weights beside it were built with {value}"

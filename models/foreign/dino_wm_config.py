@@ -140,11 +140,16 @@ def shown_by_tensors(config: Mapping[str, Any], parts: Parts, source: str | Path
     return shown
 
 
-def shown_by_embeddings(parts: Parts) -> dict[str, Any]:
-    """Read architecture values from the shapes of the action and proprio encoders."""
+def shown_by_embeddings(parts: Parts, env_action_dim: int = ENV_ACTION_DIM) -> dict[str, Any]:
+    """Read architecture values from the shapes of the action and proprio encoders.
+
+    Args:
+        parts: Tensors of each part.
+        env_action_dim: Length of a raw action of the environment.
+    """
     action = _shape(parts, "action_encoder", "patch_embed.weight", 3)
     proprio = _shape(parts, "proprio_encoder", "patch_embed.weight", 3)
-    shown = {"action_emb_dim": action[0], "frameskip": action[1] // ENV_ACTION_DIM} if action else {}
+    shown = {"action_emb_dim": action[0], "frameskip": action[1] // env_action_dim} if action else {}
     return shown | ({"proprio_emb_dim": proprio[0]} if proprio else {})
 
 

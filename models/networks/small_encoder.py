@@ -11,6 +11,11 @@ SCALES = (3.0, 6.0, 12.0, 24.0)  # standard deviations of the windows, in 65ths 
 SAMPLES = 8  # the windows sit on an 8 x 8 grid ...
 TOKENS = 4  # ... of which 2 x 2 make one of the 4 x 4 tokens
 COLOURS = {
+    "rgb": (
+        (1.0, 0.0, 0.0, 0.0),
+        (0.0, 1.0, 0.0, 0.0),
+        (0.0, 0.0, 1.0, 0.0),
+    ),  # the picture as it is
     # what is drawn, as weights of red, green and blue and a constant, colours in 0..1
     "wall": ((1.0, -1.0, 0.0, 0.0), (-1.0, 0.0, 0.0, 1.0)),  # the red dot; everything black
     # the blue agent; the grey block; each blind to white, to the light green landmark, and to the other's light shade

@@ -12,6 +12,7 @@ from utils.moved_classes import current_names
         ("utils.loggers.JsonLinesLogger", "utils.loggers.JsonLinesLogger"),
         ("planning.gd", "planning.gd"),  # no class
         ("planning.gd.png", "planning.gd.png"),
+        ("Pendulum-v1", "Pendulum-v1"),
         ("", ""),
     ],
 )
