@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.contracts.options import Composing, options
+from tests.contracts.options import Composing, names
 
 GROUPS = {"env_option": "env", "dataset_option": "dataset"}
 
@@ -13,7 +13,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give a test that asks for an option every one of its group."""
     for argument, group in GROUPS.items():
         if argument in metafunc.fixturenames:
-            metafunc.parametrize(argument, list(options(metafunc.config, group)), scope="module")
+            metafunc.parametrize(argument, names(metafunc.config, group), scope="module")
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,9 @@ def folders(config: pytest.Config) -> list[Path]:
     return [Path(text).resolve() for text in config.getoption("--config-dir")] or [CONF]
 
 
-def options(config: pytest.Config, group: str) -> Iterator[Any]:
-    """The name of every option of a group, as a parameter of a test."""
-    for folder in folders(config):
-        for path in sorted((folder / group).glob("*.yaml")):
-            yield pytest.param(path.stem, id=path.stem)
+def names(config: pytest.Config, group: str) -> list[str]:
+    """The name of every option of a group."""
+    return [path.stem for folder in folders(config) for path in sorted((folder / group).glob("*.yaml"))]
 
 
 class Composing:

@@ -8,17 +8,17 @@ from hydra.utils import get_class, instantiate
 from datasets.collect import collections, make_env
 from datasets.files import DatasetError
 from envs.opengl import OpenGLError
-from launch.conf import CONF
 from tests.contracts.dataset_contract import CHECKS, check_replay
+from tests.contracts.options import names
 
 SIZES = ("n_rollout=4", "num_steps=14", "image_size=32")
 
 
 @pytest.fixture(scope="module")
-def settings(dataset_option, composing):
-    """The ``env`` of a config with this format: of the environment of the format's name, or else of the Wall."""
-    named = (CONF / "env" / f"{dataset_option}.yaml").is_file()
-    env = dataset_option if named else "wall"
+def settings(dataset_option, composing, pytestconfig):
+    """The config of a collection in this format: of the environment of its name, of the folder's, or of the Wall."""
+    known = names(pytestconfig, "env")
+    env = dataset_option if dataset_option in known else "wall" if "wall" in known else [*known, "wall"][0]
     return composing(f"env={env}", f"dataset={dataset_option}", *SIZES, name="collect")
 
 
