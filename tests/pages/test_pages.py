@@ -122,6 +122,22 @@ KEYS |= {"direction", "max_failure_rate"}
 """Every key of our configs, and two of Optuna's sweeper."""
 
 
+def test_the_table_of_options_has_every_option_of_every_group():
+    page = (REPOSITORY / "docs" / "running.md").read_text()
+    (table,) = re.findall(r"^\| group \| options \|\n\|[-|]+\|\n((?:\|.*\n)+)", page, re.M)
+    rows = [line.strip("|\n ").split(" | ", 1) for line in table.splitlines()]
+    said = {group: re.findall(r"`([\w.]+)`", options) for groups, options in rows for group in code(groups)}
+    for folder in (REPOSITORY / "conf").iterdir():
+        if folder.is_dir():
+            options = {path.stem for path in folder.glob("*.yaml")}
+            options = {name for name in options if not name.startswith("mpc_")}  # each planner once more, says the row
+            assert options <= set(said[folder.name]), folder.name
+
+
+def code(text):
+    return re.findall(r"`([^`]+)`", text)
+
+
 @pytest.mark.parametrize(
     ("command", "why"),
     [
