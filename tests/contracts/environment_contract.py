@@ -106,9 +106,9 @@ def check_success(env: VectorEnv) -> None:
 
 
 def check_restoring(env: VectorEnv) -> None:
-    """An episode can begin in any state that another has visited: to within the success region."""
+    """An episode begins in any state, drawn or visited by another, to within the success region."""
     start, _ = env.sample_start_goal(SEEDS)
-    env.reset(SEEDS, start)
+    assert env.success(env.reset(SEEDS, start), start).success.all()
     visited = env.step(actions_of(env))[:, -1]
     again = env.reset(SEEDS, visited)
     assert env.success(again, visited).success.all()
