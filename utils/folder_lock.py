@@ -224,7 +224,7 @@ def _is_still(path: Path, handle: int) -> bool:
 
 
 def _perhaps_running(path: Path) -> str | None:
-    """Name the process that the file of a lock speaks of, unless it has ended: to go by where the lock says little."""
+    """Name the process that holds a lock by what its file says, unless that has ended: not everyone sees the lock."""
     said = _read(path)
     if said is None or (is_here(said) and (not runs_here(said) or said["pid"] == os.getpid())):
         return None

@@ -37,7 +37,7 @@ class StopRequested(SystemExit):
 
 
 class StopSignals:
-    """Keeps signals that ask to stop as a flag while it is active; a second one acts as usual.
+    """Turns signals that ask to stop into a flag while it is active; a second one acts as usual.
 
     They are SIGINT and SIGTERM, in a SLURM job SIGUSR1 and SIGUSR2 too. There, all but SIGINT come more than once
     (SLURM tells every process, and a process those that it started): once one is received, more change nothing.
@@ -75,7 +75,7 @@ class StopSignals:
         return number in JOB_SIGNALS and in_slurm_job()
 
     def raise_if_received(self) -> None:
-        """Stop where everything is saved.
+        """Stop if a signal came in; to be called where everything is saved.
 
         Raises:
             StopRequested: If a signal came in.

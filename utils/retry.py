@@ -1,4 +1,4 @@
-"""Retry for disks that are full or away for a while; in the end, one line that says so."""
+"""Trying again while a disk is full or away; after that, one line that says so."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class PlainValues:
 
 
 def plain_name(module: str, name: str) -> Any:
-    """Return what stands in for a name until all of a file of plain data is read; None if such a file needs it not."""
+    """Return what stands in for a name in a file of plain data; None if no such file needs that name."""
     wanted = f"{module[:80]}.{name[:80]}".replace("numpy._core.", "numpy.core.")
     if wanted in BUILDERS or wanted == "numpy.ndarray":  # that is the first argument of what makes an array
         return inert_class(wanted)
