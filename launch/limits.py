@@ -32,7 +32,7 @@ def _table(*rows: tuple[Rule, str]) -> dict[str, Rule]:
 
 RULES = _table(
     (GROUP_RULE, "training model adversarial env simulator dataset collector encoder predictor decoder action_encoder "
-                 "proprio_encoder initnet method regularizer logger planner sub_planner objective speed"),
+                 "proprio_encoder palettes initnet method regularizer logger planner sub_planner objective speed"),
     # runs
     (text(), "ckpt_path run_dir device precision speed.cpu_products goal_source env.name"),
     (text(None), "goal_file_path data_path latent_dir encoder.weights image_dtype "
@@ -86,6 +86,7 @@ RULES = _table(
     (whole(0, 1000), "n_res_block"),
     (number(0, 0.99), "dropout emb_dropout"),
     (text(), "pool encoder.name feature_key colours"),
+    (several(several(number(-100, 100), 4, 4), 1, 16), "palettes.rgb palettes.wall palettes.pusht palettes.point_maze"),
     # planning
     (whole(0, MANY, "latest"), "model_epoch"),
     (whole(1, 10**5), "n_evals"),

@@ -92,11 +92,10 @@ def _command(
     if entry is not None and not name.startswith(entry) and name in entries([conf]):
         raise ValueError(_other_script(name, folder))
     known = groups(folders)
-    recorded = current_overrides(recorded)
     for item in recorded:
         if why := why_refused(item, known):
             raise ValueError(f"{file}: {item!r} cannot be taken from a folder: {why}; {AGAIN}")
-    return ["--config-name", name, *recorded]
+    return ["--config-name", name, *current_overrides(recorded)]
 
 
 def _other_script(name: str, folder: Path) -> str:

@@ -26,14 +26,11 @@ class Windows:
         source: (W, H) latents of the frames seen.
         actions: (W, H, A) z-scored action blocks executed at them.
         target: (W, H) latents of the frames that followed, one model step later.
-        numbers: (W,) of each among the ``total`` examples that several processes share; None: 0..W-1, all there are.
     """
 
     source: Latent
     actions: Tensor
     target: Latent
-    numbers: Tensor | None = None
-    total: int | None = None
 
     def __len__(self) -> int:
         return len(self.actions)

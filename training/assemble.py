@@ -262,6 +262,7 @@ def _frame_source(
             f"{folder} is a link to {str(folder.readlink())!r}, and nothing is written through links: remove it, or "
             "name the place of the latents (training.latent_dir=...)"
         )
-    shaping = {key: value for key, value in start.architecture["encoder"].items() if key not in CHANGEABLE}
+    free = (*CHANGEABLE, "palettes")  # of which the name of one says enough
+    shaping = {key: value for key, value in start.architecture["encoder"].items() if key not in free}
     settings = {**shaping, "img_size": start.architecture["img_size"]}
     return StoredLatents(frames, folder, settings, Retry(config["disk_patience_minutes"]))

@@ -142,17 +142,26 @@ def _adopt(
     """Return a config option of ours, with those ``arguments`` that it knows.
 
     Raises:
-        CheckpointError: If a value is more than a number, a truth value or a text: a class that is named inside of it,
-            or that an interpolation makes up, would be called when the part is built.
+        CheckpointError: If a value is more than plain data: a class that is named inside of it, or that an
+            interpolation makes up, would be called when the part is built.
     """
     option_file = _load(CONFIG / part / f"{option}.yaml")
     known = {*option_file, *further} - {"_target_"}
     taken = {key: value for key, value in arguments.items() if key in known}
     for key, value in taken.items():
-        if not isinstance(value, bool | int | float | str | None) or "${" in str(value):
+        if not _is_plain(value):
             raise CheckpointError(f"{source}: {part}.{key} must be a plain value, got {value!r}")
     # what an option takes from the rest of a config stands in the file; in an older one, the class's own default holds
     return {key: value for key, value in option_file.items() if "${" not in str(value)} | taken
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is a number, a truth value or a text, or lists of them, by name or not."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and not key.startswith("_") for key in value) and _is_plain([*value.values()])
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    return isinstance(value, bool | int | float | None) or (isinstance(value, str) and "${" not in value)
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor
 
@@ -10,19 +12,6 @@ from models.interfaces import Encoder
 SCALES = (3.0, 6.0, 12.0, 24.0)  # standard deviations of the windows, in 65ths of the image side
 SAMPLES = 8  # the windows sit on an 8 x 8 grid ...
 TOKENS = 4  # ... of which 2 x 2 make one of the 4 x 4 tokens
-COLOURS = {
-    "rgb": (
-        (1.0, 0.0, 0.0, 0.0),
-        (0.0, 1.0, 0.0, 0.0),
-        (0.0, 0.0, 1.0, 0.0),
-    ),  # the picture as it is
-    # what is drawn, as weights of red, green and blue and a constant, colours in 0..1
-    "wall": ((1.0, -1.0, 0.0, 0.0), (-1.0, 0.0, 0.0, 1.0)),  # the red dot; everything black
-    # the blue agent; the grey block; each blind to white, to the light green landmark, and to the other's light shade
-    "pusht": ((-2.57, 1.30, 2.37, -1.10), (4.36, -5.35, -3.54, 4.53)),
-    "point_maze": ((-0.5, 1.0, -0.5, 0.0),),  # the green ball; floor and walls are no greener than their other colours
-}
-"""Channels that show the moving things of an environment and little else."""
 
 
 class SmallEncoder(Encoder):
@@ -35,15 +24,18 @@ class SmallEncoder(Encoder):
     ``calibrate`` must see some frames of the data once, before training; its result is saved with the model.
 
     Args:
-        img_size: side of the images, pixels.
-        colours: which of ``COLOURS`` shows the moving things; the name of an environment.
+        img_size: Side of the images, pixels.
+        colours: Which of the palettes shows the moving things.
+        palettes: Channels by name. A channel is a weight of red, of green and of blue, and a constant; colours are in
+            0..1. It should show one thing that moves, and little else.
 
     Attributes:
-        emb_dim: channels x 4 widths x 2 x 2 windows, so 32 for two channels. num_patches: 16 = 4 x 4.
+        emb_dim: Channels x 4 widths x 2 x 2 windows, so 32 for two channels.
+        num_patches: 16 = 4 x 4.
         observes: "visual", i.e. it wants images.
 
     Raises:
-        ValueError: If ``colours`` is unknown.
+        ValueError: If ``colours`` is unknown, or its channels are no lists of four numbers.
     """
 
     windows: Tensor
@@ -52,12 +44,17 @@ class SmallEncoder(Encoder):
     calibrated: Tensor
     colours: Tensor
 
-    def __init__(self, img_size: int = 65, colours: str = "wall") -> None:
+    def __init__(self, img_size: int, colours: str, palettes: Mapping[str, Sequence[Sequence[float]]]) -> None:
         super().__init__()
-        if colours not in COLOURS:
-            raise ValueError(f"encoder.colours must be one of {', '.join(COLOURS)}, got {colours!r}")
-        self.register_buffer("colours", torch.tensor(COLOURS[colours]), persistent=False)  # (c, 4)
-        channels = len(COLOURS[colours])
+        if colours not in palettes:
+            raise ValueError(
+                f"encoder.colours must be one of {', '.join(palettes)}, got {colours!r}; give it channels of its own: "
+                f"+encoder.palettes.{colours}=[[red,green,blue,constant]], one list for each thing that moves"
+            )
+        channels = len(palettes[colours])
+        if not channels or any(len(channel) != 4 for channel in palettes[colours]):
+            raise ValueError(f"encoder.palettes.{colours} must be lists of four numbers, got {palettes[colours]}")
+        self.register_buffer("colours", torch.tensor(palettes[colours], dtype=torch.float32), persistent=False)
         per_token = SAMPLES // TOKENS
         self.img_size = img_size
         self.emb_dim = channels * len(SCALES) * per_token**2

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from models.world_model import PredictionLoss, Windows, frozen
 from planning.planners.noise import EpisodeNoise
-from training.methods.base import Method, TrainingContext, numbering
+from training.methods.base import Method, TrainingContext
+from training.numbered_windows import NumberedWindows
 from utils import distributed
 
 RADII_METHODS = ("fixed", "adaptive")
@@ -126,7 +127,7 @@ class Adversarial(Method):
         At full size a step takes ten million numbers, 40 ms on a CPU: a GPU draws its own.
         """
         self._ascents += 1
-        numbers, device = numbering(windows)[0].tolist(), windows.actions.device
+        numbers, device = NumberedWindows.of(windows).numbers.tolist(), windows.actions.device
         return EpisodeNoise.derive(STREAM + self._seed, numbers, self._ascents, device, drawn_there=True)
 
     def _uniform(self, part: Tensor, noise: EpisodeNoise) -> Tensor:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from datasets.batch import Batch
 from envs.base import VectorEnv
-from models.latent import cat_latents
 from models.world_model import PredictionLoss, Windows, WorldModel
 from planning.observer import Observer
 from training.methods.replay_buffer import ReplayBuffer
+from training.numbered_windows import NumberedWindows
 from utils import distributed
 from utils.retry import Retry
 
@@ -96,8 +95,9 @@ class Method:
         """
         model = self.context.model
         expert = model.windows(model.embed(features, batch.proprio), batch.actions)
-        windows = self.windows(_numbered(expert, self._share(batch)), batch, features, position)
-        loss, part = self.loss(windows), len(windows) / (windows.total or len(windows))
+        expert = NumberedWindows.of(expert, self._share(batch))
+        windows = NumberedWindows.of(self.windows(expert, batch, features, position))
+        loss, part = self.loss(windows), len(windows) / windows.total
         return {"loss": loss.total * part, "visual_loss": loss.visual * part, "proprio_loss": loss.proprio * part}
 
     def windows(self, expert: Windows, batch: Batch, features: Tensor, position: int) -> Windows:
@@ -158,27 +158,3 @@ class Method:
                 f"method={self.name} needs (its goal lies the planner's horizon ahead); set N to at least "
                 f"{frames - hist}"
             )
-
-
-def _numbered(expert: Windows, share: distributed.Share) -> Windows:
-    """The same, with the numbers that the windows have among those of all processes: by sample, then by time."""
-    each = len(expert) // share.count
-    return replace(expert, numbers=torch.arange(len(expert)) + share.first * each, total=share.total * each)
-
-
-def cat_windows(first: Windows, second: Windows) -> Windows:
-    """Both, one after the other; ``second`` is numbered after all of ``first``."""
-    (numbers, total), (further, further_total) = numbering(first), numbering(second)
-    return Windows(
-        cat_latents([first.source, second.source], 0),
-        torch.cat([first.actions, second.actions]),
-        cat_latents([first.target, second.target], 0),
-        torch.cat([numbers, total + further]),
-        total + further_total,
-    )
-
-
-def numbering(windows: Windows) -> tuple[Tensor, int]:
-    """``numbers`` and ``total`` of windows that may have been left to the default."""
-    numbers = torch.arange(len(windows)) if windows.numbers is None else windows.numbers
-    return numbers, len(windows) if windows.total is None else windows.total

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,9 +17,10 @@ from planning.cost import MemoryBudget
 from planning.mpc import MPCController
 from planning.objectives import GoalDistance
 from planning.planners.base import Planner
-from training.methods.base import Method, TrainingContext, cat_windows, numbering
+from training.methods.base import Method, TrainingContext
 from training.methods.correction import Corrector, Planned
 from training.methods.replay_buffer import Corrected, ReplayBuffer
+from training.numbered_windows import NumberedWindows
 
 SAMPLINGS = ("slot", "all")
 SECONDS_TO_CLOSE = 5.0  # for a simulation that nobody waits for any more
@@ -124,8 +124,9 @@ class Online(Method):
             else:
                 planned = self._plan(batch, features)
                 self._playing = slot, planned, self._thread.submit(self.corrector.play, batch, planned)
-        corrected = self._draw(slot if self.sampling == "slot" else None, numbering(expert)[1])
-        return expert if corrected is None else cat_windows(expert, corrected)
+        own = NumberedWindows.of(expert)
+        corrected = self._draw(slot if self.sampling == "slot" else None, own.total)
+        return own if corrected is None else own.followed_by(corrected)
 
     def updated(self) -> dict[str, float]:
         """See ``Method.updated``: what was simulated meanwhile is encoded and kept."""
@@ -153,7 +154,7 @@ class Online(Method):
             self.replay.add(slot, f"{self._refreshes:08d}" + (f"_{number}" if number else ""), part)
         self._refreshes += 1
 
-    def _draw(self, slot: int | None, at_most: int) -> Windows | None:
+    def _draw(self, slot: int | None, at_most: int) -> NumberedWindows | None:
         """Up to ``at_most`` corrected windows, from a slot or from everything; None if there are none."""
         context = self.context
         drawn = self.replay.draw(slot, at_most, context.model.num_hist + 1, context.frameskip, self._draws)
@@ -161,7 +162,7 @@ class Online(Method):
             return None
         features, proprio, actions = (part.to(context.observer.device) for part in drawn.windows)
         windows = context.model.windows(context.model.embed(features, proprio), actions)
-        return replace(windows, numbers=drawn.numbers, total=drawn.total)
+        return NumberedWindows(windows.source, windows.actions, windows.target, drawn.numbers, drawn.total)
 
     def state_dict(self) -> dict[str, Any]:
         """See ``Method.state_dict``."""

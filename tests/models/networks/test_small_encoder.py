@@ -1,9 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
 
 from envs.wall.render import render_wall
 from models.networks.small_encoder import SmallEncoder
+from tests.builders import option
 
 
 def frames(places: torch.Tensor) -> torch.Tensor:
@@ -18,9 +21,13 @@ def places(count: int, seed: int) -> torch.Tensor:
     return drawn[(drawn[:, 0] - 32).abs() > 8][:count]
 
 
+def small(**changes) -> SmallEncoder:
+    return instantiate(option("encoder", "small", img_size=65, **changes))
+
+
 @pytest.fixture(scope="module")
 def encoder() -> SmallEncoder:
-    encoder = SmallEncoder(65)
+    encoder = small()
     encoder.calibrate(frames(places(200, seed=0)))
     return encoder
 
@@ -54,11 +61,11 @@ def test_calibration_centres_and_scales_each_width(encoder):
     widths = features.unflatten(-1, (2, 4, 4)).square().mean((0, 1, 2, 4))
     torch.testing.assert_close(widths, torch.ones(4), rtol=1e-3, atol=0)
     assert encoder.calibrated
-    assert not SmallEncoder(65).calibrated
+    assert not small().calibrated
 
 
 def test_calibration_is_saved_with_the_tensors(encoder):
-    fresh = SmallEncoder(65)
+    fresh = small()
     fresh.load_state_dict(encoder.state_dict())
     shown = frames(places(4, seed=5))
     assert torch.equal(fresh(shown), encoder(shown))
@@ -66,7 +73,7 @@ def test_calibration_is_saved_with_the_tensors(encoder):
 
 
 def test_constant_frames_do_not_divide_by_zero():
-    encoder = SmallEncoder(65)
+    encoder = small()
     encoder.calibrate(torch.full((5, 3, 65, 65), 255, dtype=torch.uint8))
     assert encoder(torch.zeros(1, 3, 65, 65)).isfinite().all()
 
@@ -88,3 +95,11 @@ def test_tokens_are_places_in_row_major_order(encoder):
 def test_images_of_another_size_are_refused_with_both_sizes(encoder):
     with pytest.raises(ValueError, match=r"img_size=65, got images of \(64, 65\)"):
         encoder(torch.zeros(1, 3, 64, 65))
+
+
+def test_another_environment_brings_its_own_colours():
+    assert small(colours="maze", palettes={"maze": [[0, 1, 0, 0.5]]}).emb_dim == 16
+    with pytest.raises(InstantiationException, match=r"must be one of rgb, wall.*\+encoder\.palettes\.rooms=\[\["):
+        small(colours="rooms")
+    with pytest.raises(InstantiationException, match=r"encoder\.palettes\.wall must be lists of four numbers"):
+        small(palettes={"wall": [[1, 0, 0]]})
