@@ -1,4 +1,4 @@
-"""What a training step receives."""
+"""The batch of samples that a training step receives."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Batch:
         return len(self.actions)
 
     def __getitem__(self, index: slice | Tensor) -> Batch:
-        """Some of the samples, by a slice or by an index or mask tensor (B', or (B,) bool)."""
+        """Choose samples by a slice, or by an index or mask tensor (B', or (B,) bool)."""
         if not isinstance(index, slice | Tensor):
             raise TypeError(f"a batch takes a slice or an index tensor (a number would drop B), got {index!r}")
         return self._map(lambda tensor: tensor[index])

@@ -1,4 +1,4 @@
-"""How the images of one collected episode are written: as one tensor, or as a video."""
+"""Writing the images of one collected episode, as one tensor or as a video."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class EpisodeStore(ABC):
         """
 
     def is_whole(self, path: Path, num_frames: int, size: int) -> bool:
-        """Whether the file is there; files are written whole or not at all."""
+        """Tell whether the file is there; files are written whole or not at all."""
         return path.exists() and path.stat().st_size > 0
 
 

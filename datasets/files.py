@@ -20,7 +20,7 @@ ROOT_VARIABLE = "DATASET_DIR"
 _AGAIN = "delete it and fetch it again"
 FOLDERS = ("pusht_noise", "point_maze", "wall_single")
 SETTINGS_FILE = "collect.json"
-"""In the folder of a collected data set: what it was made with."""
+"""The file, in the folder of a collected data set, that says what it was made with."""
 
 
 class DatasetError(ValueError):

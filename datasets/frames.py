@@ -1,4 +1,4 @@
-"""Where the frames of a sample come from."""
+"""Sources of the frames of a sample."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ class Trajectories(ABC):
 
     @abstractmethod
     def layout(self, trajectory: int) -> dict[str, Tensor]:
-        """What the simulator must be told to replay this trajectory, e.g. a door's place; empty where all are alike."""
+        """The episode layout: what a simulator must be told to replay it, a door's place say; {} if all are alike."""
 
     @abstractmethod
     def train_val(self) -> tuple[Tensor, Tensor]:

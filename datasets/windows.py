@@ -10,13 +10,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datasets.batch import Batch
-from datasets.frames import FrameSource, ImageFrames, NoFrames
-from datasets.sampler import ResumableSampler
+from datasets.frames import FrameSource, ImageFrames
 from datasets.trajectories import Trajectories
 from datasets.units.folding import fold_actions
 from datasets.units.normalizer import Normalizer
-
-__all__ = ["Batch", "FrameSource", "ImageFrames", "NoFrames", "ResumableSampler", "WindowDataset", "as_is"]
 
 
 def as_is(batch: Batch) -> Batch:
@@ -25,7 +22,7 @@ def as_is(batch: Batch) -> Batch:
 
 
 class WindowDataset(Dataset[Batch]):
-    """Every run of F = num_windows + num_frames - 1 model frames, ``frameskip`` raw steps apart, as one sample.
+    """Samples: every run of F = num_windows + num_frames - 1 model frames, ``frameskip`` raw steps apart,.
 
     A sample starts at every raw step from which F * frameskip raw actions fit. Samples are sorted by (trajectory,
     start). Everything but the frames is gathered for the whole batch at once from flat tables in memory.
@@ -40,7 +37,8 @@ class WindowDataset(Dataset[Batch]):
         frame_source: what stands for the frames; None reads the images of ``trajectories``.
 
     Attributes:
-        trajectory: (samples,) int32 trajectory number of each sample. start: (samples,) int32 its first raw step.
+        trajectory: (samples,) int32 trajectory number of each sample.
+        start: (samples,) int32 first raw step of each sample.
 
     Raises:
         ValueError: If a size is not positive, no trajectory is given, or none is long enough for one sample.

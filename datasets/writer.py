@@ -1,4 +1,4 @@
-"""What a collected data set consists of on disk: the contract of every writer."""
+"""The contract of every writer of collected data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from utils.tensor_files import write_torch
 
 @dataclass(frozen=True)
 class Recording:
-    """What happened in B episodes of K steps.
+    """A record of B episodes of K steps.
 
     Attributes:
         states: (B, K + 1, S), the start first.
@@ -56,7 +56,7 @@ class Writer(ABC):
 
     @abstractmethod
     def store(self, image_type: str) -> EpisodeStore:
-        """What writes the images of an episode, for one of ``image_types``."""
+        """Make what writes the images of an episode, for one of ``image_types``."""
 
     @abstractmethod
     def tables(self, recording: Recording) -> dict[str, Tensor]:

@@ -63,7 +63,7 @@ def examinations(given: argparse.Namespace) -> Iterator[tuple[str, Callable[[], 
 
 
 def _of_the_user(check: Callable[[], str]) -> str:
-    """What a class of the user's raises says nothing about this installation."""
+    """Run a check of a user's class, whose errors say nothing about this installation."""
     try:
         return check()
     except Exception as error:

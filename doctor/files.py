@@ -1,4 +1,4 @@
-"""What ``python -m doctor`` looks at in files: weights, data sets, checkpoints."""
+"""Checks of files: weights, data sets, checkpoints, and options of the user's own."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def encoder_weights(weights: Path | None) -> str:
 
 
 def data_root(given: Path | None) -> str:
-    """Whether data are found, at ``given`` or DATASET_DIR."""
+    """Find the data sets at ``given`` or DATASET_DIR."""
     if given is not None and not given.is_dir():
         raise Missing(f"--data {given} is no folder", "name one that is there", required=True)
     try:
@@ -124,7 +124,7 @@ def checkpoint(folder: Path) -> str:
 
 
 def _classes(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Every part of a model that names its class."""
+    """Yield each part of a model that names its class, with that name."""
     for part, settings in config.items():
         if isinstance(settings, Mapping) and isinstance(settings.get("_target_"), str):
             yield part, current_names(settings["_target_"])

@@ -1,4 +1,4 @@
-"""What ``python -m doctor`` looks at in an installation: each check returns what it found, or raises ``Missing``."""
+"""Checks of an installation: each returns what it found, or raises ``Missing``."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ class Missing(Exception):  # noqa: N818  (what is missing need not be an error)
     """Something is not there or does not work.
 
     Args:
-        found: in place of it. remedy: what to do. required: whether everything needs it, or was asked for it.
+        found: What is there in place of it.
+        remedy: What to do.
+        required: Whether everything needs it, or the user asked for it.
     """
 
     def __init__(self, found: str, remedy: str, required: bool = False) -> None:
@@ -52,7 +54,7 @@ def python() -> str:
 
 
 def packages() -> str:
-    """What ``pyproject.toml`` asks for is what is installed."""
+    """Compare what is installed with what ``pyproject.toml`` asks for."""
     wanted = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["dependencies"]
     problems = []
     for requirement in map(Requirement, wanted):
@@ -78,7 +80,7 @@ def torch_works() -> str:
 
 
 def gpu() -> str:
-    """That torch sees the GPU the system has, and computes on it."""
+    """Check that torch sees the GPU the system has, and computes on it."""
     if not torch.cuda.is_available():
         remedy = "none is needed; planning and training at full size want one"
         if shutil.which("nvidia-smi") is not None:
@@ -94,7 +96,7 @@ def gpu() -> str:
 
 
 def compiler() -> str:
-    """What builds kernels: ours for a GPU and for a CPU, and torch.compile's, which are on by default on a GPU."""
+    """Find what builds kernels: ours for GPU and CPU, and torch.compile's, which are on by default on a GPU."""
     if torch.cuda.is_available() and (lacking := what_triton_lacks()):
         raise Missing("kernels cannot be built", f"training and planning are slower without {lacking}")
     found = find_compiler()
@@ -104,7 +106,7 @@ def compiler() -> str:
 
 
 def processors() -> str:
-    """Those this process may use, and its memory."""
+    """Count the processors that this process may use, and its memory."""
     return f"{available_cores()} of {os.cpu_count()} cores usable, {as_size(available_memory())} of memory available"
 
 
@@ -202,6 +204,6 @@ def _draw(variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
 
 
 def parts(message: str) -> tuple[str, str]:
-    """What was found and what to do, of an error of ours; details in brackets are left out."""
+    """Split an error of ours into what was found and what to do, without details in brackets."""
     found, _, remedy = message.partition("; ")
     return found, remedy.split(" [")[0]

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from envs.own_copies import OwnCopies
 
-Layouts = Mapping[str, Tensor]
-"""What differs between episodes besides their state, e.g. a door's place: name -> (B, ...)."""
+EpisodeLayouts = Mapping[str, Tensor]
+"""Episode layouts: what differs between episodes besides their state, e.g. a door's place; name -> (B, ...)."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How near some states are to their goals.
+    """The distance of some states from their goals.
 
     Attributes:
         success: (B,) bool, inside the success region.
@@ -30,7 +30,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Trajectory:
-    """What a simulator did; time index 0 is the start.
+    """The course of a simulation; time index 0 is the start.
 
     Attributes:
         states: (B, K + 1, S) true states, one per raw step.
@@ -51,7 +51,9 @@ class VectorEnv(OwnCopies, ABC):
 
     Attributes:
         name: of the environment, as in ``env=<name>``.
-        state_dim: S. proprio_dim: E. env_action_dim: length of one raw action.
+        state_dim: length of a state, S.
+        proprio_dim: length of the proprio values, E.
+        env_action_dim: length of one raw action.
         image_size: side of the square images that ``render`` returns, pixels.
         plays_in_background: whether one thread may play while another computes, as long as only one plays at a time.
     """
@@ -65,14 +67,14 @@ class VectorEnv(OwnCopies, ABC):
 
     @abstractmethod
     def default_layouts(self, num_episodes: int) -> dict[str, Tensor]:
-        """The layout of an episode about which nothing else is said, ``num_episodes`` times."""
+        """Repeat the layout of an episode about which nothing else is said, ``num_episodes`` times."""
 
     @abstractmethod
-    def sample_start_goal(self, seeds: Sequence[int], layouts: Layouts | None = None) -> tuple[Tensor, Tensor]:
+    def sample_start_goal(self, seeds: Sequence[int], layouts: EpisodeLayouts | None = None) -> tuple[Tensor, Tensor]:
         """Draw an independent start and goal state per seed: two (B, S) tensors."""
 
     @abstractmethod
-    def reset(self, seeds: Sequence[int], states: Tensor, layouts: Layouts | None = None) -> Tensor:
+    def reset(self, seeds: Sequence[int], states: Tensor, layouts: EpisodeLayouts | None = None) -> Tensor:
         """Start one episode per row of ``states`` (B, S); returns the states (B, S) the episodes really start from."""
 
     @abstractmethod
@@ -114,13 +116,13 @@ class VectorEnv(OwnCopies, ABC):
 
     @abstractmethod
     def proprio(self, states: Tensor) -> Tensor:
-        """What the agent senses of its own body, in raw units: (..., S) -> (..., E) float32."""
+        """Tell what the agent senses of its own body, in raw units: (..., S) -> (..., E) float32."""
 
     @abstractmethod
     def success(self, states: Tensor, goals: Tensor) -> Outcome:
         """Compare states (B, S) with goals (B, S)."""
 
-    def misplaced(self, states: Tensor, layouts: Layouts | None = None) -> list[str]:
+    def misplaced(self, states: Tensor, layouts: EpisodeLayouts | None = None) -> list[str]:
         """Say what is wrong with the place of each of ``states`` (B, S), such as a wall there; "" where nothing is.
 
         An environment that does not override this knows no wrong places. The states are finite.
@@ -136,7 +138,7 @@ def simulate(
     seeds: Sequence[int],
     states: Tensor,
     actions: Tensor,
-    layouts: Layouts | None = None,
+    layouts: EpisodeLayouts | None = None,
     frame_every: int | None = None,
 ) -> Trajectory:
     """Run raw ``actions`` from ``states``, rendering only the frames that were asked for.

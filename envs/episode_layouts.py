@@ -1,4 +1,4 @@
-"""Layouts of a batch as one-episode simulators take them."""
+"""Episode layouts of a batch as one-episode simulators take them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.base import Layouts
-from envs.simulator import Layout, Simulator
+from envs.base import EpisodeLayouts
+from envs.simulator import EpisodeLayout, Simulator
 
 
 def default_layouts(simulator: Simulator | type[Simulator], num_episodes: int) -> dict[str, Tensor]:
@@ -16,7 +16,9 @@ def default_layouts(simulator: Simulator | type[Simulator], num_episodes: int) -
     return {key: torch.from_numpy(np.repeat(value[None], num_episodes, 0)) for key, value in default.items()}
 
 
-def split_layouts(simulator: Simulator | type[Simulator], layouts: Layouts | None, num_episodes: int) -> list[Layout]:
+def split_layouts(
+    simulator: Simulator | type[Simulator], layouts: EpisodeLayouts | None, num_episodes: int
+) -> list[EpisodeLayout]:
     """One layout per episode, filled up with the defaults; new arrays, which the simulators may keep.
 
     Raises:

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.simulator import Layout, Simulator
+from envs.simulator import EpisodeLayout, Simulator
 
 Arrays = Mapping[str, NDArray[Any]]
 Options = Mapping[str, Any]
@@ -26,11 +26,12 @@ class ResetTask:
     """Start the episodes ``rows`` in ``states`` (B, S), an array, which becomes where they really start from.
 
     Attributes:
-        rows: episodes of this player. layouts: one for each of them.
+        rows: episodes of this player.
+        layouts: one for each of them.
     """
 
     rows: Sequence[int]
-    layouts: Sequence[Layout]
+    layouts: Sequence[EpisodeLayout]
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class PlayTask:
     F is 0, or one frame after each block, or one more, which shows the state before the first step.
 
     Attributes:
-        rows: episodes of this player. places: where each is in the arrays, below n.
+        rows: episodes of this player.
+        places: where each is in the arrays, below n.
         block: raw steps between two frames; K is a multiple.
     """
 
@@ -61,7 +63,7 @@ Copies = dict[int, bytes]
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a task was not done.
+    """The reason why a task was not done.
 
     Attributes:
         rows: the episodes concerned.
@@ -106,7 +108,7 @@ class EpisodePlayer:
         self._copies |= copies
 
     def copies(self) -> Copies | Failure:
-        """All episodes as they are now, for another player."""
+        """Pickle all episodes as they are now, for another player."""
         try:
             return self._copies | {row: pickle.dumps(simulator) for row, simulator in self._simulators.items()}
         except Exception as error:  # simulators hold what they like
@@ -126,7 +128,7 @@ class EpisodePlayer:
                 return Failure([row], f"{type(error).__name__}: {error}", traceback.format_exc())
         return None
 
-    def _reset(self, row: int, layout: Layout, states: NDArray[Any]) -> None:
+    def _reset(self, row: int, layout: EpisodeLayout, states: NDArray[Any]) -> None:
         self._copies.pop(row, None)
         if row not in self._simulators:
             self._simulators[row] = load_simulator(self._location)(self._image_size, **self._options)

@@ -43,7 +43,7 @@ class DrawnActions:
 
     @property
     def lengths(self) -> Tensor:
-        """All are as long as what was drawn."""
+        """The number of actions that were drawn, for every episode."""
         return torch.full(self.actions.shape[:1], self.actions.shape[1])
 
     def act(self, step: int, states: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ class DrawnActions:
 
 
 class Expert(ABC):
-    """What is done in the episodes of a data set; ``env.collector`` of a config is one of these.
+    """A script that acts in the episodes of a data set; ``env.collector`` of a config is one of these.
 
     Its attributes are its options, in plain values. Equal options make equal episodes.
     """
@@ -68,7 +68,7 @@ class Expert(ABC):
         """
 
     def settings(self) -> dict[str, Any]:
-        """All options that the episodes depend on, by name."""
+        """Name all options that the episodes depend on."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
 
     def of_subset(self, subset: str) -> Expert:

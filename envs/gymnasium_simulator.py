@@ -12,7 +12,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from envs.simulator import Array, Layout, Simulator
+from envs.simulator import Array, EpisodeLayout, Simulator
 
 
 class GymnasiumSimulator(Simulator):
@@ -36,6 +36,7 @@ class GymnasiumSimulator(Simulator):
         radius: float = 0.1,
         proprio: Sequence[int] | None = None,
         state_dim: int | None = None,
+        proprio_dim: int | None = None,
         env_action_dim: int | None = None,
     ) -> None:
         """Make the environment.
@@ -46,7 +47,8 @@ class GymnasiumSimulator(Simulator):
             radius: A goal is reached where the Euclidean distance of the states is less.
             proprio: Entries of the state that are the proprio values; None takes all.
             state_dim: Length of the state that is expected, if any is.
-            env_action_dim: Length of an action that is expected, if any is.
+            proprio_dim: The same of the proprio values.
+            env_action_dim: The same of an action.
 
         Raises:
             ValueError: If there is no such environment, or it lacks something.
@@ -59,9 +61,13 @@ class GymnasiumSimulator(Simulator):
         self.state_dim = len(self.get_state())
         self.env_action_dim = self._actions.shape[0]
         self.proprio_indices = tuple(range(self.state_dim) if proprio is None else proprio)
-        for key, expected in (("state_dim", state_dim), ("env_action_dim", env_action_dim)):
-            if expected not in (None, getattr(self, key)):
-                raise ValueError(f"env.{key}={expected}: {id} has {getattr(self, key)}; set that")
+        for key, expected, found in (
+            ("state_dim", state_dim, self.state_dim),
+            ("proprio_dim", proprio_dim, len(self.proprio_indices)),
+            ("env_action_dim", env_action_dim, self.env_action_dim),
+        ):
+            if expected not in (None, found):
+                raise ValueError(f"env.{key}={expected}: {id} has {found}; set that")
         self._arguments = (image_size, id, radius, proprio)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -110,7 +116,7 @@ class GymnasiumSimulator(Simulator):
         distance = np.linalg.norm(states - goals, axis=1)
         return distance < self.radius, distance
 
-    def reset(self, state: Array, layout: Layout) -> Array:
+    def reset(self, state: Array, layout: EpisodeLayout) -> Array:
         """Start an episode in ``state`` (S,); returns the state that the environment makes of it.
 
         Raises:

@@ -37,7 +37,7 @@ class WrongDeviceError(OpenGLError):
 
 
 class Context(Protocol):
-    """What the contexts of MuJoCo's back ends have in common."""
+    """The part that contexts of all MuJoCo back ends share."""
 
     def make_current(self) -> None:
         """Direct OpenGL calls of this thread to the context."""
@@ -95,7 +95,7 @@ class Graphics:
         log.debug("OpenGL: %s, %s", self.back_end, self.driver)
 
     def buffers(self, model: mujoco.MjModel, size: int) -> mujoco.MjrContext:
-        """What MuJoCo needs to draw ``model`` into images of up to ``size`` x ``size`` pixels.
+        """Load what MuJoCo needs to draw ``model`` into images of up to ``size`` x ``size`` pixels.
 
         Raises:
             OpenGLError: If it is too much for this OpenGL.
@@ -250,6 +250,6 @@ def _make_way_for_triton() -> Iterator[None]:
 
 
 def _has_llvm() -> bool:
-    """Whether a driver has loaded LLVM into this process."""
+    """Tell whether a driver has loaded LLVM into this process."""
     maps = Path("/proc/self/maps")
     return maps.exists() and b"libLLVM" in maps.read_bytes()

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from envs.base import Layouts, Outcome, VectorEnv
+from envs.base import EpisodeLayouts, Outcome, VectorEnv
 from envs.episode_layouts import default_layouts, split_layouts
 from envs.episode_player import Arrays, Failure, PlayTask, ResetTask, Task, load_simulator
 from envs.shared_arrays import Shapes
@@ -77,13 +77,13 @@ class ProcessVectorEnv(VectorEnv):
         """The simulator's default, ``num_episodes`` times."""
         return default_layouts(self._simulator, num_episodes)
 
-    def sample_start_goal(self, seeds: Sequence[int], layouts: Layouts | None = None) -> tuple[Tensor, Tensor]:
+    def sample_start_goal(self, seeds: Sequence[int], layouts: EpisodeLayouts | None = None) -> tuple[Tensor, Tensor]:
         """Draw an independent start and goal state per seed: two (B, S) float64 tensors, whatever the layouts."""
         drawn = [self._simulator.sample_start_goal(int(seed)) for seed in seeds]
         start_goal = torch.from_numpy(np.array(drawn, np.float64).reshape(-1, 2, self.state_dim))
         return start_goal[:, 0], start_goal[:, 1]
 
-    def reset(self, seeds: Sequence[int], states: Tensor, layouts: Layouts | None = None) -> Tensor:
+    def reset(self, seeds: Sequence[int], states: Tensor, layouts: EpisodeLayouts | None = None) -> Tensor:
         """Start one episode per row of ``states`` (B, S); returns the states (B, S) they really start from.
 
         The seeds are only named in errors.
@@ -116,14 +116,7 @@ class ProcessVectorEnv(VectorEnv):
         return self.rollout(actions)[0]
 
     def rollout(self, actions: Tensor, frame_every: int | None = None) -> tuple[Tensor, Tensor | None]:
-        """Step and draw in one go, so that no episode waits for the others before each frame.
-
-        Args:
-            actions: (B, K, env_action_dim) raw, float32 or float64.
-            frame_every: raw steps between two frames, the first of the state before the first step; None: no frames.
-
-        Returns:
-            The visited states (B, K, S) and None or frames (B, K // frame_every + 1, 3, image_size, image_size).
+        """Step and draw in one go, so that no episode waits for the others before each frame; see ``VectorEnv``.
 
         Raises:
             ValueError: As ``step``, or if K is not a multiple of ``frame_every``.
@@ -185,7 +178,7 @@ class ProcessVectorEnv(VectorEnv):
         reached, distance = self._simulator.compare(*(part.detach().cpu().double().numpy() for part in (states, goals)))
         return Outcome(success=torch.from_numpy(reached), state_dist=torch.from_numpy(distance))
 
-    def misplaced(self, states: Tensor, layouts: Layouts | None = None) -> list[str]:
+    def misplaced(self, states: Tensor, layouts: EpisodeLayouts | None = None) -> list[str]:
         """Ask the simulator about each state (B, S); see ``VectorEnv.misplaced``."""
         each = split_layouts(self._simulator, layouts, len(states))
         rows = states.detach().cpu().double().numpy()

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Shapes = Mapping[str, tuple[tuple[int, ...], str]]
-"""What lies in a buffer, in this order: name -> (shape, dtype)."""
+"""The arrays in a buffer, in this order: name -> (shape, dtype)."""
 
 ALIGNMENT = 64  # bytes, a cache line: two workers never write to the same one at an array's border
 

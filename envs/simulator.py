@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from envs.own_copies import OwnCopies
 
 Array = NDArray[Any]
-Layout = Mapping[str, Array]
-"""What differs between episodes besides their state, e.g. a block's shape: name -> array of one episode."""
+EpisodeLayout = Mapping[str, Array]
+"""An episode layout: what differs besides the state, e.g. a block's shape; name -> array."""
 
 
 class Simulator(OwnCopies, ABC):
@@ -28,8 +28,9 @@ class Simulator(OwnCopies, ABC):
 
     Attributes:
         name: of the environment, as in ``env=<name>``.
-        state_dim: S. proprio_dim: E. env_action_dim: length of one raw action.
-        proprio_indices: entries of the state that are the proprio values, in order.
+        state_dim: length of a state, S.
+        env_action_dim: length of one raw action.
+        proprio_indices: entries of the state that are the proprio values, in order; E of them.
     """
 
     name: str
@@ -42,7 +43,12 @@ class Simulator(OwnCopies, ABC):
 
         Args:
             image_size: side of the images that ``render`` returns, pixels.
+
+        Raises:
+            ValueError: If it is not positive.
         """
+        if image_size < 1:
+            raise ValueError(f"env.image_size must be at least 1 pixel, got {image_size}")
         self.image_size = image_size
 
     @classmethod
@@ -61,12 +67,12 @@ class Simulator(OwnCopies, ABC):
         """Success (B,) bool and distance (B,) float64 of states (B, S) to goals (B, S)."""
 
     @classmethod
-    def misplaced(cls, state: Array, layout: Layout) -> str:
+    def misplaced(cls, state: Array, layout: EpisodeLayout) -> str:
         """Say what is wrong with the place of a finite state (S,), such as a wall there; "" if nothing is."""
         return ""
 
     @abstractmethod
-    def reset(self, state: Array, layout: Layout) -> Array:
+    def reset(self, state: Array, layout: EpisodeLayout) -> Array:
         """Start an episode in ``state`` (S,); returns the state (S,) float64 that it really starts from.
 
         Raises:

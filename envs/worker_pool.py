@@ -201,7 +201,7 @@ class OwnProcess:
 
 
 def _answer(worker: Worker, rows: Sequence[int]) -> Any:
-    """What a worker says to its task on ``rows``; a ``Failure`` if it has ended."""
+    """Wait for what a worker says to its task on ``rows``; a ``Failure`` if it has ended."""
     try:
         return pickle.loads(worker.connection.recv_bytes())
     except (EOFError, ConnectionError):
@@ -248,5 +248,5 @@ def _blocked(signals: Sequence[signal.Signals]) -> Iterator[None]:
 
 
 def _python_path() -> str:
-    """Where this process finds modules, so that a worker finds the same ones wherever it is started."""
+    """List where this process finds modules, for a worker to find the same ones wherever it is started."""
     return os.pathsep.join([str(REPOSITORY), *(str(Path(entry).resolve()) for entry in sys.path)])

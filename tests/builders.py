@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from datasets.collecting.collection import Collection
 from datasets.formats.wall import WallWriter
 from datasets.units.normalizer import Normalizer
-from envs.base import Layouts, Outcome, VectorEnv
+from envs.base import EpisodeLayouts, Outcome, VectorEnv
 from envs.wall.expert import WallRandomWalk
 from envs.wall.vector_env import WallVectorEnv
 from models.build import build_world_model
@@ -110,11 +110,11 @@ class PointEnv(VectorEnv):
     def default_layouts(self, num_episodes: int) -> dict[str, Tensor]:
         return {"gain": torch.ones(num_episodes, 1)}
 
-    def sample_start_goal(self, seeds: Sequence[int], layouts: Layouts | None = None) -> tuple[Tensor, Tensor]:
+    def sample_start_goal(self, seeds: Sequence[int], layouts: EpisodeLayouts | None = None) -> tuple[Tensor, Tensor]:
         drawn = np.stack([np.random.RandomState(seed).uniform(-4, 4, (2, 2)) for seed in seeds])
         return torch.from_numpy(drawn[:, 0].copy()), torch.from_numpy(drawn[:, 1].copy())
 
-    def reset(self, seeds: Sequence[int], states: Tensor, layouts: Layouts | None = None) -> Tensor:
+    def reset(self, seeds: Sequence[int], states: Tensor, layouts: EpisodeLayouts | None = None) -> Tensor:
         assert len(seeds) == len(states)
         self.states = states.double().clone()
         self.gain = (layouts or self.default_layouts(len(states)))["gain"].double()

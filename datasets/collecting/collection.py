@@ -104,7 +104,7 @@ class Collection:
         _check_whole("chunk_size", self.chunk_size, 1)
 
     def settings(self) -> dict[str, Any]:
-        """All that the files depend on, under the names it is set by."""
+        """Name all that the files depend on as the user sets it."""
         names = ("n_rollout", "num_steps", "image_size", "image_dtype", "seed", "chunk_size")
         options = self.expert.settings() | ({"stream": self.stream} if self.writer.subsets else {})
         general = {name: getattr(self, name) for name in names}

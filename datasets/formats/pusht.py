@@ -41,7 +41,7 @@ NORMALIZATION = {
     "proprio_mean": [_STATE_MEAN[i] for i in _PROPRIO],
     "proprio_std": [_STATE_STD[i] for i in _PROPRIO],
 }
-"""What the released checkpoints were trained with, used for all PushT data instead of their own statistics."""
+"""The statistics that the released checkpoints were trained with, used for all PushT data instead of their own."""
 _TABLES = {"states": 5, "velocities": 2, "rel_actions": 2}
 
 

@@ -94,7 +94,7 @@ class TableTrajectories(Trajectories):
         return self._episodes.frames(trajectory, steps)
 
     def layout(self, trajectory: int) -> dict[str, Tensor]:
-        """What the simulator must be told to replay this trajectory."""
+        """The episode layout: what the simulator must be told to replay this trajectory."""
         return {name: table[trajectory] for name, table in self._layouts.items()}
 
     def train_val(self) -> tuple[Tensor, Tensor]:

@@ -85,7 +85,7 @@ class MazeRenderer:
         return pixels
 
     def _pixel(self, meters: float) -> float:
-        """Where x or y lies in the image, in pixels from its edge."""
+        """Place x or y in the image, in pixels from its edge."""
         return self._size / 2 + self._pixels_per_meter * (meters - CAMERA_CENTER)
 
     def _patch_start(self, center: float) -> int:
@@ -98,7 +98,8 @@ class MazeScene:
     """The ball, the ground and some walls, seen from above.
 
     Attributes:
-        scene: what MuJoCo draws. ball: the one thing in it that moves.
+        scene: what MuJoCo draws.
+        ball: the one thing in it that moves.
     """
 
     def __init__(self, corner: tuple[int, int] | None) -> None:

@@ -12,7 +12,7 @@ from envs.episode_seeds import episode_generator
 from envs.opengl import mujoco
 from envs.point_maze.model import FRAME_SKIP, MAZE, ORIGIN, maze_model
 from envs.point_maze.render import Image, maze_renderer
-from envs.simulator import Layout, Simulator
+from envs.simulator import EpisodeLayout, Simulator
 
 SUCCESS_RADIUS = 0.5  # m
 TOP_SPEED = 5.0  # m/s along each axis, enforced at the start of each step only
@@ -49,15 +49,9 @@ class PointMazeSimulator(Simulator):
     def __init__(self, image_size: int = 224) -> None:
         """Set up a simulator without an episode.
 
-        Args:
-            image_size: side of the images, pixels.
-
         Raises:
-            ValueError: If it is less than 1.
             RuntimeError: If the installed MuJoCo is too old.
         """
-        if image_size < 1:
-            raise ValueError(f"env.image_size must be at least 1 pixel, got {image_size}")
         super().__init__(image_size)
         self._model = maze_model()
         self._is_playing = False
@@ -103,7 +97,7 @@ class PointMazeSimulator(Simulator):
         return np.linalg.norm(difference[:, :2], axis=1) < SUCCESS_RADIUS, np.linalg.norm(difference, axis=1)
 
     @classmethod
-    def misplaced(cls, state: NDArray[Any], layout: Layout) -> str:
+    def misplaced(cls, state: NDArray[Any], layout: EpisodeLayout) -> str:
         """Name a place in a wall or outside the maze."""
         x, y = state[:2].tolist()
         # the wall of cell (i, j) is a box of side 1 around (i + 1, j + 1) in the world
@@ -118,7 +112,7 @@ class PointMazeSimulator(Simulator):
             return f"x={x:g}, y={y:g} lies inside a wall ({FREE_PLACES})"
         return ""
 
-    def reset(self, state: NDArray[Any], layout: Layout) -> NDArray[np.float64]:
+    def reset(self, state: NDArray[Any], layout: EpisodeLayout) -> NDArray[np.float64]:
         """Start an episode in ``state`` (4,), which is returned as float64.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Where an agent can push a block of PushT, what each push does, and the way round the block."""
+"""Contacts at which an agent can push a block of PushT, what each push does, and the way round the block."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _HEADINGS = 720
 
 @dataclass(frozen=True, eq=False)
 class Contacts:
-    """All contacts of one block; places and vectors are complex numbers x + iy, pixels, y downwards.
+    """The contacts of one block; places and vectors are complex numbers x + iy, pixels, y downwards.
 
     They are in the block's own directions, about its centre of gravity.
 
@@ -44,7 +44,8 @@ class Contacts:
         exits: (n,), index of the place on the ring from which the way to the contact is straight and free.
         ring: (m,), places for the agent's centre round the block, evenly spaced.
         outward: (m,), of length 1, the directions away from the block there.
-        spacing: of the ring, pixels. gyration: radius of gyration, pixels.
+        spacing: distance of neighbours on the ring, pixels.
+        gyration: radius of gyration, pixels.
         center: the centre of gravity from the block's origin.
     """
 
@@ -59,9 +60,9 @@ class Contacts:
     center: complex
 
     def outside(self, place: complex) -> Floats:
-        """How far a place lies beyond the ring's tangents, (m,): from there, the positive ones' points can be seen.
+        """Measure how far a place lies beyond the ring's tangents, (m,).
 
-        All are negative inside the ring.
+        From there, the points of the positive ones can be seen. All are negative inside the ring.
         """
         return ((place - self.ring) * self.outward.conj()).real
 
@@ -73,7 +74,7 @@ class Contacts:
 
 @cache
 def contacts(shape: str) -> Contacts:
-    """Those of the block with this name."""
+    """Compute the contacts of the block with this name."""
     block = BLOCKS[shape]
     center = complex(*block.center_of_gravity)
     gyration = math.sqrt(sum(_moment(block.rectangles[index]) for index in block.inertia_of))
@@ -93,7 +94,7 @@ def contacts(shape: str) -> Contacts:
 
 
 def _moment(rectangle: Rectangle) -> float:
-    """Of a rectangle of mass 1 about the block's origin, as the simulator counts it."""
+    """Compute the moment of a rectangle of mass 1 about the block's origin, as the simulator counts it."""
     left, top, right, bottom = rectangle
     return ((right - left) ** 2 + (bottom - top) ** 2) / 12 + ((left + right) ** 2 + (top + bottom) ** 2) / 4
 

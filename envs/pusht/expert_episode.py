@@ -21,7 +21,7 @@ _LENGTHS = (1.5, 2.4)  # parameters of the beta distribution of lengths: mean 12
 
 @dataclass(frozen=True)
 class PushOptions:
-    """How episodes are drawn.
+    """Options by which episodes are drawn.
 
     Attributes:
         min_steps: of an episode, or all that there are, if fewer; the mean is a good third of the way from here to the
@@ -85,7 +85,7 @@ class PushEpisode:
         self._script = PushScript(shape, _targets(options, rng, known.center), rng, speed)
 
     def move(self, step: int, state: Sequence[float]) -> tuple[float, float]:
-        """Where the agent is told to go, relative to where it is, pixels."""
+        """Tell the agent where to go, relative to where it is, pixels."""
         if step >= self.length:
             return 0.0, 0.0
         command = self._script.command(state) + complex(*self._noise[step])

@@ -29,7 +29,7 @@ _TRIES = 10  # targets looked at in a row; none may allow a push if the block li
 
 
 class Pose(NamedTuple):
-    """Of a block: its centre of gravity x + iy, pixels, and its angle, radians."""
+    """The pose of a block: its centre of gravity x + iy, pixels, and its angle, radians."""
 
     center: complex
     angle: float
@@ -67,7 +67,7 @@ class PushScript:
         self._phase = _Phase.LEAVE  # an agent outside the ring has left already
 
     def command(self, state: Sequence[float]) -> complex:
-        """Where the agent should go from ``state`` (agent x, y, block x, y and angle first), relative, pixels."""
+        """Choose where the agent goes from ``state`` (agent x, y, block x, y and angle first), relative, pixels."""
         turn = cmath.exp(1j * state[4])
         pose = Pose(complex(state[2], state[3]) + self._block.center * turn, state[4])
         agent = (complex(state[0], state[1]) - pose.center) / turn
@@ -98,7 +98,7 @@ class PushScript:
         return self._left(pose) < 1 or distance > self._nearest + _WORSE or abs(self._lane(agent)[1]) > _SLIPPED
 
     def _way(self, pose: Pose, agent: complex) -> complex:
-        """From the agent to where this phase leads it, in the block's directions."""
+        """The way from the agent to where this phase leads it, in the block's directions."""
         inward = complex(self._block.inward[self._contact])
         if self._phase is _Phase.LEAVE:
             return -inward * self._speed
@@ -132,16 +132,16 @@ class PushScript:
         self._target, self._patience = next(self._targets), _PATIENCE
 
     def _error(self, pose: Pose) -> Floats:
-        """What the block is short of its target: (3,), in the block's directions, the angle as pixels."""
+        """The way of the block to its target: (3,), in the block's directions, the angle as pixels."""
         vector = (self._target.center - pose.center) / cmath.exp(1j * pose.angle)
         angle = math.remainder(self._target.angle - pose.angle, 2 * math.pi)
         return np.array((vector.real, vector.imag, angle * self._block.gyration))
 
     def _left(self, pose: Pose) -> float:
-        """How far the agent should push on: as long as the block comes nearer to its target."""
+        """The distance to push on: as long as the block comes nearer to its target."""
         return float(self._block.pushes[self._contact] @ self._error(pose))
 
     def _lane(self, agent: complex) -> tuple[float, float]:
-        """From the agent to the contact: forward and to the side."""
+        """The way from the agent to the contact, forward and to the side."""
         way = (self._block.points[self._contact] - agent) / self._block.inward[self._contact]
         return float(way.real), float(way.imag)

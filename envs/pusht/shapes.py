@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from envs.simulator import Layout
+from envs.simulator import EpisodeLayout
 
 Point = tuple[float, float]
 
@@ -59,7 +59,7 @@ SHAPES = tuple(BLOCKS)
 """Names of the blocks. A layout says ``shape`` as an index into this tuple; 0, the T, is the default."""
 
 
-def shape_index(layout: Layout) -> int:
+def shape_index(layout: EpisodeLayout) -> int:
     """The block that a layout asks for, as an index into ``SHAPES``.
 
     Raises:

@@ -12,7 +12,7 @@ from envs.episode_seeds import episode_generator
 from envs.pusht.physics import AGENT_RADIUS, WALL_HIGH, WALL_LOW, WINDOW_SIZE, World
 from envs.pusht.render import renderer
 from envs.pusht.shapes import BLOCKS, SHAPE_KEY, SHAPES, shape_index
-from envs.simulator import Array, Layout, Simulator
+from envs.simulator import Array, EpisodeLayout, Simulator
 
 __all__ = ["SHAPES", "PushTSimulator", "Snapshot"]
 
@@ -63,16 +63,7 @@ class PushTSimulator(Simulator):
     proprio_indices = (0, 1, 5, 6)
 
     def __init__(self, image_size: int = 224) -> None:
-        """Set up a simulator without an episode.
-
-        Args:
-            image_size: side of the images, pixels; 224 and other sizes of up to 7 times a power of two are fastest.
-
-        Raises:
-            ValueError: If the size is not positive.
-        """
-        if image_size < 1:
-            raise ValueError(f"env.image_size must be at least 1 pixel, got {image_size}")
+        """Set up a simulator without an episode; sizes of up to 7 times a power of two, such as 224, draw fastest."""
         super().__init__(image_size)
         self._world: World | None = None
         self._shape: int
@@ -115,7 +106,7 @@ class PushTSimulator(Simulator):
         return (apart < SUCCESS_RADIUS) & (turned < SUCCESS_ANGLE), np.linalg.norm(difference, axis=1)
 
     @classmethod
-    def misplaced(cls, state: Array, layout: Layout) -> str:
+    def misplaced(cls, state: Array, layout: EpisodeLayout) -> str:
         """Name a block outside the walls, or an agent that no image shows; nothing stops it from going there."""
         for name, value, low, high in (
             ("agent x", state[0], -AGENT_RADIUS, WINDOW_SIZE + AGENT_RADIUS),
@@ -127,7 +118,7 @@ class PushTSimulator(Simulator):
                 return f"{name}={value:g} lies outside the table ({low:g} to {high:g} px)"
         return ""
 
-    def reset(self, state: Array, layout: Layout) -> Array:
+    def reset(self, state: Array, layout: EpisodeLayout) -> Array:
         """Start an episode; the first 0.01 s pass at once, so that velocity or an overlap changes the state.
 
         Args:

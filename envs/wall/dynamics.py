@@ -24,8 +24,10 @@ class WallGeometry:
 
     Attributes:
         wall_x: (B,) centre of the wall.
-        left_face: (B,) its left side. right_face: (B,) its right side.
-        door_top: (B,) the door's edge with the smaller y. door_bottom: (B,) the one with the larger y.
+        left_face: (B,) its left side.
+        right_face: (B,) its right side.
+        door_top: (B,) the door's edge with the smaller y.
+        door_bottom: (B,) the door's edge with the larger y.
         left_room: (2, 2, B) lower and upper limit, for x and y, of a dot left of ``wall_x``.
         right_room: (2, 2, B) the same for every other dot.
     """

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from envs.base import Layouts
+from envs.base import EpisodeLayouts
 from envs.wall.dynamics import BORDER_HIGH, BORDER_LOW, DOOR_HALF_HEIGHT, IMAGE_SIZE, WALL_HALF_WIDTH
 
 DOT_SIGMA = 1.7  # pixels
@@ -21,7 +21,7 @@ PATCH_RADIUS = 6
 DOTS_AT_ONCE = 192
 
 
-def render_wall(states: Tensor, layouts: Layouts, image_size: int = IMAGE_SIZE) -> Tensor:
+def render_wall(states: Tensor, layouts: EpisodeLayouts, image_size: int = IMAGE_SIZE) -> Tensor:
     """Draw dots and walls without an environment, e.g. for a whole data set.
 
     Args:
@@ -74,7 +74,7 @@ def _three_channels(walls: Tensor) -> Tensor:
 
 
 def _dots(positions: Tensor) -> tuple[Tensor, Tensor]:
-    """Which pixels the dots colour, as row * 65 + column, and how strongly: (B, 169) int64 and uint8.
+    """Find which pixels the dots colour, as row * 65 + column, and how strongly: (B, 169) int64 and uint8.
 
     The strength is uint8(255 exp(-d^2 / 2 sigma^2) / its maximum over the pixels), in float64; green and blue are
     255 minus it. PyTorch's exp and round are avoided: like sqrt (see wall_dynamics.py) they wake all threads.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from envs.base import Layouts, Outcome, VectorEnv
+from envs.base import EpisodeLayouts, Outcome, VectorEnv
 from envs.episode_seeds import episode_generator
 from envs.wall.dynamics import (
     BORDER_HIGH,
@@ -34,7 +34,7 @@ class WallVectorEnv(VectorEnv):
     """A batch of Wall episodes: reach a place in the other room, through the door.
 
     States are (x, y) in pixels of a 65 x 65 grid, y downwards, float64 or float32: everything is computed in the
-    dtype of the states given to ``reset``. An action is a displacement in units of 2 pixels. Layout keys are
+    dtype of the states given to ``reset``. An action is a displacement in units of 2 pixels. EpisodeLayout keys are
     ``fix_door_location`` (y of the door's centre) and ``fix_wall_location`` (x of the wall's centre), (B, 1) each.
     Without randomness: the seeds only draw start and goal.
 
@@ -79,7 +79,7 @@ class WallVectorEnv(VectorEnv):
         """The door and wall given to the constructor, as (num_episodes, 1) float32 each."""
         return {key: torch.full((num_episodes, 1), value, device=self.device) for key, value in self._defaults.items()}
 
-    def sample_start_goal(self, seeds: Sequence[int], layouts: Layouts | None = None) -> tuple[Tensor, Tensor]:
+    def sample_start_goal(self, seeds: Sequence[int], layouts: EpisodeLayouts | None = None) -> tuple[Tensor, Tensor]:
         """Draw a start and a goal in different rooms per seed: two (B, 2) float64 tensors.
 
         Deviation: the rooms are those of ``layouts``. The original kept the limits of the layout it was built with,
@@ -93,7 +93,7 @@ class WallVectorEnv(VectorEnv):
         start_goal = torch.tensor(drawn, dtype=torch.float64, device=self.device).reshape(-1, 2, 2)
         return start_goal[:, 0], start_goal[:, 1]
 
-    def reset(self, seeds: Sequence[int], states: Tensor, layouts: Layouts | None = None) -> Tensor:
+    def reset(self, seeds: Sequence[int], states: Tensor, layouts: EpisodeLayouts | None = None) -> Tensor:
         """Start one episode per row of ``states`` (B, 2), which are returned as they are; the seeds are unused.
 
         Raises:
@@ -143,11 +143,7 @@ class WallVectorEnv(VectorEnv):
         return visited
 
     def render(self, rows: Tensor | None = None) -> Tensor:
-        """Images (b, 3, image_size, image_size) in 0..255 of the current states; uint8 at size 65, else float32.
-
-        Args:
-            rows: (b,) episodes to draw; None draws all.
-        """
+        """Images (b, 3, image_size, image_size) in 0..255 of the current states; uint8 at size 65, else float32."""
         positions = self._current()
         if self._walls is None:
             self._walls = draw_walls(self._door_y, self._geometry.wall_x)
@@ -163,7 +159,7 @@ class WallVectorEnv(VectorEnv):
         distance = torch.linalg.vector_norm(states - goals.to(states.device), dim=-1)
         return Outcome(success=distance < SUCCESS_RADIUS, state_dist=distance)
 
-    def misplaced(self, states: Tensor, layouts: Layouts | None = None) -> list[str]:
+    def misplaced(self, states: Tensor, layouts: EpisodeLayouts | None = None) -> list[str]:
         """Name places outside the border or inside the wall, by more than half a pixel: (B, 2) states."""
         columns = self._layout_columns(layouts, len(states), torch.float64)
         doors, walls = columns[DOOR_KEY].tolist(), columns[WALL_KEY].tolist()
@@ -185,7 +181,9 @@ class WallVectorEnv(VectorEnv):
             raise RuntimeError("env wall: call reset before step and render")
         return self._positions
 
-    def _layout_columns(self, layouts: Layouts | None, num_episodes: int, dtype: torch.dtype) -> dict[str, Tensor]:
+    def _layout_columns(
+        self, layouts: EpisodeLayouts | None, num_episodes: int, dtype: torch.dtype
+    ) -> dict[str, Tensor]:
         """Fill a layout up with the defaults and check it: name -> (B,) on this device."""
         given = layouts or {}
         if unknown := sorted(set(given) - set(self._defaults)):

@@ -8,8 +8,11 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from datasets.batch import Batch
+from datasets.frames import NoFrames
+from datasets.sampler import ResumableSampler
 from datasets.units.normalizer import Normalizer
-from datasets.windows import Batch, NoFrames, ResumableSampler, WindowDataset, as_is
+from datasets.windows import WindowDataset, as_is
 
 PARTS = ("action_mean", "action_std", "state_mean", "state_std", "proprio_mean", "proprio_std")
 

@@ -62,6 +62,7 @@ def test_entries_of_the_state_are_the_proprio_values():
         ({"id": "Walk-v0"}, r"env\.id=Walk-v0 has neither an array `state` nor get_state.*write a subclass"),
         ({"id": "os:Walk-v0"}, r"env\.id=os:Walk-v0: import that module in a simulator of your own"),
         ({"id": "Pendulum-v1", "state_dim": 3}, r"env\.state_dim=3: Pendulum-v1 has 2; set that"),
+        ({"id": "Pendulum-v1", "proprio_dim": 2, "proprio": [1]}, r"env\.proprio_dim=2: Pendulum-v1 has 1"),
         ({"id": "Pendulum-v1", "env_action_dim": 2}, r"env\.env_action_dim=2: Pendulum-v1 has 1"),
     ],
 )

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hydra.errors import InstantiationException
 
+from datasets.formats.wall import WallTrajectories
 from launch.command_line import overridden_keys, protect_record
 from models.checkpoints.native import read_checkpoint
 from tests.training.tiny import BRIEF_PLANS, SMALL, STATE, composed, run
@@ -112,3 +113,14 @@ def test_hydra_makes_no_folder_for_it():
     assert protect_record(["dry_run=true", "dry_run=false"], "state") == ["dry_run=true", "dry_run=false"]
     with pytest.raises(SystemExit, match="leave -m out"):
         protect_record(["-m", "dry_run=true"], "state")
+
+
+def test_data_without_one_folder_are_not_measured(rehearse, monkeypatch):
+    made = WallTrajectories.__init__
+
+    def without(self, *args, **options):
+        made(self, *args, **options)
+        del self.data_path
+
+    monkeypatch.setattr(WallTrajectories, "__init__", without)
+    assert "12 trajectories, no data_path, so their size is not measured" in rehearse(*STATE)["data"]
