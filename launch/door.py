@@ -97,6 +97,8 @@ def _answered(
     folder = Path(given.config_dir) if given.config_dir else None
     if folder and not folder.is_dir():
         raise ValueError(f"--config-dir {folder}: there is no such folder")
+    if folder:
+        sys.path.append(str(folder.resolve()))  # the classes that its options name may lie beside them
     composer = Composer(name, folder)
     settings = [text for text in given.overrides if not is_hydras(text)]
     replaced = Names(composer, settings, adds).check(is_sweep(argv))

@@ -90,6 +90,7 @@ ENV = """
     env_action_dim: 2
     proprio_dim: 2
     state_dim: 2
+    colours: rgb
     num_workers: null
     simulator:
       _target_: envs.process_vector.ProcessVectorEnv
@@ -139,6 +140,14 @@ def test_options_of_a_strangers_folder_are_held_against_the_contracts(mine):
     outside = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
     done = subprocess.run(command, cwd=REPOSITORY, env=outside, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "18 passed" in done.stdout, done.stdout
+
+
+def test_a_stranger_trains_on_them(mine, tmp_path):
+    options = ["--config-dir", mine, "env=rooms", "dataset=archives", "experiment=wall_state", "dry_run=true"]
+    settings = ["frameskip=2", "N=1", "training.batch_size=2", f"ckpt_path={tmp_path / 'none'}", "device=cpu"]
+    command = [sys.executable, "train.py", *options, *settings]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "4 trajectories, " in done.stdout + done.stderr, done.stderr
 
 
 @pytest.mark.parametrize(
