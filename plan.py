@@ -14,17 +14,16 @@ import utils.runtime as runtime  # first: it sets the thread environment before 
 import contextlib
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from launch.command_line import check_types, one_line_errors, plain
+from launch.command_line import one_line_errors, parse
 from launch.entry import recorded
 from launch.processes import start, together
 from launch.run_folder import run_folder
+from planning.config import PlanConfig
 from planning.evaluation import STATE, Evaluation
 from utils import distributed
 from utils.files import sync_files
@@ -32,17 +31,15 @@ from utils.interrupts import StopRequested
 
 log = logging.getLogger(__name__)
 
-PARTS = ("env", "planner", "objective", "speed", "logger")
-
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="plan_wall")
 @one_line_errors
 @recorded(__file__, state=STATE)
 def main(cfg: DictConfig) -> float:
     """Compose, check, run; returns the success rate, by which a search compares runs."""
-    check_types(cfg, HydraConfig.get().job.config_name or "plan_wall", PARTS)
-    result = together(plan, plain(cfg))
-    log.info("%s; results: %s", summary(result), cfg.run_dir)
+    config = parse(cfg, PlanConfig)
+    result = together(plan, config)
+    log.info("%s; results: %s", summary(result), config.run_dir)
     return result["success_rate"]
 
 
@@ -64,33 +61,33 @@ def summary(result: Mapping[str, Any]) -> str:
     return f"{text}, {result['n_evals']} episodes{repeated}, planning {seconds:.2f} s per episode"
 
 
-def plan(config: Mapping[str, Any]) -> dict[str, Any]:
+def plan(config: PlanConfig) -> dict[str, Any]:
     """Run the evaluation that a config describes; returns the final metrics.
 
     A folder that holds an unfinished evaluation with the same settings is continued after its last MPC iteration.
 
     Args:
-        config: ``conf/plan_<env>.yaml``, composed, as plain data.
+        config: Settings of ``conf/plan_<env>.yaml``.
 
     Raises:
         ValueError: Before any planning, if a setting, the goals or the checkpoint does not fit, or another process uses
             the folder.
         StopRequested: After SIGINT or SIGTERM, once the last iteration is saved.
     """
-    with run_folder(Path(config["run_dir"])) if distributed.is_main() else contextlib.nullcontext():
+    with run_folder(config.folder) if distributed.is_main() else contextlib.nullcontext():
         return _plan(config)
 
 
-def _plan(config: Mapping[str, Any]) -> dict[str, Any]:
-    device = runtime.pick_device(config["device"])
-    runtime.set_threads(config["num_threads"])
-    with runtime.autocast(config["precision"], device, keeps_casts=False):
+def _plan(config: PlanConfig) -> dict[str, Any]:
+    device = runtime.pick_device(config.device)
+    runtime.set_threads(config.num_threads)
+    with runtime.autocast(config.precision, device, keeps_casts=False):
         evaluation = Evaluation.prepare(config, device)
         sync_files(evaluation.folder / ".hydra")  # resume= reads the command there, after a power loss too
         try:
             return evaluation.run()
         except StopRequested:
-            log.warning("finished iterations are saved; continue with: python plan.py resume=%s", config["run_dir"])
+            log.warning("finished iterations are saved; continue with: python plan.py resume=%s", config.run_dir)
             raise
         finally:
             evaluation.task.env.close()

@@ -13,20 +13,20 @@ import utils.runtime as runtime  # first: it sets the thread environment before 
 # isort: split
 import contextlib
 import logging
-from collections.abc import Mapping, Set
+from collections.abc import Set
 from pathlib import Path
-from typing import Any
 
 import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from launch.command_line import check_types, one_line_errors, overridden_keys, plain
+from launch.command_line import one_line_errors, overridden_keys, parse
 from launch.entry import recorded
 from launch.processes import start, together
 from launch.run_folder import run_folder
 from training.assemble import build_trainer
+from training.config import TrainConfig
 from training.dry_run import dry_run
 from training.state import FILENAME
 from utils import distributed
@@ -55,24 +55,24 @@ PARTS = (
 @recorded(__file__, state=f"checkpoints/{FILENAME}")
 def main(cfg: DictConfig) -> float | None:
     """Compose, check, run; returns the last validation loss, by which a search compares runs."""
-    check_types(cfg, HydraConfig.get().job.config_name or "train", PARTS)
+    config = parse(cfg, TrainConfig)
     explicit = overridden_keys(HydraConfig.get().overrides.task)
-    if cfg.dry_run:
+    if config.dry_run:
         distributed.require_alone("dry_run=true")
-        dry_run(plain(cfg), explicit, _prepared_device(plain(cfg)))
+        dry_run(config, explicit, _prepared_device(config))
         return None
-    folder = together(train, plain(cfg), explicit)
+    folder = together(train, config, explicit)
     return last_value(folder / "logs.json", "val_loss")
 
 
-def train(config: Mapping[str, Any], explicit: Set[str]) -> Path:
+def train(config: TrainConfig, explicit: Set[str]) -> Path:
     """Run the training that a config describes; returns its folder, which is a model directory.
 
     A folder that holds an unfinished run with the same settings is continued, bit for bit.
 
     Args:
-        config: ``conf/train.yaml``, composed, as plain data.
-        explicit: the keys that the user set; they must not contradict the checkpoint.
+        config: Settings of ``conf/train.yaml``.
+        explicit: Keys that the user set; they must not contradict the checkpoint.
 
     Raises:
         ValueError: Before the first step, if a setting, the data or the checkpoint does not fit, or another process
@@ -80,32 +80,32 @@ def train(config: Mapping[str, Any], explicit: Set[str]) -> Path:
         NonFiniteLossError: Before an update that would have destroyed the weights.
         StopRequested: After SIGINT or SIGTERM, once everything is saved.
     """
-    with run_folder(Path(config["run_dir"])) if distributed.is_main() else contextlib.nullcontext():
+    with run_folder(config.folder) if distributed.is_main() else contextlib.nullcontext():
         return _train(config, explicit)
 
 
-def _train(config: Mapping[str, Any], explicit: Set[str]) -> Path:
+def _train(config: TrainConfig, explicit: Set[str]) -> Path:
     device = _prepared_device(config)
     trainer = build_trainer(config, explicit, device)
-    sync_files(Path(config["run_dir"]) / ".hydra")  # resume= reads the command there, after a power loss too
-    log.info("run folder: %s (continue it with: python train.py resume=%s)", config["run_dir"], config["run_dir"])
+    sync_files(config.folder / ".hydra")  # resume= reads the command there, after a power loss too
+    log.info("run folder: %s (continue it with: python train.py resume=%s)", config.run_dir, config.run_dir)
     try:
         trainer.fit()
     except StopRequested:
-        log.warning("saved after step %d; continue with: python train.py resume=%s", trainer.step, config["run_dir"])
+        log.warning("saved after step %d; continue with: python train.py resume=%s", trainer.step, config.run_dir)
         raise
     except KeyboardInterrupt:
-        log.warning("the last complete save stands; continue with: python train.py resume=%s", config["run_dir"])
+        log.warning("the last complete save stands; continue with: python train.py resume=%s", config.run_dir)
         raise
     finally:
         trainer.close()
-    return Path(config["run_dir"])
+    return config.folder
 
 
-def _prepared_device(config: Mapping[str, Any]) -> torch.device:
-    device = runtime.pick_device(config["device"])
-    runtime.set_threads(config["num_threads"])
-    runtime.autocast(config["precision"], device)  # refuses what it does not know
+def _prepared_device(config: TrainConfig) -> torch.device:
+    device = runtime.pick_device(config.device)
+    runtime.set_threads(config.num_threads)
+    runtime.autocast(config.precision, device)  # refuses what it does not know
     return device
 
 

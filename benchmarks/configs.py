@@ -4,26 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from launch.command_line import plain
+from launch.command_line import parse
+from utils.schema import Settings
 
+S = TypeVar("S", bound=Settings)
 CONFIG = Path(__file__).resolve().parent.parent / "conf"
 
 
-def composed(overrides: Sequence[str], name: str = "train", own: Sequence[str] = ()) -> dict[str, Any]:
-    """``conf/<name>.yaml`` as plain data.
+def composed(schema: type[S], overrides: Sequence[str], name: str, own: Sequence[str] = ()) -> S:
+    """Make the settings of ``conf/<name>.yaml``.
 
     Args:
+        schema: Of them.
         overrides: must fit. own: the user's, of which those are taken whose key is there.
     """
     with initialize_config_dir(str(CONFIG), version_base="1.3"):
         known = compose(name, overrides=list(overrides))
         taken = [override for override in own if _fits(override, known)]
-        return plain(compose(name, overrides=[*overrides, *taken]) if taken else known)
+        return parse(compose(name, overrides=[*overrides, *taken]) if taken else known, schema)
 
 
 def taken_overrides(overrides: Sequence[str], name: str, own: Sequence[str]) -> set[str]:

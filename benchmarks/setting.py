@@ -6,15 +6,17 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from benchmarks.configs import composed, taken_overrides
 from datasets.collect import collections
+from datasets.collecting.config import CollectConfig
 from launch.command_line import overridden_keys
 from models.checkpoints.native import write_checkpoint
+from planning.config import PlanConfig
 from training.assemble import build_trainer
+from training.config import TrainConfig
 from training.trainer import Trainer
 from utils.runtime import autocast
 
@@ -69,11 +71,11 @@ class Setting:
         """The arithmetic that ``plan.py`` and ``train.py`` would use."""
         return autocast(self.chosen_precision, self.device)
 
-    def train_config(self, method: str) -> tuple[dict[str, Any], list[str]]:
-        """The composed config of a training, and the overrides it came from."""
+    def train_config(self, method: str) -> tuple[TrainConfig, list[str]]:
+        """The settings of a training, and the overrides they came from."""
         given = self._train_overrides(method)
         taken = [override for override in self.own if override in taken_overrides(given, TRAIN, self.own)]
-        return composed(given, TRAIN, self.own), [*given, *taken]
+        return composed(TrainConfig, given, TRAIN, self.own), [*given, *taken]
 
     def _train_overrides(self, method: str) -> list[str]:
         batch = {"small": 16, "full": 1 if self.device.type == "cpu" else 8}[self.size]
@@ -90,12 +92,12 @@ class Setting:
             f"run_dir={self.folder / f'{self.size}_{self.history}_{method}'}",
         ]
 
-    def plan_config(self, planner: str, episodes: int, *more: str) -> dict[str, Any]:
-        """The composed config of an open-loop evaluation whose starts and goals need no data."""
+    def plan_config(self, planner: str, episodes: int, *more: str) -> PlanConfig:
+        """The settings of an open-loop evaluation whose starts and goals need no data."""
         given = ["env=wall", f"planner={planner}", "goal_source=random_state", "n_plot_samples=0"]
         given += [f"n_evals={episodes}", f"ckpt_path={self.folder / f'{self.size}_{self.history}_offline'}"]
         given += [f"precision={self.precision}", f"run_dir={self.folder / 'plan'}", *more]
-        return composed(given, PLAN, self.own)
+        return composed(PlanConfig, given, PLAN, self.own)
 
     def known_overrides(self) -> set[str]:
         """Those of the user's overrides that some case of this setting takes."""
@@ -131,6 +133,6 @@ class Setting:
         path = self.folder / f"wall_{self.size}"
         if not path.exists():
             pixels, count = {"small": (65, 40), "full": (224, 10)}[self.size]
-            sizes = [f"n_rollout={count}", f"image_size={pixels}", "image_dtype=uint8"]
-            for collection in collections({**composed(["env=wall", *sizes], "collect"), "data_path": str(path)}):
+            sizes = [f"n_rollout={count}", f"image_size={pixels}", "image_dtype=uint8", f"data_path={path}"]
+            for collection in collections(composed(CollectConfig, ["env=wall", *sizes], "collect")):
                 collection.run(1)

@@ -14,6 +14,7 @@ from benchmarks.configs import composed
 from benchmarks.measure import Case, Work
 from benchmarks.plain_pusht import plain_image
 from datasets.collect import collections
+from datasets.collecting.config import CollectConfig
 from datasets.formats.pusht import PushTTrajectories
 from datasets.formats.video import read_frames
 from envs.base import simulate
@@ -91,7 +92,7 @@ def _rollouts(kind: type[Simulator], limit: float, draw: Callable[[Simulator], o
 def _pusht_sample(folder: Path) -> Iterator[Work]:
     sizes = ["n_rollout=2", "n_val=2", "num_steps=246", "env.collector.min_steps=246", "chunk_size=1"]
     root = folder / "pusht_noise"
-    for collection in collections({**composed(["env=pusht", *sizes], "collect"), "data_path": str(root)}):
+    for collection in collections(composed(CollectConfig, ["env=pusht", *sizes, f"data_path={root}"], "collect")):
         collection.run(1)
     data = PushTTrajectories(root)
     path = root / "train" / "obses" / "episode_000.mp4"

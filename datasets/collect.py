@@ -13,28 +13,26 @@ import functools
 import logging
 import signal
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.errors import InstantiationException
-from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
 
 from datasets.collecting.collection import Collection
+from datasets.collecting.config import CollectConfig
 from datasets.collecting.workers import WorkerError
 from datasets.trajectories import Trajectories
 from envs.base import VectorEnv
 from envs.expert import Expert
 from envs.process_vector import EnvWorkerError
-from launch.command_line import check_types, plain
+from launch.command_line import parse
 from utils.links import refuse_links
 from utils.printable import exit_with, printable_logs
 from utils.retry import DiskError
+from utils.schema import Component
 
 logger = logging.getLogger(__name__)
-PARTS = ("env",)
 _AGAIN = "finished trajectories are kept; the same command goes on from there"
 
 
@@ -45,9 +43,9 @@ def main(cfg: DictConfig) -> None:
     door.begin()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # unwinds: workers and half files go
     try:
-        check_types(cfg, "collect", PARTS)
-        for collection in collections(plain(cfg)):
-            collection.run(num_workers=cfg.num_workers)
+        config = parse(cfg, CollectConfig)
+        for collection in collections(config):
+            collection.run(num_workers=config.num_workers)
     except InstantiationException as error:
         exit_with(f"collect: {error.__cause__ or error}")
     except (WorkerError, DiskError) as error:
@@ -59,40 +57,41 @@ def main(cfg: DictConfig) -> None:
         sys.exit(128 + signal.SIGINT)
 
 
-def collections(config: Mapping[str, Any]) -> list[Collection]:
-    """What a composed config asks for: one collection, or one per subset of the data set.
+def collections(config: CollectConfig) -> list[Collection]:
+    """Prepare what a config asks for: one collection, or one per subset of the data set.
 
     Raises:
         ValueError: If a setting does not fit the data set.
     """
-    env = config["env"]
-    expert: Expert = instantiate(env["collector"])
-    reader: type[Trajectories] = get_class(env["dataset"]["_target_"])
+    env = config.env
+    if env.collector is None:
+        raise ValueError(f"env={env.name} has no collector: say in its file what acts where data are collected")
+    expert: Expert = env.collector.build()
+    reader: type[Trajectories] = env.dataset.kind()
     if reader.writer is None:
         raise ValueError(f"the data of {reader.__name__} cannot be collected: it has no writer; choose another dataset")
     writer = reader.writer()
-    root = Path(config["data_path"]) if config["data_path"] else reader.usual_place(env["name"])
+    root = Path(config.data_path) if config.data_path else reader.usual_place(env.name)
     names = ("num_steps", "image_size", "image_dtype", "seed", "chunk_size", "disk_patience_minutes")
-    common = {name: config[name] for name in names}
-    make = functools.partial(Collection, expert, functools.partial(make_env, env["simulator"]), writer)
+    common = {name: getattr(config, name) for name in names}
+    make = functools.partial(Collection, expert, functools.partial(make_env, env.simulator), writer)
     if not writer.subsets:
-        if config["n_val"] is not None:
-            raise ValueError(f"n_val={config['n_val']} has no effect: {root.name} has no validation folder")
-        return [make(root, n_rollout=config["n_rollout"], **common)]
+        if config.n_val is not None:
+            raise ValueError(f"n_val={config.n_val} has no effect: {root.name} has no validation folder")
+        return [make(root, n_rollout=config.n_rollout, **common)]
     for subset in writer.subsets:
         refuse_links(root / subset, below=root)
-    counts = {"train": config["n_rollout"], "val": config["n_val"]}
+    counts = {"train": config.n_rollout, "val": config.n_val}
     return [
         make(root / subset, n_rollout=released if counts[subset] is None else counts[subset], subset=subset, **common)
         for subset, released in writer.subsets.items()
     ]
 
 
-def make_env(simulator: Mapping[str, Any], image_size: int) -> VectorEnv:
-    """The environment in this process: collecting is spread over processes already."""
-    alone = {"num_workers": 0} if "num_workers" in simulator else {}
-    env: VectorEnv = instantiate({**simulator, **alone}, image_size=image_size)
-    return env
+def make_env(simulator: Component[VectorEnv], image_size: int) -> VectorEnv:
+    """Build the environment in this process: collecting is spread over processes already."""
+    alone = {"num_workers": 0} if "num_workers" in simulator.settings else {}
+    return simulator.build(image_size=image_size, **alone)
 
 
 if __name__ == "__main__":

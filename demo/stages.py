@@ -8,47 +8,51 @@ import utils.runtime as runtime  # first: it sets the thread environment before 
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 
 import plan as planning_entry
 import train as training_entry
 from datasets.collect import collections
-from launch.command_line import overridden_keys, plain
+from datasets.collecting.config import CollectConfig
+from launch.command_line import overridden_keys, parse
 from launch.paths import readable_paths
 from models.checkpoints.loading import load_for_planning, stored_normalizer
 from models.checkpoints.native import read_checkpoint
+from planning.config import PlanConfig
 from planning.gap import Visits, dataset_visits, one_step_error, planner_visits
 from planning.goals import GoalRequest, make_problem
 from planning.mpc import MPCController
 from planning.observer import Observer
 from planning.task import PlanningTask
+from training.config import TrainConfig
+from utils.schema import Settings
 
+S = TypeVar("S", bound=Settings)
 CONFIG = Path(__file__).resolve().parent.parent / "conf"
 GAP_SEED = 1_000_000  # first environment seed of the gap's tasks, away from those of the evaluation
 
 
-def composed(config_name: str, overrides: Sequence[str]) -> dict[str, Any]:
-    """A config of the command line, as plain data."""
+def composed(schema: type[S], config_name: str, overrides: Sequence[str]) -> S:
+    """Make the settings that a command line would have."""
     with initialize_config_dir(str(CONFIG), version_base="1.3"):
-        return plain(compose(config_name, overrides=readable_paths(overrides)))
+        return parse(compose(config_name, overrides=readable_paths(overrides)), schema)
 
 
 def collect(overrides: Sequence[str]) -> dict[str, Any]:
     """``python -m datasets.collect``."""
-    config = composed("collect", overrides)
+    config = composed(CollectConfig, "collect", overrides)
     begin = time.perf_counter()
     for collection in collections(config):
         collection.run(1)
-    return {"seconds": time.perf_counter() - begin, "trajectories": config["n_rollout"]}
+    return {"seconds": time.perf_counter() - begin, "trajectories": config.n_rollout}
 
 
 def train(overrides: Sequence[str]) -> dict[str, Any]:
     """``python train.py``."""
-    config = composed("train", overrides)
+    config = composed(TrainConfig, "train", overrides)
     begin = time.perf_counter()
     folder = training_entry.train(config, overridden_keys(overrides))
     return {"seconds": time.perf_counter() - begin, "folder": str(folder)}
@@ -56,7 +60,7 @@ def train(overrides: Sequence[str]) -> dict[str, Any]:
 
 def evaluate(config_name: str, overrides: Sequence[str]) -> dict[str, Any]:
     """``python plan.py --config-name <config_name>.yaml``."""
-    return planning_entry.plan(composed(config_name, overrides))
+    return planning_entry.plan(composed(PlanConfig, config_name, overrides))
 
 
 @torch.no_grad()
@@ -71,31 +75,31 @@ def measure_gap(
             from the same source.
         num_tasks: trajectories of either kind.
     """
-    config = composed(config_name, overrides)
-    runtime.set_threads(config["num_threads"])
+    config = composed(PlanConfig, config_name, overrides)
+    runtime.set_threads(config.num_threads)
     observers, frameskip, size = {}, 0, 0
     for name, folder in models.items():
         checkpoint = read_checkpoint(Path(folder))
-        model, architecture = load_for_planning(checkpoint, config["env"], None, torch.device("cpu"))
-        normalizer = stored_normalizer(checkpoint, config["env"])
+        model, architecture = load_for_planning(checkpoint, config.env.sizes, None, torch.device("cpu"))
+        normalizer = stored_normalizer(checkpoint, config.env.sizes)
         assert normalizer is not None, "models of the demo carry their units"
         observers[name] = Observer(model, normalizer)
         frameskip, size = architecture["frameskip"], architecture["img_size"]
-    env = instantiate(config["env"]["simulator"], image_size=size)
-    planner = MPCController.of(instantiate(config["planner"])).planner
-    trajectories = instantiate(config["env"]["dataset"])
+    env = config.env.simulator.build(image_size=size)
+    planner = MPCController.of(config.planner.build()).planner
+    trajectories = config.env.dataset.build()
     validation = read_checkpoint(Path(models[planned_by])).about["validation"]
     request = GoalRequest(
         env,
         list(range(GAP_SEED, GAP_SEED + num_tasks)),
-        config["goal_H"],
+        config.goal_H,
         frameskip,
         lambda: (trajectories, validation),
         observers[planned_by].normalizer,
-        unsolved_starts_only=config["unsolved_starts_only"],
+        unsolved_starts_only=config.unsolved_starts_only,
     )
-    problem = make_problem(config["goal_source"], request)
-    objective, observer = instantiate(config["objective"]), observers[planned_by]
+    problem = make_problem(config.goal_source, request)
+    objective, observer = config.objective.build(), observers[planned_by]
     goal = observer.present(env, env.reset(problem.seeds, problem.goal_states, problem.layouts))
     task = PlanningTask(env, observer, problem, goal, objective, seed, frameskip)
     visits: dict[str, Visits] = {

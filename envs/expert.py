@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from envs.base import VectorEnv
+from utils.ranges import Coordinate, Count
 
 
 class Episodes(Protocol):
@@ -89,9 +90,9 @@ class RandomActions(Expert):
         ValueError: If the range is empty or ``hold`` is not positive.
     """
 
-    low: float = -1.0
-    high: float = 1.0
-    hold: int = 1
+    low: Coordinate = -1.0
+    high: Coordinate = 1.0
+    hold: Count = 1
 
     def __post_init__(self) -> None:
         if not (-np.inf < self.low < self.high < np.inf and self.hold >= 1):

@@ -13,6 +13,7 @@ import numpy as np
 from gymnasium import spaces
 
 from envs.simulator import Array, EpisodeLayout, Simulator
+from utils.ranges import Dimension, Index, Positive
 
 
 class GymnasiumSimulator(Simulator):
@@ -33,11 +34,11 @@ class GymnasiumSimulator(Simulator):
         self,
         image_size: int = 224,
         id: str = "",
-        radius: float = 0.1,
-        proprio: Sequence[int] | None = None,
-        state_dim: int | None = None,
-        proprio_dim: int | None = None,
-        env_action_dim: int | None = None,
+        radius: Positive = 0.1,
+        proprio: Sequence[Index] | None = None,
+        state_dim: Dimension | None = None,
+        proprio_dim: Dimension | None = None,
+        env_action_dim: Dimension | None = None,
     ) -> None:
         """Make the environment.
 

@@ -17,6 +17,7 @@ from envs.episode_player import Arrays, Failure, PlayTask, ResetTask, Task, load
 from envs.shared_arrays import Shapes
 from envs.worker_pool import OwnProcess, WorkerPool
 from utils import distributed
+from utils.ranges import ProcessesOrZero
 
 FRAME_BYTES_AT_ONCE = 256 << 20
 NUM_NAMED = 10  # episodes listed in an error
@@ -38,7 +39,9 @@ class ProcessVectorEnv(VectorEnv):
     evenly: images are often wanted of some rows only. Not for use from several threads at a time.
     """
 
-    def __init__(self, simulator: str, image_size: int = 224, num_workers: int | None = None, **options: Any) -> None:
+    def __init__(
+        self, simulator: str, image_size: int = 224, num_workers: ProcessesOrZero | None = None, **options: Any
+    ) -> None:
         """Set up an environment without episodes.
 
         Args:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_type_hints
 
-from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
@@ -21,15 +21,17 @@ from omegaconf.errors import OmegaConfBaseException
 from launch import door
 from launch.conf import groups
 from launch.grammar import is_sweep, key_of, text_of
-from launch.limits import FACTS, RULES, check_memory
-from launch.rules import check_values, rule_of
-from launch.values import TRUSTED, checked
+from launch.values import checked
 from utils import distributed
+from utils.annotations import alternatives
 from utils.missing import missing_package
 from utils.moved_classes import current_names
 from utils.printable import printable_logs
+from utils.schema import SettingError, Settings, parsed
 
 log = logging.getLogger(__name__)
+
+S = TypeVar("S", bound=Settings)
 
 
 def overridden_keys(overrides: Sequence[str]) -> set[str]:
@@ -37,67 +39,34 @@ def overridden_keys(overrides: Sequence[str]) -> set[str]:
     return set(map(key_of, overrides))
 
 
-def check_types(cfg: DictConfig, config_name: str, parts: Sequence[str]) -> None:
-    """Refuse values of another type or out of range, groups left out, and added or removed settings.
-
-    Examples are ``training.batch_size=many``, ``env=null``, ``+training.batchsize=4`` and ``~training.seed``.
-
-    Args:
-        cfg: as composed. config_name: what it was composed from. parts: config groups that must have an option.
+def parse(cfg: DictConfig, schema: type[S]) -> S:
+    """Make typed settings of a composed config; behind this nothing reads the config itself.
 
     Raises:
-        ValueError: Naming the key, the value and what is allowed.
+        ValueError: Naming the key as the user writes it, the value and what is allowed.
     """
-    for part in parts:
-        if OmegaConf.select(cfg, part, throw_on_resolution_failure=False) is None:
-            options = ", ".join(groups().get(part, []))
-            raise ValueError(f"{part}=null: there must be one; choose among {options}, or leave it out for the default")
-    config = plain(cfg)
-    check_values(config, RULES)
-    check_memory(config)
-    task = list(HydraConfig.get().overrides.task)
-    chosen = [override for override in task if override.lstrip("+~").split("=", 1)[0] in _choices()]
-    added = [override for override in task if override.startswith(("+", "~")) and override not in chosen]
-    added = [override for override in added if not override.lstrip("+").startswith(TRUSTED)]
-    keys = {key for key in overridden_keys(task) if key in FACTS or rule_of(key, "", RULES) is None}
-    if not added and not keys:
-        return
-    defaults = compose(config_name, overrides=chosen)
-    for override in added:
-        _check_known(override, defaults)
-    for key in keys:
-        default, value = (OmegaConf.select(tree, key, throw_on_missing=False) for tree in (defaults, cfg))
-        if key in FACTS and value != default:
-            raise ValueError(f"{key}={value}: this environment has {default}; leave it out, or choose another env")
-        kind = object if default in (None, "auto") else type(default)  # of a class of the user's own
-        if value is not None and not _fits(kind, value):
-            kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+    required = [name for name, hint in get_type_hints(schema).items() if type(None) not in alternatives(hint)]
+    for group in groups().keys() & set(required):
+        if OmegaConf.select(cfg, group, throw_on_resolution_failure=False) is None:
+            options = ", ".join(groups()[group])
             raise ValueError(
-                f"{key}={value} must be {kinds.get(kind, 'a group of settings')}; the default is {default}"
+                f"{group}=null: there must be one; choose among {options}, or leave it out for the default"
             )
+    try:
+        return parsed(schema, plain(cfg))
+    except SettingError as error:
+        raise ValueError(f"{_written(cfg, error.key)}{error.reason}") from None
 
 
-def _choices() -> set[str]:
-    """Config groups, as they are written in an override."""
-    return set(HydraConfig.get().runtime.choices)
-
-
-def _check_known(override: str, defaults: DictConfig) -> None:
-    """A class refuses arguments that it does not know, or lacks; nothing else would."""
-    key = override.lstrip("+~").split("=", 1)[0]
-    parent, _, name = key.rpartition(".")
-    node = OmegaConf.select(defaults, parent) if parent else defaults
-    if isinstance(node, DictConfig) and ("_target_" in node or (name in node and override.startswith("+"))):
-        return
-    if override.startswith("~"):
-        raise ValueError(f"{override}: a setting cannot be removed; give it a value, null if it allows none")
-    raise ValueError(f"+{key}: nothing reads a setting of that name; without the + Hydra lists those there are")
-
-
-def _fits(kind: type, value: Any) -> bool:
-    if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+def _written(cfg: DictConfig, key: str) -> str:
+    """The key that a value was written under: ``gd_opt_steps`` is that of ``method.planner.opt_steps``."""
+    raw = OmegaConf.to_container(cfg, resolve=False)
+    for name in key.split("."):
+        raw = raw.get(name) if isinstance(raw, dict) else None
+    reference = re.match(r"\$\{(?:oc\.select:)?([\w.]+)", raw) if isinstance(raw, str) else None
+    if reference is None or OmegaConf.select(cfg, reference[1], throw_on_resolution_failure=False) is None:
+        return key
+    return _written(cfg, reference[1])
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:

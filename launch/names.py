@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +15,13 @@ from launch.composing import Composer, keys_of
 from launch.conf import entries, groups
 from launch.grammar import is_sweep, parse
 from launch.values import TRUSTED
+from utils.nearby import nearest_names
 
 REFUSED = (HydraException, OmegaConfBaseException, yaml.YAMLError)
 """What composing raises: names and values that do not fit, and a file of the user's that is no YAML."""
+
+FACTS = ("env.name", "env.env_action_dim", "env.proprio_dim", "env.state_dim")
+"""What an environment is; its file says it, and nothing else can."""
 
 
 class Names:
@@ -34,7 +36,7 @@ class Names:
         self.composer, self.adds = composer, adds
         self.groups = groups(composer.folders)
         if composer.name not in entries(composer.folders):
-            near = _nearest(composer.name, entries(composer.folders))
+            near = nearest_names(composer.name, entries(composer.folders))
             raise ValueError(f"--config-name {composer.name}: there is no such file in conf/{near}")
         self.overrides = [_parsed(text) for text in settings]
         self.chosen = [o for o in self.overrides if o.key_or_group in self.groups]
@@ -60,6 +62,9 @@ class Names:
             fits = [self._fits(override, keys) for keys in trees]
             if not any(fits):
                 raise ValueError(self._unknown(override, trees[0]))
+            fact = trees[0].get(override.key_or_group) if override.key_or_group in FACTS else None
+            if fact not in (None, override.value()) and f"${{{override.key_or_group}}}" not in trees[0].values():
+                raise ValueError(f"{text}: this environment has {fact}; leave it out, or choose another env")
             if not all(fits):
                 lacking = ", ".join(alternatives[fits.index(False)]) or self.composer.name
                 raise ValueError(f"{text}: with {lacking} there is no such setting; sweep over those that have it")
@@ -74,7 +79,7 @@ class Names:
                 raise ValueError(f"env=null: there must be one; choose among {', '.join(known)}")
             if name is not None and name not in known:
                 raise ValueError(
-                    f"{override.input_line}: {group} has no option {name}{_nearest(name, known)} "
+                    f"{override.input_line}: {group} has no option {name}{nearest_names(name, known)} "
                     f"There are {', '.join(known)}"
                 )
 
@@ -108,7 +113,7 @@ class Names:
             return f"{override.input_line}: a setting cannot be removed; give it a value, null if it allows none"
         elsewhere = self._options_with(key)
         more = f" It is a setting of {', '.join(elsewhere)}." if elsewhere else ""
-        near = _nearest(key, [*keys, *self.groups])
+        near = nearest_names(key, [*keys, *self.groups])
         if override.type is not OverrideType.CHANGE:
             return f"+{key}: nothing reads a setting of that name{near}{more}"
         return f"{override.input_line}: there is no such setting{near}{more} All of them: --help"
@@ -181,15 +186,3 @@ def _is_reference(key: str, keys: Mapping[str, Any]) -> bool:
     parts = key.split(".")
     ways = (".".join(parts[: count + 1]) for count in range(len(parts)))
     return any(isinstance(keys.get(way), str) and "${" in keys[way] for way in ways)
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    """ "; did you mean ...?", or nothing but the end of the sentence."""
-    known = [key for key in dict.fromkeys(known) if not name.startswith(f"{key}.")]
-    last = re.split(r"[./]", name)[-1]
-    close = difflib.get_close_matches(name, known, n=2, cutoff=0.7)
-    same = [key for key in known if key.rpartition(".")[2] == last and key != name]
-    similar = [] if close or same else difflib.get_close_matches(last, [k.rpartition(".")[2] for k in known], n=1)
-    ends = [key for key in known if similar and key.rpartition(".")[2] == similar[0]]
-    found = list(dict.fromkeys([*same, *close, *ends]))[:3]
-    return f"; did you mean {' or '.join(found)}?" if found else "."

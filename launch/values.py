@@ -1,13 +1,16 @@
-"""What no config may hold, whatever the key: classes of strangers, and numbers that are not finite."""
+"""What no config may hold, whatever the key: strangers' classes, infinite numbers, control characters."""
 
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
 from launch.conf import class_settings, dotted, own_classes
+from utils.printable import printable, shown
 
+LONGEST_NAME = 300  # of a class, that an error repeats
 TRUSTED = "trusted_targets"
 """Key of a list of further classes that may be built, anywhere in a config file of the user's or on the command line.
 
@@ -19,14 +22,17 @@ def checked(config: dict[str, Any]) -> dict[str, Any]:
     """The config without its lists of trusted classes, which nobody else reads.
 
     Raises:
-        ValueError: If it names a class that is neither an option's of ours nor trusted, or if a number is not finite.
+        ValueError: If it names a class that is neither an option's of ours nor trusted, or holds a number that is not
+            finite or a text with control characters.
     """
     trusted = {dotted(name) for key, names in _items(config) if _last(key) == TRUSTED for name in _names(key, names)}
     remaining = _without_lists(config)
     for key, value in _items(remaining):
-        _check_class(key, value, own_classes() | trusted)
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{key}={value} must be a finite number")
+        if isinstance(value, str) and any(unicodedata.category(letter) == "Cc" for letter in value):
+            raise ValueError(f"{key}={shown(value)} must be a text without control characters")
+        _check_class(key, value, own_classes() | trusted)
     return remaining
 
 
@@ -35,9 +41,10 @@ def _check_class(key: str, value: Any, known: frozenset[str]) -> None:
     if not is_target and not (_last(key) in class_settings() and isinstance(value, str)):
         return
     if not isinstance(value, str) or dotted(value) not in known:
+        named = printable(str(value), LONGEST_NAME)
         raise ValueError(
-            f"{key}={value}: no option of this project names that class; if it is your own, list it in a config file "
-            f"of yours or on the command line: +{TRUSTED}=[{value}]"
+            f"{key}={named}: no option of this project names that class; if it is your own, list it in a config file "
+            f"of yours or on the command line: +{TRUSTED}=[{named}]"
         )
 
 

@@ -16,13 +16,13 @@ from models.rollout_type import ROLLOUT_TYPES, RolloutType
 from models.speed.compiling import AUTO
 from models.world_model import WorldModel
 from planning.objectives import GoalDistance
+from utils.ranges import MemoryBudget
 
 CPU_CACHE_BYTES = 16 * 2**20
 """On a CPU, chunks without gradients are no larger than about this: what fits the cache runs 1.5 times as fast."""
 CPU_MIN_ROWS = 8  # but not so small that matrix products become thin
 GPU_SHARE = 0.25  # of a GPU's memory, for the activations that a gradient needs
 ENOUGH_GB = 4.0  # without gradients, larger chunks are no faster
-MemoryBudget = float | str
 
 
 def check_budget(gigabytes: MemoryBudget) -> None:
@@ -32,7 +32,7 @@ def check_budget(gigabytes: MemoryBudget) -> None:
         ValueError: If it is neither a positive number nor "auto".
     """
     number = isinstance(gigabytes, int | float) and not isinstance(gigabytes, bool)
-    if gigabytes != AUTO and not (number and 0 < gigabytes < math.inf):  # type: ignore[operator]  # a number
+    if gigabytes != AUTO and not (number and 0 < gigabytes < math.inf):
         raise ValueError(f"memory_budget_gb must be > 0 or auto, got {gigabytes}")
 
 

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
 from torch import Tensor
 from tqdm import tqdm
 
 from datasets.trajectories import Trajectories
 from datasets.units.folding import fold_actions
 from datasets.units.normalizer import Normalizer
+from envs.config import EnvConfig
 from envs.episode_seeds import episode_seeds
 from models.checkpoints.loading import check_environment, load_for_planning, stored_normalizer
 from models.checkpoints.native import Checkpoint, read_checkpoint
-from models.speed.fast_paths import FastPaths
-from planning.cost import check_budget
+from planning.config import PlanConfig
 from planning.episodes import Episodes
 from planning.goals import GoalRequest, make_problem
 from planning.metrics import final_metrics
@@ -62,69 +60,66 @@ class Evaluation:
     retry: Retry = field(default_factory=Retry)
 
     @classmethod
-    def prepare(cls, config: Mapping[str, Any], device: torch.device) -> Evaluation:
+    def prepare(cls, config: PlanConfig, device: torch.device) -> Evaluation:
         """Build and check everything.
 
         Raises:
             ValueError: If a setting, the goals or the checkpoint does not fit, or the folder holds a state that is
                 broken or belongs to other settings; the folder is left as it is.
         """
-        if config["n_plot_samples"] < 0:
-            raise ValueError(f"n_plot_samples must be at least 0, got {config['n_plot_samples']}")
-        check_budget(config["memory_budget_gb"])
-        controller = MPCController.of(instantiate(config["planner"]))
-        objective = instantiate(config["objective"])
-        checkpoint = read_checkpoint(Path(config["ckpt_path"]), config["model_epoch"])
-        check_environment(checkpoint, config["env"]["name"])
-        folder = Path(config["run_dir"])
+        controller = MPCController.of(config.planner.build())
+        objective = config.objective.build()
+        checkpoint = read_checkpoint(Path(config.ckpt_path), config.model_epoch)
+        check_environment(checkpoint, config.env.name)
+        folder = config.folder
         trained = {"model": [str(checkpoint.path), checkpoint.epoch, checkpoint.about.get("step")]}
-        identity, is_begun = agreed({key: config[key] for key in IDENTITY} | trained, folder)
-        if identity["objective"] != config["objective"]:  # it was "last" by default when this was begun
+        identity, is_begun = agreed({key: config.recorded[key] for key in IDENTITY} | trained, folder)
+        if identity["objective"] != config.objective.settings:  # it was "last" by default when this was begun
             objective = GoalDistance("last", identity["objective"]["alpha"])
-        model, architecture = load_for_planning(checkpoint, config["env"], config["encoder"], device)
-        speed: FastPaths = instantiate(config["speed"])
+        model, architecture = load_for_planning(checkpoint, config.env.sizes, vars(config.encoder), device)
+        speed = config.speed.build()
         speed.install(model)
         if controller.planner.sample_type == "initnet":
             model.require_initnet()
-        data = _Data(config["env"], checkpoint)
+        data = _Data(config.env, checkpoint)
         observer = Observer(model, data.normalizer(), action_range=data.action_range(controller.planner.clip_actions))
-        env = instantiate(config["env"]["simulator"], image_size=architecture["img_size"])
+        env = config.env.simulator.build(image_size=architecture["img_size"])
         request = GoalRequest(
             env,
-            episode_seeds(config["seed"], config["n_evals"]),
-            config["goal_H"],
+            episode_seeds(config.seed, config.n_evals),
+            config.goal_H,
             architecture["frameskip"],
             data.validation,
             observer.normalizer,
-            Path(config["goal_file_path"]) if config["goal_file_path"] else None,
+            Path(config.goal_file_path) if config.goal_file_path else None,
             identity.get("unsolved_starts_only", False),
         )
         if is_begun:  # goes on with its own episodes, even if today they would be drawn otherwise
-            problem = read_targets(folder / TARGETS, env, config["n_evals"])
+            problem = read_targets(folder / TARGETS, env, config.n_evals)
         else:
-            problem = make_problem(config["goal_source"], request)
+            problem = make_problem(config.goal_source, request)
         _warn_of_far_goals(problem, controller, architecture["frameskip"])
         goal_states = env.reset(problem.seeds, problem.goal_states, problem.layouts)
-        recorded = min(config["n_plot_samples"], len(problem)) if distributed.is_main() else 0
+        recorded = min(config.n_plot_samples, len(problem)) if distributed.is_main() else 0
         task = PlanningTask(
             env=env,
             observer=observer,
             problem=problem,
             goal=observer.present(env, goal_states),
             objective=objective,
-            seed=config["seed"],
+            seed=config.seed,
             frameskip=architecture["frameskip"],
-            memory_budget_gb=config["memory_budget_gb"],
+            memory_budget_gb=config.memory_budget_gb,
             initial_actions=_known_actions(problem, observer, architecture["frameskip"])
-            if config["debug_dset_init"]
+            if config.debug_dset_init
             else None,
             speed=speed,
             shared=True,
             recorder=Recorder(env.render(torch.arange(recorded))) if recorded else None,
         )
-        logger = run_logger(config, folder)
+        logger = run_logger(config.logger, config.recorded, folder)
         advice = f"Finished iterations are saved; continue with: python plan.py resume={folder}"
-        retry = Retry(config["disk_patience_minutes"], folder / TARGETS, advice)
+        retry = Retry(config.disk_patience_minutes, folder / TARGETS, advice)
         return cls(controller, task, folder, logger, identity, retry)
 
     def run(self) -> dict[str, Any]:
@@ -238,18 +233,18 @@ def _known_actions(problem: Problem, observer: Observer, frameskip: int) -> Tens
 class _Data:
     """The data set, opened only if something needs it: its statistics or its validation trajectories."""
 
-    def __init__(self, env: Mapping[str, Any], checkpoint: Checkpoint) -> None:
+    def __init__(self, env: EnvConfig, checkpoint: Checkpoint) -> None:
         self.env, self.checkpoint = env, checkpoint
         self._opened: Trajectories | None = None
 
     def _open(self) -> Trajectories:
         if self._opened is None:
-            self._opened = instantiate(self.env["dataset"])
+            self._opened = self.env.dataset.build()
         return self._opened
 
     def normalizer(self) -> Normalizer:
         """The units the model was trained in: stored in our checkpoints, the data set's for DINO-WM's."""
-        stored = stored_normalizer(self.checkpoint, self.env)
+        stored = stored_normalizer(self.checkpoint, self.env.sizes)
         return self._open().normalizer if stored is None else stored
 
     def action_range(self, wanted: bool) -> Tensor | None:

@@ -18,6 +18,7 @@ from planning.planners.search import Plan, join_plans
 from planning.request import PlanRequest
 from planning.task import PlanningTask
 from utils import distributed
+from utils.ranges import Count, Limit, Small
 
 log = logging.getLogger(__name__)
 
@@ -45,9 +46,9 @@ class MPCController:
     def __init__(
         self,
         sub_planner: Planner,
-        max_iter: int | None = 10,
-        n_taken_actions: int = 1,
-        time_limit_minutes: float | None = None,
+        max_iter: Count | None = 10,
+        n_taken_actions: Small = 1,
+        time_limit_minutes: Limit | None = None,
         shrinking: str = "none",
     ) -> None:
         if shrinking not in SHRINKING:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from models.latent import Latent
+from utils.ranges import NonNegative, Positive
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "last": {},
@@ -59,10 +60,10 @@ class GoalDistance:
     def __init__(
         self,
         mode: str = "last",
-        alpha: float = 1.0,
-        base: float | None = None,
+        alpha: NonNegative = 1.0,
+        base: Positive | None = None,
         first_frame: bool | None = None,
-        temperature: float | None = None,
+        temperature: Positive | None = None,
     ) -> None:
         if mode not in SETTINGS:
             raise ValueError(f"objective.mode must be one of {', '.join(SETTINGS)}, got {mode!r}")

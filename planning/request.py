@@ -11,12 +11,13 @@ from torch import Tensor
 from models.latent import Latent
 from models.speed.compiling import AUTO
 from models.speed.fast_paths import FastPaths
-from planning.cost import LatentGoalCost, MemoryBudget
+from planning.cost import LatentGoalCost
 from planning.objectives import GoalDistance
 from planning.observer import Observer
 from planning.planners.base import Planner
 from planning.planners.noise import EpisodeNoise
 from planning.planners.search import ActionSpace, Plan
+from utils.ranges import MemoryBudget
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ from envs.base import VectorEnv
 from models.latent import Latent, cat_latents
 from models.speed.compiling import AUTO
 from models.speed.fast_paths import FastPaths
-from planning.cost import MemoryBudget
 from planning.episodes import Episodes
 from planning.objectives import GoalDistance
 from planning.observer import Observer
 from planning.problem import Problem
 from planning.recording import Recorder
+from utils.ranges import MemoryBudget
 
 log = logging.getLogger(__name__)
 

@@ -308,7 +308,7 @@ def test_the_keys_of_a_method_reach_the_method():
     adversarial = instantiate(config["method"])
     assert adversarial.radii_method == "adaptive" and adversarial.factors == (0.5, 0.25, 1.0)
     online = instantiate(composed("method=online", "replay_buffer_frequency=3", run_dir="r")["method"])
-    assert online.frequency == 3
+    assert online.period == 3
 
 
 def test_the_defaults_are_those_of_the_papers():

@@ -9,8 +9,11 @@ import pytest
 import plan
 import train
 from datasets.collect import collections
+from datasets.collecting.config import CollectConfig
 from demo.stages import composed
 from launch.command_line import overridden_keys
+from planning.config import PlanConfig
+from training.config import TrainConfig
 
 ENVIRONMENTS = ["pusht", pytest.param("point_maze", marks=pytest.mark.render)]
 SHORT = ["training.epochs=1", "training.max_batches=3", "training.val_batches=1", "training.batch_size=2"]
@@ -28,7 +31,7 @@ def data(env, tmp_path_factory) -> Path:
     short = [f"env={env}", f"data_path={folder}", "n_rollout=6", "num_steps=60", "image_size=64", "num_workers=1"]
     if env == "pusht":
         short += ["n_val=3", "env.collector.min_steps=50"]
-    for collection in collections(composed("collect", short)):
+    for collection in collections(composed(CollectConfig, "collect", short)):
         collection.run(1)
     return folder
 
@@ -41,7 +44,7 @@ def base(env, data, tmp_path_factory) -> Path:
 def trained(env: str, data: Path, folder: Path, method: str, start: Path | None = None, *more: str) -> Path:
     overrides = [f"experiment={env}_small", f"method={method}", f"env.dataset.data_path={data}", *SHORT, *more]
     overrides += [f"ckpt_path={start or folder}", f"run_dir={folder}", "num_threads=1", "device=cpu"]
-    return train.train(composed("train", overrides), overridden_keys(overrides))
+    return train.train(composed(TrainConfig, "train", overrides), overridden_keys(overrides))
 
 
 def planned(env: str, model: Path, data: Path, folder: Path, *more: str) -> dict:
@@ -53,7 +56,7 @@ def planned(env: str, model: Path, data: Path, folder: Path, *more: str) -> dict
         "num_threads=1",
     ]
     settings += ["n_evals=3", "n_plot_samples=1", "env.simulator.num_workers=2", "device=cpu", *more]
-    return plan.plan(composed(f"plan_{env}", settings))
+    return plan.plan(composed(PlanConfig, f"plan_{env}", settings))
 
 
 def test_every_method_trains(env, data, base, tmp_path):
@@ -96,7 +99,7 @@ def test_the_released_model_plans_on_the_environment(env, shared_golden, golden,
     encoder = [f"encoder.weights={golden('dinov2_reduced.safetensors')}", "encoder.embed_dim=48", "encoder.depth=2"]
     big = tmp_path / "big"
     short = ["env=pusht", f"data_path={big}", "n_rollout=2", "n_val=2", "num_steps=60"]
-    for collection in collections(composed("collect", short)):
+    for collection in collections(composed(CollectConfig, "collect", short)):
         collection.run(1)
     model = shared_golden("checkpoints/pusht_h3")
     quick = ["planner.max_iter=1", "planner.sub_planner.opt_steps=1", "n_evals=2", *encoder, "encoder.num_heads=3"]

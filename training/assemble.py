@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence, Set
-from pathlib import Path
-from typing import Any
 
 import torch
-from hydra.utils import instantiate
 
 from datasets.frames import FrameSource, ImageFrames, NoFrames
 from datasets.trajectories import Trajectories
@@ -18,7 +15,6 @@ from models.checkpoints.architecture import CHANGEABLE
 from models.checkpoints.loading import stored_normalizer
 from models.checkpoints.native import parentage, write_model_config
 from models.interfaces import Decoder, Encoder
-from models.speed.fast_paths import FastPaths
 from planning.observer import Observer
 from training.checks import (
     check_base,
@@ -30,6 +26,7 @@ from training.checks import (
     check_resumable,
     warn_of_moving_latents,
 )
+from training.config import TrainConfig, TrainingConfig
 from training.latents.cache import FramesToEncode, LatentFrames
 from training.latents.store import StoredLatents, latent_folder
 from training.methods.base import Method, TrainingContext
@@ -53,36 +50,36 @@ TRAINED = ("train_encoder", "train_predictor", "train_decoder", "train_initnet")
 FINETUNING_LR, FROM_SCRATCH_LR = 1e-5, 5e-4  # of the predictor; Source: DINO-WM's and the paper's settings
 
 
-def build_trainer(config: Mapping[str, Any], explicit: Set[str], device: torch.device) -> Trainer:
+def build_trainer(config: TrainConfig, explicit: Set[str], device: torch.device) -> Trainer:
     """Everything a training run consists of.
 
     Raises:
         ValueError: If a setting, the data or the checkpoint does not fit; nothing has been written by then.
     """
-    method: Method = instantiate(config["method"])
+    method = config.method.build()
     check_base(config, method)
     start = starting_model(config, explicit, device)
-    folder, written = Path(config["run_dir"]), {**config, **start.architecture}
+    folder, written = config.folder, {**config.recorded, **start.architecture}
     check_resumable(folder, written)
     model, settings = start.model, _settings(config, start, method)
-    speed: FastPaths = instantiate(config["speed"])
+    speed = config.speed.build()
     speed.install(model, trains=True)
-    rates, fused = _rates(config["training"], start), speed.fused_optimizers
+    rates, fused = _rates(config.training, start), speed.fused_optimizers
     optimizers = Optimizers(model, rates, **_trained_parts(settings), fused=fused)
     check_method(method, settings)
     check_processes(settings)
     regularizer = _regularizer(config, start, settings)
     warn_of_moving_latents(model, settings)
-    trajectories: Trajectories = instantiate(config["env"]["dataset"])
+    trajectories: Trajectories = config.env.dataset.build()
     check_data(start, trajectories)
     split = split_trajectories(trajectories, start.checkpoint, config, explicit)
-    normalizer = stored_normalizer(start.checkpoint, config["env"]) or trajectories.normalizer
+    normalizer = stored_normalizer(start.checkpoint, config.env.sizes) or trajectories.normalizer
     action_range = trajectories.action_range()
     observer = Observer(model, normalizer, action_range=action_range)
     size, skip = start.architecture["img_size"], start.architecture["frameskip"]
-    simulator = instantiate(config["env"]["simulator"], image_size=size) if method.needs_env else None
+    simulator = config.env.simulator.build(image_size=size) if method.needs_env else None
     advice = f"What was saved before is whole; continue with: python train.py resume={folder}"
-    retry = Retry(config["disk_patience_minutes"], folder / "hydra.yaml", advice)
+    retry = Retry(config.disk_patience_minutes, folder / "hydra.yaml", advice)
     context = TrainingContext(
         model,
         observer,
@@ -92,7 +89,7 @@ def build_trainer(config: Mapping[str, Any], explicit: Set[str], device: torch.d
         folder,
         retry,
         settings.batch_size,
-        sample_frames=config["N"] + start.architecture["num_hist"],
+        sample_frames=config.N + start.architecture["num_hist"],
     )
     method.setup(context)
     _calibrate(start, trajectories, split["train"], device)
@@ -105,7 +102,7 @@ def build_trainer(config: Mapping[str, Any], explicit: Set[str], device: torch.d
         "encoder_sha256": model.encoder.weights_sha256,
     }
     check_parent(folder, about)
-    logger = run_logger(config, folder)
+    logger = run_logger(config.logger, config.recorded, folder)
     # a frozen encoder comes back from its own weights file, unless the base was trained with one of its own
     save_encoder = settings.train_encoder or model.encoder.saved_with_model or "encoder" not in start.fresh
     train_step = TrainingStep(
@@ -143,7 +140,7 @@ def build_trainer(config: Mapping[str, Any], explicit: Set[str], device: torch.d
 
 
 def _windows(
-    config: Mapping[str, Any],
+    config: TrainConfig,
     start: StartingModel,
     trajectories: Trajectories,
     split: Mapping[str, list[int]],
@@ -153,14 +150,14 @@ def _windows(
     """The samples of each part of ``split``."""
     num_frames, skip = start.architecture["num_hist"] + 1, start.architecture["frameskip"]
     return {
-        part: WindowDataset(trajectories, numbers, normalizer, num_frames, config["N"], skip, source)
+        part: WindowDataset(trajectories, numbers, normalizer, num_frames, config.N, skip, source)
         for part, numbers in split.items()
     }
 
 
-def _regularizer(config: Mapping[str, Any], start: StartingModel, settings: TrainSettings) -> Regularizer:
+def _regularizer(config: TrainConfig, start: StartingModel, settings: TrainSettings) -> Regularizer:
     """What acts on the features; warns of an encoder that stays random, or that nothing keeps from collapsing."""
-    regularizer: Regularizer = instantiate(config["regularizer"])
+    regularizer = config.regularizer.build()
     if regularizer.acts and not settings.train_encoder:
         raise ValueError(
             f"regularizer={regularizer.name} has no effect on an encoder that is not trained; set "
@@ -180,36 +177,36 @@ def _regularizer(config: Mapping[str, Any], start: StartingModel, settings: Trai
     return regularizer
 
 
-def _settings(config: Mapping[str, Any], start: StartingModel, method: Method) -> TrainSettings:
-    given, parts = config["training"], config["model"]
+def _settings(config: TrainConfig, start: StartingModel, method: Method) -> TrainSettings:
+    given, parts = config.training, config.model
     names = ("epochs", "batch_size", "max_batches", "val_batches", "save_every_x_batch", "save_every_x_epoch",
              "num_reconstruct_samples", "decoder_frames", "seed")  # fmt: skip
-    values = {name: given[name] for name in names}
-    if config["debug"]:
-        values |= {"epochs": 1, "max_batches": min(4, given["max_batches"] or 4), "val_batches": 2}
+    values = {name: getattr(given, name) for name in names}
+    if config.debug:
+        values |= {"epochs": 1, "max_batches": min(4, given.max_batches or 4), "val_batches": 2}
     decoder = start.model.decoder is not None
-    wanted = parts["train_decoder"]
+    wanted = parts.train_decoder
     return TrainSettings(
         **values,
-        num_workers=config["env"]["num_workers"],
-        precision=config["precision"],
-        train_encoder=parts["train_encoder"],
-        train_predictor=parts["train_predictor"] and start.model.predictor is not None,
+        num_workers=config.env.num_workers,
+        precision=config.precision,
+        train_encoder=parts.train_encoder,
+        train_predictor=parts.train_predictor and start.model.predictor is not None,
         train_decoder=decoder and "decoder" in start.fresh if wanted is None else wanted,
         train_initnet=not method.trains_dynamics,
     )
 
 
-def _rates(training: Mapping[str, Any], start: StartingModel) -> LearningRates:
+def _rates(training: TrainingConfig, start: StartingModel) -> LearningRates:
     default = FROM_SCRATCH_LR if "predictor" in start.fresh else FINETUNING_LR
     return LearningRates(
-        encoder=training["encoder_lr"],
-        predictor=default if training["predictor_lr"] is None else training["predictor_lr"],
-        action_encoder=training["action_encoder_lr"],
-        decoder=training["decoder_lr"],
-        weight_decay=training["weight_decay"],
-        schedule=training["schedule"],
-        initnet=training.get("initnet_lr", LearningRates.initnet),
+        encoder=training.encoder_lr,
+        predictor=default if training.predictor_lr is None else training.predictor_lr,
+        action_encoder=training.action_encoder_lr,
+        decoder=training.decoder_lr,
+        weight_decay=training.weight_decay,
+        schedule=training.schedule,
+        initnet=training.initnet_lr or LearningRates.initnet,
     )
 
 
@@ -240,24 +237,24 @@ def _spread_frames(trajectories: Trajectories, numbers: Sequence[int]) -> torch.
 
 
 def _frame_source(
-    config: Mapping[str, Any],
+    config: TrainConfig,
     start: StartingModel,
     trajectories: Trajectories,
     numbers: Sequence[int],
     device: torch.device,
 ) -> FrameSource:
     """Images, or latents in their place; these are encoded here, if they have not been."""
-    training, encoder, cache = config["training"], start.model.encoder, config["training"]["latent_cache"]
-    check_latent_cache(training, encoder, config["model"]["train_encoder"])
+    training, encoder, cache = config.training, start.model.encoder, config.training.latent_cache
+    check_latent_cache(training, encoder, config.model.train_encoder)
     if encoder.observes == "state":
         return NoFrames()
     if cache == "none":
         return ImageFrames(trajectories)
-    frames = FramesToEncode(trajectories, numbers, encoder, device, config["precision"], training["latent_dtype"])
+    frames = FramesToEncode(trajectories, numbers, encoder, device, config.precision, training.latent_dtype)
     if cache == "memory":
         return LatentFrames(frames)
-    folder = latent_folder(training["latent_dir"], config["ckpt_path"])
-    if training["latent_dir"] is None and folder.is_symlink():
+    folder = latent_folder(training.latent_dir, config.ckpt_path)
+    if training.latent_dir is None and folder.is_symlink():
         raise LinkError(
             f"{folder} is a link to {str(folder.readlink())!r}, and nothing is written through links: remove it, or "
             "name the place of the latents (training.latent_dir=...)"
@@ -265,4 +262,4 @@ def _frame_source(
     free = (*CHANGEABLE, "palettes")  # of which the name of one says enough
     shaping = {key: value for key, value in start.architecture["encoder"].items() if key not in free}
     settings = {**shaping, "img_size": start.architecture["img_size"]}
-    return StoredLatents(frames, folder, settings, Retry(config["disk_patience_minutes"]))
+    return StoredLatents(frames, folder, settings, Retry(config.disk_patience_minutes))

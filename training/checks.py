@@ -15,6 +15,7 @@ from models.checkpoints.native import LATEST, read_checkpoint, trained_weights, 
 from models.interfaces import Encoder
 from models.speed.fast_paths import FastPaths
 from models.world_model import WorldModel
+from training.config import TrainConfig, TrainingConfig
 from training.latents.cache import LATENT_CACHES, LATENT_DTYPES
 from training.methods.base import Method
 from training.methods.offline import Offline
@@ -57,10 +58,10 @@ def check_method(method: Method, settings: TrainSettings) -> None:
         )
 
 
-def check_base(config: Mapping[str, Any], method: Method) -> None:
+def check_base(config: TrainConfig, method: Method) -> None:
     """A finetuning method needs a trained model, and a path that leads into one is a mistake of any method."""
-    base, scratch = Path(config["ckpt_path"]), config["from_scratch"]
-    if (Path(config["run_dir"]) / "checkpoints" / FILENAME).exists():
+    base, scratch = Path(config.ckpt_path), config.from_scratch
+    if (config.folder / "checkpoints" / FILENAME).exists():
         return  # it goes on with what it has
     near = f"ckpt_path={base} holds no model_{LATEST}"
     if base.is_dir() and weights_file(base):
@@ -107,12 +108,12 @@ def check_data(start: StartingModel, data: Trajectories) -> None:
         )
 
 
-def check_latent_cache(training: Mapping[str, Any], encoder: Encoder, train_encoder: bool) -> None:
+def check_latent_cache(training: TrainingConfig, encoder: Encoder, train_encoder: bool) -> None:
     """Settings of the latent cache must mean something."""
-    cache, dtype = training["latent_cache"], training["latent_dtype"]
-    for key, allowed in (("latent_cache", LATENT_CACHES), ("latent_dtype", LATENT_DTYPES)):
-        if training[key] not in allowed:
-            raise ValueError(f"training.{key} must be one of {', '.join(allowed)}, got {training[key]!r}")
+    cache, dtype = training.latent_cache, training.latent_dtype
+    for key, value, allowed in (("latent_cache", cache, LATENT_CACHES), ("latent_dtype", dtype, LATENT_DTYPES)):
+        if value not in allowed:
+            raise ValueError(f"training.{key} must be one of {', '.join(allowed)}, got {value!r}")
     if cache != "none" and train_encoder:
         raise ValueError(
             f"training.latent_cache={cache} keeps latents of a frozen encoder; it excludes model.train_encoder=true"
@@ -121,7 +122,7 @@ def check_latent_cache(training: Mapping[str, Any], encoder: Encoder, train_enco
         raise ValueError(f"training.latent_cache={cache} has no effect on an encoder that sees no images; set none")
     if cache == "none" and dtype != "float32":
         raise ValueError(f"training.latent_dtype={dtype} has no effect with training.latent_cache=none")
-    if cache != "disk" and training["latent_dir"] is not None:
+    if cache != "disk" and training.latent_dir is not None:
         raise ValueError(f"training.latent_dir has no effect with training.latent_cache={cache}; set disk")
 
 

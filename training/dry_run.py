@@ -19,6 +19,7 @@ from models.checkpoints.config_file import read_model_config
 from models.checkpoints.native import LATEST, weights_file
 from training.assemble import build_trainer
 from training.checks import check_latent_cache, check_resumable
+from training.config import TrainConfig
 from training.latents.cache import FramesToEncode
 from training.latents.store import LATENTS, latent_folder
 from training.settings import TrainSettings
@@ -36,6 +37,7 @@ from utils.machine import (
     peak_memory,
 )
 from utils.retry import DiskError
+from utils.schema import parsed
 
 log = logging.getLogger(__name__)
 
@@ -63,29 +65,31 @@ class _Rehearsal:
     sizes: dict[str, int]
 
 
-def dry_run(config: Mapping[str, Any], explicit: Set[str], device: torch.device) -> None:
+def dry_run(config: TrainConfig, explicit: Set[str], device: torch.device) -> None:
     """Check every setting and path of a run, measure some steps, and say what the whole needs; writes nothing lasting.
 
     Args:
-        config: ``conf/train.yaml``, composed. explicit: the keys that the user set. device: of the training.
+        config: Of the run.
+        explicit: Keys that the user set.
+        device: Of the training.
 
     Raises:
         ValueError: If a setting, the data or the checkpoint does not fit, or there is not enough room.
     """
-    folder = Path(config["run_dir"])
+    folder, training = config.folder, config.training
     check_writable("hydra.run.dir", folder)
-    if config["training"]["latent_dir"] is not None:
-        check_writable("training.latent_dir", Path(config["training"]["latent_dir"]))
+    if training.latent_dir is not None:
+        check_writable("training.latent_dir", Path(training.latent_dir))
     with tempfile.TemporaryDirectory(prefix="dry_run_") as scratch:
-        brief = {"run_dir": scratch, "training": {**config["training"], **UNCACHED}}
-        beside = {**config, **BESIDES, **_begun(config), **brief}
-        trainer = build_trainer(beside, explicit, device)
+        asked = config.recorded
+        brief = {"run_dir": scratch, "training": {**asked["training"], **UNCACHED}}
+        trainer = build_trainer(parsed(TrainConfig, {**asked, **BESIDES, **_begun(config), **brief}), explicit, device)
         try:
-            check_latent_cache(config["training"], trainer.model.encoder, config["model"]["train_encoder"])
+            check_latent_cache(training, trainer.model.encoder, config.model.train_encoder)
             settled = read_model_config(Path(scratch) / "hydra.yaml")
-            check_resumable(folder, {**settled, **{key: config[key] for key in (*BESIDES, "training", "run_dir")}})
-            done = _rehearse(trainer, cached=config["training"]["latent_cache"] != "none")
-            lacking = _report(done, config, folder, device)
+            check_resumable(folder, {**settled, **{key: asked[key] for key in (*BESIDES, "training", "run_dir")}})
+            done = _rehearse(trainer, cached=training.latent_cache != "none")
+            lacking = _report(done, config, device)
         except DiskError as error:
             reason = str(error).split(";")[0]
             raise ValueError(f"dry_run=true needs room for one save: {reason}; set TMPDIR to another disk") from error
@@ -95,10 +99,10 @@ def dry_run(config: Mapping[str, Any], explicit: Set[str], device: torch.device)
         raise ValueError(f"there is not enough room: {'; '.join(lacking)}")
 
 
-def _begun(config: Mapping[str, Any]) -> dict[str, Any]:
+def _begun(config: TrainConfig) -> dict[str, Any]:
     """What lets a run be rehearsed anew that has begun without a base."""
-    begun = (Path(config["run_dir"]) / "checkpoints" / FILENAME).exists()
-    return {"from_scratch": True} if begun and not weights_file(Path(config["ckpt_path"])) else {}
+    begun = (config.folder / "checkpoints" / FILENAME).exists()
+    return {"from_scratch": True} if begun and not weights_file(Path(config.ckpt_path)) else {}
 
 
 def _rehearse(trainer: Trainer, cached: bool) -> _Rehearsal:
@@ -131,9 +135,9 @@ def _encoding_seconds(trainer: Trainer) -> float:
     return time.perf_counter() - begin
 
 
-def _report(done: _Rehearsal, config: Mapping[str, Any], folder: Path, device: torch.device) -> list[str]:
+def _report(done: _Rehearsal, config: TrainConfig, device: torch.device) -> list[str]:
     """Say everything; returns what there is too little room for."""
-    trainer, settings, cache = done.trainer, done.settings, config["training"]["latent_cache"]
+    trainer, settings, folder, cache = done.trainer, done.settings, config.folder, config.training.latent_cache
     trajectories = trainer.train_step.frames.trajectories
     steps = settings.epochs * done.epoch_batches
     parameters = list(trainer.model.parameters())
@@ -160,7 +164,7 @@ def _report(done: _Rehearsal, config: Mapping[str, Any], folder: Path, device: t
         making = latents.shape[0] / (settings.batch_size * trainer.train_data.sample_frames) * done.encoding
         _say("latents", f"{latents.describe()}, {as_duration(making)} to make (latent_cache={cache})")
         if cache == "disk":
-            where = latent_folder(config["training"]["latent_dir"], config["ckpt_path"])
+            where = latent_folder(config.training.latent_dir, config.ckpt_path)
             rooms[where] = 0 if (where / LATENTS).exists() else latents.num_bytes
             _say("", f"in {where}, where {as_size(free_bytes(where))} are free")
         else:
@@ -191,10 +195,10 @@ def _checkpoint_bytes(done: _Rehearsal) -> int:
     return 2 * done.sizes[FILENAME] + done.sizes[LATEST_FILE] + kept * max(every, default=0)
 
 
-def _latents(trainer: Trainer, config: Mapping[str, Any], device: torch.device) -> FramesToEncode:
+def _latents(trainer: Trainer, config: TrainConfig, device: torch.device) -> FramesToEncode:
     numbers = torch.cat([trainer.train_data.trajectory, trainer.validation.data.trajectory]).unique().tolist()
-    encoder, dtype = trainer.model.encoder, config["training"]["latent_dtype"]
-    return FramesToEncode(trainer.train_step.frames.trajectories, numbers, encoder, device, config["precision"], dtype)
+    encoder, dtype = trainer.model.encoder, config.training.latent_dtype
+    return FramesToEncode(trainer.train_step.frames.trajectories, numbers, encoder, device, config.precision, dtype)
 
 
 def _say_memory(more: int, trainer: Trainer, device: torch.device) -> None:

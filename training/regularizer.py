@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from utils.ranges import NonNegative
+
 
 class Regularizer:
     """None: the prediction loss alone decides about the features.
@@ -56,7 +58,9 @@ class VICReg(Regularizer):
     name = "vicreg"
     acts = True
 
-    def __init__(self, variance_weight: float, covariance_weight: float, slowness_weight: float) -> None:
+    def __init__(
+        self, variance_weight: NonNegative, covariance_weight: NonNegative, slowness_weight: NonNegative
+    ) -> None:
         if not 0 < variance_weight < math.inf:
             raise ValueError(
                 f"regularizer.variance_weight must be > 0 (it is what prevents collapse), got {variance_weight}"

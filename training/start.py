@@ -16,6 +16,7 @@ from models.checkpoints.architecture import settle_architecture
 from models.checkpoints.loading import check_environment, place_weights
 from models.checkpoints.native import Checkpoint, load_weights, read_checkpoint, trained_weights, weights_file
 from models.world_model import WorldModel
+from training.config import TrainConfig
 from training.state import FILENAME, own_seed
 from utils import distributed
 from utils.nearby import hint
@@ -37,38 +38,38 @@ class StartingModel:
     fresh: list[str]
 
 
-def starting_model(config: Mapping[str, Any], explicit: Set[str], device: torch.device) -> StartingModel:
+def starting_model(config: TrainConfig, explicit: Set[str], device: torch.device) -> StartingModel:
     """The model of ``ckpt_path``, or a new one if there is none.
 
     Raises:
         ValueError: If checkpoint, overrides and environment contradict each other.
     """
-    base, env = Path(config["ckpt_path"]), config["env"]
-    checkpoint = read_checkpoint(base) if weights_file(base) and not _is_own(base, config["run_dir"]) else None
+    base, env = Path(config.ckpt_path), config.env
+    checkpoint = read_checkpoint(base) if weights_file(base) and not _is_own(base, config.folder) else None
     if checkpoint is None:
-        if not (Path(config["run_dir"]) / "checkpoints" / FILENAME).exists():
+        if not (config.folder / "checkpoints" / FILENAME).exists():
             found = hint(base, trained_weights)
             log.warning("%s holds no checkpoint to start from (%s): TRAINING FROM SCRATCH", base, found)
     else:
-        check_environment(checkpoint, env["name"])
-    architecture = settle_architecture(config, explicit, checkpoint)
+        check_environment(checkpoint, env.name)
+    architecture = settle_architecture(config.recorded, explicit, checkpoint)
     if checkpoint is not None and "encoder.weights" not in explicit:
         place_weights(architecture["encoder"], None)
-    torch.manual_seed(config["training"]["seed"])  # initial weights now, dropout later
-    model = build_world_model(architecture, env["env_action_dim"], env["proprio_dim"], env["state_dim"])
+    torch.manual_seed(config.training.seed)  # initial weights now, dropout later
+    model = build_world_model(architecture, env.env_action_dim, env.proprio_dim, env.state_dim)
     fresh = list(PARTS) if checkpoint is None else load_weights(model, checkpoint)
     if not distributed.is_main():
-        torch.manual_seed(own_seed(config["training"]["seed"]))  # equal weights, but not equal dropout
+        torch.manual_seed(own_seed(config.training.seed))  # equal weights, but not equal dropout
     return StartingModel(model.to(device), architecture, checkpoint, fresh)
 
 
-def _is_own(base: Path, run_dir: str) -> bool:
+def _is_own(base: Path, folder: Path) -> bool:
     """Whether the weights in ``base`` are those that this very run has saved so far, and so nothing to start from.
 
     Raises:
         ValueError: If the run would overwrite the weights that it starts from.
     """
-    if base.resolve() != Path(run_dir).resolve():
+    if base.resolve() != folder.resolve():
         return False
     if not (base / "checkpoints" / FILENAME).exists():
         raise ValueError(
@@ -87,7 +88,7 @@ def _data_settings(checkpoint: Checkpoint) -> Mapping[str, Any]:
 
 
 def split_trajectories(
-    trajectories: Trajectories, checkpoint: Checkpoint | None, config: Mapping[str, Any], explicit: Set[str]
+    trajectories: Trajectories, checkpoint: Checkpoint | None, config: TrainConfig, explicit: Set[str]
 ) -> dict[str, list[int]]:
     """Numbers of the trajectories to train on and to validate on: "train" and "val".
 
@@ -100,7 +101,7 @@ def split_trajectories(
     training, validation = (numbers.tolist() for numbers in trajectories.train_val())
     if checkpoint is None or "validation" not in checkpoint.about:
         return {"train": training, "val": validation}
-    asked, has = config["env"]["dataset"], _data_settings(checkpoint)
+    asked, has = config.env.dataset.settings, _data_settings(checkpoint)
     for key in ("split_ratio", "split_seed"):
         if f"env.dataset.{key}" in explicit and key in has and asked[key] != has[key]:
             raise ValueError(

@@ -11,12 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import instantiate
-
 from utils import distributed
 from utils.files import own_file
 from utils.reading.files import open_regular
 from utils.reading.json_file import RESULTS_BYTES, parse_json
+from utils.schema import Component
 
 log = logging.getLogger(__name__)
 
@@ -106,18 +105,19 @@ class JsonLinesLogger:
         self._behind = False
 
 
-def run_logger(config: Mapping[str, Any], folder: Path) -> JsonLinesLogger:
-    """Build the logger that a run's settings name, which stays silent in all processes but the main one.
+def run_logger(logger: Component[JsonLinesLogger], settings: Mapping[str, Any], folder: Path) -> JsonLinesLogger:
+    """Build the logger of a run, which stays silent in all processes but the main one.
 
     Args:
-        config: All settings of the run; ``logger`` says which.
+        logger: Which one.
+        settings: All settings of the run, as they are recorded.
         folder: Of the run.
     """
     if not distributed.is_main():
         return SilentLogger()
-    logger: JsonLinesLogger = instantiate(config["logger"], folder=folder)
-    logger.describe(config)
-    return logger
+    built = logger.build(folder=folder)
+    built.describe(settings)
+    return built
 
 
 class SilentLogger(JsonLinesLogger):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import resource
 import shutil
@@ -45,6 +46,25 @@ def peak_memory() -> int:
     """The most bytes of memory that this process has held."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def check_fits(bytes_each: int, **sizes: int) -> None:
+    """Refuse what this machine's memory could not hold, even if it held nothing else.
+
+    Args:
+        bytes_each: Of one element.
+        sizes: How many elements there are, as factors, by the settings that give them.
+
+    Raises:
+        ValueError: Naming the settings.
+    """
+    needed = bytes_each * math.prod(sizes.values())
+    if needed > total_memory():
+        values = ", ".join(f"{key}={value}" for key, value in sizes.items())
+        raise ValueError(
+            f"{values}: that takes {as_size(needed)} of memory at least, and this machine has "
+            f"{as_size(total_memory())}; lower one of them"
+        )
 
 
 def existing_parent(path: Path) -> Path:

@@ -1,11 +1,12 @@
-"""What a wrong path was probably meant to be: one folder off, or misspelt."""
+"""What a wrong path or name was probably meant to be."""
 
 from __future__ import annotations
 
 import contextlib
 import difflib
 import os
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 MOST_LISTED = 6
@@ -69,3 +70,15 @@ def _entries(folder: Path) -> list[Path]:
         return sorted(folder.iterdir())[:MOST_LOOKED_AT]
     except OSError:
         return []
+
+
+def nearest_names(name: str, known: Iterable[str]) -> str:
+    """Say which known keys a wrong one is near to: "; did you mean ...?", or else only "."."""
+    known = [key for key in dict.fromkeys(known) if not name.startswith(f"{key}.")]
+    last = re.split(r"[./]", name)[-1]
+    close = difflib.get_close_matches(name, known, n=2, cutoff=0.7)
+    same = [key for key in known if key.rpartition(".")[2] == last and key != name]
+    similar = [] if close or same else difflib.get_close_matches(last, [k.rpartition(".")[2] for k in known], n=1)
+    ends = [key for key in known if similar and key.rpartition(".")[2] == similar[0]]
+    found = list(dict.fromkeys([*same, *close, *ends]))[:3]
+    return f"; did you mean {' or '.join(found)}?" if found else "."

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from typing import NoReturn, TextIO
 
+MOST_SHOWN = 60  # characters of a value
 _ESCAPED = re.compile(r"[^\n\t -~]")  # what needs a closer look; most messages are ASCII and have none of it
 
 
@@ -27,6 +28,14 @@ def printable(text: str, length: int | None = None, lines: bool = False) -> str:
     if not lines or _ESCAPED.search(kept):
         kept = "".join(c if c.isprintable() or (lines and c in "\n\t") else ascii(c)[1:-1] for c in kept)
     return kept if length is None or len(text) <= length else f"{kept}..."
+
+
+def shown(value: object) -> str:
+    """Write a setting's value as a user would, short, and without anything that a terminal obeys."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    written = printable(str(value), MOST_SHOWN)
+    return written if len(written) <= MOST_SHOWN else f"{written[: MOST_SHOWN - 3]}..."
 
 
 class PrintableRecord(logging.LogRecord):

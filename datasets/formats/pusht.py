@@ -27,6 +27,7 @@ from datasets.trajectories import Trajectories
 from datasets.units.normalizer import Normalizer
 from datasets.writer import Recording, Writer
 from envs.pusht.shapes import SHAPE_KEY, SHAPES
+from utils.ranges import TrajectoryCount
 
 ACTION_SCALE = 100.0
 """Pixels in a unit of a raw action."""
@@ -119,7 +120,10 @@ class PushTTrajectories(Trajectories):
     writer = PushTWriter
 
     def __init__(
-        self, data_path: str | Path | None = None, n_rollout: int | None = None, normalize_action: bool = True
+        self,
+        data_path: str | Path | None = None,
+        n_rollout: TrajectoryCount | None = None,
+        normalize_action: bool = True,
     ) -> None:
         self.data_path = Path(data_path).expanduser() if data_path else self.usual_place(self.name)
         for part in ("train", "val"):

@@ -21,6 +21,7 @@ from datasets.formats.tables import (
 )
 from datasets.trajectories import Trajectories, random_split
 from datasets.units.normalizer import Normalizer
+from utils.ranges import Seed, Share, TrajectoryCount
 
 LENGTHS = "seq_lengths.pth"
 
@@ -52,10 +53,10 @@ class TableTrajectories(Trajectories):
     def __init__(
         self,
         data_path: str | Path | None = None,
-        n_rollout: int | None = None,
+        n_rollout: TrajectoryCount | None = None,
         normalize_action: bool = True,
-        split_ratio: float = 0.9,
-        split_seed: int = 42,
+        split_ratio: Share = 0.9,
+        split_seed: Seed = 42,
     ) -> None:
         """Read the tables, and check that the images are there.
 

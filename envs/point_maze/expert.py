@@ -9,6 +9,7 @@ import numpy as np
 
 from envs.base import VectorEnv
 from envs.expert import DrawnActions, Expert, RandomActions
+from utils.ranges import Positive
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class PointMazeRandomForces(Expert):
         ValueError: If ``max_force`` is out of its range.
     """
 
-    max_force: float = 1.0
+    max_force: Positive = 1.0
 
     def __post_init__(self) -> None:
         if not 0 < self.max_force <= 1:

@@ -6,12 +6,15 @@ import cmath
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Len
 
 from envs.pusht.contacts import contacts
 from envs.pusht.script import Pose, PushScript
 from envs.pusht.shapes import SHAPES
+from utils.ranges import Count, Pixel, PixelRange, Share
 
 _LANDMARK = Pose(256 + 256j, math.pi / 4)  # the green one in the images; center is here where the block's origin lies
 _AGENT_RANGE = (30.0, 482.0)  # coordinates of its start, pixels
@@ -37,12 +40,12 @@ class PushOptions:
         ValueError: If a value is out of its range.
     """
 
-    min_steps: int = 50
-    speed: Sequence[float] = (15.0, 31.0)
-    noise_levels: Sequence[float] = (0.0, 5.0, 10.0, 20.0)
-    start_range: Sequence[float] = (146.0, 366.0)
-    target_range: Sequence[float] = (176.0, 336.0)
-    landmark_share: float = 0.8
+    min_steps: Count = 50
+    speed: PixelRange = (15.0, 31.0)
+    noise_levels: Annotated[Sequence[Pixel], Len(1, 1000)] = (0.0, 5.0, 10.0, 20.0)
+    start_range: PixelRange = (146.0, 366.0)
+    target_range: PixelRange = (176.0, 336.0)
+    landmark_share: Share = 0.8
     shape: str | Sequence[str] = "T"
 
     def __post_init__(self) -> None:

@@ -13,6 +13,7 @@ from envs.base import VectorEnv
 from envs.expert import DrawnActions, Expert
 from envs.wall.dynamics import BORDER_HIGH, BORDER_LOW, WALL_HALF_WIDTH
 from envs.wall.vector_env import DOOR_KEY, WALL_KEY
+from utils.ranges import NonNegative, Positive, WholePixelRange
 
 _DISTRIBUTIONS = ("von_mises", "normal")
 
@@ -38,14 +39,14 @@ class WallRandomWalk(Expert):
     the default is 0.5; the actions keep the released distribution (deviation 0.75 per component).
     """
 
-    step_mean: float = 1.0
-    step_std: float = 0.4
-    step_min: float = 0.2
-    step_max: float = 1.8
-    heading_noise: float = 0.5
+    step_mean: NonNegative = 1.0
+    step_std: Positive = 0.4
+    step_min: NonNegative = 0.2
+    step_max: NonNegative = 1.8
+    heading_noise: Positive = 0.5
     heading_distribution: str = "von_mises"
-    door_range: Sequence[int] = (30, 30)
-    wall_range: Sequence[int] = (32, 32)
+    door_range: WholePixelRange = (30, 30)
+    wall_range: WholePixelRange = (32, 32)
 
     def __post_init__(self) -> None:
         if not (self.step_std > 0 and 0 <= self.step_min < self.step_max < math.inf):

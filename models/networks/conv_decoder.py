@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.interfaces import Decoder
+from utils.ranges import Width
 
 
 class ConvDecoder(Decoder):
@@ -30,7 +31,7 @@ class ConvDecoder(Decoder):
 
     calibrates = True
 
-    def __init__(self, emb_dim: int, num_patches: int, img_size: int, width: int = 64) -> None:
+    def __init__(self, emb_dim: int, num_patches: int, img_size: int, width: Width = 64) -> None:
         super().__init__()
         self.img_size = img_size
         self.side = isqrt(num_patches)

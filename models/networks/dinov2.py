@@ -10,6 +10,7 @@ from models.foreign.dinov2_weights import ARCHITECTURES, check_official, find_we
 from models.interfaces import Encoder
 from models.networks.dinov2_vit import DinoVisionTransformer
 from utils.files import sha256
+from utils.ranges import EmbeddingSize, Small
 
 FEATURE_KEYS = ("x_norm_patchtokens",)
 DECODER_PATCH = 16  # the decoder draws 16 x 16 pixels per patch, so the encoder has to see that many patches
@@ -62,9 +63,9 @@ class DinoV2Encoder(Encoder):
         img_size: int = 224,
         weights: str | None = None,
         download: bool = True,
-        embed_dim: int | None = None,
-        depth: int | None = None,
-        num_heads: int | None = None,
+        embed_dim: EmbeddingSize | None = None,
+        depth: Small | None = None,
+        num_heads: Small | None = None,
         patch_size: int = 14,
         mlp_ratio: float = 4.0,
         seed: int = 0,

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from models.latent import Latent
 from models.networks.vit import Transformer
+from utils.ranges import DropoutRate, EmbeddingSize, Small, Width
 
 
 class InitNet(nn.Module):
@@ -35,13 +36,13 @@ class InitNet(nn.Module):
         visual_dim: int,
         proprio_dim: int,
         action_dim: int,
-        horizon: int = 5,
-        width: int = 128,
-        depth: int = 3,
-        heads: int = 4,
-        dim_head: int = 32,
-        mlp_dim: int = 256,
-        dropout: float = 0.0,
+        horizon: Small = 5,
+        width: Width = 128,
+        depth: Small = 3,
+        heads: Small = 4,
+        dim_head: EmbeddingSize = 32,
+        mlp_dim: Width = 256,
+        dropout: DropoutRate = 0.0,
     ) -> None:
         super().__init__()
         sizes = {"horizon": horizon, "width": width, "depth": depth, "heads": heads}

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from utils.ranges import Seed, Small
+
 
 class ProprioceptiveEmbedding(nn.Module):
     """A learned per-frame linear map.
@@ -24,7 +26,7 @@ class ProprioceptiveEmbedding(nn.Module):
     """
 
     def __init__(
-        self, in_dim: int, emb_dim: int, num_frames: int = 1, tubelet_size: int = 1, use_3d_pos: bool = False
+        self, in_dim: int, emb_dim: int, num_frames: Small = 1, tubelet_size: Small = 1, use_3d_pos: bool = False
     ) -> None:
         super().__init__()
         given = {"num_frames": num_frames, "tubelet_size": tubelet_size, "use_3d_pos": use_3d_pos}
@@ -54,7 +56,7 @@ class FixedProjection(nn.Module):
 
     weight: Tensor
 
-    def __init__(self, in_dim: int, emb_dim: int, seed: int = 0) -> None:
+    def __init__(self, in_dim: int, emb_dim: int, seed: Seed = 0) -> None:
         super().__init__()
         if in_dim > emb_dim:
             raise ValueError(

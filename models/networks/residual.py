@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from models.interfaces import KVCache, Predictor
 from models.networks.vit import ViTPredictor
+from utils.ranges import DropoutRate, EmbeddingSize, Small, Width
 
 
 class ResidualViT(Predictor):
@@ -24,12 +25,12 @@ class ResidualViT(Predictor):
         num_patches: int,
         num_frames: int,
         dim: int,
-        width: int = 64,
-        depth: int = 2,
-        heads: int = 4,
-        dim_head: int = 16,
-        mlp_dim: int = 128,
-        dropout: float = 0.0,
+        width: Width = 64,
+        depth: Small = 2,
+        heads: Small = 4,
+        dim_head: EmbeddingSize = 16,
+        mlp_dim: Width = 128,
+        dropout: DropoutRate = 0.0,
     ) -> None:
         super().__init__()
         self.embed = nn.Linear(dim, width)
@@ -54,7 +55,7 @@ class ResidualViT(Predictor):
 class ResidualMLP(Predictor):
     """Three hidden layers on the tokens of one frame, which are concatenated; sees the last frame only."""
 
-    def __init__(self, num_patches: int, num_frames: int, dim: int, width: int = 256, depth: int = 3) -> None:
+    def __init__(self, num_patches: int, num_frames: int, dim: int, width: Width = 256, depth: Small = 3) -> None:
         super().__init__()
         if num_frames != 1:
             raise ValueError(f"predictor=mlp sees one frame of history: num_hist must be 1, got {num_frames}")

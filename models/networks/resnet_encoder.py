@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.interfaces import Encoder
+from utils.ranges import EmbeddingSize, Small, Width
 
 STRIDE = 16  # pixels between two patches: 4 of the stem, then twice 2
 STEM = (8, 4, 2)  # kernel, stride, padding; overlapping, so that a dot moves smoothly through it
@@ -62,7 +63,7 @@ class ResNetEncoder(Encoder):
 
     coordinates: Tensor
 
-    def __init__(self, img_size: int = 65, width: int = 16, depth: int = 1, emb_dim: int = 32) -> None:
+    def __init__(self, img_size: int = 65, width: Width = 16, depth: Small = 1, emb_dim: EmbeddingSize = 32) -> None:
         super().__init__()
         if img_size < STRIDE:
             raise ValueError(f"img_size must be at least {STRIDE} with encoder=resnet, got {img_size}")

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.interfaces import KVCache, Predictor
+from utils.ranges import DropoutRate, EmbeddingSize, Small, Width
 
 
 class Attention(nn.Module):
@@ -140,12 +141,12 @@ class ViTPredictor(Predictor):
         num_patches: int,
         num_frames: int,
         dim: int,
-        depth: int,
-        heads: int,
-        mlp_dim: int,
-        dim_head: int = 64,
-        dropout: float = 0.0,
-        emb_dropout: float = 0.0,
+        depth: Small,
+        heads: Small,
+        mlp_dim: Width,
+        dim_head: EmbeddingSize = 64,
+        dropout: DropoutRate = 0.0,
+        emb_dropout: DropoutRate = 0.0,
         pool: str = "mean",
     ) -> None:
         super().__init__()

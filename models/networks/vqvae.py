@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from models.interfaces import Decoder
+from utils.ranges import SmallOrZero, Width
 
 UPSAMPLING = 16  # two stages of two stride-2 convolutions
 
@@ -72,10 +73,10 @@ class VQVAE(Decoder):
 
     def __init__(
         self,
-        channel: int = 384,
-        n_embed: int = 2048,
-        n_res_block: int = 4,
-        n_res_channel: int = 128,
+        channel: Width = 384,
+        n_embed: Width = 2048,
+        n_res_block: SmallOrZero = 4,
+        n_res_channel: Width = 128,
         quantize: bool = False,
         emb_dim: int = 384,
         num_patches: int = 196,

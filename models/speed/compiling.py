@@ -8,6 +8,7 @@ import os
 import shutil
 import sysconfig
 from pathlib import Path
+from typing import Final
 
 import torch
 from torch import nn
@@ -16,7 +17,7 @@ from models.interfaces import Predictor
 from models.networks.dinov2_vit import Block
 from models.networks.vit import Transformer
 
-AUTO = "auto"
+AUTO: Final = "auto"
 FIRST_WITH_BF16 = (8, 0)  # compute capability
 VARIANTS = 64
 """A window that grows, then slides, with gradients and without, for all episodes and fewer: torch would stop at 8."""

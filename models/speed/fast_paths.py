@@ -17,10 +17,9 @@ from models.speed.linear import ALIGNED, PreparedLinear
 from models.speed.onednn import LIBRARIES, uses_onednn
 from models.speed.replacing import make_fast, replace_in
 from models.world_model import WorldModel
+from utils.ranges import Choice
 
 log = logging.getLogger(__name__)
-
-Choice = bool | str
 
 
 class FastPaths:

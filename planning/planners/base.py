@@ -10,6 +10,7 @@ from torch import Tensor
 from models.rollout_type import ROLLOUT_TYPES
 from planning.planners.noise import EpisodeNoise
 from planning.planners.search import ActionSpace, Budget, CostFn, Plan, Search
+from utils.ranges import Count, Limit, Period, Small
 
 SAMPLE_TYPES = ("randn", "zero", "initnet")
 
@@ -48,13 +49,13 @@ class Planner(ABC):
 
     def __init__(
         self,
-        horizon: int,
-        opt_steps: int,
+        horizon: Small,
+        opt_steps: Count,
         rollout_type: str = "regular",
-        eval_every: int = 1,
+        eval_every: Period = 1,
         clip_actions: bool = False,
-        budget_ms: float | None = None,
-        budget_evals: int | None = None,
+        budget_ms: Limit | None = None,
+        budget_evals: Period | None = None,
     ) -> None:
         for key, value in (("horizon", horizon), ("opt_steps", opt_steps), ("eval_every", eval_every)):
             if value < 1:

@@ -11,6 +11,7 @@ from torch import Tensor
 from planning.planners.base import Planner
 from planning.planners.noise import EpisodeNoise, check_colour, coloured
 from planning.planners.search import Search, no_nan
+from utils.ranges import Count, CountOrZero, NonNegative, Positive, Share, Small
 
 
 class CEMPlanner(Planner):
@@ -35,14 +36,14 @@ class CEMPlanner(Planner):
 
     def __init__(
         self,
-        horizon: int = 5,
-        opt_steps: int = 30,
-        num_samples: int = 300,
-        topk: int = 30,
-        var_scale: float = 1.0,
-        momentum: float = 0.0,
-        keep_elites: int = 0,
-        noise_beta: float = 0.0,
+        horizon: Small = 5,
+        opt_steps: Count = 30,
+        num_samples: Count = 300,
+        topk: Count = 30,
+        var_scale: Positive = 1.0,
+        momentum: Share = 0.0,
+        keep_elites: CountOrZero = 0,
+        noise_beta: NonNegative = 0.0,
         **common: Any,
     ) -> None:
         if not 2 <= topk < num_samples:

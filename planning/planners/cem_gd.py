@@ -10,6 +10,7 @@ from planning.planners.cem import CEMPlanner
 from planning.planners.gd import Descent
 from planning.planners.noise import EpisodeNoise
 from planning.planners.search import Search
+from utils.ranges import Count, NonNegative, Positive, Share, Small
 
 
 class CEMGDPlanner(CEMPlanner):
@@ -25,15 +26,15 @@ class CEMGDPlanner(CEMPlanner):
 
     def __init__(
         self,
-        horizon: int = 5,
-        opt_steps: int = 5,
-        num_samples: int = 64,
-        topk: int = 8,
-        grad_steps: int = 50,
-        lr: float = 0.1,
-        action_noise: float = 0.003,
+        horizon: Small = 5,
+        opt_steps: Count = 5,
+        num_samples: Count = 64,
+        topk: Count = 8,
+        grad_steps: Count = 50,
+        lr: Positive = 0.1,
+        action_noise: NonNegative = 0.003,
         optimizer_type: str = "adam",
-        cem_share: float = 0.5,
+        cem_share: Share = 0.5,
         **common: Any,
     ) -> None:
         if grad_steps < 1:

@@ -12,6 +12,7 @@ from torch import Tensor
 from planning.planners.base import SAMPLE_TYPES, Planner
 from planning.planners.noise import EpisodeNoise
 from planning.planners.search import Search, no_nan
+from utils.ranges import Count, NonNegative, Positive, Small
 
 
 def _on_gpu(tensors: Sequence[Tensor]) -> bool:
@@ -129,13 +130,13 @@ class GDPlanner(MultiStartPlanner):
 
     def __init__(
         self,
-        horizon: int = 5,
-        opt_steps: int = 300,
-        lr: float = 0.3,
-        action_noise: float = 0.003,
+        horizon: Small = 5,
+        opt_steps: Count = 300,
+        lr: Positive = 0.3,
+        action_noise: NonNegative = 0.003,
         sample_type: str = "randn",
         optimizer_type: str = "adam",
-        num_starts: int = 1,
+        num_starts: Count = 1,
         **common: Any,
     ) -> None:
         self.descent = Descent(lr, action_noise, optimizer_type)

@@ -12,6 +12,7 @@ from torch import Tensor
 from planning.planners.gd import MultiStartPlanner
 from planning.planners.noise import EpisodeNoise
 from planning.planners.search import Search
+from utils.ranges import Count, Positive, Small
 
 SUFFICIENT = 1e-4  # share of the decrease that the slope promises which a step has to reach
 CURVED = 1e-3  # cosine between a step and its change of the gradient from which on it counts as curving up
@@ -150,12 +151,12 @@ class LBFGSPlanner(MultiStartPlanner):
 
     def __init__(
         self,
-        horizon: int = 5,
-        opt_steps: int = 50,
-        memory: int = 8,
-        longest_step: float = 1.0,
+        horizon: Small = 5,
+        opt_steps: Count = 50,
+        memory: Small = 8,
+        longest_step: Positive = 1.0,
         sample_type: str = "randn",
-        num_starts: int = 1,
+        num_starts: Count = 1,
         **common: Any,
     ) -> None:
         if memory < 1:

@@ -11,6 +11,7 @@ from planning.planners.cem import CEMPlanner
 from planning.planners.gd import Descent
 from planning.planners.noise import EpisodeNoise
 from planning.planners.search import Search, no_nan
+from utils.ranges import Count, NonNegative, Positive, Small
 
 
 class GradCEMPlanner(CEMPlanner):
@@ -29,13 +30,13 @@ class GradCEMPlanner(CEMPlanner):
 
     def __init__(
         self,
-        horizon: int = 5,
-        opt_steps: int = 10,
-        num_samples: int = 32,
-        topk: int = 8,
-        grad_steps: int = 4,
-        lr: float = 0.1,
-        action_noise: float = 0.003,
+        horizon: Small = 5,
+        opt_steps: Count = 10,
+        num_samples: Count = 32,
+        topk: Count = 8,
+        grad_steps: Count = 4,
+        lr: Positive = 0.1,
+        action_noise: NonNegative = 0.003,
         optimizer_type: str = "adam",
         **common: Any,
     ) -> None:

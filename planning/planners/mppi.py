@@ -11,6 +11,7 @@ from torch import Tensor
 from planning.planners.base import Planner
 from planning.planners.noise import EpisodeNoise, check_colour, coloured
 from planning.planners.search import Search, no_nan
+from utils.ranges import Count, NonNegative, Positive, Share, Small
 
 
 class MPPIPlanner(Planner):
@@ -38,15 +39,15 @@ class MPPIPlanner(Planner):
 
     def __init__(
         self,
-        horizon: int = 5,
-        opt_steps: int = 10,
-        num_samples: int = 128,
-        temperature: float = 0.1,
+        horizon: Small = 5,
+        opt_steps: Count = 10,
+        num_samples: Count = 128,
+        temperature: Positive = 0.1,
         relative_temperature: bool = True,
-        var_scale: float = 1.0,
-        noise_decay: float = 0.8,
-        noise_beta: float = 0.0,
-        cross_term: float = 1.0,
+        var_scale: Positive = 1.0,
+        noise_decay: Share = 0.8,
+        noise_beta: NonNegative = 0.0,
+        cross_term: Share = 1.0,
         **common: Any,
     ) -> None:
         if num_samples < 2:

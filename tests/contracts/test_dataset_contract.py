@@ -6,10 +6,12 @@ import pytest
 from hydra.utils import get_class, instantiate
 
 from datasets.collect import collections, make_env
+from datasets.collecting.config import CollectConfig
 from datasets.files import DatasetError
 from envs.opengl import OpenGLError
 from tests.contracts.dataset_contract import CHECKS, check_replay
 from tests.contracts.options import names
+from utils.schema import Component, parsed
 
 SIZES = ("n_rollout=4", "num_steps=14", "image_size=32")
 
@@ -29,7 +31,7 @@ def data(settings, tmp_path_factory):
     if get_class(reader["_target_"]).writer is not None:
         counts = {"n_val": 2} if get_class(reader["_target_"]).writer.subsets else {}
         try:
-            for collection in collections({**settings, **counts, "data_path": folder}):
+            for collection in collections(parsed(CollectConfig, {**settings, **counts, "data_path": str(folder)})):
                 collection.run(num_workers=1)
         except OpenGLError as error:
             pytest.skip(str(error))
@@ -46,7 +48,7 @@ def test_a_reader_keeps_its_contract(check, data):
 
 
 def test_what_was_recorded_is_played_again(data, settings):
-    env = make_env(settings["env"]["simulator"], data.frame_size)
+    env = make_env(Component(settings["env"]["simulator"]), data.frame_size)
     try:
         if env.name != data.name:
             pytest.skip(f"these are data of {data.name} (--setting env={data.name})")

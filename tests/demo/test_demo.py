@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
+from datasets.collecting.config import CollectConfig
 from demo.__main__ import commands, make_jobs
 from demo.stages import composed
 from launch.command_line import plain
+from planning.config import PlanConfig
+from training.config import TrainConfig
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEMOS = sorted(path.stem for path in (REPOSITORY / "conf").glob("demo_*.yaml"))
@@ -25,11 +28,15 @@ def demo_jobs(name, folder):
 def test_every_stage_is_an_ordinary_command(name, tmp_path):
     jobs = demo_jobs(name, tmp_path)
     planning = name.replace("demo_", "plan_")
-    entries = {"collect": "collect", "train": "train", "evaluate": planning, "measure_gap": planning}
+    evaluation = (PlanConfig, planning)
+    entries = {"collect": (CollectConfig, "collect"), "train": (TrainConfig, "train")}
+    entries |= {"evaluate": evaluation, "measure_gap": evaluation}
     for job in jobs:
         if job.run.__name__ in entries:
-            config = composed(entries[job.run.__name__], job.arguments["overrides"])  # Hydra knows every key and option
-            assert f"demo_{config['env']['name']}" == name
+            config = composed(
+                *entries[job.run.__name__], job.arguments["overrides"]
+            )  # Hydra knows every key and option
+            assert f"demo_{config.env.name}" == name
     assert len(commands(jobs)) == len(jobs) - 1, "all but the gap have a command line"
 
 
@@ -37,8 +44,8 @@ def test_finetuning_runs_take_as_many_steps_as_their_control():
     steps = set()
     for job in demo_jobs("demo_wall", Path("x")):
         if job.name in ("control", "online", "adversarial"):
-            training = composed("train", job.arguments["overrides"])["training"]
-            steps.add((training["epochs"], training["max_batches"], training["batch_size"], training["predictor_lr"]))
+            training = composed(TrainConfig, "train", job.arguments["overrides"]).training
+            steps.add((training.epochs, training.max_batches, training.batch_size, training.predictor_lr))
     assert len(steps) == 1
 
 

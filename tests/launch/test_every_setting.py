@@ -2,45 +2,62 @@
 
 import copy
 import logging
+from typing import Any, get_type_hints
 
 import pytest
+from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 import utils.runtime as runtime
 from datasets.collect import collections
+from datasets.collecting.config import CollectConfig
+from envs.config import EnvConfig
 from launch.command_line import _message
 from launch.conf import CONF
-from launch.limits import FACTS, RULES, check_memory
-from launch.rules import GROUP_RULE, Rule, check_values, rule_of, shown
+from launch.names import FACTS
+from launch.values import checked
+from planning.config import PlanConfig
 from planning.evaluation import Evaluation
 from tests.builders import wall_model_directory
 from tests.training.tiny import STATE, _composed, composed, make_wall
 from training.assemble import build_trainer
+from training.config import TrainConfig, TrainingConfig
+from utils.annotations import alternatives
+from utils.printable import shown
+from utils.ranges import Share
+from utils.schema import SettingError, arguments_of, check_arguments, parsed
 
 HOSTILE = [None, 0, 1, 2, -1, 10**12, -(10**12), 10**400, 0.0, 1.5, -0.5, 1e308, True, False, "word", "", "a\n\x1b[2J",
            "x" * 5000, [], [1], [None], [[1]], {"a": 1}]  # fmt: skip
 SMALL_PLAN = ("n_evals=2", "goal_source=random_state", "n_plot_samples=0", "device=cpu")
 
 
-def build_training(config):
-    device = runtime.pick_device(config["device"])
-    runtime.autocast(config["precision"], device)
+def build_training(node):
+    config = parsed(TrainConfig, node)
+    device = runtime.pick_device(config.device)
+    runtime.autocast(config.precision, device)
     build_trainer(config, set(), device).close()
 
 
-def build_evaluation(config):
-    device = runtime.pick_device(config["device"])
-    runtime.autocast(config["precision"], device)
+def build_evaluation(node):
+    config = parsed(PlanConfig, node)
+    device = runtime.pick_device(config.device)
+    runtime.autocast(config.precision, device)
     Evaluation.prepare(config, device).task.env.close()
 
 
+def build_collections(node):
+    collections(parsed(CollectConfig, node))
+
+
+SCHEMAS = {build_training: TrainConfig, build_evaluation: PlanConfig, build_collections: CollectConfig}
 ONLINE = ("method=online_adversarial", "planner@method.planner=mpc_gd", "from_scratch=true")
 CASES = {
     "train": ("train", STATE, build_training),
     "plan": ("plan_wall", (*SMALL_PLAN, "planner=mpc_cem"), build_evaluation),
-    "collect_wall": ("collect", ("env=wall",), collections),
-    "collect_pusht": ("collect", ("env=pusht",), collections),
-    "collect_point_maze": ("collect", ("env=point_maze",), collections),
+    "collect_wall": ("collect", ("env=wall",), build_collections),
+    "collect_pusht": ("collect", ("env=pusht",), build_collections),
+    "collect_point_maze": ("collect", ("env=point_maze",), build_collections),
 }
 SLOW = {
     "train_online": ("train", (*STATE, *ONLINE), build_training),
@@ -53,11 +70,10 @@ SLOW = {
 
 
 def settings(node, prefix=""):
-    """(key, value, name of the class that takes it) of every setting and group."""
-    owner = node.get("_target_", "").rpartition(".")[2]
+    """(key, value) of every setting and group."""
     for name, value in node.items():
         if name != "_target_":
-            yield f"{prefix}{name}", value, owner
+            yield f"{prefix}{name}", value
         if isinstance(value, dict):
             yield from settings(value, f"{prefix}{name}.")
 
@@ -73,7 +89,7 @@ def following(entry, overrides):
     """Keys whose value is another key's: {"replay_buffer_frequency": ["method.replay_buffer_frequency"]}."""
     raw = OmegaConf.to_container(_composed(entry, tuple(overrides)), resolve=False)
     found: dict[str, list[str]] = {}
-    for key, value, _ in settings(raw):
+    for key, value in settings(raw):
         if isinstance(value, str) and value.startswith("${") and value.count("${") == 1:
             found.setdefault(value[2:-1], []).append(key)
     return found
@@ -101,27 +117,19 @@ def test_every_setting_is_accepted_or_named(case, model, tmp_path, monkeypatch, 
     config, follows = composed(*overrides, name=entry, **places), following(entry, overrides)
     monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)
     most = len(HOSTILE) if case in SLOW else 1  # of each setting, builds with values that are allowed
-    for key, usual, owner in list(settings(config)):
+    for key, usual in list(settings(config)):
         allowed = 0
         for value in HOSTILE:
             if key in (*places, *FACTS) or (isinstance(usual, dict) and isinstance(value, dict)):
                 continue  # a group takes more settings; which ones, Hydra knows
-            rule = rule_of(key, owner, RULES)
-            if rule is not None and not rule.allows(value):
-                with pytest.raises(ValueError) as error:
-                    check_values({key: value}, {key: rule})
-                assert_one_line(error.value, key, value)
-                continue
-            allowed += 1
-            if allowed > most:
-                continue
             changed = copy.deepcopy(config)
             for place in (key, *follows.get(key, ())):
                 put(changed, place, value)
             try:
-                check_values(changed, RULES)
-                check_memory(changed)
-                build(changed)
+                parsed(SCHEMAS[build], checked(changed))
+                allowed += 1
+                if allowed <= most:
+                    build(changed)
             except Exception as error:  # whatever comes is what is to be judged
                 assert_one_line(error, key, value)
 
@@ -131,53 +139,108 @@ OTHERS = ("demo_", "results_", "cluster")
 """Files whose settings are overrides of the entries, or those of a launcher."""
 
 
+def components(node):
+    """Every group below a node that names a class."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield node
+        for value in node.values():
+            yield from components(value)
+
+
+def assert_has_range(name, hint):
+    for kind in alternatives(hint):
+        assert kind not in (int, float), f"{name}: say beside the argument how large it may be, see utils/ranges.py"
+
+
 @pytest.mark.parametrize("path", [path for path in OPTIONS if not str(path).startswith(OTHERS)], ids=str)
-def test_every_setting_of_every_option_has_its_rule(path):
-    loaded = OmegaConf.to_container(OmegaConf.load(CONF / path))
-    is_global = "@package _global_" in (CONF / path).read_text()
-    prefix = "" if len(path.parts) == 1 or is_global else f"{path.parts[0]}."
-    for key, value, owner in settings(loaded, prefix):
-        if key.split(".")[-1] == "defaults" or key.split(".")[0] == "hydra":
-            continue
-        rule = rule_of(key, owner, RULES)
-        assert rule is not None, f"{key}: say in launch/limits.py what it may be"
-        if "${" not in str(value) and value != "???":
-            assert rule.allows(value), f"{key}={value} must be {rule}"
-        assert (rule is GROUP_RULE) == (isinstance(value, dict) or value == "${speed}"), key  # the run's group
+def test_every_number_of_every_option_has_its_range(path):
+    for node in components(OmegaConf.to_container(OmegaConf.load(CONF / path))):
+        hints, takes_more = arguments_of(get_object(node["_target_"]))
+        for name in node.keys() - {"_target_", "defaults"}:
+            assert name in hints or takes_more
+            assert_has_range(f"{node['_target_']}.{name}", hints.get(name, Any))
+
+
+@pytest.mark.parametrize("schema", [TrainConfig, TrainingConfig, PlanConfig, CollectConfig, EnvConfig])
+def test_every_number_of_every_schema_has_its_range(schema):
+    for name, hint in get_type_hints(schema, include_extras=True).items():
+        assert_has_range(name, hint)
 
 
 @pytest.mark.parametrize("value", HOSTILE, ids=lambda value: shown(value)[:20])
-def test_rules_judge_every_value_without_failing(value):
-    for rule in (*RULES.values(), Rule(list, 0, 3)):
-        assert isinstance(rule.allows(value), bool)
+def test_what_is_shown_of_a_value_is_short_and_harmless(value):
     assert shown(value).isprintable() and len(shown(value)) <= 60
 
 
-def test_the_class_of_a_user_keeps_its_own_rules():
-    own = {
-        "planner": {
-            "_target_": "mine.Planner",
-            "horizon": -1,
-            "sub_planner": {"_target_": "planning.planners.gd.GDPlanner"},
-        }
-    }
-    check_values(own, RULES)
-    own["planner"]["sub_planner"]["horizon"] = -1
-    with pytest.raises(ValueError, match=r"planner\.sub_planner\.horizon=-1 must be a whole number, at least 1"):
-        check_values(own, RULES)
+class Own:
+    """A planner of a user's, of which some arguments say what they may be."""
+
+    def __init__(self, speed: Share, sub_planner: Any, mode="fast", scale=1, rest=None):
+        pass
+
+
+class Unclear:
+    """Has an annotation that only a type checker understands."""
+
+    def __init__(self, odd: "NoSuchName" = 3, speed: float = 1.0):  # noqa: F821
+        pass
+
+
+class Shapeless(Own):
+    """Takes whatever its base takes, and more."""
+
+    def __init__(self, width: "int | None" = None, names: "dict[str, float] | None" = None, **more):
+        super().__init__(**more)
+
+
+def own(**arguments):
+    return {"_target_": f"{__name__}.Own", **arguments}
 
 
 @pytest.mark.parametrize(
-    ("settings", "named"),
+    ("node", "said"),
     [
-        (
-            {"training": {"batch_size": 60000}, "N": 500, "img_size": 4096},
-            "training.batch_size=60000, N=500, img_size=4096",
-        ),
-        ({"num_steps": 10**6, "image_size": 4096}, "num_steps=1000000, image_size=4096"),
-        ({"n_evals": 10**5, "planner": {"num_samples": 10**6, "horizon": 5}}, "planner.num_samples=1000000"),
+        (own(speed=2.0), "planner.speed=2.0 must be a number, at least 0, at most 1; correct it"),
+        (own(sped=0.5), "planner.sped: there is no such setting; did you mean planner.speed or"),
+        (own(mode=3), "planner.mode=3 must be a text"),
+        (own(scale="x"), "planner.scale=x must be a number"),
+        (own(sub_planner={"_target_": "planning.planners.gd.GDPlanner", "horizon": -1}),
+         "planner.sub_planner.horizon=-1 must be a whole number, at least 1"),
+        ({"_target_": f"{__name__}.Shapeless", "width": 1.5}, "planner.width=1.5 must be a whole number or null"),
+        ({"_target_": f"{__name__}.Shapeless", "names": {"a": "b"}}, "planner.names={'a': 'b'} must be names with"),
+        ({"_target_": f"{__name__}.Shapeless", "wide": 1}, "planner.wide: there is no such setting; did you mean"),
     ],
-)
-def test_what_cannot_fit_into_memory_names_its_sizes(settings, named):
-    with pytest.raises(ValueError, match=rf"{named}.*of memory at least, and this machine has"):
-        check_memory(settings)
+)  # fmt: skip
+def test_the_class_of_a_user_is_held_to_its_own_annotations(node, said):
+    with pytest.raises(SettingError) as error:
+        check_arguments(node, "planner")
+    assert said in str(error.value)
+
+
+def test_what_the_class_of_a_user_leaves_open_may_be_anything():
+    check_arguments(own(speed=1, mode="slow", scale=0.5, rest=[1, {"a": 2}], _partial_=True), "planner")
+    check_arguments({"_target_": f"{__name__}.Shapeless", "width": None, "names": {"a": 1.0}, "speed": 1}, "planner")
+    check_arguments({"_target_": f"{__name__}.Unclear", "odd": 0.5, "speed": 2}, "planner")
+    check_arguments({"_target_": "no.such.Class", "x": 1}, "planner")  # building it says so
+    check_arguments({"_target_": f"{__name__}.own", "anything": 1}, "planner")
+
+
+@pytest.mark.parametrize(
+    ("entry", "settings", "named"),
+    [
+        ("train", {"training.batch_size": 60000, "N": 500, "img_size": 4096},
+         "training.batch_size=60000, N=500, img_size=4096"),
+        ("collect", {"num_steps": 10**6, "image_size": 4096}, "num_steps=1000000, image_size=4096"),
+        ("plan_wall", {"n_evals": 10**5, "planner.sub_planner.num_samples": 10**6},
+         "n_evals=100000, planner.sub_planner.num_samples=1000000, planner.sub_planner.horizon=5"),
+    ],
+)  # fmt: skip
+def test_what_cannot_fit_into_memory_names_its_sizes(entry, settings, named):
+    places = {} if entry == "collect" else {"run_dir": "r", "ckpt_path": "c"}
+    node = composed(*(["planner=mpc_cem"] if entry == "plan_wall" else []), name=entry, **places)
+    for key, value in settings.items():
+        put(node, key, value)
+    schema = {"train": TrainConfig, "collect": CollectConfig, "plan_wall": PlanConfig}[entry]
+    with pytest.raises(ValueError, match=rf"{named}: that takes .* of memory at least, and this machine has"):
+        parsed(schema, node)

@@ -11,31 +11,30 @@ import shlex
 import sys
 import tomllib
 from collections.abc import Sequence
-from unittest import mock
 
 import pytest
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
-from hydra.utils import instantiate
 from omegaconf import DictConfig, open_dict, read_write
 
-import plan
-import train
 from datasets import collect
-from launch.command_line import check_types, plain
+from datasets.collecting.config import CollectConfig
+from launch.command_line import parse
+from planning.config import PlanConfig
 from planning.mpc import MPCController
 from tests.builders import REPOSITORY
 from tests.training.tiny import config_folder
+from training.config import TrainConfig
 
-ENTRIES = {  # config if none is named, groups that must have an option
-    "train.py": ("train", train.PARTS),
-    "plan.py": ("plan_wall", plan.PARTS),
-    "datasets.collect": ("collect", collect.PARTS),
-    "demo": ("demo_wall", ()),
-    "results": ("results_wall", ()),
-    "results.objectives": ("results_objectives", ()),
+ENTRIES = {  # config if none is named, schema of its settings
+    "train.py": ("train", TrainConfig),
+    "plan.py": ("plan_wall", PlanConfig),
+    "datasets.collect": ("collect", CollectConfig),
+    "demo": ("demo_wall", None),
+    "results": ("results_wall", None),
+    "results.objectives": ("results_objectives", None),
 }
 PARSED = {  # where their main is
     "models.checkpoint": "models.checkpoints.command",
@@ -169,14 +168,12 @@ def build(name: str, config_name: str, overrides: tuple[str, ...]) -> None:
     HydraConfig.instance().set_config(cfg)
     with open_dict(cfg):
         del cfg["hydra"]
-    if parts := ENTRIES[name][1]:
-        with mock.patch("launch.command_line.compose", lambda base, overrides: composed(base, tuple(overrides), False)):
-            check_types(cfg, config_name, parts)
-    config = plain(cfg)
+    if schema := ENTRIES[name][1]:
+        config = parse(cfg, schema)
     if name == "plan.py":
-        MPCController.of(instantiate(config["planner"]))
-        instantiate(config["objective"])
+        MPCController.of(config.planner.build())
+        config.objective.build()
     elif name == "train.py":
-        instantiate(config["method"])
+        config.method.build()
     elif name == "datasets.collect":
         collect.collections(config)

@@ -16,10 +16,11 @@ from PIL import Image
 
 from envs.process_vector import EnvWorkerError
 from envs.wall.vector_env import WallVectorEnv
-from launch.command_line import plain
+from launch.command_line import parse
 from plan import plan
 from planning import metrics as evaluate
 from planning import recording
+from planning.config import PlanConfig
 from planning.evaluation import STATE, Evaluation
 from planning.goals import Problem
 from planning.mpc import MPCController
@@ -46,10 +47,10 @@ def still_model(tmp_path_factory) -> Path:
     return wall_model_directory(tmp_path_factory.mktemp("still"), moves=False)
 
 
-def config(model: Path, run_dir: Path, *overrides: str, base: Sequence[str] = QUICK) -> dict:
+def config(model: Path, run_dir: Path, *overrides: str, base: Sequence[str] = QUICK) -> PlanConfig:
     with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
         places = [f"ckpt_path={model}", f"run_dir={run_dir}", "device=cpu", "num_threads=1"]
-        return plain(compose("plan_wall", overrides=[*places, *base, *overrides]))
+        return parse(compose("plan_wall", overrides=[*places, *base, *overrides]), PlanConfig)
 
 
 def untimed(value):
@@ -257,7 +258,7 @@ def test_open_loop_evaluations(model, tmp_path):
     wanted = [s for s in QUICK if "sub_planner" not in s and "max_iter" not in s]
     with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
         places = [f"ckpt_path={model}", f"run_dir={tmp_path}", "device=cpu", "num_threads=1"]
-        metrics = plan(plain(compose("plan_wall", overrides=[*places, *wanted, *settings])))
+        metrics = plan(parse(compose("plan_wall", overrides=[*places, *wanted, *settings]), PlanConfig))
     assert metrics["iterations"] == 1
     assert len(frames_of(next(tmp_path.glob("*.mp4")))) >= 4
 
@@ -459,16 +460,16 @@ def test_a_model_without_decoder_is_evaluated_all_the_same(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("n_plot_samples=-1", r"n_plot_samples must be at least 0, got -1"),
-        ("memory_budget_gb=0", r"memory_budget_gb must be > 0 or auto, got 0"),
-        ("memory_budget_gb=much", r"memory_budget_gb must be > 0 or auto, got much"),
-        ("n_evals=0", r"n_evals in \[1, .* got seed=99, n_evals=0"),
-        ("goal_H=0", r"goal_H must be at least 1"),
+        ("n_plot_samples=-1", r"n_plot_samples=-1 must be a whole number, at least 0"),
+        ("memory_budget_gb=0", r"memory_budget_gb=0 must be a number, above 0, .* or auto"),
+        ("memory_budget_gb=much", r"memory_budget_gb=much must be a number, above 0, .* or auto"),
+        ("n_evals=0", r"n_evals=0 must be a whole number, at least 1"),
+        ("goal_H=0", r"goal_H=0 must be a whole number, at least 1"),
         ("goal_source=nowhere", r"goal_source must be one of"),
         ("goal_source=file", r"goal_source=file needs goal_file_path"),
         ("device=abacus", r"device=abacus cannot be used here"),
         ("precision=half", r"precision must be one of"),
-        ("num_threads=0", r"num_threads must be at least 1 or null, got 0"),
+        ("num_threads=0", r"num_threads=0 must be a whole number, at least 1, .* or null"),
         ("encoder.weights=x.pth", r"encoder\.weights=x\.pth has no effect"),
     ],
 )

@@ -10,6 +10,7 @@ import torch
 
 from demo.stages import composed
 from plan import plan, summary
+from planning.config import PlanConfig
 from planning.evaluation import FINISHED, STATE
 from planning.metrics import final_metrics
 from planning.mpc import MPCController
@@ -27,7 +28,7 @@ def model(tmp_path_factory):
 
 
 def evaluated(model, folder, *more):
-    return plan(composed("plan_wall", [*QUICK, f"ckpt_path={model}", f"run_dir={folder}", *more]))
+    return plan(composed(PlanConfig, "plan_wall", [*QUICK, f"ckpt_path={model}", f"run_dir={folder}", *more]))
 
 
 def documented(heading: str) -> set[str]:

@@ -7,12 +7,14 @@ import pytest
 import torch
 
 from plan import plan
+from planning.config import PlanConfig
 from planning.evaluation import STATE
 from planning.mpc import MPCController
 from planning.planners.search import Plan, join_plans
 from tests.builders import wall_model_directory
 from tests.training.tiny import composed
 from utils.loggers import read_json_lines
+from utils.schema import parsed
 
 ROUNDING = 1e-4  # relative; matrix products of other sizes add up in another order, and gradient steps pass that on
 CLOSED = ("planner.max_iter=3", "planner.n_taken_actions=1", "planner.sub_planner.horizon=3")
@@ -34,7 +36,8 @@ def model(tmp_path_factory) -> Path:
 def config(model, folder, overrides):
     """Of five episodes, which fall into unequal shares."""
     given = ("n_evals=5", "n_plot_samples=1", "num_threads=1", *overrides)
-    return composed(*given, name="plan_wall", ckpt_path=str(model), run_dir=str(folder), device="cpu")
+    node = composed(*given, name="plan_wall", ckpt_path=str(model), run_dir=str(folder), device="cpu")
+    return parsed(PlanConfig, node)
 
 
 def logged(folder):

@@ -3,11 +3,14 @@
 import pytest
 from hydra import compose, initialize_config_dir
 
+from datasets.collecting.config import CollectConfig
 from demo.stages import composed
 from launch.command_line import plain
+from planning.config import PlanConfig
 from planning.objectives import REPLANNED, GoalDistance
 from results.objectives import NUMBERS, PAGE, Study, largest_losses, tables
 from tests.builders import REPOSITORY
+from training.config import TrainConfig
 from utils.pages import read_block, read_numbers
 
 
@@ -32,7 +35,8 @@ def test_hydra_knows_every_override_and_stages_wait_for_what_they_use(study):
         settings = {text for text in job.arguments["overrides"] if not text.startswith(("run_dir", "ckpt_path"))}
         if settings - seen:  # each setting once, in the first stage that has it
             seen |= settings
-            composed(job.arguments.get("config_name", job.run.__name__), job.arguments["overrides"])
+            schema = {"collect": CollectConfig, "train": TrainConfig}.get(job.run.__name__, PlanConfig)
+            composed(schema, job.arguments.get("config_name", job.run.__name__), job.arguments["overrides"])
 
 
 def test_the_page_shows_the_numbers_that_are_kept(rows):

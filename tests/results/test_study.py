@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
+from datasets.collecting.config import CollectConfig
 from demo.stages import composed
 from launch.command_line import plain
 from launch.provenance import Provenance
+from planning.config import PlanConfig
 from planning.evaluation import TARGETS
 from results.jobs import Run, Study
 from results.numbers import Numbers
@@ -18,6 +20,7 @@ from results.publish import FOLDER
 from results.report import Report
 from results.scores import goals_hash
 from tests.builders import REPOSITORY
+from training.config import TrainConfig
 from utils.pages import digest, figure_digest, read_block, read_numbers
 
 
@@ -45,9 +48,10 @@ def choice(text: str) -> str:
 
 def test_hydra_knows_every_override_of_every_stage():
     for job in study(Path("x"), "seeds=[0]").jobs():
-        name = {"collect": "collect", "train": "train"}.get(job.run.__name__, "plan_wall")
+        stages = {"collect": (CollectConfig, "collect"), "train": (TrainConfig, "train")}
+        schema, name = stages.get(job.run.__name__, (PlanConfig, "plan_wall"))
         if name != "plan_wall" or job.name.startswith("base"):  # for other models only the folders differ
-            composed(name, job.arguments["overrides"])
+            composed(schema, name, job.arguments["overrides"])
 
 
 def test_names_are_unique_and_wait_for_what_they_use(jobs):
@@ -75,10 +79,10 @@ def test_models_are_trained_once_per_seed_and_finetuned_alike(jobs):
     assert len(trainings) == 5 * 3
     steps = set()
     for job in trainings[:5]:
-        training = composed("train", job.arguments["overrides"])["training"]
+        training = composed(TrainConfig, "train", job.arguments["overrides"]).training
         if not job.name.startswith("base"):
-            assert job.after == [f"base_s{training['seed']}"]
-            steps.add((training["epochs"], training["max_batches"], training["batch_size"], training["predictor_lr"]))
+            assert job.after == [f"base_s{training.seed}"]
+            steps.add((training.epochs, training.max_batches, training.batch_size, training.predictor_lr))
     assert len(steps) == 1
 
 
@@ -88,7 +92,7 @@ def test_the_curve_has_six_budgets_for_each_planner_and_names_them(jobs):
         assert len({run.budget for run in runs}) == 6
         by_name = {job.name: job for job in jobs}
         for run in runs:
-            config = composed("plan_wall", by_name[run.name].arguments["overrides"])["planner"]
+            config = composed(PlanConfig, "plan_wall", by_name[run.name].arguments["overrides"]).planner.settings
             assert config["sub_planner"]["budget_evals"] == run.budget
             assert config["n_taken_actions"] == 1
 

@@ -14,7 +14,7 @@ from launch.command_line import overridden_keys
 from models.checkpoints.architecture import settle_architecture
 from models.checkpoints.config_file import read_model_config
 from models.checkpoints.native import read_checkpoint
-from tests.training.tiny import SMALL, build, changed, composed, header, run, weights, without_times
+from tests.training.tiny import SMALL, build, changed, header, run, train_config, weights, without_times
 from training.assemble import build_trainer
 from utils.files import sha256
 
@@ -228,7 +228,7 @@ def test_a_checkpoint_of_the_original_is_finetuned(tmp_path, shared_golden, gold
 
 def build_plain(folder, base, *overrides):
     """Without the overrides that the other tests share."""
-    config = composed(*overrides, run_dir=str(folder), ckpt_path=str(base))
+    config = train_config(*overrides, run_dir=str(folder), ckpt_path=str(base))
     return build_trainer(config, overridden_keys(overrides), torch.device("cpu"))
 
 

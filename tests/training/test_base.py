@@ -7,7 +7,7 @@ import pytest
 import torch
 from hydra.utils import get_class
 
-from tests.training.tiny import REPOSITORY, STATE, composed, make_wall, run
+from tests.training.tiny import REPOSITORY, STATE, composed, make_wall, run, train_config
 from training.assemble import build_trainer
 from training.checks import check_base
 from training.state import FILENAME
@@ -26,8 +26,8 @@ def start(tmp_path):
     (tmp_path / "wall_single" / "checkpoints" / "model_latest.pth").touch()
 
     def check(base, method, scratch=False, run_dir="run"):
-        config = {"ckpt_path": str(tmp_path / base), "run_dir": str(tmp_path / run_dir), "from_scratch": scratch}
-        check_base(config, method)
+        base, folder = tmp_path / base, tmp_path / run_dir
+        check_base(SimpleNamespace(ckpt_path=str(base), folder=folder, from_scratch=scratch), method)
 
     return check
 
@@ -74,6 +74,6 @@ def test_only_the_first_start_announces_training_from_scratch(tmp_path, monkeypa
         run(tmp_path / "run", *brief)
     assert "there is no such folder): TRAINING FROM SCRATCH" in caplog.text
     caplog.clear()
-    config = composed(*brief, run_dir=str(tmp_path / "run"), ckpt_path=str(tmp_path / "no_base"))
+    config = train_config(*brief, run_dir=str(tmp_path / "run"), ckpt_path=str(tmp_path / "no_base"))
     build_trainer(config, set(), torch.device("cpu"))
     assert "FROM SCRATCH" not in caplog.text

@@ -11,7 +11,7 @@ from hydra.errors import InstantiationException
 from datasets.formats.wall import WallTrajectories
 from launch.command_line import overridden_keys, protect_record
 from models.checkpoints.native import read_checkpoint
-from tests.training.tiny import BRIEF_PLANS, SMALL, STATE, composed, run
+from tests.training.tiny import BRIEF_PLANS, SMALL, STATE, run, train_config
 from training import dry_run as module
 from training.dry_run import dry_run
 
@@ -26,7 +26,7 @@ def rehearse(tmp_path, caplog, monkeypatch):
         given = list(overrides) if "experiment=wall_state" in overrides else [*SMALL, *overrides]
         caplog.clear()
         before = files(tmp_path)
-        config = composed(*given, run_dir=str(run_dir), ckpt_path=str(tmp_path / "no_base"), from_scratch=True)
+        config = train_config(*given, run_dir=str(run_dir), ckpt_path=str(tmp_path / "no_base"), from_scratch=True)
         try:
             with caplog.at_level(logging.INFO, "training.dry_run"):
                 dry_run(config, overridden_keys(given), torch.device("cpu"))
@@ -72,7 +72,7 @@ def test_a_latent_cache_is_measured_and_not_made(rehearse):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["training.batch_size=0"], r"training\.batch_size must be at least 1"),
+        (["training.batch_size=0"], r"training\.batch_size=0 must be a whole number, at least 1"),
         (["env.dataset.data_path=/no/where"], r"/no/where"),
         (["env.num_workers=0", "training.latent_dir=latents"], r"training\.latent_dir has no effect"),
     ],

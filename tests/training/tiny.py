@@ -21,7 +21,9 @@ from launch.command_line import overridden_keys, plain
 from models.world_model import WorldModel
 from tests.builders import wall_collection
 from training.assemble import build_trainer
+from training.config import TrainConfig
 from training.trainer import Trainer
+from utils.schema import parsed
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 TRAJECTORIES, STEPS = 12, 40
@@ -95,6 +97,11 @@ def composed(*overrides: str, name: str = "train", **values: object) -> dict[str
     return plain(cfg)
 
 
+def train_config(*overrides: str, **values: object) -> TrainConfig:
+    """The same for ``train.py``, typed."""
+    return parsed(TrainConfig, composed(*overrides, **values))
+
+
 def build(folder: Path, *overrides: str) -> Trainer:
     """The trainer of ``SMALL`` plus ``overrides``, of a run in ``folder``; ``ckpt_path`` is empty if not given.
 
@@ -106,7 +113,7 @@ def build(folder: Path, *overrides: str) -> Trainer:
     rest = tuple(text for text in given if text not in bases)
     finetunes = any(text.startswith("method=") and text != "method=offline" for text in rest)
     scratch = finetunes and not Path(base).exists()
-    config = composed(*rest, run_dir=str(folder), ckpt_path=base, from_scratch=scratch)
+    config = train_config(*rest, run_dir=str(folder), ckpt_path=base, from_scratch=scratch)
     return build_trainer(config, overridden_keys(given), torch.device("cpu"))
 
 

@@ -12,6 +12,7 @@ from planning.planners.noise import EpisodeNoise
 from training.methods.base import Method, TrainingContext
 from training.numbered_windows import NumberedWindows
 from utils import distributed
+from utils.ranges import NonNegative, Share, Small
 
 RADII_METHODS = ("fixed", "adaptive")
 PERTURBATIONS = ("embedding", "action")
@@ -45,12 +46,12 @@ class Adversarial(Method):
     def __init__(
         self,
         radii_method: str = "fixed",
-        visual_eps_factor: float = 0.05,
-        proprio_eps_factor: float = 0.02,
-        action_eps_factor: float = 0.02,
+        visual_eps_factor: NonNegative = 0.05,
+        proprio_eps_factor: NonNegative = 0.02,
+        action_eps_factor: NonNegative = 0.02,
         perturbation: str = "embedding",
-        pgd_steps: int = 1,
-        clean_weight: float = 0.0,
+        pgd_steps: Small = 1,
+        clean_weight: Share = 0.0,
         **hooks: Any,
     ) -> None:
         super().__init__(**hooks)

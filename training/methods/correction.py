@@ -15,7 +15,7 @@ from models.latent import Latent
 from models.speed.compiling import AUTO
 from models.speed.fast_paths import FastPaths
 from models.world_model import planning_mode
-from planning.cost import MemoryBudget, check_budget
+from planning.cost import check_budget
 from planning.mpc import MPCController
 from planning.objectives import GoalDistance
 from planning.planners.base import Planner
@@ -27,6 +27,7 @@ from training.methods.base import TrainingContext
 from training.methods.replay_buffer import Corrected
 from utils import distributed
 from utils.distributed import Share
+from utils.ranges import MemoryBudget
 
 TASKS = ("batch", "random_state")
 

@@ -16,6 +16,7 @@ from models.world_model import planning_mode
 from planning.objectives import GoalDistance
 from training.gradients import weighted_means
 from training.methods.base import Method, TrainingContext
+from utils.ranges import NonNegative, Small
 
 
 class InitNetTraining(Method):
@@ -42,7 +43,7 @@ class InitNetTraining(Method):
     trains_dynamics = False
     _network: InitNet
 
-    def __init__(self, pairs: int = 4, goal_weight: float = 0.0) -> None:
+    def __init__(self, pairs: Small = 4, goal_weight: NonNegative = 0.0) -> None:
         super().__init__()
         if pairs < 1:
             raise ValueError(f"method.pairs must be at least 1, got {pairs}")

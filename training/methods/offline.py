@@ -7,6 +7,7 @@ from torch import Tensor
 
 from datasets.batch import Batch
 from training.methods.base import Method, TrainingContext
+from utils.ranges import PositiveShare, Small
 
 
 class Offline(Method):
@@ -27,7 +28,7 @@ class Offline(Method):
         ValueError: Naming the key, its value and what is allowed.
     """
 
-    def __init__(self, rollout_steps: int = 1, rollout_discount: float = 1.0) -> None:
+    def __init__(self, rollout_steps: Small = 1, rollout_discount: PositiveShare = 1.0) -> None:
         super().__init__()
         if rollout_steps < 1:
             raise ValueError(f"method.rollout_steps must be at least 1, got {rollout_steps}")

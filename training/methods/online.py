@@ -13,7 +13,6 @@ from envs.base import Trajectory
 from models.speed.compiling import AUTO
 from models.speed.fast_paths import FastPaths
 from models.world_model import Windows
-from planning.cost import MemoryBudget
 from planning.mpc import MPCController
 from planning.objectives import GoalDistance
 from planning.planners.base import Planner
@@ -21,6 +20,7 @@ from training.methods.base import Method, TrainingContext
 from training.methods.correction import Corrector, Planned
 from training.methods.replay_buffer import Corrected, ReplayBuffer
 from training.numbered_windows import NumberedWindows
+from utils.ranges import MemoryBudget, Period, Small, TrajectoryCount
 
 SAMPLINGS = ("slot", "all")
 SECONDS_TO_CLOSE = 5.0  # for a simulation that nobody waits for any more
@@ -65,10 +65,10 @@ class Online(Method):
         planner: Planner | MPCController,
         objective: GoalDistance,
         tasks: str = "batch",
-        replay_buffer_frequency: int = 10,
-        replay_capacity: int = 6000,
+        replay_buffer_frequency: Period = 10,
+        replay_capacity: TrajectoryCount = 6000,
         replay_sampling: str = "slot",
-        frame_stride: int | None = None,
+        frame_stride: Small | None = None,
         memory_budget_gb: MemoryBudget = AUTO,
         speed: FastPaths | None = None,
         overlap: bool = False,

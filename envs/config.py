@@ -1,0 +1,41 @@
+"""The settings of ``env``, the same for every command."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from envs.base import VectorEnv
+from utils.ranges import Dimension, ProcessesOrZero
+from utils.schema import Component, OpenSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvConfig(OpenSettings):
+    """An environment, its data set, and what collects one.
+
+    Attributes:
+        name: Of the environment; checkpoints and data sets carry it.
+        env_action_dim: Length of one raw action.
+        proprio_dim: Length of the proprio values.
+        state_dim: Length of the simulator's state.
+        num_workers: Processes that read while training; None leaves the number to the trainer.
+        simulator: Steps many episodes at once; takes ``image_size``.
+        dataset: Reads trajectories.
+        collector: Acts where a data set is collected.
+    """
+
+    name: str
+    env_action_dim: Dimension
+    proprio_dim: Dimension
+    state_dim: Dimension
+    num_workers: ProcessesOrZero | None
+    simulator: Component[VectorEnv]
+    dataset: Component[Any]
+    collector: Component[Any] | None
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Lengths of action, proprio values and state, by their names."""
+        names = ("env_action_dim", "proprio_dim", "state_dim")
+        return {name: getattr(self, name) for name in names}
