@@ -9,7 +9,6 @@ from functools import cached_property, partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from benchmarks.flops import ModelFlops
 from benchmarks.measure import Case, Run, Work
@@ -19,7 +18,8 @@ from benchmarks.setting import Setting
 from models.world_model import WorldModel
 from planning.evaluation import Evaluation
 from planning.planners.cem import CEMPlanner
-from planning.planners.search import Budget, Search
+from planning.planners.plan import Budget
+from planning.planners.search import Search
 from planning.request import PlanRequest
 from planning.task import PlanningTask
 
@@ -64,10 +64,6 @@ class Asked:
         """A new account of evaluations."""
         request, planner = self.request, self.planner
         return Search(request.cost, Budget(), planner.eval_every, request.space, planner.clip_actions)
-
-    def start(self) -> Tensor:
-        """Initial actions (B, T, A)."""
-        return self.planner.initial_actions(self.request.noise, self.request.space)
 
     def plain_problem(self) -> PlainProblem:
         """Give the starts as images, and the same goals."""
@@ -151,7 +147,7 @@ def _gd_step(setting: Setting) -> Iterator[Work]:
 
 
 def _descend(question: Asked, steps: int) -> object:
-    start = question.start()[:, None]
+    start = question.request.start()[:, None]
     return question.planner.descent.run(question.search(), start, question.request.noise, range(steps), steps)
 
 
@@ -176,7 +172,7 @@ def _plain_descents(question: Asked, steps: int) -> Mapping[str, Run]:
     problem = question.plain_problem()
 
     def run(plain: PlainModel) -> None:
-        start = question.start()
+        start = question.request.start()
         with torch.autocast(start.device.type, enabled=False):  # the earlier release had none
             descent = PlainDescent(plain, problem, start, question.planner.descent.lr)
             for _ in range(steps):
@@ -197,7 +193,7 @@ def _cem_step(setting: Setting) -> Iterator[Work]:
         planner: CEMPlanner = question.planner
 
         def run() -> object:
-            return planner.refit(question.search(), question.start(), question.request.noise, reserve=0)
+            return planner.refit(question.search(), question.request.start(), question.request.noise, reserve=0)
 
         count = episodes * planner.num_samples
         flops = count * question.flops.rollout(planner.horizon, question.context)
@@ -208,7 +204,7 @@ def _plain_cem(question: Asked) -> Mapping[str, Run]:
     problem, planner = question.plain_problem(), question.planner
 
     def run(plain: PlainModel) -> None:
-        mean = question.start()
+        mean = question.request.start()
         draws = question.request.noise.randn(planner.num_samples, *mean.shape[1:])
         with torch.autocast(mean.device.type, enabled=False):
             plain_cem_step(plain, problem, mean, torch.ones_like(mean), draws, planner.topk)

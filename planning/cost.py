@@ -51,7 +51,7 @@ class LatentGoalCost:
         rollout: what the predictor sees at each step.
         memory_budget_gb: for the activations of one chunk; "auto": 4, with gradients on a GPU a quarter of its memory.
         progress: called with the number of rows just imagined.
-        capturable: see ``planning.planners.search.CostFn``.
+        capturable: see ``planning.planners.plan.CostFn``.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class LatentGoalCost:
         return rearrange(cost, "(b n) -> b n", n=n)
 
     def imagine(self, actions: Tensor) -> Latent:
-        """The present and the T latents (B, T + 1) that follow from ``actions`` (B, T, A); no gradients."""
+        """Imagine what follows from ``actions`` (B, T, A): latents (B, T + 1), the present first; no gradients."""
         with torch.no_grad():
             rows = self._rows_at_a_time(actions.shape[1], with_grad=False)
             everyone = self._episodes(actions, 0, 1)
@@ -111,7 +111,7 @@ class LatentGoalCost:
         return int(ENOUGH_GB * 2**30)
 
     def _rows(self, actions: Tensor, first: int, n: int) -> Tensor:
-        """Cost of the rows ``first`` ... of the flattened (B * N) batch."""
+        """Cost of the rows of the flattened batch (B * N) from ``first`` on."""
         episode = self._episodes(actions, first, n)
         only_last = self.objective.sees_only_last
         rollout = self._imagine(actions, episode, only_last) if only_last else self._rollout(actions, episode)

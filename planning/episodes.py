@@ -1,4 +1,4 @@
-"""Where all episodes of an evaluation stand between two MPC iterations."""
+"""The state of all episodes of an evaluation between two MPC iterations."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from models.latent import Latent
 
 @dataclass
 class Episodes:
-    """Plain tensors and lists, so that it can be saved after an iteration and continued later.
+    """All episodes as plain tensors and lists, which can be saved after an iteration and continued later.
 
-    Rows of solved episodes are kept for their numbers, but their history is no longer filled: nothing reads it.
+    Rows of solved episodes are kept for their numbers; nothing reads their history any more, so it stays empty.
 
     Attributes:
         states: (B, S) true states.
-        played: (B, n, env_action_dim) all raw actions that the simulator has executed.
+        played: (B, n, env_action_dim) all raw actions that were executed.
         visual: (B, F, P, D) latents of the last F <= H real frames, oldest first.
         proprio: (B, F, E) their other part.
         past_actions: (B, F - 1, A) z-scored blocks executed between these frames.
@@ -86,16 +86,16 @@ class Episodes:
 
     @property
     def active(self) -> Tensor:
-        """(b,) numbers of the episodes not solved yet."""
+        """Numbers (b,) of the episodes that are not solved yet."""
         return (self.solved_at == 0).nonzero().squeeze(1)
 
     @property
     def solved(self) -> Tensor:
-        """(B,) bool."""
+        """Whether each episode is solved: (B,) bool."""
         return self.solved_at > 0
 
     def context(self, rows: Tensor, num_context: int | None) -> tuple[Latent, Tensor]:
-        """Latents (b, F) and actions (b, F - 1, A) that a planner of ``num_context`` frames (None: all) starts from."""
+        """Latents (b, F) and blocks (b, F - 1, A) that a planner which sees ``num_context`` frames starts from."""
         seen = self.visual.shape[1] if num_context is None else min(num_context, self.visual.shape[1])
         skip = self.visual.shape[1] - seen
         latent = Latent(self.visual[rows][:, skip:], self.proprio[rows][:, skip:])
@@ -116,11 +116,11 @@ class Episodes:
         self.warm_start = self._spread(rows, rest)
 
     def _spread(self, rows: Tensor, values: Tensor) -> Tensor:
-        """(b, ...) -> (B, ...), zero where an episode is solved."""
+        """Put rows (b, ...) in their places among all (B, ...); the others are zero."""
         full = values.new_zeros(len(self.solved_at), *values.shape[1:])
         full[rows] = values
         return full
 
     def as_dict(self) -> dict[str, Any]:
-        """The attributes by name."""
+        """Name every attribute."""
         return {item.name: getattr(self, item.name) for item in fields(self)}

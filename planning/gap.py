@@ -1,4 +1,4 @@
-"""The train-test gap itself: a model's one-step error where it was trained, and where planners take it."""
+"""The train-test gap: a model's one-step error where it was trained, and where planners take it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Visits:
 
 
 def planner_visits(task: PlanningTask, planner: Planner) -> Visits:
-    """Where one model's own plans lead: plan once per problem, and carry the plans out."""
+    """Follow a model's own plans: plan once per problem, and carry the plans out."""
     controller = MPCController.of(planner)
     episodes = task.start()
     starts = episodes.states
@@ -46,7 +46,7 @@ def planner_visits(task: PlanningTask, planner: Planner) -> Visits:
 
 @torch.no_grad()
 def one_step_error(env: VectorEnv, observer: Observer, visits: Visits, frameskip: int) -> dict[str, Sequence[float]]:
-    """Teacher-forced prediction error on visited trajectories, per trajectory.
+    """Measure the teacher-forced prediction error on each visited trajectory.
 
     Returns:
         ``visual_mse`` and ``proprio_mse``: lists of B means over all windows of a trajectory. Comparable between models
@@ -68,7 +68,7 @@ def one_step_error(env: VectorEnv, observer: Observer, visits: Visits, frameskip
 
 
 def dataset_visits(trajectories: Trajectories, numbers: Sequence[int], count: int, num_steps: int, seed: int) -> Visits:
-    """``count`` random segments of ``num_steps`` raw steps of recorded trajectories ``numbers``."""
+    """Draw ``count`` segments of ``num_steps`` raw steps from the recorded trajectories ``numbers``."""
     draw = np.random.default_rng(seed)
     chosen = draw.choice(np.asarray([i for i in numbers if int(trajectories.lengths[i]) >= num_steps]), count)
     begins = [int(draw.integers(int(trajectories.lengths[i]) - num_steps + 1)) for i in chosen]

@@ -1,4 +1,4 @@
-"""What an evaluation is about: start states and goals, from one of four sources, saved for use again."""
+"""Start states and goals of an evaluation, from one of four sources."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MOST_DRAWS = 200  # of one episode, until one is found that does not begin solve
 
 @dataclass(frozen=True)
 class GoalRequest:
-    """What a goal source needs to know.
+    """Everything that a goal source needs to know.
 
     Attributes:
         env: simulator that plays goals.
@@ -49,13 +49,13 @@ class GoalRequest:
 
 
 def from_random_states(request: GoalRequest) -> Problem:
-    """Independent random start and goal states (PointMaze, Wall protocol)."""
+    """Draw independent start and goal states (PointMaze, Wall protocol)."""
     states, goals = request.env.sample_start_goal(request.seeds)
     return Problem(request.seeds, states, goals, request.env.default_layouts(len(request.seeds)))
 
 
 def from_random_actions(request: GoalRequest) -> Problem:
-    """A random start, and the state that random z-scored normal actions lead to."""
+    """Draw starts, and take the states that random z-scored normal actions lead to."""
     starts, _ = request.env.sample_start_goal(request.seeds)
     steps = request.goal_H * request.frameskip
     drawn = [episode_generator(seed).randn(steps, request.env.env_action_dim) for seed in request.seeds]
@@ -64,7 +64,7 @@ def from_random_actions(request: GoalRequest) -> Problem:
 
 
 def from_dataset(request: GoalRequest) -> Problem:
-    """Segments of validation trajectories, ``goal_H`` blocks long, replayed in the simulator (PushT protocol)."""
+    """Replay segments of validation trajectories, ``goal_H`` blocks long, in the simulator (PushT protocol)."""
     trajectories, numbers = request.validation()
     steps = request.goal_H * request.frameskip
     long_enough = [i for i in numbers if int(trajectories.lengths[i]) >= steps]
@@ -86,7 +86,7 @@ def from_dataset(request: GoalRequest) -> Problem:
 
 
 def from_file(request: GoalRequest) -> Problem:
-    """The episodes of an earlier run, or of one's own, from a ``plan_targets.npz``."""
+    """Read the episodes of an earlier run, or of one's own, from a ``plan_targets.npz``."""
     if request.path is None:
         raise ValueError("goal_source=file needs goal_file_path=<plan_targets.npz of an earlier run>")
     try:
@@ -109,7 +109,7 @@ GOAL_SOURCES: dict[str, Callable[[GoalRequest], Problem]] = {
 
 
 def make_problem(source: str, request: GoalRequest) -> Problem:
-    """The problem that ``goal_source`` names.
+    """Make the problem that ``goal_source`` names.
 
     Raises:
         ValueError: If there is no such source, ``goal_H`` is below 1, or nothing but episodes that begin solved can
@@ -134,7 +134,7 @@ def _begins_solved(env: VectorEnv, problem: Problem) -> Tensor:
 
 
 def _without_solved(source: str, request: GoalRequest, problem: Problem) -> Problem:
-    """Draw every episode that begins solved again, until none does; the others stay as they were drawn.
+    """Redraw episodes that begin solved until none does; the others stay as they were drawn.
 
     What an episode becomes depends on its seed alone, not on the other episodes.
 
@@ -158,7 +158,7 @@ def _without_solved(source: str, request: GoalRequest, problem: Problem) -> Prob
 
 
 def _played(request: GoalRequest, starts: Tensor, actions: Tensor, layouts: dict[str, Tensor]) -> Problem:
-    """The goal is where the simulator itself ends, not where a file says it should."""
+    """Play the actions: the goal is where the simulator itself ends, not where a file says it should."""
     visited = simulate(request.env, request.seeds, starts, actions, layouts).states
     # what the reset was given, not what it made of it: PushT's takes a step, and planning will reset once more
     return Problem(request.seeds, starts, visited[:, -1], layouts, actions)

@@ -64,7 +64,7 @@ def final_metrics(task: PlanningTask, episodes: Episodes, ends: Sequence[int]) -
 
 
 def solved_by_doing_nothing(env: VectorEnv, problem: Problem, ends: Sequence[int]) -> Tensor:
-    """Whether zero raw actions solve each episode, by the rule of MPC: inside the region at the end of an iteration.
+    """Whether zero raw actions solve each episode, being inside the region at the end of an iteration.
 
     Args:
         env: the simulator, whose episodes are replaced; nothing is drawn.
@@ -85,13 +85,13 @@ def solved_by_doing_nothing(env: VectorEnv, problem: Problem, ends: Sequence[int
 
 
 def _rate(name: str, outcomes: Tensor) -> dict[str, float]:
-    """A share of the episodes with its 95 % Wilson interval."""
+    """Give a share of the episodes with its 95 % Wilson interval."""
     low, high = wilson_interval(int(outcomes.sum()), len(outcomes))
     return {name: outcomes.double().mean().item(), f"{name}_low": low, f"{name}_high": high}
 
 
 def _work(episodes: Episodes) -> dict[str, float]:
-    """What planning and simulating took."""
+    """Sum up what planning and simulating took."""
     num, records = len(episodes.solved), episodes.records
     planning = sum(record["planning_seconds"] for record in records)
     differentiated = sum(record["gradient_evaluations"] * record["planned_episodes"] for record in records)
@@ -107,7 +107,7 @@ def _work(episodes: Episodes) -> dict[str, float]:
 
 
 def _distances(task: PlanningTask, ends: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Distances of states (B, S) at several moments to the goals: means, and of the states a list."""
+    """Measure distances of states (B, S) at several moments to the goals: means, and a list for the states."""
     env, problem = task.env, task.problem
     found: dict[str, Any] = {}
     pixels = _pixel_means(env, problem, list(ends.values()), task.observer.frames_per_chunk)
@@ -123,7 +123,7 @@ def _distances(task: PlanningTask, ends: Mapping[str, Tensor]) -> dict[str, Any]
 
 
 def _pixel_means(env: VectorEnv, problem: Problem, ends: Sequence[Tensor], chunk: int) -> list[float | None]:
-    """Means of ``_pixel_distances``; None where nothing can be drawn, which a model that sees no images can bear."""
+    """Average ``_pixel_distances``; None where nothing can be drawn, which a model that sees no images can bear."""
     try:
         return [each.mean().item() for each in _pixel_distances(env, problem, ends, chunk)]
     except (EnvWorkerError, ValueError) as error:

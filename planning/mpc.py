@@ -14,7 +14,7 @@ from planning.episodes import Episodes
 from planning.objectives import GoalDistance
 from planning.planners.base import Planner
 from planning.planners.noise import EpisodeNoise
-from planning.planners.search import Plan, join_plans
+from planning.planners.plan import Plan, join_plans
 from planning.request import PlanRequest
 from planning.task import PlanningTask
 from utils import distributed
@@ -26,7 +26,7 @@ SHRINKING = ("none", "plan", "budget")
 
 
 class MPCController:
-    """Runs a planner in closed loop until every episode is solved or a cap is reached.
+    """A closed loop around a planner, which ends when every episode is solved or a cap is reached.
 
     Solved episodes leave the batch: they cost no more planning and take zero raw actions from then on. Whether an
     episode is solved is the simulator's knowledge; the planner never sees it.
@@ -73,16 +73,13 @@ class MPCController:
 
     @classmethod
     def of(cls, planner: Planner | MPCController) -> MPCController:
-        """The controller that a ``planner`` option stands for: itself, or for a planner alone its open loop.
-
-        Open loop is one plan, carried out to its end.
-        """
+        """Turn a ``planner`` option into a controller: a planner alone makes one plan, carried out to its end."""
         if isinstance(planner, MPCController):
             return planner
         return cls(planner, max_iter=1, n_taken_actions=planner.horizon)
 
     def horizon(self, iteration: int, executed: int) -> int:
-        """Blocks to plan in an iteration (from 0), after so many were executed."""
+        """Blocks to plan in an iteration, counted from 0, before which so many were executed."""
         full = self.planner.horizon
         if self.shrinking == "plan":
             return full - executed % full
@@ -114,7 +111,7 @@ class MPCController:
         """
         deadline = None if self.time_limit_minutes is None else time.monotonic() + 60 * self.time_limit_minutes
         while len(episodes.active) and (self.max_iter is None or episodes.iteration < self.max_iter):
-            if deadline is not None and _any_process(task, time.monotonic() > deadline):
+            if deadline is not None and task.any_process(time.monotonic() > deadline):
                 return
             self.iterate(task, episodes, progress)
             after_iteration(episodes)
@@ -129,12 +126,8 @@ class MPCController:
         seen = task.execute(episodes, rows, plan.actions[:, : self.n_taken_actions], imagined)
         episodes.remember_plan(rows.to(plan.actions.device), plan.actions[:, self.n_taken_actions :])
         executed = time.perf_counter()
-        outcome = task.env.success(episodes.states, task.problem.goal_states)
         episodes.iteration += 1
-        success = outcome.success.cpu()
-        if task.shared:  # all must go on with the same episodes, even if their machines round differently
-            success = distributed.broadcast(success)
-        episodes.solved_at[success & ~episodes.solved] = episodes.iteration
+        distance = task.judge(episodes)
         episodes.divergence[rows] = _distance(imagined[:, -1:], seen[:, -1:])
         episodes.planning_seconds[rows] += (planned - begin) / len(rows)
         episodes.evaluations[rows] += plan.evaluations
@@ -145,7 +138,7 @@ class MPCController:
                 "planned_episodes": len(rows),
                 "objective": str(request.objective),
                 "success_rate": episodes.solved.double().mean().item(),
-                "mean_state_dist": outcome.state_dist.double().mean().item(),
+                "mean_state_dist": distance.double().mean().item(),
                 "mean_div_visual_emb": episodes.divergence[rows, 0].mean().item(),
                 "mean_div_proprio_emb": episodes.divergence[rows, 1].mean().item(),
                 "planned_cost": _finite_mean(plan.cost),
@@ -187,7 +180,7 @@ class MPCController:
         )
 
     def _plan(self, task: PlanningTask, episodes: Episodes, request: PlanRequest, rows: Tensor) -> tuple[Plan, Latent]:
-        """The plan of the rows, and the latents (b, n + 1) imagined for the part of it that will be executed."""
+        """Plan for the rows, and imagine the latents (b, n + 1) of the part of the plan that will be executed."""
         device = task.observer.device
         if task.shared and distributed.size() > 1:
             plan = self._share_planning(task, episodes, request, rows)
@@ -204,7 +197,7 @@ class MPCController:
         return plan, imagined
 
     def _share_planning(self, task: PlanningTask, episodes: Episodes, request: PlanRequest, rows: Tensor) -> Plan:
-        """The plan of the rows: this process plans for its share of them, and gets the others' plans."""
+        """Plan for this process's share of the rows, and get the other processes' plans."""
         share, own = distributed.share(len(rows)), None
         if share.count:
             part = self.request(task, episodes, rows[share.rows], request.progress)
@@ -212,13 +205,8 @@ class MPCController:
         return join_plans([part for part in distributed.gather(own) if part is not None]).to(task.observer.device)
 
 
-def _any_process(task: PlanningTask, here: bool) -> bool:
-    """Whether it is so in this process or, if all have the same episodes, in any."""
-    return bool(distributed.largest(int(here))) if task.shared else here
-
-
 def _finite_mean(costs: Tensor) -> float:
-    """Mean of what is finite in (B,): one diverged episode must not hide the others."""
+    """Average what is finite of ``costs`` (B,): one diverged episode must not hide the others."""
     return costs[costs.isfinite()].mean().item()
 
 

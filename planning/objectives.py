@@ -31,7 +31,7 @@ SMALLEST_SCALE = 1e-6  # of a soft minimum, for episodes that begin at their goa
 class GoalDistance:
     """Mean squared distance of a rollout's frames to the goal latent: visual part + ``alpha`` x proprio part.
 
-    Which frames count, T blocks being planned and frame 0 being the present, says ``mode``:
+    Frame 0 is the present, and T blocks are planned. ``mode`` says which frames count:
 
     - "last": frame T. In a closed loop with a fixed horizon the goal then stays T blocks away for ever.
     - "all": frame t by ``base ** t``, normalised to sum 1, divided by the number of frames.
@@ -50,8 +50,9 @@ class GoalDistance:
         mode: see above.
         alpha: weight of the proprio part, >= 0.
         base: > 0; above 1 later frames count more, below 1 earlier ones. None means 2.
-        first_frame: whether frame 0 is one of "all". It is constant, so no planner decides otherwise without it.
-        temperature: of the soft minimum, in units of the present's distance to the goal, > 0. None means 0.3.
+        first_frame: whether "all" includes frame 0. That is constant, so it changes no planner's decision.
+        temperature: temperature of the soft minimum, in units of the present's distance to the goal, > 0. None
+            means 0.3.
 
     Raises:
         ValueError: Naming the key, its value and what is allowed.
@@ -85,13 +86,13 @@ class GoalDistance:
         self._due = 1  # the first frame that counts under a deadline
 
     def __str__(self) -> str:
-        """Its mode and settings, as results name them: "all, base 0.5, alpha 1"."""
+        """Name mode and settings as results do: "all, base 0.5, alpha 1"."""
         told = {key: value for key, value in self.settings.items() if key != "first_frame" or not value}
         return ", ".join([self.mode, *(f"{key} {value:g}" for key, value in {**told, "alpha": self.alpha}.items())])
 
     @property
     def sees_only_last(self) -> bool:
-        """Whether it looks at the last frame of a rollout only, so that the others need not be brought."""
+        """Whether only the last frame of a rollout is looked at, so that the others need not be kept."""
         return self.mode in ("last", "staged", "auto")
 
     def at(self, executed: int, horizon: int, taken: int) -> GoalDistance:
@@ -141,7 +142,10 @@ class GoalDistance:
         return weight / weight.sum(), cost.shape[1] - skipped
 
     def _soft_minimum(self, cost: Tensor) -> Tensor:
-        """Over frames k, of the mean of cost (B, T + 1) from k on; frame 0 sets the scale, which no action changes."""
+        """Soft minimum (B,) over frames k of the mean of ``cost`` (B, T + 1) from k on.
+
+        Frame 0, which no action changes, sets the scale.
+        """
         scale = (self.settings["temperature"] * cost[:, :1].detach()).clamp_min(SMALLEST_SCALE)
         num = cost.shape[1] - 1
         later = torch.ones(num, num, device=cost.device, dtype=cost.dtype).triu()

@@ -12,11 +12,11 @@ from models.world_model import WorldModel
 
 
 class Observer:
-    """Encodes simulator states and frames with the statistics the model was trained with.
+    """An encoder of simulator states and frames, in the units that the model was trained in.
 
     Args:
-        model: its encoder says what it wants to see: ``observes`` "visual" or "state".
-        normalizer: raw <-> z-scored units of the training data.
+        model: the world model; its encoder ``observes`` "visual" or "state".
+        normalizer: units of the training data.
         frames_per_chunk: images drawn and encoded at a time, which bounds memory.
         action_range: (2, env_action_dim) lowest and highest raw actions of the training data; None if not known.
     """

@@ -36,7 +36,7 @@ class Problem:
         return len(self.seeds)
 
     def hashes(self) -> list[str]:
-        """One name per episode that says its start, goal and layout."""
+        """Name each episode by its start, goal and layout."""
         return episode_hashes(self._arrays())
 
     def with_rows(self, rows: Tensor, other: Problem) -> Problem:

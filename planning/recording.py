@@ -1,4 +1,4 @@
-"""What a few episodes looked like, and what the model imagined meanwhile."""
+"""Pictures and videos of a few episodes, and of what the model imagined meanwhile."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from utils.retry import Retry
 
 
 class Recorder:
-    """Frames of the first episodes of an evaluation, one per action block; only these are decoded.
+    """A recorder of the first episodes of an evaluation, one frame per action block; only these are decoded.
 
     Args:
-        goal_frames: (n, 3, S, S) images of the goals, 0..255; their number says how many episodes are recorded.
+        goal_frames: (n, 3, S, S) images of the goals, 0..255; n episodes are recorded.
     """
 
     def __init__(self, goal_frames: Tensor) -> None:

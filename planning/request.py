@@ -16,7 +16,7 @@ from planning.objectives import GoalDistance
 from planning.observer import Observer
 from planning.planners.base import Planner
 from planning.planners.noise import EpisodeNoise
-from planning.planners.search import ActionSpace, Plan
+from planning.planners.plan import ActionSpace, Plan
 from utils.ranges import MemoryBudget
 
 
@@ -56,7 +56,11 @@ class PlanRequest:
 
     def plan(self) -> Plan:
         """Ask the planner."""
-        return self.planner.plan(self.cost, self.noise, self.space, self.warm_start, self.horizon)
+        return self.planner.optimize(self.cost, self.start(), self.noise, self.space)
+
+    def start(self) -> Tensor:
+        """Initial actions (B, T, A)."""
+        return self.planner.initial_actions(self.noise, self.space, self.warm_start, self.horizon)
 
     @cached_property
     def cost(self) -> LatentGoalCost:

@@ -1,4 +1,4 @@
-"""The task of a controller: episodes in a simulator, and everything but the planner that planning for them takes."""
+"""The task of a controller: episodes in a simulator, and all that planning for them needs but the planner."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from planning.objectives import GoalDistance
 from planning.observer import Observer
 from planning.problem import Problem
 from planning.recording import Recorder
+from utils import distributed
 from utils.ranges import MemoryBudget
 
 log = logging.getLogger(__name__)
@@ -109,3 +110,16 @@ class PlanningTask:
         latent = cat_latents(seen, 1)
         episodes.observe(rows.to(actions.device), actions, latent, limit)
         return latent
+
+    def judge(self, episodes: Episodes) -> Tensor:
+        """Note which episodes their last iteration solved; returns the distances (B,) of all to their goals."""
+        outcome = self.env.success(episodes.states, self.problem.goal_states)
+        success = outcome.success.cpu()
+        if self.shared:  # all must go on with the same episodes, even if their machines round differently
+            success = distributed.broadcast(success)
+        episodes.solved_at[success & ~episodes.solved] = episodes.iteration
+        return outcome.state_dist
+
+    def any_process(self, here: bool) -> bool:
+        """Whether it is so in this process or, if all have these same episodes, in any."""
+        return bool(distributed.largest(int(here))) if self.shared else here

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from models.rollout_type import ROLLOUT_TYPES
 from planning.planners.noise import EpisodeNoise
-from planning.planners.search import ActionSpace, Budget, CostFn, Plan, Search
+from planning.planners.plan import ActionSpace, Budget, CostFn, Plan
+from planning.planners.search import Search
 from utils.ranges import Count, Limit, Period, Small
 
 SAMPLE_TYPES = ("randn", "zero", "initnet")
@@ -74,29 +75,16 @@ class Planner(ABC):
         self._rollout_seconds = None if budget_ms else 0.0
         self.rollout = ROLLOUT_TYPES[rollout_type]
 
-    def plan(
-        self,
-        cost: CostFn,
-        noise: EpisodeNoise,
-        space: ActionSpace,
-        warm_start: Tensor | None = None,
-        horizon: int | None = None,
-    ) -> Plan:
-        """Initial actions, then ``optimize``.
-
-        Args:
-            cost: cost function of B independent problems.
-            noise: one stream for each.
-            space: needs ``proposal`` for ``sample_type: initnet`` and a range for ``clip_actions``.
-            warm_start: (B, t, A) what is left of the previous plan.
-            horizon: blocks to plan, at most ``self.horizon``; None means that.
-        """
-        return self.optimize(cost, self.initial_actions(noise, space, warm_start, horizon), noise, space)
-
     def optimize(
         self, cost: CostFn, actions_init: Tensor, noise: EpisodeNoise, space: ActionSpace | None = None
     ) -> Plan:
-        """Lower the cost of each of B independent problems, starting from ``actions_init`` (B, T, A).
+        """Lower the cost of each of B independent problems.
+
+        Args:
+            cost: what is minimised.
+            actions_init: (B, T, A) z-scored blocks to start from, see ``initial_actions``.
+            noise: one stream per problem.
+            space: what is known of actions; None: nothing.
 
         Raises:
             ValueError: If actions shall be clipped to a range that ``space`` does not have.
@@ -126,7 +114,7 @@ class Planner(ABC):
             noise: one stream per problem.
             space: gives the zero action and the proposal.
             warm_start: (B, t, A) what is left of the previous plan; it is completed by new blocks.
-            horizon: see ``plan``.
+            horizon: blocks to plan, at most ``self.horizon``; None means that.
         """
         length = self.horizon if horizon is None else horizon
         kept = 0 if warm_start is None else min(warm_start.shape[1], length)

@@ -39,12 +39,15 @@ class Curvature:
         self.scale = like.new_zeros(len(like))
 
     def add(self, step: Tensor, change: Tensor, rows: Tensor) -> Tensor:
-        """Learn from the ``rows`` (R,) whose ``step`` (R, D) bent the cost up; oldest out. Returns which these were.
+        """Learn from the ``rows`` (R,) whose ``step`` (R, D) bent the cost up, and forget the oldest.
 
         Args:
             step: the steps.
             change: (R, D) change of the gradient over each.
             rows: which of them to learn from.
+
+        Returns:
+            Which rows bent the cost up: (R,) bool.
         """
         bend, square = (step * change).sum(1), change.square().sum(1)
         good = rows & (bend > CURVED * step.norm(dim=1) * square.sqrt())

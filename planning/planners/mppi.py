@@ -22,13 +22,13 @@ class MPPIPlanner(Planner):
     Args:
         num_samples: perturbations per iteration, >= 2; the plan itself is evaluated beside them.
         temperature: lambda of the softmin, > 0; lower listens to fewer samples.
-        relative_temperature: ``temperature`` is in units of the standard deviation of an episode's sample costs, so
-            that it fits models and objectives of any scale; else in units of the cost.
+        relative_temperature: whether ``temperature`` is in units of the standard deviation of an episode's sample
+            costs, which fits models and objectives of any scale; else it is in units of the cost.
         var_scale: standard deviation of the perturbations in z-scored action units, > 0.
         noise_decay: factor on that deviation from one iteration to the next, in (0, 1]; 1 as in the source.
         noise_beta: see ``CEMPlanner``.
-        cross_term: share of the cross term of plan and perturbation, lambda u^T Sigma^-1 epsilon, in [0, 1]. 1 is the
-            source's alpha = 0: the plan pays for its distance from zero; 0 leaves the cost to the objective alone.
+        cross_term: share of the cross term of plan and perturbation, lambda u^T Sigma^-1 epsilon, in [0, 1]. With 1,
+            the source's alpha = 0, the plan pays for its distance from zero; with 0 only the objective counts.
 
     Source: Williams et al. 2017, "Information theoretic MPC for model-based reinforcement learning", algorithm 2.
     Deviation: several iterations before a plan is carried out, with noise that may shrink; Sigma of the cross term

@@ -52,11 +52,11 @@ class EpisodeNoise:
         return len(self._generators)
 
     def randn(self, *shape: int) -> Tensor:
-        """(B, *shape) standard normal numbers, the next of each stream."""
+        """Draw standard normal numbers (B, *shape), the next of each stream."""
         return self._draw(1, shape)[0]
 
     def ahead(self, most: int, *shape: int) -> Iterator[Tensor]:
-        """What ``most`` calls of ``randn(*shape)`` would give, one after the other; draws more than one at a time.
+        """Yield what ``most`` calls of ``randn(*shape)`` would give, drawn several at a time.
 
         The device never waits for the host: a block is on its way while the last one is used.
         """
@@ -76,7 +76,7 @@ class EpisodeNoise:
         return drawn.to(self.device, non_blocking=True)  # from pinned memory, or the device would be waited for
 
     def uniform(self, low: float, high: float, *shape: int) -> Tensor:
-        """(B, *shape) numbers from [low, high), the next of each stream."""
+        """Draw uniform numbers (B, *shape) from [low, high), the next of each stream."""
         drawn = torch.empty(len(self), *shape, device=self._source)
         for row, generator in zip(drawn, self._generators, strict=True):
             row.uniform_(low, high, generator=generator)
@@ -97,7 +97,7 @@ def check_colour(beta: float) -> None:
 
 
 def coloured(white: Tensor, beta: float, env_action_dim: int) -> Tensor:
-    """Noise whose power falls with frequency as 1 / f ** beta over raw steps, of unit variance.
+    """Colour noise: its power falls with frequency as 1 / f ** beta over raw steps, its variance stays 1.
 
     Args:
         white: (..., T, A) standard normal action blocks.

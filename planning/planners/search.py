@@ -5,104 +5,15 @@ from __future__ import annotations
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from models.speed.cuda_graphs import Captured
-
-CostFn = Callable[[Tensor], Tensor]
-"""z-scored actions (B, N, T, A) -> cost (B, N), differentiable.
-
-It may have two attributes: ``capturable``, that its work on a GPU may become a CUDA graph, and ``progress``, called
-with the number of rows just evaluated."""
-
+from planning.planners.plan import ActionSpace, Budget, CostFn, Plan
 
 PACE_STEPS = 5  # that a step's length is judged by
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a planner returns.
-
-    Attributes:
-        actions: (B, T, A) z-scored action blocks, of all that were evaluated those of lowest cost.
-        cost: (B,) their cost under the model.
-        trace: (step, (B,) cost) pairs, every ``eval_every`` optimisation steps; the last one is ``cost``.
-        evaluations: rollouts imagined per episode.
-        gradient_evaluations: how many of them were differentiated as well.
-    """
-
-    actions: Tensor
-    cost: Tensor
-    trace: list[tuple[int, Tensor]] = field(default_factory=list)
-    evaluations: int = 0
-    gradient_evaluations: int = 0
-
-    def to(self, device: torch.device) -> Plan:
-        """Move the plan to ``device``."""
-        trace = [(step, cost.to(device)) for step, cost in self.trace]
-        return replace(self, actions=self.actions.to(device), cost=self.cost.to(device), trace=trace)
-
-
-def join_plans(plans: Sequence[Plan]) -> Plan:
-    """Join plans to one for the episodes of all, in their order.
-
-    Under a budget in time they may differ in length: the trace has the steps that all have, the counts are the largest.
-    """
-    if len(plans) == 1:
-        return plans[0]
-    traces = [dict(plan.trace[:-1]) for plan in plans]
-    common = [step for step in traces[0] if all(step in trace for trace in traces)]
-    costs = [[trace[step] for trace in traces] for step in common] + [[plan.cost for plan in plans]]
-    last = max(plan.trace[-1][0] for plan in plans)
-    return Plan(
-        torch.cat([plan.actions for plan in plans]),
-        torch.cat([plan.cost for plan in plans]),
-        [(step, torch.cat(parts)) for step, parts in zip([*common, last], costs, strict=True)],
-        max(plan.evaluations for plan in plans),
-        max(plan.gradient_evaluations for plan in plans),
-    )
-
-
-@dataclass(frozen=True)
-class ActionSpace:
-    """What a planner may know of actions besides their cost.
-
-    Attributes:
-        zero: (A,) z-scored block that does nothing in raw units.
-        env_action_dim: length of one raw action; a block is A / env_action_dim of them, in time order.
-        low: (A,) lowest z-scored actions of the data set; None where they are not known.
-        high: (A,) highest ones.
-        proposal: (B, T, A) blocks that an initialisation network proposes; None without one.
-    """
-
-    zero: Tensor
-    env_action_dim: int
-    low: Tensor | None = None
-    high: Tensor | None = None
-    proposal: Tensor | None = None
-
-    @classmethod
-    def plain(cls, like: Tensor) -> ActionSpace:
-        """Make one of the size of ``like`` (..., A): zero does nothing, a block is one action, no range is known."""
-        return cls(like.new_zeros(like.shape[-1]), like.shape[-1])
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What one plan may cost; None sets no limit.
-
-    Attributes:
-        milliseconds: wall clock of a planning call, however many episodes it plans for. No step begins that would, at
-            the pace of the last few, end later; the first one always runs.
-        evaluations: rollouts imagined per episode; one that is differentiated counts once.
-    """
-
-    milliseconds: float | None = None
-    evaluations: int | None = None
 
 
 class Search:
@@ -135,7 +46,7 @@ class Search:
         self._begin = self._now()
 
     def values(self, actions: Tensor) -> Tensor:
-        """Cost (B, N) of candidates (B, N, T, A)."""
+        """Evaluate candidates (B, N, T, A): costs (B, N)."""
         with torch.no_grad():
             values = self._cost(actions.detach())
         self.evaluations += actions.shape[1]
@@ -143,7 +54,7 @@ class Search:
         return values
 
     def gradients(self, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """Cost (B, N) of candidates (B, N, T, A), and each one's gradient (B, N, T, A)."""
+        """Evaluate and differentiate candidates (B, N, T, A): costs (B, N) and gradients (B, N, T, A)."""
         found = self.differentiate(actions)
         self.count_gradients(actions)
         return found
@@ -164,7 +75,7 @@ class Search:
         self.evaluations += actions.shape[1]
 
     def captured(self, work: Callable[[], None], calls: int) -> Captured:
-        """``work``, to be called about so many times, as one CUDA graph if the cost function allows it."""
+        """Turn ``work``, which is called about so many times, into one CUDA graph if the cost function allows it."""
         allowed = getattr(self._cost, "capturable", False) and self._budget.milliseconds is None
         return Captured(work, self.space.zero.device, allowed, calls)
 
@@ -175,14 +86,14 @@ class Search:
             progress(actions.shape[0] * actions.shape[1])
 
     def seconds_of_one(self, actions: Tensor) -> float:
-        """How long candidates (B, N, T, A) take without gradients, once they were evaluated with them before."""
+        """Seconds that candidates (B, N, T, A) take without gradients, after a first evaluation with them."""
         self.gradients(actions)
         begin = self._now()
         self.values(actions)
         return self._now() - begin
 
     def clip(self, actions: Tensor) -> Tensor:
-        """``actions`` (..., A) within the data set's range, if that was asked for."""
+        """Clip ``actions`` (..., A) to the data set's range, if that was asked for."""
         return actions.clamp(self.space.low, self.space.high) if self._clips else actions
 
     def steps(self, most: int, evaluations: int, reserve: int, until: float = 1.0) -> Iterator[int]:
@@ -203,13 +114,13 @@ class Search:
             self._pace.append((self._now() - begin) / evaluations)
 
     def record(self, values: Tensor) -> None:
-        """Note the cost (B,) of where the current step starts from, once, if this step is to be traced."""
+        """Note the cost (B,) that the current step starts from, once, if this step is traced."""
         noted = bool(self.trace) and self.trace[-1][0] == self.steps_done
         if self.steps_done % self._eval_every == 0 and not noted:
             self.trace.append((self.steps_done, values))
 
     def finish(self) -> Plan:
-        """The best of everything that was evaluated."""
+        """Return the best of everything that was evaluated."""
         assert self._best is not None, "a planner evaluates something"
         actions, cost = self._best
         trace = [*self.trace, (self.steps_done, cost)]

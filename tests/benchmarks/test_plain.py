@@ -12,7 +12,8 @@ from planning.objectives import GoalDistance
 from planning.planners.cem import CEMPlanner
 from planning.planners.gd import GDPlanner
 from planning.planners.noise import EpisodeNoise
-from planning.planners.search import ActionSpace, Budget, Search
+from planning.planners.plan import ActionSpace, Budget
+from planning.planners.search import Search
 from tests.builders import RecordedNoise, numbers
 from tests.training.tiny import build, make_wall
 

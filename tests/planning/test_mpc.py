@@ -19,7 +19,7 @@ from planning.objectives import GoalDistance
 from planning.observer import Observer
 from planning.planners.gd import GDPlanner
 from planning.planners.noise import EpisodeNoise
-from planning.planners.search import Plan
+from planning.planners.plan import Plan
 from planning.task import PlanningTask
 from tests.builders import (
     POINT_NORMALIZER,

@@ -10,7 +10,7 @@ from plan import plan
 from planning.config import PlanConfig
 from planning.evaluation import STATE
 from planning.mpc import MPCController
-from planning.planners.search import Plan, join_plans
+from planning.planners.plan import Plan, join_plans
 from tests.builders import wall_model_directory
 from tests.training.tiny import composed
 from utils.loggers import read_json_lines

@@ -10,7 +10,7 @@ from planning.cost import LatentGoalCost
 from planning.objectives import SETTINGS, GoalDistance
 from planning.planners.gd import OPTIMIZERS, GDPlanner
 from planning.planners.noise import EpisodeNoise
-from planning.planners.search import ActionSpace
+from planning.planners.plan import ActionSpace
 from tests.builders import bare_model, latent_of, numbers
 from tests.planning.graph import NoWaiting, count_on_the_device, on_the_cpu
 from utils.runtime import autocast

@@ -6,7 +6,7 @@ import torch
 from planning.planners.gd import GDPlanner
 from planning.planners.gd_lbfgs import Curvature, LBFGSPlanner, QuasiNewton
 from planning.planners.noise import EpisodeNoise
-from planning.planners.search import ActionSpace
+from planning.planners.plan import ActionSpace
 from tests.builders import numbers
 
 

@@ -18,7 +18,7 @@ from planning.objectives import GoalDistance
 from planning.planners.base import Planner
 from planning.planners.cem_gd import CEMGDPlanner
 from planning.planners.noise import EpisodeNoise
-from planning.planners.search import ActionSpace
+from planning.planners.plan import ActionSpace
 from tests.builders import REPOSITORY, WitnessedNoise, bare_model, latent_of, numbers
 
 NAMES = sorted(path.stem for path in (REPOSITORY / "conf" / "planner").glob("*.yaml"))

@@ -11,7 +11,7 @@ from planning.planners.cem import CEMPlanner
 from planning.planners.gd import GDPlanner
 from planning.planners.gradcem import GradCEMPlanner
 from planning.planners.mppi import MPPIPlanner
-from planning.planners.search import ActionSpace
+from planning.planners.plan import ActionSpace
 from tests.builders import RecordedNoise, golden_arrays, golden_model, near
 
 OBJECTIVES = {

@@ -14,7 +14,7 @@ from envs.process_vector import ProcessVectorEnv
 from envs.wall.vector_env import WallVectorEnv
 from planning.planners.base import Planner
 from planning.planners.gd import GDPlanner
-from planning.planners.search import Plan
+from planning.planners.plan import Plan
 from tests.training.tiny import STATE, build, changed, run, weights, without_times
 from training.methods.adversarial import Adversarial
 from training.methods.base import Method, TrainingContext

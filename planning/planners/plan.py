@@ -1,0 +1,97 @@
+"""What goes into a planner besides its settings, and what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+CostFn = Callable[[Tensor], Tensor]
+"""z-scored actions (B, N, T, A) -> cost (B, N), differentiable.
+
+It may have two attributes: ``capturable``, that its work on a GPU may become a CUDA graph, and ``progress``, called
+with the number of rows just evaluated."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a planner returns.
+
+    Attributes:
+        actions: (B, T, A) z-scored action blocks, of all that were evaluated those of lowest cost.
+        cost: (B,) their cost under the model.
+        trace: (step, (B,) cost) pairs, every ``eval_every`` optimisation steps; the last one is ``cost``.
+        evaluations: rollouts imagined per episode.
+        gradient_evaluations: how many of them were differentiated as well.
+    """
+
+    actions: Tensor
+    cost: Tensor
+    trace: list[tuple[int, Tensor]] = field(default_factory=list)
+    evaluations: int = 0
+    gradient_evaluations: int = 0
+
+    def to(self, device: torch.device) -> Plan:
+        """Move the plan to ``device``."""
+        trace = [(step, cost.to(device)) for step, cost in self.trace]
+        return replace(self, actions=self.actions.to(device), cost=self.cost.to(device), trace=trace)
+
+
+def join_plans(plans: Sequence[Plan]) -> Plan:
+    """Join plans to one for the episodes of all, in their order.
+
+    Under a budget in time they may differ in length: the trace has the steps that all have, the counts are the largest.
+    """
+    if len(plans) == 1:
+        return plans[0]
+    traces = [dict(plan.trace[:-1]) for plan in plans]
+    common = [step for step in traces[0] if all(step in trace for trace in traces)]
+    costs = [[trace[step] for trace in traces] for step in common] + [[plan.cost for plan in plans]]
+    last = max(plan.trace[-1][0] for plan in plans)
+    return Plan(
+        torch.cat([plan.actions for plan in plans]),
+        torch.cat([plan.cost for plan in plans]),
+        [(step, torch.cat(parts)) for step, parts in zip([*common, last], costs, strict=True)],
+        max(plan.evaluations for plan in plans),
+        max(plan.gradient_evaluations for plan in plans),
+    )
+
+
+@dataclass(frozen=True)
+class ActionSpace:
+    """What a planner may know of actions besides their cost.
+
+    Attributes:
+        zero: (A,) z-scored block that does nothing in raw units.
+        env_action_dim: length of one raw action; a block is A / env_action_dim of them, in time order.
+        low: (A,) lowest z-scored actions of the data set; None where they are not known.
+        high: (A,) highest ones.
+        proposal: (B, T, A) blocks that an initialisation network proposes; None without one.
+    """
+
+    zero: Tensor
+    env_action_dim: int
+    low: Tensor | None = None
+    high: Tensor | None = None
+    proposal: Tensor | None = None
+
+    @classmethod
+    def plain(cls, like: Tensor) -> ActionSpace:
+        """Make one of the size of ``like`` (..., A): zero does nothing, a block is one action, no range is known."""
+        return cls(like.new_zeros(like.shape[-1]), like.shape[-1])
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What one plan may cost; None sets no limit.
+
+    Attributes:
+        milliseconds: wall clock of a planning call, however many episodes it plans for. No step begins that would, at
+            the pace of the last few, end later; the first one always runs.
+        evaluations: rollouts imagined per episode; one that is differentiated counts once.
+    """
+
+    milliseconds: float | None = None
+    evaluations: int | None = None
