@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
@@ -48,8 +48,7 @@ def data_root(given: Path | None) -> str:
     found = [name for name, _ in data_sets(given)]
     others = [folder.name for folder in _subfolders(root) if folder not in [place for _, place in data_sets(given)]]
     if not found:
-        names = ", ".join(option.folder for option in _released())
-        remedy = f"fetch or collect some (docs/data.md): {names}"
+        remedy = f"fetch or collect some (docs/data.md): {', '.join(_released())}"
         raise Missing(f"none in {root}", remedy, required=given is not None)
     unknown = f" (not checked, as no format here is known by such a name: {', '.join(others)})" if others else ""
     return f"{', '.join(found)} in {root}{unknown}"
@@ -62,28 +61,21 @@ def data_sets(given: Path | None) -> Iterator[tuple[str, Path]]:
     except DatasetError:
         return
     for folder in (root, *_subfolders(root)):
-        option = next((option for option in _released() if option.folder == folder.name), None)
-        if option is not None:
-            yield option.name, folder
+        if folder.name in _released():
+            yield _released()[folder.name][0], folder
         elif (folder / "proprio.pth").is_file():
             yield folder.name, folder
 
 
-class _Released(NamedTuple):
-    """A format that has its own folder: the name of its option, that of the folder, and the reader."""
-
-    name: str
-    folder: str
-    reader: Any
-
-
-def _released() -> list[_Released]:
-    found = []
+@functools.cache
+def _released() -> dict[str, tuple[str, Any]]:
+    """Folder below DATASET_DIR -> the option of the format that has this folder for itself, and its reader."""
+    found = {}
     for path in sorted((REPOSITORY / "conf" / "dataset").glob("*.yaml")):
         settings: Any = OmegaConf.load(path)
         reader: Any = get_class(settings._target_) if "_target_" in settings else None
         if reader is not None and reader.writer is not None and reader.writer.folder:
-            found.append(_Released(path.stem, reader.writer.folder, reader))
+            found[reader.writer.folder] = path.stem, reader
     return found
 
 
@@ -93,9 +85,9 @@ def _subfolders(root: Path) -> list[Path]:
 
 def data_set(env: str, folder: Path, whole: bool) -> str:
     """Tables and the files' sizes; with ``whole``, every frame is decoded."""
-    readers = {option.name: option.reader for option in _released()}
+    readers = dict(_released().values())
     try:
-        data: Trajectories = readers.get(env, partial(EpisodeTrajectories, env))(data_path=folder)
+        data: Trajectories = readers.get(env, functools.partial(EpisodeTrajectories, env))(data_path=folder)
     except (ValueError, OSError) as error:
         raise Missing(str(error), "fetch it again, or collect it (docs/data.md)", required=whole) from error
     if not whole:
@@ -118,16 +110,13 @@ def checkpoint(folder: Path) -> str:
         found = read_checkpoint(folder)
     except (ValueError, OSError) as error:
         raise Missing(str(error), "python -m models.checkpoint inspect says more", required=True) from error
-    foreign = sorted(f"{part} {name}" for part, name in _classes(found.config) if name not in own_classes())
+    classes = {
+        part: settings.get("_target_") for part, settings in found.config.items() if isinstance(settings, Mapping)
+    }
+    named = {part: str(current_names(name)) for part, name in classes.items() if name}
+    foreign = [f"{part} {name}" for part, name in named.items() if name not in own_classes()]
     unknown = f" (not checked, as they are none of this project: {', '.join(foreign)})" if foreign else ""
     return f"{found.path}, epoch {found.epoch}{unknown}"
-
-
-def _classes(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield each part of a model that names its class, with that name."""
-    for part, settings in config.items():
-        if isinstance(settings, Mapping) and isinstance(settings.get("_target_"), str):
-            yield part, current_names(settings["_target_"])
 
 
 def own_option(path: Path) -> str:

@@ -124,8 +124,10 @@ class Names:
         for folder in self.composer.folders:
             for path in sorted(folder.glob("*/*.yaml")):
                 text = path.read_text(encoding="utf-8", errors="replace")
-                name = key if "@package _global_" in text else key.removeprefix(f"{path.parent.name}.")
-                if (name != key or "@package _global_" in text) and name in _own_keys(path):
+                header = re.search(r"@package ([\w.]+)", text)
+                package = header[1] if header else path.parent.name
+                name = key if package == "_global_" else key.removeprefix(f"{package}.")
+                if (name != key or package == "_global_") and name in _own_keys(path):
                     found.append(f"{path.parent.name}={path.stem}")
         return found
 
