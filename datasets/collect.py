@@ -67,7 +67,7 @@ def collections(config: CollectConfig) -> list[Collection]:
     if env.collector is None:
         raise ValueError(f"env={env.name} has no collector: say in its file what acts where data are collected")
     expert: Expert = env.collector.build()
-    reader: type[Trajectories] = env.dataset.kind()
+    reader: type[Trajectories] = env.data.kind()
     if reader.writer is None:
         raise ValueError(f"the data of {reader.__name__} cannot be collected: it has no writer; choose another dataset")
     writer = reader.writer()

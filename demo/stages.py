@@ -87,7 +87,7 @@ def measure_gap(
         frameskip, size = architecture["frameskip"], architecture["img_size"]
     env = config.env.simulator.build(image_size=size)
     planner = MPCController.of(config.planner.build()).planner
-    trajectories = config.env.dataset.build()
+    trajectories = config.env.data.build()
     validation = read_checkpoint(Path(models[planned_by])).about["validation"]
     request = GoalRequest(
         env,

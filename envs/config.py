@@ -21,7 +21,7 @@ class EnvConfig(OpenSettings):
         state_dim: Length of the simulator's state.
         num_workers: Processes that read while training; None leaves the number to the trainer.
         simulator: Steps many episodes at once; takes ``image_size``.
-        dataset: Reads trajectories.
+        dataset: Reads trajectories; None where the environment has no data, see ``data``.
         collector: Acts where a data set is collected.
     """
 
@@ -31,8 +31,22 @@ class EnvConfig(OpenSettings):
     state_dim: Dimension
     num_workers: ProcessesOrZero | None
     simulator: Component[VectorEnv]
-    dataset: Component[Any]
+    dataset: Component[Any] | None
     collector: Component[Any] | None
+
+    @property
+    def data(self) -> Component[Any]:
+        """The data set, where one is needed.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        if self.dataset is None:
+            raise ValueError(
+                f"env={self.name} says nothing of its data: choose their format, such as dataset=episodes, or put a "
+                f"file dataset/{self.name}.yaml beside its own (docs/extending.md)"
+            )
+        return self.dataset
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -239,7 +239,7 @@ class _Data:
 
     def _open(self) -> Trajectories:
         if self._opened is None:
-            self._opened = self.env.dataset.build()
+            self._opened = self.env.data.build()
         return self._opened
 
     def normalizer(self) -> Normalizer:

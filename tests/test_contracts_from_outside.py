@@ -8,8 +8,10 @@ import textwrap
 
 import numpy as np
 import pytest
+from hydra import compose
 
 from envs.process_vector import ProcessVectorEnv
+from launch.command_line import plain
 from tests.builders import REPOSITORY
 from tests.contracts.environment_contract import (
     check_determinism,
@@ -18,6 +20,9 @@ from tests.contracts.environment_contract import (
     check_seeds,
     check_success,
 )
+from tests.training.tiny import config_folder
+from training.config import TrainConfig
+from utils.schema import parsed
 
 MODULE = """
 from pathlib import Path
@@ -148,6 +153,15 @@ def test_a_stranger_trains_on_them(mine, tmp_path):
     command = [sys.executable, "train.py", *options, *settings]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "4 trajectories, " in done.stdout + done.stderr, done.stderr
+
+
+def test_an_environment_without_data_says_so_where_they_are_needed(mine):
+    with config_folder():
+        cfg = compose("train", [f"hydra.searchpath=[file://{mine}]", "env=rooms", "run_dir=r", "experiment=wall_state"])
+    env = parsed(TrainConfig, plain(cfg)).env
+    assert env.dataset is None
+    with pytest.raises(ValueError, match=r"env=rooms says nothing of its data: .*dataset=episodes"):
+        env.data.build()
 
 
 @pytest.mark.parametrize(

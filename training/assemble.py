@@ -70,7 +70,7 @@ def build_trainer(config: TrainConfig, explicit: Set[str], device: torch.device)
     check_processes(settings)
     regularizer = _regularizer(config, start, settings)
     warn_of_moving_latents(model, settings)
-    trajectories: Trajectories = config.env.dataset.build()
+    trajectories: Trajectories = config.env.data.build()
     check_data(start, trajectories)
     split = split_trajectories(trajectories, start.checkpoint, config, explicit)
     normalizer = stored_normalizer(start.checkpoint, config.env.sizes) or trajectories.normalizer

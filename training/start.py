@@ -101,7 +101,7 @@ def split_trajectories(
     training, validation = (numbers.tolist() for numbers in trajectories.train_val())
     if checkpoint is None or "validation" not in checkpoint.about:
         return {"train": training, "val": validation}
-    asked, has = config.env.dataset.settings, _data_settings(checkpoint)
+    asked, has = config.env.data.settings, _data_settings(checkpoint)
     for key in ("split_ratio", "split_seed"):
         if f"env.dataset.{key}" in explicit and key in has and asked[key] != has[key]:
             raise ValueError(

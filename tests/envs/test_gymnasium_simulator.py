@@ -5,12 +5,15 @@ import pytest
 import torch
 
 from datasets.collect import collections
+from datasets.collecting.config import CollectConfig
 from envs.base import simulate
 from envs.process_vector import ProcessVectorEnv
+from planning.config import PlanConfig
 from planning.evaluation import Evaluation
 from tests.contracts.environment_contract import CHECKS, check_determinism
 from tests.envs import toy_gymnasium  # noqa: F401  (registers them)
 from tests.training.tiny import build, composed
+from utils.schema import parsed
 
 OWN = "tests.envs.toy_gymnasium:WalkSimulator"
 OURS = "envs.gymnasium_simulator:GymnasiumSimulator"
@@ -83,7 +86,8 @@ def test_the_pendulum_is_collected_trained_on_and_planned_in(tmp_path):
     """The whole way with ``env=gymnasium``, as its file stands."""
     data = str(tmp_path / "data")
     sizes = ("n_rollout=4", "num_steps=40", "image_size=65")
-    for collection in collections({**composed("env=gymnasium", *sizes, name="collect"), "data_path": data}):
+    collected = parsed(CollectConfig, composed("env=gymnasium", *sizes, name="collect", data_path=data))
+    for collection in collections(collected):
         collection.run(num_workers=1)
     common = ("env=gymnasium", f"env.dataset.data_path={data}", "env.simulator.num_workers=0", "num_hist=1")
     brief = ("training.max_batches=2", "training.epochs=1")
@@ -96,5 +100,5 @@ def test_the_pendulum_is_collected_trained_on_and_planned_in(tmp_path):
     config = composed(
         *common[:3], *plan, name="plan", run_dir=str(tmp_path / "plan"), ckpt_path=str(tmp_path / "online")
     )
-    found = Evaluation.prepare(config, torch.device("cpu")).run()
+    found = Evaluation.prepare(parsed(PlanConfig, config), torch.device("cpu")).run()
     assert found["iterations"] == 1 and 0 <= found["success_rate"] <= 1
