@@ -85,6 +85,7 @@ def _answered(
     from launch.names import Names, check_all
     from launch.paths import readable_paths
     from launch.resume import expand_resume
+    from models.checkpoints.config_file import OPTION_FOLDERS
     from utils.moved_settings import current_overrides
 
     argv = readable_paths(sys.argv[1:])
@@ -99,6 +100,8 @@ def _answered(
         raise ValueError(f"--config-dir {folder}: there is no such folder")
     if folder:
         sys.path.append(str(folder.resolve()))  # the classes that its options name may lie beside them
+        if folder.absolute() not in OPTION_FOLDERS:
+            OPTION_FOLDERS.append(folder.absolute())
     composer = Composer(name, folder)
     settings = [text for text in given.overrides if not is_hydras(text)]
     replaced = Names(composer, settings, adds).check(is_sweep(argv))

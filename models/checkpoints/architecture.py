@@ -13,13 +13,15 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from models.build import OPTIONAL, PARTS, SCALARS
+from models.checkpoints.config_file import OPTION_FOLDERS
 from models.checkpoints.native import Checkpoint
 from models.foreign.dino_wm import PLAIN, CheckpointError
 from models.foreign.dino_wm_config import shown_by_embeddings, translate_config
 
 log = logging.getLogger(__name__)
 
-CONFIG = Path(__file__).resolve().parents[2] / "conf"
+CONFIG = OPTION_FOLDERS[0]
+TRUSTED = "trusted_targets"  # a list for the config, no argument of the part
 CHANGEABLE = ("weights", "download", "dropout", "emb_dropout")
 """Arguments of a part that may differ from the checkpoint's: they change neither shapes nor meaning of its tensors."""
 
@@ -109,15 +111,15 @@ def _by_part(checkpoint: Checkpoint) -> dict[str, dict[str, Tensor]]:
 def _from_dino_wm(checkpoint: Checkpoint, source: Path) -> dict[str, Any]:
     found = translate_config(checkpoint.config, _by_part(checkpoint), source)
     stored = {key: found[key] for key in SCALARS}
-    stored["encoder"] = _adopt("encoder", "dino", found["encoder"], source)
+    stored["encoder"] = _adopt("encoder", _ours("encoder", "dino"), found["encoder"], source)
     classes = checkpoint.about["classes"]
     for part, option in FOREIGN_PARTS.items():
         pickled = classes.get(part, PLAIN)
         if pickled in (PLAIN, FOREIGN_CLASSES[part]):
-            stored[part] = _adopt(part, option, found.get(part, {}), source)
+            stored[part] = _adopt(part, _ours(part, option), found.get(part, {}), source)
         elif part == "decoder":  # it only draws pictures
             log.warning("%s: its decoder, a %s, has no counterpart here: nothing is drawn", checkpoint.path, pickled)
-            stored |= {"has_decoder": False, part: _adopt(part, option, {}, source)}
+            stored |= {"has_decoder": False, part: _adopt(part, _ours(part, option), {}, source)}
         else:
             raise CheckpointError(
                 f"{checkpoint.path}: the {part} is a {pickled}, which this project has no counterpart of; it reads "
@@ -129,30 +131,33 @@ def _from_dino_wm(checkpoint: Checkpoint, source: Path) -> dict[str, Any]:
 def _known(part: str, node: Any, source: Path) -> dict[str, Any]:
     """Return our own option with the target that ``node`` names, and the arguments of ``node``."""
     target = node.get("_target_") if isinstance(node, Mapping) else None
-    targets = {_load(path)["_target_"]: path.stem for path in sorted((CONFIG / part).glob("*.yaml"))}
+    files = [path for folder in OPTION_FOLDERS for path in sorted((folder / part).glob("*.yaml"))]
+    targets = {option["_target_"]: option for option in map(_load, files) if "_target_" in option}
     if not isinstance(target, str) or target not in targets:
-        raise CheckpointError(f"{source}: {part}._target_ is {target!r}; known are {', '.join(sorted(targets))}")
-    constructor = inspect.signature(get_class(target)).parameters  # a class of ours: it may have been given more
+        raise CheckpointError(
+            f"{source}: {part}._target_ is {target!r}; known are {', '.join(sorted(targets))}, and with --config-dir "
+            "FOLDER what options there name"
+        )
+    constructor = inspect.signature(get_class(target)).parameters  # it may have been given more
     return _adopt(part, targets[target], node, source, constructor)
 
 
 def _adopt(
-    part: str, option: str, arguments: Mapping[str, Any], source: Path, further: Collection[str] = ()
+    part: str, option: Mapping[str, Any], arguments: Mapping[str, Any], source: Path, further: Collection[str] = ()
 ) -> dict[str, Any]:
-    """Return a config option of ours, with those ``arguments`` that it knows.
+    """Return a config option, with those ``arguments`` that it knows.
 
     Raises:
         CheckpointError: If a value is more than plain data: a class that is named inside of it, or that an
             interpolation makes up, would be called when the part is built.
     """
-    option_file = _load(CONFIG / part / f"{option}.yaml")
-    known = {*option_file, *further} - {"_target_"}
+    known = {*option, *further} - {"_target_"}
     taken = {key: value for key, value in arguments.items() if key in known}
     for key, value in taken.items():
         if not _is_plain(value):
             raise CheckpointError(f"{source}: {part}.{key} must be a plain value, got {value!r}")
     # what an option takes from the rest of a config stands in the file; in an older one, the class's own default holds
-    return {key: value for key, value in option_file.items() if "${" not in str(value)} | taken
+    return {key: value for key, value in option.items() if "${" not in str(value)} | taken
 
 
 def _is_plain(value: Any) -> bool:
@@ -164,10 +169,14 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, bool | int | float | None) or (isinstance(value, str) and "${" not in value)
 
 
+def _ours(part: str, name: str) -> dict[str, Any]:
+    return _load(CONFIG / part / f"{name}.yaml")
+
+
 def _load(path: Path) -> dict[str, Any]:
     loaded = OmegaConf.to_container(OmegaConf.load(path))
     assert isinstance(loaded, dict)
-    return {str(key): value for key, value in loaded.items()}
+    return {str(key): value for key, value in loaded.items() if key != TRUSTED}
 
 
 def _part_conflicts(part: str, wanted: Any, stored: Mapping[str, Any], explicit: Set[str]) -> list[str]:

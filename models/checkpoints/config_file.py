@@ -9,6 +9,9 @@ from utils.moved_classes import current_names
 from utils.reading.files import FileError
 from utils.reading.yaml_file import read_yaml
 
+OPTION_FOLDERS = [Path(__file__).resolve().parents[2] / "conf"]
+"""Folders of options whose classes a checkpoint may name: ours, and the one that ``--config-dir`` names."""
+
 REMEDY = "a model directory needs the hydra.yaml that its training wrote"
 
 

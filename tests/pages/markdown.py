@@ -42,6 +42,16 @@ def blocks(page: Path) -> Iterator[Piece]:
         yield Piece(page, line, found["language"], found["text"], mark and mark[1])
 
 
+NAMED = re.compile(r"# (mine/\S+)\n")
+"""The first line of a block that is a file of the reader's own folder."""
+
+
+def named_files(page: Path) -> dict[str, str]:
+    """The text of every block that names a file, by that name."""
+    found = ((NAMED.match(block.text), block.text) for block in blocks(page))
+    return {name[1]: text[name.end() :] for name, text in found if name}
+
+
 def commands(page: Path) -> Iterator[Piece]:
     """Every line of ``sh`` blocks, of other blocks those that begin with "$ ", and every command in a sentence."""
     for block in blocks(page):

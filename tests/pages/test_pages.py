@@ -13,7 +13,7 @@ from doctor.installation import OLDEST_PYTHON
 from launch.values import TRUSTED
 from tests.builders import REPOSITORY, wall_model_directory
 from tests.pages.commands import check
-from tests.pages.markdown import BLOCK, PAGES, anchors, blocks, commands, links, words_of_code
+from tests.pages.markdown import BLOCK, NAMED, PAGES, anchors, blocks, commands, links, words_of_code
 from tests.training.tiny import make_wall
 
 PYTHON = [block for page in PAGES for block in blocks(page) if block.language == "python"]
@@ -40,7 +40,7 @@ def workplace(data_root, tmp_path, monkeypatch):
 def test_python_blocks_run_in_the_order_of_their_page(page, workplace):
     threads = torch.get_num_threads()
     for block in blocks(page):
-        if block.language == "python" and block.mark is None:
+        if block.language == "python" and block.mark is None and not NAMED.match(block.text):
             exec(compile("\n" * block.line + block.text, str(block.page), "exec"), {"__name__": "__page__"})
     torch.set_num_threads(threads)
 
