@@ -37,7 +37,7 @@ def help_text(command: str, about: str, composer: Composer, overrides: Sequence[
 
 def _options(composer: Composer, files: Sequence[tuple[Path, str]], config: dict[str, Any]) -> list[str]:
     used = {path for path, _ in files}
-    known = {group for path, _ in files if (group := path.parent.name)} | {*config, "experiment", "cluster", "initnet"}
+    known = {group for path, _ in files if (group := path.parent.name)} | {*config, "experiment", "cluster", "proposal"}
     lines = []
     for group, options in groups(composer.folders).items():
         if group not in known:

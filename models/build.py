@@ -19,7 +19,7 @@ from utils.machine import as_size, available_memory
 PARTS = ("encoder", "proprio_encoder", "action_encoder", "predictor", "decoder")
 """Attributes of ``WorldModel`` that are networks; each is also a config group."""
 
-OPTIONAL = ("initnet",)
+OPTIONAL = ("proposal",)
 """The same, of networks that most models do not have; their architectures lack the key."""
 
 SCALARS = (
@@ -99,7 +99,7 @@ def _sizes(
         "action_encoder": {"in_dim": action_dim, "emb_dim": layout.action_dim},
         "predictor": tokens | {"num_frames": architecture["num_hist"]},
         "decoder": patches | {"emb_dim": layout.visual_dim, "img_size": architecture["img_size"]},
-        "initnet": patches
+        "proposal": patches
         | {"visual_dim": layout.visual_dim, "proprio_dim": layout.proprio_dim, "action_dim": action_dim},
     }
 

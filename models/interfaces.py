@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
+
+from models.latent import Latent
 
 
 class Encoder(nn.Module):
@@ -79,3 +83,20 @@ class Decoder(nn.Module):
 
     def calibrate(self, frames: Tensor) -> None:
         """Look at frames (n, 3, S, S) of the training data once, before a training from scratch."""
+
+
+class Proposal(nn.Module, ABC):
+    """From start and goal to actions that may lead from one to the other; a planner may begin its search with them.
+
+    Options of the config group ``proposal``. Beside its settings a constructor gets those of these sizes that it asks
+    for: ``num_patches``, ``visual_dim``, ``proprio_dim`` (P, D and E of the latents) and ``action_dim`` (A).
+
+    Attributes:
+        horizon: T, action blocks that are proposed; a planner that uses them needs the same horizon.
+    """
+
+    horizon: int
+
+    @abstractmethod
+    def forward(self, start: Latent, goal: Latent) -> Tensor:
+        """Propose z-scored action blocks (B, T, A) that lead from ``start`` (B, 1) to ``goal`` (B, 1)."""

@@ -11,9 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.interfaces import Decoder, Encoder, Predictor
+from models.interfaces import Decoder, Encoder, Predictor, Proposal
 from models.latent import Latent, cat_latents
-from models.networks.initnet import InitNet
 from models.rollout import Imagination
 from models.tokens import TokenLayout
 
@@ -56,7 +55,7 @@ class WorldModel(nn.Module):
         predictor: block-causal map of tokens to the tokens one model step later; None if built without.
         decoder: visual features -> images in [-1, 1]; None if built without. It never influences the dynamics.
         num_hist: H, frames the predictor was trained to see.
-        initnet: start and goal latents -> proposed action blocks; None in most models. Only planners ask for it.
+        proposal: start and goal latents -> proposed action blocks; None in most models. Only planners ask for it.
         reuse_history: whether rollouts reuse what they have computed of earlier frames, see ``Imagination``.
     """
 
@@ -71,7 +70,7 @@ class WorldModel(nn.Module):
         decoder: Decoder | None,
         layout: TokenLayout,
         num_hist: int,
-        initnet: InitNet | None = None,
+        proposal: Proposal | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -81,7 +80,7 @@ class WorldModel(nn.Module):
         self.decoder = decoder
         self.layout = layout
         self.num_hist = num_hist
-        self.initnet = initnet
+        self.proposal = proposal
 
     def embed(self, features: Tensor, proprio: Tensor) -> Latent:
         """Latent of frames whose visual features (B, T, P, D) are known; ``proprio`` (B, T, E_in) is z-scored."""
@@ -170,9 +169,9 @@ class WorldModel(nn.Module):
         """z-scored action blocks (B, T, A), float32, that may lead from ``start`` (B, 1) to ``goal`` (B, 1).
 
         Raises:
-            ValueError: If the model has no initialisation network.
+            ValueError: If the model has no proposal.
         """
-        return self.require_initnet()(start, goal).float()  # planners go on from it, in small steps
+        return self.require_proposal()(start, goal).float()  # planners go on from it, in small steps
 
     def require_predictor(self) -> Predictor:
         """The predictor.
@@ -184,18 +183,18 @@ class WorldModel(nn.Module):
             raise ValueError("this world model was built with has_predictor=false: it cannot predict")
         return self.predictor
 
-    def require_initnet(self) -> InitNet:
-        """The initialisation network.
+    def require_proposal(self) -> Proposal:
+        """The proposal.
 
         Raises:
             ValueError: If the model has none.
         """
-        if self.initnet is None:
+        if self.proposal is None:
             raise ValueError(
-                "planner.sample_type=initnet needs a model with an initialisation network; this one has none: train "
-                "one with python train.py method=initnet ckpt_path=..., or use planner.sample_type=randn or zero"
+                "planner.sample_type=proposal needs a model with a proposal network; this one has none: train one with "
+                "python train.py method=proposal ckpt_path=..., or use planner.sample_type=randn or zero"
             )
-        return self.initnet
+        return self.proposal
 
     def decode(self, latent: Latent) -> Tensor:
         """Images (B, T, 3, S, S) in [-1, 1] of latents (B, T).

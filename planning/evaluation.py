@@ -79,8 +79,8 @@ class Evaluation:
         model, architecture = load_for_planning(checkpoint, config.env.sizes, vars(config.encoder), device)
         speed = config.speed.build()
         speed.install(model)
-        if controller.planner.sample_type == "initnet":
-            model.require_initnet()
+        if controller.planner.sample_type == "proposal":
+            model.require_proposal()
         data = _Data(config.env, checkpoint)
         observer = Observer(model, data.normalizer(), action_range=data.action_range(controller.planner.clip_actions))
         env = config.env.simulator.build(image_size=architecture["img_size"])

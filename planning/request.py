@@ -80,9 +80,9 @@ class PlanRequest:
 
     @cached_property
     def space(self) -> ActionSpace:
-        """What the planner may know of actions; the initialisation network is only asked for ``initnet``."""
+        """What the planner may know of actions; the model's proposal only where the planner begins with it."""
         observer, low, high = self.observer, None, None
-        asks = self.planner.sample_type == "initnet"
+        asks = self.planner.sample_type == "proposal"
         proposal = observer.model.propose(self.context[:, -1:], self.goal) if asks else None
         if observer.action_range is not None:
             blocks = observer.action_range.repeat(1, self.frameskip)

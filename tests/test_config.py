@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from datasets.trajectories import Trajectories
 from envs.expert import Expert
 from models.build import build_world_model
+from models.interfaces import Proposal
 from models.speed.fast_paths import FastPaths
 from planning.mpc import MPCController
 from planning.objectives import REPLANNED, GoalDistance
@@ -79,14 +80,15 @@ def check_part(group, option, tmp_path):
     assert model.decoder is not None or group != "decoder"
 
 
-def check_initnet(group, option, tmp_path):
-    """A world model with this network proposes blocks."""
-    config = composed("method=initnet", f"initnet={option}", *SMALL_PARTS, run_dir=str(tmp_path))
+def check_proposal(group, option, tmp_path):
+    """A world model with it proposes blocks."""
+    config = composed("method=proposal", f"proposal={option}", *SMALL_PARTS, run_dir=str(tmp_path))
     model = build_world_model(config, 2, 2, 2).eval()
+    assert isinstance(model.proposal, Proposal)
     with torch.no_grad():
         seen = torch.randint(0, 256, (2, 1, 3, 65, 65), dtype=torch.uint8)
         latent = model.encode(seen, torch.randn(2, 1, 2))
-        assert model.propose(latent, latent).shape == (2, config["initnet"]["horizon"], 10)
+        assert model.propose(latent, latent).shape == (2, config["proposal"]["horizon"], 10)
 
 
 def check_env(group, option, tmp_path):
@@ -99,7 +101,7 @@ def check_env(group, option, tmp_path):
 def check_method(group, option, tmp_path):
     method = instantiate(composed(f"method={option}", run_dir=str(tmp_path))["method"])
     assert isinstance(method, Method)
-    assert method.name == option
+    assert method.name == {"initnet": "proposal"}.get(option, option)
 
 
 def check_regularizer(group, option, tmp_path):
@@ -218,7 +220,7 @@ CHECKS = {
     "decoder": check_part,
     "action_encoder": check_part,
     "proprio_encoder": check_part,
-    "initnet": check_initnet,
+    "proposal": check_proposal,
     "method": check_method,
     "regularizer": check_regularizer,
     "planner": check_planner,

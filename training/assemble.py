@@ -46,7 +46,7 @@ from utils.retry import Retry
 log = logging.getLogger(__name__)
 
 CALIBRATION_FRAMES = 2048
-TRAINED = ("train_encoder", "train_predictor", "train_decoder", "train_initnet")
+TRAINED = ("train_encoder", "train_predictor", "train_decoder", "train_proposal")
 FINETUNING_LR, FROM_SCRATCH_LR = 1e-5, 5e-4  # of the predictor; Source: DINO-WM's and the paper's settings
 
 
@@ -193,7 +193,7 @@ def _settings(config: TrainConfig, start: StartingModel, method: Method) -> Trai
         train_encoder=parts.train_encoder,
         train_predictor=parts.train_predictor and start.model.predictor is not None,
         train_decoder=decoder and "decoder" in start.fresh if wanted is None else wanted,
-        train_initnet=not method.trains_dynamics,
+        train_proposal=not method.trains_dynamics,
     )
 
 
@@ -206,7 +206,7 @@ def _rates(training: TrainingConfig, start: StartingModel) -> LearningRates:
         decoder=training.decoder_lr,
         weight_decay=training.weight_decay,
         schedule=training.schedule,
-        initnet=training.initnet_lr or LearningRates.initnet,
+        proposal=training.proposal_lr or LearningRates.proposal,
     )
 
 

@@ -23,7 +23,6 @@ from training.settings import TrainSettings
 from training.start import StartingModel
 from training.state import FILENAME
 from utils import distributed
-from utils.moved_settings import current_settings
 from utils.nearby import hint
 from utils.settings import same_settings
 
@@ -42,7 +41,7 @@ def check_method(method: Method, settings: TrainSettings) -> None:
         for key in ("train_encoder", "train_predictor"):
             if getattr(settings, key):
                 raise ValueError(
-                    f"model.{key}=true excludes method={method.name}, which trains the initialisation network and "
+                    f"model.{key}=true excludes method={method.name}, which trains the proposal and "
                     "leaves the dynamics as they are; leave it out"
                 )
         return
@@ -127,12 +126,11 @@ def check_latent_cache(training: TrainingConfig, encoder: Encoder, train_encoder
 
 
 def warn_of_moving_latents(model: WorldModel, settings: TrainSettings) -> None:
-    """The initialisation network is kept by every method, but it knows only the latents that it was trained on."""
+    """A proposal is kept by every method, but it knows only the latents that it was trained on."""
     moving = [part for part in ("encoder", "proprio_encoder") if any(_trained(getattr(model, part)))]
-    if model.initnet is not None and not settings.train_initnet and moving:
+    if model.proposal is not None and not settings.train_proposal and moving:
         log.warning(
-            "the initialisation network stays as it is while %s changes under it; train it again afterwards with "
-            "method=initnet",
+            "the proposal stays as it is while %s changes under it; train it again afterwards with method=proposal",
             " and ".join(moving),
         )
 
@@ -146,7 +144,7 @@ def check_resumable(folder: Path, config: Mapping[str, Any]) -> None:
     """A run is continued with the settings it began with, or not at all."""
     if not (folder / "checkpoints" / FILENAME).exists():
         return
-    differences = same_settings(current_settings(read_model_config(folder / "hydra.yaml")), config, FREE_ON_RESUME)
+    differences = same_settings(read_model_config(folder / "hydra.yaml"), config, FREE_ON_RESUME)
     if differences:
         raise ValueError(
             f"{folder} holds a run with other settings ({'; '.join(differences)}); resume it with the settings it has, "

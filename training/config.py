@@ -29,7 +29,7 @@ class TrainingConfig(Settings):
     action_encoder_lr: Positive
     decoder_lr: Positive
     encoder_lr: Positive
-    initnet_lr: Positive | None  # only with method=initnet
+    proposal_lr: Positive | None  # only with method=proposal
     weight_decay: NonNegative
     schedule: str
     save_every_x_batch: Period
@@ -69,7 +69,7 @@ class TrainConfig(RunConfig):
     decoder: Component[Any]
     action_encoder: Component[Any]
     proprio_encoder: Component[Any]
-    initnet: Component[Any] | None
+    proposal: Component[Any] | None
     num_hist: Small
     num_pred: Small
     frameskip: Small

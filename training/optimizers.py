@@ -40,8 +40,13 @@ class LearningRates:
     """Peak rates per part, and what the optimisers share.
 
     Attributes:
-        encoder, predictor, action_encoder, decoder, initnet: > 0; ``action_encoder`` holds for the proprio encoder too.
-        weight_decay: of AdamW. schedule: see ``SCHEDULES``.
+        encoder: Of the encoder, > 0.
+        predictor: Of the predictor, > 0.
+        action_encoder: Of the action and proprio encoders, > 0.
+        decoder: Of the decoder, > 0.
+        weight_decay: Of AdamW.
+        schedule: See ``SCHEDULES``.
+        proposal: Of the proposal, > 0.
     """
 
     encoder: float
@@ -50,11 +55,11 @@ class LearningRates:
     decoder: float
     weight_decay: float = 0.01
     schedule: str = "constant"
-    initnet: float = 1e-3
+    proposal: float = 1e-3
 
     def __post_init__(self) -> None:
         """Refuse rates that cannot train."""
-        for part in ("encoder", "predictor", "action_encoder", "decoder", "initnet"):
+        for part in ("encoder", "predictor", "action_encoder", "decoder", "proposal"):
             if not getattr(self, part) > 0:
                 raise ValueError(f"training.{part}_lr must be > 0, got {getattr(self, part)}")
         if self.schedule not in SCHEDULES:
@@ -62,7 +67,7 @@ class LearningRates:
 
 
 class Optimizers:
-    """One optimiser per part that is trained: AdamW for dynamics and initialisation network, Adam for the others.
+    """One optimiser per part that is trained: AdamW for dynamics and proposal, Adam for the others.
 
     Source: DINO-WM's training setup. The decoder only ever sees detached latents, so it has no say in the dynamics.
 
@@ -70,7 +75,7 @@ class Optimizers:
         model: what it trains. rates: see ``LearningRates``.
         train_encoder, train_predictor, train_decoder: which parts change; the others take no gradients. The action and
             proprio encoders are trained with the predictor.
-        train_initnet: whether the initialisation network changes.
+        train_proposal: whether the proposal changes.
         fused: whether an update is one operation on all weights of a part, instead of several on each.
 
     Raises:
@@ -84,7 +89,7 @@ class Optimizers:
         train_encoder: bool,
         train_predictor: bool,
         train_decoder: bool,
-        train_initnet: bool = False,
+        train_proposal: bool = False,
         fused: bool = True,
     ) -> None:
         self.fused = fused
@@ -106,8 +111,8 @@ class Optimizers:
             self._add("action_encoder", small, torch.optim.AdamW, rates.action_encoder, **decay)
         if train_decoder:
             self._add("decoder", [model.decoder], torch.optim.Adam, rates.decoder)
-        if train_initnet:
-            self._add("initnet", [model.initnet], torch.optim.AdamW, rates.initnet, **decay)
+        if train_proposal:
+            self._add("proposal", [model.proposal], torch.optim.AdamW, rates.proposal, **decay)
         if not self._optimizers:
             raise ValueError(
                 "nothing to train: model.train_encoder, train_predictor and train_decoder are all false, or of parts "

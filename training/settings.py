@@ -17,7 +17,7 @@ class TrainSettings:
             None means all.
         num_workers: processes that read, see ``training.loading.BatchLoader``.
         seed: of sample order, dropout and methods.
-        train_encoder, train_predictor, train_decoder, train_initnet: what changes.
+        train_encoder, train_predictor, train_decoder, train_proposal: what changes.
         precision: see ``utils.runtime.autocast``.
     """
 
@@ -35,7 +35,7 @@ class TrainSettings:
     train_predictor: bool = True
     train_decoder: bool = True
     precision: str = "auto"
-    train_initnet: bool = False
+    train_proposal: bool = False
 
     def __post_init__(self) -> None:
         """Refuse sizes that mean nothing."""

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from utils import distributed
+from utils.moved_settings import current_tensor
 from utils.reading.files import failure_reason
 from utils.reading.torch_file import read_torch
 from utils.retry import Retry
@@ -39,6 +40,9 @@ def read_state(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         state = read_torch(path)
+        for kept in ("model", "optimizers"):
+            if isinstance(state.get(kept), dict):
+                state[kept] = {current_tensor(name): value for name, value in state[kept].items()}
         _restore_rngs(state.pop("rng"), state.pop("others_rng", []))
     except Exception as error:  # damaged files fail in many ways (zip, pickle, storage sizes); all mean the same here
         raise broken_state(folder, error) from None

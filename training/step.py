@@ -76,7 +76,7 @@ class TrainingStep:
         """Every loss by its name in the log, and their sum, which is minimised, as ``OBJECTIVE``."""
         settings, features = self.settings, self.features(batch)
         losses = {"loss": torch.zeros((), device=self.device)}
-        if settings.train_predictor or settings.train_encoder or settings.train_initnet:
+        if settings.train_predictor or settings.train_encoder or settings.train_proposal:
             losses = self.method.losses(batch, features, position)
         objective = losses["loss"]
         if settings.train_encoder and self.regularizer.acts:

@@ -32,7 +32,7 @@ MOVED = {
     "planning.gradcem": "planning.planners.gradcem",
     "planning.mppi": "planning.planners.mppi",
     "training.adversarial": "training.methods.adversarial",
-    "training.initnet": "training.methods.initnet",
+    "training.initnet.InitNetTraining": "training.methods.proposal.ProposalTraining",
     "training.offline": "training.methods.offline",
     "training.online": "training.methods.online",
     "training.online_adversarial": "training.methods.online_adversarial",

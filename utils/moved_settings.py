@@ -10,13 +10,15 @@ from typing import Any
 MOVED = {
     "cpu_kernels": "speed.cpu_kernels",
     "cpu_products": "speed.cpu_products",
+    "initnet": "proposal",
     "method.speed": "speed",
     "training.compile": "speed.compile",
     "training.fast_dropout": "speed.fast_dropout",
     "training.fused_optimizers": "speed.fused_optimizers",
+    "training.initnet_lr": "training.proposal_lr",
     "training.pad_widths": "speed.pad_widths",
 }
-"""Settings, and a group, by their names in releases before December 2026, and what they are called now."""
+"""Settings and groups by their names in releases before December 2026, and what they are called now."""
 
 
 def current_overrides(overrides: Sequence[str]) -> list[str]:
@@ -38,15 +40,21 @@ def current_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Give settings that a run recorded their present names; those of the online method's group are left out."""
     found = copy.deepcopy(dict(config))
     for old, new in MOVED.items():
-        *groups, name = old.split(".")
-        holder = found
-        for group in groups:
-            holder = holder.get(group, {})
-        if name in holder:
-            value = holder.pop(name)
-            if not isinstance(value, Mapping):
-                found.setdefault("speed", {}).setdefault(new.removeprefix("speed."), _current_value(old, value))
+        group, _, name = old.rpartition(".")
+        holder = found.get(group) if group else found
+        if not isinstance(holder, dict) or name not in holder:
+            continue
+        value = holder.pop(name)
+        if old != "method.speed":
+            group, _, name = new.rpartition(".")
+            (found.setdefault(group, {}) if group else found).setdefault(name, _current_value(old, value))
     return found
+
+
+def current_tensor(name: str) -> str:
+    """Give the part of a model in a tensor's name, ``part.layer.weight``, its present name."""
+    part, dot, rest = name.partition(".")
+    return MOVED.get(part, part) + dot + rest
 
 
 def _current_value(name: str, value: Any) -> Any:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.moved_classes import current_names
+from utils.moved_settings import current_settings
 from utils.reading.files import FileError
 from utils.reading.yaml_file import read_yaml
 
@@ -30,4 +31,4 @@ def read_model_config(path: str | Path) -> dict[str, Any]:
         raise FileError(f"{path} cannot be read ({error.strerror}); {REMEDY}") from None
     if not content:
         raise FileError(f"{path} holds no settings; {REMEDY}")
-    return {str(key): current_names(value) for key, value in content.items()}
+    return current_settings(current_names({str(key): value for key, value in content.items()}))

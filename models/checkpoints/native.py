@@ -20,6 +20,7 @@ from models.checkpoints.config_file import read_model_config
 from models.foreign.dino_wm import WITHOUT_EFFECT, CheckpointError, is_finite, read_pickled_checkpoint
 from models.world_model import WorldModel
 from utils.files import sha256, write_text
+from utils.moved_settings import current_tensor
 from utils.nearby import hint
 from utils.reading import safetensors_file as reading
 from utils.reading.checksums import damaged
@@ -55,7 +56,7 @@ class Checkpoint:
     def optional_parts(self) -> list[str]:
         """Those of ``models.build.OPTIONAL`` that it has: weights of ours, and what they are in ``config``.
 
-        A file of DINO-WM may bring an ``initnet`` of another kind, which has no counterpart here.
+        A file of DINO-WM may bring a proposal of another kind, which has no counterpart here.
         """
         brought = {name.partition(".")[0] for name in self.tensors} if self.path.suffix == ".safetensors" else set()
         return [part for part in OPTIONAL if part in brought and self.config.get(part) is not None]
@@ -124,7 +125,7 @@ def read_weights_file(path: Path) -> Checkpoint:
     """
     if path.suffix == ".safetensors":
         with open_safetensors(path) as (file, about):
-            tensors = file.read_all()
+            tensors = {current_tensor(name): tensor for name, tensor in file.read_all().items()}
         return Checkpoint(path, tensors, {}, about.pop("epoch"), about)
     pickled = read_pickled_checkpoint(path)
     tensors = {f"{part}.{name}": t for part, named in pickled.parts.items() for name, t in named.items()}

@@ -15,6 +15,7 @@ from models.foreign.dino_wm import NotDinoWM, read_pickled_index, read_state_dic
 from models.foreign.dino_wm_config import translate_config
 from models.foreign.dinov2_weights import resemblance
 from utils.files import sha256
+from utils.moved_settings import current_tensor
 from utils.reading.tensor_record import TensorRecord
 
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "BOOL": "bool"}
@@ -153,7 +154,7 @@ def _safetensors(path: Path) -> Summary:
     parts: dict[str, dict[str, Shape]] = {}
     with open_safetensors(path) as (file, about):
         for full, shape in sorted(file.shapes.items()):
-            part, _, name = full.partition(".")
+            part, _, name = current_tensor(full).partition(".")
             parts.setdefault(part, {})[name] = Shape(shape, DTYPES.get(file.dtypes[full], file.dtypes[full]))
     epoch = about.pop("epoch")
     summaries = {name: PartSummary(None, tensors, set()) for name, tensors in parts.items()}

@@ -1,16 +1,17 @@
-"""The initialisation network: from where one is and where one wants to be to the action blocks in between."""
+"""A proposal network: from where one is and where one wants to be to the action blocks in between."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
+from models.interfaces import Proposal
 from models.latent import Latent
 from models.networks.vit import Transformer
 from utils.ranges import DropoutRate, EmbeddingSize, Small, Width
 
 
-class InitNet(nn.Module):
+class InitNet(Proposal):
     """Attention over the patches of start and goal, read by one learned query per action block.
 
     A patch token holds the start's and the goal's features of that patch, and both proprio embeddings: what differs
@@ -21,10 +22,17 @@ class InitNet(nn.Module):
     of the network is ours.
 
     Args:
-        num_patches, visual_dim, proprio_dim: P, D and E of the latents. action_dim: A.
-        horizon: T, blocks that are proposed; a planner that uses them needs the same horizon.
-        width: of the tokens. depth: blocks. heads, dim_head: of the attention. mlp_dim: hidden width.
-        dropout: in training only, in [0, 1).
+        num_patches: P, patches of a latent.
+        visual_dim: D, features of a patch.
+        proprio_dim: E, width of the proprio embedding.
+        action_dim: A, numbers of an action block.
+        horizon: T, blocks that are proposed.
+        width: Width of the tokens.
+        depth: Transformer blocks.
+        heads: Attention heads.
+        dim_head: Width of a head.
+        mlp_dim: Hidden width of the blocks.
+        dropout: In training only, in [0, 1).
 
     Raises:
         ValueError: If a size is not positive, or the dropout lies outside its range.
@@ -48,9 +56,9 @@ class InitNet(nn.Module):
         sizes = {"horizon": horizon, "width": width, "depth": depth, "heads": heads}
         for key, value in (sizes | {"dim_head": dim_head, "mlp_dim": mlp_dim}).items():
             if value < 1:
-                raise ValueError(f"initnet.{key} must be at least 1, got {value}")
+                raise ValueError(f"proposal.{key} must be at least 1, got {value}")
         if not 0 <= dropout < 1:
-            raise ValueError(f"initnet.dropout must be in [0, 1), got {dropout}")
+            raise ValueError(f"proposal.dropout must be in [0, 1), got {dropout}")
         self.horizon = horizon
         self.embed = nn.Linear(2 * (visual_dim + proprio_dim), width)
         self.positions = nn.Parameter(0.02 * torch.randn(1, num_patches, width))
@@ -62,7 +70,7 @@ class InitNet(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, start: Latent, goal: Latent) -> Tensor:
-        """Propose z-scored blocks (B, T, A) from ``start`` (B, 1) to ``goal`` (B, 1)."""
+        """See ``Proposal.forward``."""
         patches = torch.cat([_per_patch(start), _per_patch(goal)], -1)  # (B, P, 2 (D + E))
         tokens = self.embed(patches) + self.positions
         queries = self.queries.expand(len(tokens), -1, -1).to(tokens.dtype)

@@ -13,7 +13,7 @@ from planning.planners.plan import ActionSpace, Budget, CostFn, Plan
 from planning.planners.search import Search
 from utils.ranges import Count, Limit, Period, Small
 
-SAMPLE_TYPES = ("randn", "zero", "initnet")
+SAMPLE_TYPES = ("randn", "zero", "proposal")
 
 
 class Planner(ABC):
@@ -36,7 +36,7 @@ class Planner(ABC):
 
     Attributes:
         sample_type: initial actions: "randn" (standard normal), "zero" (zero raw action), "mean" (the data set's mean
-            action, zero in z-scored units), "initnet" (a network's).
+            action, zero in z-scored units), "proposal" (the model's).
         step_evaluations: rollouts per episode of one step; a subclass sets it before it calls this constructor.
         shortest: rollouts per episode of the shortest possible plan; set likewise.
 
@@ -129,10 +129,10 @@ class Planner(ABC):
             return space.zero.new_zeros(len(noise), steps, space.zero.numel())
         if self.sample_type == "zero":
             return space.zero.expand(len(noise), steps, -1).clone()
-        assert space.proposal is not None, "whoever plans asks the model, which refuses if it has no such network"
+        assert space.proposal is not None, "whoever plans asks the model, which refuses if it has none"
         if space.proposal.shape[1] != self.horizon:
             raise ValueError(
-                f"planner.horizon={self.horizon}: the model's initialisation network proposes {space.proposal.shape[1]}"
+                f"planner.horizon={self.horizon}: the model's proposal has {space.proposal.shape[1]}"
                 " blocks; set planner.horizon to that, or planner.sample_type=randn"
             )
         return space.proposal[:, self.horizon - steps :]

@@ -106,6 +106,7 @@ class MultiStartPlanner(Planner):
     def __init__(self, horizon: int, opt_steps: int, sample_type: str, num_starts: int, **common: Any) -> None:
         if num_starts < 1:
             raise ValueError(f"planner.num_starts must be at least 1, got {num_starts}")
+        sample_type = "proposal" if sample_type == "initnet" else sample_type  # its former name
         if sample_type not in SAMPLE_TYPES:
             raise ValueError(f"planner.sample_type must be one of {', '.join(SAMPLE_TYPES)}, got {sample_type!r}")
         self.sample_type, self.num_starts = sample_type, num_starts

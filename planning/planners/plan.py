@@ -68,7 +68,7 @@ class ActionSpace:
         env_action_dim: length of one raw action; a block is A / env_action_dim of them, in time order.
         low: (A,) lowest z-scored actions of the data set; None where they are not known.
         high: (A,) highest ones.
-        proposal: (B, T, A) blocks that an initialisation network proposes; None without one.
+        proposal: (B, T, A) blocks that the model proposes; None where it is not asked.
     """
 
     zero: Tensor

@@ -39,9 +39,11 @@ def test_only_the_offline_method_starts_without_a_model(start, option):
     if option == "offline":
         start("wall_singel", method)
         return
-    with pytest.raises(ValueError, match=rf"method={option} .*wall_singel.*did you mean \S*/wall_single\? it holds"):
+    with pytest.raises(
+        ValueError, match=rf"method={method.name} .*wall_singel.*did you mean \S*/wall_single\? it holds"
+    ):
         start("wall_singel", method)
-    if option != "initnet":
+    if method.trains_dynamics:
         start("wall_singel", method, scratch=True)
 
 

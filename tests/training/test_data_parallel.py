@@ -77,10 +77,10 @@ def test_so_are_those_of_the_parts_that_see_images(pair, tmp_path, wall_root, pa
     assert_close(tmp_path / "pair", tmp_path / "alone", {"rtol": 2e-3, "atol": 5e-5})
 
 
-def test_so_are_those_of_an_initialisation_network(pair, tmp_path, wall_root):
+def test_so_are_those_of_a_proposal(pair, tmp_path, wall_root):
     base = run(tmp_path / "base", *SHORT, "training.epochs=1").folder
-    narrow = [f"initnet.{name}" for name in ("width=16", "depth=1", "heads=2", "dim_head=8", "mlp_dim=16")]
-    overrides = (*SHORT, "method=initnet", "method.goal_weight=0.1", *narrow, "training.batch_size=5")
+    narrow = [f"proposal.{name}" for name in ("width=16", "depth=1", "heads=2", "dim_head=8", "mlp_dim=16")]
+    overrides = (*SHORT, "method=proposal", "method.goal_weight=0.1", *narrow, "training.batch_size=5")
     train(tmp_path / "alone", overrides, wall_root, base)
     pair(train, tmp_path / "pair", overrides, wall_root, base)
     assert_close(tmp_path / "pair", tmp_path / "alone")

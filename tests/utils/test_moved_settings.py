@@ -2,7 +2,7 @@
 
 import pytest
 
-from utils.moved_settings import current_overrides, current_settings
+from utils.moved_settings import current_overrides, current_settings, current_tensor
 
 
 @pytest.mark.parametrize(
@@ -15,6 +15,10 @@ from utils.moved_settings import current_overrides, current_settings
         ("cpu_products=torch", "speed.cpu_products=torch"),
         ("method.speed.capture=false", "speed.capture=false"),
         ("speed@method.speed=plain", "speed=plain"),
+        ("initnet=attention", "proposal=attention"),
+        ("+initnet.width=16", "+proposal.width=16"),
+        ("training.initnet_lr=1e-4", "training.proposal_lr=1e-4"),
+        ("method=initnet", "method=initnet"),
         ("training.compiled=1", "training.compiled=1"),
         ("--config-name", "--config-name"),
         ("run_dir='a=\nb'", "run_dir='a=\nb'"),
@@ -29,12 +33,19 @@ def test_recorded_settings():
         "cpu_kernels": "auto",
         "training": {"seed": 0, "fast_dropout": False, "pad_widths": True},
         "method": {"_target_": "m", "speed": {"compile": "auto"}},
+        "initnet": {"width": 16},
     }
     assert current_settings(recorded) == {
         "training": {"seed": 0},
         "method": {"_target_": "m"},
+        "proposal": {"width": 16},
         "speed": {"cpu_kernels": "auto", "fast_dropout": False, "pad_widths": "auto"},
     }
     assert recorded["training"]["pad_widths"] is True
     now = {"training": {"seed": 0}, "speed": {"compile": True}}
     assert current_settings(now) == now
+
+
+def test_parts_in_the_names_of_tensors():
+    assert current_tensor("initnet.head.bias") == "proposal.head.bias"
+    assert current_tensor("encoder.initnet.weight") == "encoder.initnet.weight"

@@ -110,8 +110,8 @@ class Corrector:
                 f"method.planner: max_iter * n_taken_actions must be at least num_hist={hist}, or a corrected "
                 f"trajectory holds no window to train on; got {at_most}"
             )
-        if self.planner.sample_type == "initnet":
-            context.model.require_initnet()  # or it would say so only at the first step
+        if self.planner.sample_type == "proposal":
+            context.model.require_proposal()  # or it would say so only at the first step
         self.stride = context.frameskip if self.frame_stride is None else self.frame_stride
         if self.stride < 1 or context.frameskip % self.stride:
             raise ValueError(f"method.frame_stride must divide frameskip={context.frameskip}, got {self.frame_stride}")

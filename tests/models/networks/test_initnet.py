@@ -1,4 +1,4 @@
-"""The initialisation network as a part of a model: what it maps, and how checkpoints carry it."""
+"""The proposal network as a part of a model: what it maps, and how checkpoints carry it."""
 
 import logging
 
@@ -22,12 +22,12 @@ CPU = torch.device("cpu")
 
 
 def network(**changes):
-    return option("initnet", "attention", **NARROW, **changes)
+    return option("proposal", "attention", **NARROW, **changes)
 
 
 @pytest.fixture
 def with_one(tmp_path):
-    return wall_model_directory(tmp_path / "with", initnet=network(horizon=3))
+    return wall_model_directory(tmp_path / "with", proposal=network(horizon=3))
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def wake(net):
 
 @pytest.mark.parametrize(("patches", "width"), [(196, 384), (16, 32), (1, 2)], ids=["dino", "small", "state"])
 def test_it_proposes_blocks_for_the_latents_of_every_encoder(patches, width):
-    architecture = wall_architecture(initnet=network(horizon=4))
+    architecture = wall_architecture(proposal=network(horizon=4))
     if patches == 196:
         architecture |= {"encoder": option("encoder", "dino", weights="random"), "img_size": 224, "has_decoder": False}
     elif patches == 1:
@@ -52,7 +52,7 @@ def test_it_proposes_blocks_for_the_latents_of_every_encoder(patches, width):
     assert (model.layout.num_patches, model.layout.visual_dim) == (patches, width)
     start, goal = (latent_of(3, 1, model=model, seed=seed) for seed in (1, 2))
     assert not model.propose(start, goal).any(), "untrained it proposes the mean action"
-    wake(model.initnet)
+    wake(model.proposal)
     proposed = model.propose(start, goal)
     assert proposed.shape == (3, 4, 10)
     assert torch.allclose(model.propose(start[1:2], goal[1:2]), proposed[1:2], atol=1e-5), "rows are independent"
@@ -76,16 +76,16 @@ def test_planners_get_full_precision_whatever_the_network_computes_in(with_one):
     model, _ = load_for_planning(read_checkpoint(with_one), SIZES, None, CPU)
     start = latent_of(2, 1, model=model)
     with torch.autocast("cpu", torch.bfloat16):
-        assert model.initnet(start, start).dtype == torch.bfloat16
+        assert model.proposal(start, start).dtype == torch.bfloat16
         assert model.propose(start, start).dtype == torch.float32
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"horizon": 0}, r"initnet\.horizon must be at least 1, got 0"),
-        ({"depth": 0}, r"initnet\.depth must be at least 1, got 0"),
-        ({"dropout": 1.0}, r"initnet\.dropout must be in \[0, 1\), got 1\.0"),
+        ({"horizon": 0}, r"proposal\.horizon must be at least 1, got 0"),
+        ({"depth": 0}, r"proposal\.depth must be at least 1, got 0"),
+        ({"dropout": 1.0}, r"proposal\.dropout must be in \[0, 1\), got 1\.0"),
     ],
 )
 def test_sizes_that_mean_nothing_are_named(given, message):
@@ -95,21 +95,21 @@ def test_sizes_that_mean_nothing_are_named(given, message):
 
 def test_a_model_without_one_says_how_to_get_one(without):
     model, _ = load_for_planning(read_checkpoint(without), SIZES, None, CPU)
-    assert model.initnet is None
+    assert model.proposal is None
     start = latent_of(1, 1, model=model)
-    with pytest.raises(ValueError, match=r"^planner\.sample_type=initnet needs .* python train\.py method=initnet"):
+    with pytest.raises(ValueError, match=r"^planner\.sample_type=proposal needs .* python train\.py method=proposal"):
         model.propose(start, start)
 
 
 def test_a_checkpoint_gives_back_the_same_network_ready_to_plan(with_one):
     checkpoint = read_checkpoint(with_one)
-    assert stored_architecture(checkpoint) == wall_architecture(initnet=network(horizon=3))
-    checkpoint.tensors["initnet.head.weight"].normal_()
+    assert stored_architecture(checkpoint) == wall_architecture(proposal=network(horizon=3))
+    checkpoint.tensors["proposal.head.weight"].normal_()
     model, architecture = load_for_planning(checkpoint, SIZES, None, CPU)
-    assert architecture["initnet"]["horizon"] == model.initnet.horizon == 3
-    assert not model.initnet.training and not any(p.requires_grad for p in model.initnet.parameters())
-    for name, tensor in model.initnet.state_dict().items():
-        assert torch.equal(tensor, checkpoint.tensors[f"initnet.{name}"])
+    assert architecture["proposal"]["horizon"] == model.proposal.horizon == 3
+    assert not model.proposal.training and not any(p.requires_grad for p in model.proposal.parameters())
+    for name, tensor in model.proposal.state_dict().items():
+        assert torch.equal(tensor, checkpoint.tensors[f"proposal.{name}"])
 
 
 def test_a_checkpoint_without_one_has_the_architecture_that_it_always_had(without):
@@ -118,68 +118,70 @@ def test_a_checkpoint_without_one_has_the_architecture_that_it_always_had(withou
 
 def test_weights_or_config_alone_are_no_network(with_one):
     checkpoint = read_checkpoint(with_one)
-    del checkpoint.config["initnet"]
-    assert "initnet" not in stored_architecture(checkpoint)
-    model = build_world_model(wall_architecture(initnet=network(horizon=5)), **SIZES)
-    assert load_weights(model, checkpoint) == ["initnet"], "tensors of an unknown network are not taken for it"
+    del checkpoint.config["proposal"]
+    assert "proposal" not in stored_architecture(checkpoint)
+    model = build_world_model(wall_architecture(proposal=network(horizon=5)), **SIZES)
+    assert load_weights(model, checkpoint) == ["proposal"], "tensors of an unknown network are not taken for it"
     checkpoint = read_checkpoint(with_one)
-    for name in [name for name in checkpoint.tensors if name.startswith("initnet.")]:
+    for name in [name for name in checkpoint.tensors if name.startswith("proposal.")]:
         del checkpoint.tensors[name]
-    assert "initnet" not in stored_architecture(checkpoint)
+    assert "proposal" not in stored_architecture(checkpoint)
 
 
 def test_a_damaged_network_is_refused(with_one):
     checkpoint = read_checkpoint(with_one)
-    del checkpoint.tensors["initnet.head.bias"]
-    with pytest.raises(ValueError, match=r"initnet\.head\.bias is missing"):
+    del checkpoint.tensors["proposal.head.bias"]
+    with pytest.raises(ValueError, match=r"proposal\.head\.bias is missing"):
         load_for_planning(checkpoint, SIZES, None, CPU)
 
 
 def test_an_unknown_class_is_refused(with_one):
     checkpoint = read_checkpoint(with_one)
-    checkpoint.config["initnet"] = {"_target_": "trap_module.Part"}
+    checkpoint.config["proposal"] = {"_target_": "trap_module.Part"}
     with pytest.raises(
-        ValueError, match=r"initnet\._target_ is 'trap_module\.Part'; known are models\.initnet\.InitNet"
+        ValueError, match=r"proposal\._target_ is 'trap_module\.Part'; known are models\.networks\.initnet\.InitNet"
     ):
         stored_architecture(checkpoint)
 
 
 def test_one_is_added_to_a_model_that_has_none(without):
-    settled = settle_architecture(wall_architecture(initnet=network(horizon=4)), {"initnet"}, read_checkpoint(without))
-    assert settled == wall_architecture(initnet=network(horizon=4))
+    settled = settle_architecture(
+        wall_architecture(proposal=network(horizon=4)), {"proposal"}, read_checkpoint(without)
+    )
+    assert settled == wall_architecture(proposal=network(horizon=4))
 
 
 def test_one_is_added_to_a_model_of_the_earlier_release_and_never_mixed_up_with_its_own(shared_golden, golden):
     original = read_checkpoint(shared_golden("checkpoints/wall_h1"))
     original.tensors["initnet.head.weight"] = torch.ones(1)
-    original.config["initnet"] = {"_target_": "models.networks.initnet.InitNet"}
-    settled = settle_architecture({"initnet": network()}, set(), original)
-    assert settled["initnet"] == network()
-    assert "initnet" not in stored_architecture(original)
+    original.config["proposal"] = {"_target_": "models.networks.initnet.InitNet"}
+    settled = settle_architecture({"proposal": network()}, set(), original)
+    assert settled["proposal"] == network()
+    assert "proposal" not in stored_architecture(original)
     narrow = {"embed_dim": 48, "depth": 2, "num_heads": 3, "weights": str(golden("dinov2_reduced.safetensors"))}
     model = build_world_model(settled | {"encoder": settled["encoder"] | narrow}, **SIZES)
-    assert "initnet" in load_weights(model, original)
+    assert "proposal" in load_weights(model, original)
     start = latent_of(1, 1, model=model)
     assert model.propose(start, start).shape == (1, 5, model.action_encoder.in_dim)
 
 
 def test_one_that_is_there_stays_and_may_not_be_contradicted(with_one):
-    config = wall_architecture(initnet=network(horizon=4))
-    settled = settle_architecture(config, {"initnet"}, read_checkpoint(with_one))
-    assert settled["initnet"]["horizon"] == 3
-    with pytest.raises(ValueError, match=r"initnet\.horizon=4 was asked for, the checkpoint has initnet\.horizon=3"):
-        settle_architecture(config, {"initnet.horizon"}, read_checkpoint(with_one))
+    config = wall_architecture(proposal=network(horizon=4))
+    settled = settle_architecture(config, {"proposal"}, read_checkpoint(with_one))
+    assert settled["proposal"]["horizon"] == 3
+    with pytest.raises(ValueError, match=r"proposal\.horizon=4 was asked for, the checkpoint has proposal\.horizon=3"):
+        settle_architecture(config, {"proposal.horizon"}, read_checkpoint(with_one))
 
 
 def test_inspect_and_convert_know_it(with_one, tmp_path, capsys):
     weights = with_one / "checkpoints" / "model_latest.safetensors"
-    assert summarise(weights).parts["initnet"].count() > 0
+    assert summarise(weights).parts["proposal"].count() > 0
     convert(weights, tmp_path / "copy")
-    assert stored_architecture(read_checkpoint(tmp_path / "copy"))["initnet"]["horizon"] == 3
+    assert stored_architecture(read_checkpoint(tmp_path / "copy"))["proposal"]["horizon"] == 3
     with pytest.raises(SystemExit) as code:
         checkpoint_tool(["inspect", str(with_one)])
     assert code.value.code == 0
-    assert "initnet: " in capsys.readouterr().out
+    assert "proposal: " in capsys.readouterr().out
 
 
 def test_the_way_back_to_the_earlier_release_leaves_it_out_and_says_so(shared_golden, tmp_path, caplog):
@@ -188,11 +190,11 @@ def test_the_way_back_to_the_earlier_release_leaves_it_out_and_says_so(shared_go
     ours = read_checkpoint(tmp_path / "ours")
     path = tmp_path / "more" / "model_latest.safetensors"
     path.parent.mkdir()
-    more = ours.tensors | {"initnet.head.bias": torch.ones(10)}
+    more = ours.tensors | {"proposal.head.bias": torch.ones(10)}
     write_tensors(path, more, ours.epoch, ours.about)
     with caplog.at_level(logging.WARNING):
         convert(path, tmp_path / "back.pth", "dino-wm", original)
-    assert "initnet is left out" in caplog.text
+    assert "proposal is left out" in caplog.text
     assert (tmp_path / "back.pth").read_bytes() == _grafted(tmp_path, ours.path, original)
 
 

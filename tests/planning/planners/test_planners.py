@@ -225,7 +225,7 @@ WRONG = [
         {"rollout_type": "own"},
         r"planner\.rollout_type must be one of regular, custom, custom_as_released, got 'own'",
     ),
-    ("sample_type", {"sample_type": "ones"}, r"planner\.sample_type must be one of randn, zero, initnet, got 'ones'"),
+    ("sample_type", {"sample_type": "ones"}, r"planner\.sample_type must be one of randn, zero, proposal, got 'ones'"),
     (None, {"budget_ms": 0}, r"planner\.budget_ms must be > 0 or null, got 0"),
     (None, {"budget_evals": 1}, r"planner\.budget_evals=1 does not allow one step"),
     ("num_starts", {"num_starts": 0}, r"planner\.num_starts must be at least 1, got 0"),

@@ -310,7 +310,7 @@ def test_what_a_solved_episode_does_no_more_is_not_trained_on(online):
             (CLOSED[0], "method.planner.max_iter=1", *WITH_HISTORY),
             "max_iter \\* n_taken_actions must be at least num_hist=3",
         ),
-        (("method.planner.sample_type=initnet",), "planner.sample_type=initnet needs a model with an initialisation"),
+        (("method.planner.sample_type=initnet",), "planner.sample_type=proposal needs a model with a proposal"),
     ],
 )
 def test_planners_that_cannot_be_repeated_or_teach_nothing_are_refused(online, overrides, message):

@@ -1,4 +1,4 @@
-"""Training of the initialisation network: what it learns from, what it leaves alone, what it refuses."""
+"""Training of the proposal: what it learns from, what it leaves alone, what it refuses."""
 
 import dataclasses
 import json
@@ -17,10 +17,10 @@ from tests.builders import POINT_NORMALIZER, numbers, point_model
 from tests.training.test_resume import assert_same_run, interrupt
 from tests.training.tiny import STATE, build, changed, composed, header, run, weights, without_times
 from training.methods.base import TrainingContext
-from training.methods.initnet import InitNetTraining
+from training.methods.proposal import ProposalTraining
 
-NARROW = ("initnet.width=16", "initnet.depth=1", "initnet.heads=2", "initnet.dim_head=8", "initnet.mlp_dim=16")
-METHOD = ("method=initnet", *NARROW)
+NARROW = ("proposal.width=16", "proposal.depth=1", "proposal.heads=2", "proposal.dim_head=8", "proposal.mlp_dim=16")
+METHOD = ("method=proposal", *NARROW)
 FRAMESKIP, HORIZON, SAMPLES = 2, 3, 64
 
 
@@ -44,15 +44,15 @@ def of_images(tmp_path_factory, wall_root):
 
 def frozen_tensors(folder):
     """All saved tensors but the network's."""
-    return {n: t for n, t in read_checkpoint(folder).tensors.items() if not n.startswith("initnet.")}
+    return {n: t for n, t in read_checkpoint(folder).tensors.items() if not n.startswith("proposal.")}
 
 
 def point_method(**settings):
     """The method on a point in the plane that moves by its actions, and a batch of random walks."""
     torch.manual_seed(0)
     model = point_model(frameskip=FRAMESKIP)
-    model.initnet = InitNet(1, 2, 2, 2 * FRAMESKIP, HORIZON, width=32, depth=2, heads=2, dim_head=16, mlp_dim=64)
-    method = InitNetTraining(**settings)
+    model.proposal = InitNet(1, 2, 2, 2 * FRAMESKIP, HORIZON, width=32, depth=2, heads=2, dim_head=16, mlp_dim=64)
+    method = ProposalTraining(**settings)
     method.setup(TrainingContext(model, Observer(model, POINT_NORMALIZER), None, FRAMESKIP, 0, None))
     actions = numbers(SAMPLES, 6, 1, seed=1).expand(-1, -1, 2 * FRAMESKIP).clone()  # every raw action of a block alike
     raw = POINT_NORMALIZER.actions_to_raw(actions).unflatten(-1, (FRAMESKIP, 2)).sum(2).double()
@@ -94,7 +94,7 @@ def test_every_distance_and_every_start_that_fits_is_drawn():
 
 
 def fit(method, batch, features, steps=150):
-    optimizer = torch.optim.Adam(method._network.parameters(), lr=3e-3)
+    optimizer = torch.optim.Adam(method._proposal.parameters(), lr=3e-3)
     for position in range(steps):
         losses = method.losses(batch, features, position)
         optimizer.zero_grad()
@@ -120,12 +120,12 @@ def test_the_goal_weight_finds_the_way_where_the_actions_of_the_data_say_nothing
         unrelated = dataclasses.replace(batch, actions=batch.actions.flip(0))
         model = method.context.model
         model.requires_grad_(False)
-        model.initnet.requires_grad_(True)
+        model.proposal.requires_grad_(True)
         before = weights(model)
         losses = fit(method, unrelated, features)
         ends[weight] = losses["goal_loss"].item()
         assert losses["loss"].item() == pytest.approx((losses["action_loss"] + weight * losses["goal_loss"]).item())
-        assert changed(before, weights(model)) == {"initnet"}
+        assert changed(before, weights(model)) == {"proposal"}
     assert ends[3.0] < 0.25 * ends[1e-9]
 
 
@@ -134,9 +134,9 @@ def test_only_the_network_changes_and_the_rest_is_saved_bit_for_bit(base, tmp_pa
     parent, child = frozen_tensors(base), frozen_tensors(trainer.folder)
     assert parent.keys() == child.keys() and all(torch.equal(parent[name], child[name]) for name in parent)
     found = read_checkpoint(trainer.folder)
-    assert found.tensors["initnet.head.weight"].any()
+    assert found.tensors["proposal.head.weight"].any()
     assert found.about["parent_sha256"] == header(found.path)["parent_sha256"] is not None
-    assert not any(p.requires_grad for n, p in trainer.model.named_parameters() if not n.startswith("initnet."))
+    assert not any(p.requires_grad for n, p in trainer.model.named_parameters() if not n.startswith("proposal."))
     lines = without_times(trainer.folder / "logs.json")
     assert {"loss", "action_loss", "mean_action_loss", "goal_loss"} <= lines[0].keys()
     assert {"val_action_loss", "val_mean_action_loss", "val_loss"} <= lines[-1].keys()
@@ -148,39 +148,39 @@ def test_images_and_a_decoder_are_left_alone_too(of_images, tmp_path):
     assert parent.keys() == child.keys() and all(torch.equal(parent[name], child[name]) for name in parent)
     env = composed(*STATE, run_dir="r")["env"]
     model, _ = load_for_planning(read_checkpoint(trainer.folder), env, None, torch.device("cpu"))
-    for name, tensor in model.initnet.state_dict().items():
-        assert torch.equal(tensor, trainer.model.initnet.state_dict()[name])
+    for name, tensor in model.proposal.state_dict().items():
+        assert torch.equal(tensor, trainer.model.proposal.state_dict()[name])
 
 
 def test_it_is_trained_further_and_other_methods_carry_it_on(base, tmp_path, caplog):
     first = run(tmp_path / "first", *STATE, *METHOD, f"ckpt_path={base}", "training.epochs=1")
-    again = build(tmp_path / "again", *STATE, "method=initnet", f"ckpt_path={first.folder}", "training.epochs=1")
+    again = build(tmp_path / "again", *STATE, "method=proposal", f"ckpt_path={first.folder}", "training.epochs=1")
     assert not changed(weights(first.model), weights(again.model)), "sizes and weights are those of the checkpoint"
     again.fit()
-    assert changed(weights(first.model), weights(again.model)) == {"initnet"}
+    assert changed(weights(first.model), weights(again.model)) == {"proposal"}
     with caplog.at_level(logging.WARNING):
         tuned = run(tmp_path / "tuned", *STATE, "method=adversarial", f"ckpt_path={again.folder}", "training.epochs=1")
     assert changed(weights(again.model), weights(tuned.model)) == {"predictor", "action_encoder"}
-    assert "initialisation network stays as it is" not in caplog.text, "the latents are as they were"
-    assert read_checkpoint(tuned.folder).config["initnet"]["width"] == 16
-    assert read_checkpoint(tuned.folder).optional_parts == ["initnet"]
+    assert "proposal stays as it is" not in caplog.text, "the latents are as they were"
+    assert read_checkpoint(tuned.folder).config["proposal"]["width"] == 16
+    assert read_checkpoint(tuned.folder).optional_parts == ["proposal"]
 
 
 def test_a_network_whose_latents_move_is_reported(tmp_path, caplog):
     moving = (*STATE, "proprio_encoder=proprio", "training.epochs=1")
     base = run(tmp_path / "base", *moving)
     net = run(tmp_path / "net", *moving, *METHOD, f"ckpt_path={base.folder}")
-    assert "initialisation network stays as it is" not in caplog.text
+    assert "proposal stays as it is" not in caplog.text
     with caplog.at_level(logging.WARNING):
         build(tmp_path / "tuned", *moving, f"ckpt_path={net.folder}")
-    assert "initialisation network stays as it is while proprio_encoder changes" in caplog.text
+    assert "proposal stays as it is while proprio_encoder changes" in caplog.text
 
 
 def test_interrupted_at_every_step_it_ends_bit_for_bit_the_same(base, tmp_path):
     saving = (
         "training.save_every_x_batch=2",
         "training.max_batches=3",
-        "initnet.dropout=0.1",
+        "proposal.dropout=0.1",
         "method.goal_weight=0.1",
     )
     overrides = (*STATE, *METHOD, *saving, f"ckpt_path={base}", "training.num_reconstruct_samples=0")
@@ -197,11 +197,11 @@ def test_interrupted_at_every_step_it_ends_bit_for_bit_the_same(base, tmp_path):
     [
         (["method.pairs=0"], r"method\.pairs must be at least 1, got 0"),
         (["method.goal_weight=-1"], r"method\.goal_weight must be >= 0, got -1"),
-        (["training.initnet_lr=0"], r"training\.initnet_lr must be > 0, got 0"),
-        (["initnet.horizon=0"], r"initnet\.horizon must be at least 1, got 0"),
-        (["model.train_predictor=true"], r"model\.train_predictor=true excludes method=initnet"),
+        (["training.proposal_lr=0"], r"training\.proposal_lr must be > 0, got 0"),
+        (["proposal.horizon=0"], r"proposal\.horizon must be at least 1, got 0"),
+        (["model.train_predictor=true"], r"model\.train_predictor=true excludes method=proposal"),
         (
-            ["initnet.horizon=9"],
+            ["proposal.horizon=9"],
             r"N=5: a sample of N \+ num_hist = \d frames is shorter than the 10 .* N to at least \d",
         ),
     ],
@@ -221,7 +221,7 @@ def test_an_encoder_cannot_be_trained_beside_it(of_images, tmp_path):
 
 def test_it_needs_a_trained_model(tmp_path):
     with pytest.raises(
-        ValueError, match=r"method=initnet proposes actions for a trained model, and ckpt_path=\S+ holds"
+        ValueError, match=r"method=proposal proposes actions for a trained model, and ckpt_path=\S+ holds"
     ):
         build(tmp_path / "run", *STATE, *METHOD)
 
@@ -230,14 +230,14 @@ def test_the_second_term_needs_a_predictor():
     model = point_model()
     model.predictor = None
     with pytest.raises(ValueError, match=r"method\.goal_weight=0\.5 needs a rollout, .* set method\.goal_weight=0"):
-        InitNetTraining(goal_weight=0.5).setup(TrainingContext(model, None, None, FRAMESKIP, 0, None))
+        ProposalTraining(goal_weight=0.5).setup(TrainingContext(model, None, None, FRAMESKIP, 0, None))
 
 
 def test_its_settings_exist_only_where_they_have_an_effect():
     config = composed("method=offline", run_dir="r")
-    assert "initnet" not in config and "initnet_lr" not in config["training"]
-    chosen = composed("method=initnet", run_dir="r")
+    assert "proposal" not in config and "proposal_lr" not in config["training"]
+    chosen = composed("method=proposal", run_dir="r")
     assert chosen["model"]["train_predictor"] is False
-    assert json.dumps(chosen["initnet"]) == json.dumps(
-        OmegaConf.to_container(OmegaConf.load("conf/initnet/attention.yaml"))
+    assert json.dumps(chosen["proposal"]) == json.dumps(
+        OmegaConf.to_container(OmegaConf.load("conf/proposal/attention.yaml"))
     )

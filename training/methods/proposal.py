@@ -1,4 +1,4 @@
-"""Training of the initialisation network: propose the actions that led from one frame of the data to a later one."""
+"""Training of a proposal: the actions that led from one frame of the data to a later one."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from datasets.batch import Batch
+from models.interfaces import Proposal
 from models.latent import Latent
-from models.networks.initnet import InitNet
 from models.world_model import planning_mode
 from planning.objectives import GoalDistance
 from training.gradients import weighted_means
@@ -19,7 +19,7 @@ from training.methods.base import Method, TrainingContext
 from utils.ranges import NonNegative, Small
 
 
-class InitNetTraining(Method):
+class ProposalTraining(Method):
     """Regression onto the data set's own actions; encoders and predictor are frozen.
 
     From every sample, starts s and goals s + k, with k uniform in 1..T, are drawn. The targets are the k blocks of the
@@ -38,10 +38,10 @@ class InitNetTraining(Method):
         ValueError: Naming the key, its value and what is allowed.
     """
 
-    name = "initnet"
+    name = "proposal"
     finetunes = True
     trains_dynamics = False
-    _network: InitNet
+    _proposal: Proposal
 
     def __init__(self, pairs: Small = 4, goal_weight: NonNegative = 0.0) -> None:
         super().__init__()
@@ -66,8 +66,8 @@ class InitNetTraining(Method):
                 f"method.goal_weight={self.goal_weight} needs a rollout, and this model has no predictor "
                 "(has_predictor=false); set method.goal_weight=0"
             )
-        self._network = context.model.require_initnet()
-        self._refuse_short_samples(context, self._network.horizon + 1)
+        self._proposal = context.model.require_proposal()
+        self._refuse_short_samples(context, self._proposal.horizon + 1)
         self._draws.manual_seed(context.seed)
 
     def losses(self, batch: Batch, features: Tensor, position: int) -> dict[str, Tensor]:
@@ -79,12 +79,12 @@ class InitNetTraining(Method):
         row = torch.arange(len(batch)).repeat_interleave(self.pairs)
         # drawn for the samples of all processes: which one has a sample does not matter
         drawn = (share.total, self.pairs)
-        ahead = torch.randint(1, self._network.horizon + 1, drawn, generator=self._draws)
+        ahead = torch.randint(1, self._proposal.horizon + 1, drawn, generator=self._draws)
         room = features.shape[1] - ahead  # starts from which the goal is still in the sample
         first = (torch.rand(drawn, generator=self._draws, dtype=torch.float64) * room).long()
         first, ahead = first[share.rows].flatten(), ahead[share.rows].flatten()
         start, goal, target = self._tasks(batch, features, row, first, ahead)
-        proposal = self._network(start, goal).float()
+        proposal = self._proposal(start, goal).float()
         action = F.mse_loss(proposal, target)
         losses = {"loss": action, "action_loss": action.detach(), "mean_action_loss": target.square().mean()}
         if self.goal_weight:
@@ -103,7 +103,7 @@ class InitNetTraining(Method):
         """
         context, device = self.context, batch.actions.device
         row, first, ahead = (each.to(device)[:, None] for each in (row, first, ahead))
-        steps = torch.arange(self._network.horizon, device=device)
+        steps = torch.arange(self._proposal.horizon, device=device)
         frames = (first + steps).clamp(max=batch.actions.shape[1] - 1)  # what lies beyond the goal is replaced below
         zero = context.observer.normalizer.zero_block(context.frameskip).to(device)
         target = torch.where((steps < ahead)[..., None], batch.actions[row, frames], zero)
@@ -114,13 +114,13 @@ class InitNetTraining(Method):
     def validate(self, batches: Iterable[Batch], features: Callable[[Batch], Tensor]) -> dict[str, float]:
         """See ``Method.validate``: both errors, with goals at every distance from each sample's first frame."""
         sums, weight = {"val_action_loss": 0.0, "val_mean_action_loss": 0.0}, 0
-        horizon = self._network.horizon
+        horizon = self._proposal.horizon
         with planning_mode(self.context.model):
             for batch in batches:
                 row = torch.arange(len(batch)).repeat_interleave(horizon)
                 ahead = torch.arange(1, horizon + 1).repeat(len(batch))
                 start, goal, target = self._tasks(batch, features(batch), row, torch.zeros_like(row), ahead)
-                sums["val_action_loss"] += F.mse_loss(self._network(start, goal).float(), target).item() * len(batch)
+                sums["val_action_loss"] += F.mse_loss(self._proposal(start, goal).float(), target).item() * len(batch)
                 sums["val_mean_action_loss"] += target.square().mean().item() * len(batch)
                 weight += len(batch)
         return weighted_means(sums, weight)
