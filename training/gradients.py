@@ -50,10 +50,11 @@ def sum_numbers(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def weighted_means(sums: Mapping[str, float], weight: int) -> dict[str, float]:
-    """Means over the samples of all processes.
+    """Divide sums over samples by the number of samples, both of all processes.
 
     Args:
-        sums: over this process's samples; empty if it has none. weight: their number.
+        sums: Over this process's samples; empty if it has none.
+        weight: Their number.
     """
     parts = distributed.gather((dict(sums), weight))
     names = max((part for part, _ in parts), key=len)

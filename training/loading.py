@@ -44,11 +44,14 @@ class BatchLoader:
     as this object: to start one anew for every epoch takes seconds.
 
     Args:
-        data: the samples. sampler: their order. device: of the training. seed: of what the workers might draw.
-        num_workers: processes that read; 0: the training itself does; None: see ``sensible_workers``.
+        data: The samples.
+        sampler: Their order.
+        device: Where the training computes.
+        num_workers: Processes that read; 0: the training itself does; None: see ``sensible_workers``.
+        seed: Of what the workers might draw.
 
     Attributes:
-        num_workers: processes that read.
+        num_workers: Processes that read.
     """
 
     def __init__(
@@ -123,11 +126,11 @@ class BatchLoader:
         return here
 
     def wait_share(self) -> float:
-        """Part of the time since the current batch was asked for that was spent on waiting for it, in [0, 1]."""
+        """Share of the time since the current batch was asked for that was spent on waiting for it, in [0, 1]."""
         return self._waited / max(time.perf_counter() - self._asked, self._waited, 1e-9)
 
     def epoch_wait(self) -> float:
-        """The same of the epoch so far, without its first batch; says what to do where that is much."""
+        """Share of the epoch so far that was spent on waiting, without its first batch; warns if that is much."""
         seconds = time.perf_counter() - self._since
         waited = self._total / seconds if self._since else 0.0
         if waited > BEARABLE_WAIT and seconds > SHORTEST_JUDGED:

@@ -37,7 +37,7 @@ SCHEDULES: dict[str, Callable[[float], float]] = {"constant": constant, "one_cyc
 
 @dataclass(frozen=True)
 class LearningRates:
-    """Peak rates per part, and what the optimisers share.
+    """Peak learning rates of the parts, and what the optimisers share.
 
     Attributes:
         encoder: Of the encoder, > 0.
@@ -72,11 +72,13 @@ class Optimizers:
     Source: DINO-WM's training setup. The decoder only ever sees detached latents, so it has no say in the dynamics.
 
     Args:
-        model: what it trains. rates: see ``LearningRates``.
-        train_encoder, train_predictor, train_decoder: which parts change; the others take no gradients. The action and
-            proprio encoders are trained with the predictor.
-        train_proposal: whether the proposal changes.
-        fused: whether an update is one operation on all weights of a part, instead of several on each.
+        model: What is trained; parts that do not change take no gradients.
+        rates: See ``LearningRates``.
+        train_encoder: Whether the encoder changes.
+        train_predictor: Whether the predictor changes, and with it the action and proprio encoders.
+        train_decoder: Whether the decoder changes.
+        train_proposal: Whether the proposal changes.
+        fused: Whether an update is one operation on all weights of a part, instead of several on each.
 
     Raises:
         ValueError: If nothing is left to train, or a part that should be trained does not exist.
@@ -150,7 +152,7 @@ class Optimizers:
             optimizer.step()
 
     def state_dict(self) -> dict[str, Any]:
-        """States of all optimisers."""
+        """Collect the states of all optimisers."""
         return {name: optimizer.state_dict() for name, optimizer in self._optimizers.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

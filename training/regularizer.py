@@ -1,4 +1,4 @@
-"""What keeps an encoder that is trained with the dynamics from collapsing to features that are easy to predict."""
+"""Losses that keep a trained encoder from collapsing to features that are easy to predict."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from utils.ranges import NonNegative
 
 
 class Regularizer:
-    """None: the prediction loss alone decides about the features.
+    """No regulariser: the prediction loss alone decides about the features.
 
     Attributes:
-        name: as in ``regularizer=<name>``. acts: whether it adds anything to the loss.
+        name: As in ``regularizer=<name>``.
+        acts: Whether it adds anything to the loss.
     """
 
     name = "none"
@@ -49,7 +50,9 @@ class VICReg(Regularizer):
     features tell actions; that needs a network of its own and was not needed here.
 
     Args:
-        variance_weight: of v, > 0. covariance_weight: of c, >= 0. slowness_weight: of t, >= 0.
+        variance_weight: Of v, > 0.
+        covariance_weight: Of c, >= 0.
+        slowness_weight: Of t, >= 0.
 
     Raises:
         ValueError: Naming the key, its value and what is allowed.
@@ -106,8 +109,8 @@ def feature_spread(features: Tensor) -> dict[str, float]:
 
     ``feature_std`` is the mean standard deviation of an entry over frames. ``feature_rank`` is the exponential of the
     entropy of the normalised singular values of the features of whole frames: 1 where all frames look the same, at
-    most min(n, P * D). The mean is not taken away before: what is left of a collapsed encoder is rounding noise,
-    which points everywhere and would look like a high rank.
+    most min(n, P * D). The mean is not subtracted: it would leave the rounding noise of a collapsed encoder, which
+    points everywhere and would look like a high rank.
 
     Args:
         features: (n, P, D) of different frames, n >= 2.

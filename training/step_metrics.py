@@ -1,4 +1,4 @@
-"""Numbers of a training step on their way from the device to the log."""
+"""The numbers of a training step, on their way from the device to the log."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class StepNumbers(Mapping[str, float]):
     Every ``item()`` makes the processor wait for all that a GPU still has to do, and the GPU then for the processor.
 
     Args:
-        values: scalars by name; tensors of any device, or numbers.
-        objective: what is minimised; not among the values, but it travels with them.
-        own: what the samples of this one of several processes contribute to it; None: all of it.
+        values: Scalars by name; tensors of any device, or numbers.
+        objective: What is minimised; not among the values, but it travels with them.
+        own: What the samples of this one of several processes contribute to it; None: all of it.
     """
 
     def __init__(self, values: Mapping[str, Tensor | float], objective: Tensor, own: Tensor | None = None) -> None:

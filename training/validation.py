@@ -1,4 +1,4 @@
-"""How good the model is on trajectories it was not trained on."""
+"""What is measured on trajectories that the model is not trained on."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Validation:
 def validation_losses(
     model: WorldModel, batches: Iterable[Batch], features: Features, spread: bool = False
 ) -> dict[str, float]:
-    """Teacher-forcing losses, and the open-loop error at the last step next to that of assuming that nothing moves.
+    """Measure teacher-forcing losses, and the open-loop error at the last step beside that of a frame that stays.
 
     With ``spread`` also how far the encoder is from collapsed, see ``training.regularizer.feature_spread``.
     """
@@ -131,10 +131,10 @@ def open_loop_errors(model: WorldModel, latent: Latent, actions: Tensor) -> tupl
 def draw_open_loop(
     model: WorldModel, batch: Batch, features: Features, images: Tensor | None, path: Path, retry: Retry | None = None
 ) -> None:
-    """Picture of rollouts from the first frame of each sample.
+    """Draw a picture of rollouts from the first frame of each sample.
 
     With a decoder: per sample a row of true frames (``images`` (B, F, 3, S, S)) and a row of imagined ones. Without:
-    the error over the steps, next to that of assuming that nothing moves.
+    the error over the steps, beside that of a frame that stays.
     """
     with planning_mode(model):
         latent = model.embed(features(batch), batch.proprio)

@@ -30,9 +30,12 @@ class FramesToEncode:
     """Frames of trajectories in the order in which their latents are kept.
 
     Attributes:
-        trajectories: where the images come from. numbers: which of them, in order.
-        encoder: frozen, on ``device``. precision: of its arithmetic, see ``utils.runtime.autocast``.
-        dtype: key of ``LATENT_DTYPES``, of what is kept.
+        trajectories: Where the images come from.
+        numbers: Which of the trajectories, in order.
+        encoder: Frozen, on ``device``.
+        device: Where the encoder computes.
+        precision: Of its arithmetic, see ``utils.runtime.autocast``.
+        dtype: Key of ``LATENT_DTYPES``: the type that is kept.
     """
 
     trajectories: Trajectories
@@ -44,7 +47,7 @@ class FramesToEncode:
 
     @property
     def arithmetic(self) -> str:
-        """What ``precision`` comes to on the device: "float32" or "bf16"."""
+        """The arithmetic that ``precision`` means on the device: "float32" or "bf16"."""
         with autocast(self.precision, self.device):
             return "bf16" if torch.is_autocast_enabled(self.device.type) else "float32"
 
@@ -146,7 +149,7 @@ class LatentFrames:
     """A ``FrameSource`` that answers from memory; for frozen encoders only.
 
     Args:
-        frames: what to encode.
+        frames: What to encode.
     """
 
     field: Literal["visual", "latents"] = "latents"

@@ -13,7 +13,7 @@ from torch import Tensor
 from models.interfaces import Encoder
 from training.latents.cache import FramesToEncode
 
-SAID_BY = {
+MEANING = {
     "encoder": "another encoder (its weights, sizes or preprocessing)",
     "data": "other trajectories (or another env.dataset.n_rollout)",
     "dtype": "numbers of another type (training.latent_dtype)",
@@ -24,7 +24,7 @@ SAID_BY = {
 
 
 def identity(frames: FramesToEncode, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What latents depend on, as plain values: see ``SAID_BY``."""
+    """Collect what latents depend on, as plain values: see ``MEANING``."""
     return {
         "encoder": encoder_sha256(frames.encoder, settings),
         "data": _data_sha256(frames),
@@ -35,7 +35,7 @@ def identity(frames: FramesToEncode, settings: Mapping[str, Any]) -> dict[str, A
 
 
 def encoder_sha256(encoder: Encoder, settings: Mapping[str, Any]) -> str:
-    """Of the class, its settings and every tensor."""
+    """Hash the class, its settings and every tensor."""
     digest = hashlib.sha256(f"{type(encoder).__name__} {json.dumps(dict(settings), sort_keys=True)}".encode())
     for name, tensor in sorted(encoder.state_dict().items()):
         _add(digest, name, tensor)
@@ -43,7 +43,7 @@ def encoder_sha256(encoder: Encoder, settings: Mapping[str, Any]) -> str:
 
 
 def _data_sha256(frames: FramesToEncode) -> str:
-    """Of states and actions, which tell trajectories apart; reading every image would take as long as encoding it."""
+    """Hash states and actions, which tell trajectories apart; reading all images would take as long as encoding."""
     data = frames.trajectories
     digest = hashlib.sha256(f"{data.name} {data.frame_size} {list(frames.numbers)}".encode())
     for number, length in zip(frames.numbers, frames.lengths.tolist(), strict=True):

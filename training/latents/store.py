@@ -16,7 +16,7 @@ from torch import Tensor
 from xxhash import xxh3_64_digest
 
 from training.latents.cache import LATENT_DTYPES, FramesToEncode
-from training.latents.identity import SAID_BY, identity
+from training.latents.identity import MEANING, identity
 from utils.files import write_json
 from utils.folder_lock import holding
 from utils.links import check_contents
@@ -47,9 +47,10 @@ class StoredLatents:
     an error that can be waited for. What is read often stays in the system's cache of files.
 
     Args:
-        frames: whose latents are wanted. folder: where they are, or will be.
-        settings: of the encoder, plain values: what its tensors do not show, e.g. the size of the images.
-        retry: while they are made and the disk is full or away.
+        frames: Whose latents are wanted.
+        folder: Where they are, or will be.
+        settings: Of the encoder, plain values: what its tensors do not show, e.g. the size of the images.
+        retry: What to do while they are made and the disk is full or away.
 
     Raises:
         ValueError: If the folder holds other latents, or its disk has too little room; one line that says what to do.
@@ -140,7 +141,7 @@ def _refuse_others(folder: Path, wanted: Mapping[str, Any]) -> None:
     for key, value in wanted.items():
         if found.get(key) != value:
             more = f": {found.get(key)} instead of {value}" if key not in ("encoder", "data") else ""
-            raise ValueError(f"training.latent_dir={folder} holds {SAID_BY[key]}{more}; {_remedy(folder)}")
+            raise ValueError(f"training.latent_dir={folder} holds {MEANING[key]}{more}; {_remedy(folder)}")
     whole, (frames, patches, width) = folder / LATENTS, wanted["shape"]
     expected = frames * patches * width * LATENT_DTYPES[wanted["dtype"]].itemsize
     if whole.exists() and whole.stat().st_size != expected:

@@ -29,12 +29,14 @@ class Adversarial(Method):
 
     Args:
         radii_method: "fixed" measures the radii on the first batch, "adaptive" on every batch.
-        visual_eps_factor, proprio_eps_factor, action_eps_factor: radius of each part in units of the mean over samples
-            of that part's standard deviation within a sample; >= 0.
+        visual_eps_factor: Radius of the visual features, >= 0, in units of the mean over samples of that part's
+            standard deviation within a sample.
+        proprio_eps_factor: The same of the proprio embedding.
+        action_eps_factor: The same of the actions.
         perturbation: "embedding" perturbs the action entries of every token, independently per patch (as released);
             "action" perturbs the z-scored action block itself (the paper's formula).
-        pgd_steps: ascent steps, >= 1; 1 is FGSM.
-        clean_weight: share of the loss at the clean inputs in what is minimised, in [0, 1); 0 as released.
+        pgd_steps: Ascent steps, >= 1; 1 is FGSM.
+        clean_weight: Share of the loss at the clean inputs in what is minimised, in [0, 1); 0 as released.
 
     Raises:
         ValueError: Naming the key, its value and what is allowed.
@@ -115,7 +117,7 @@ class Adversarial(Method):
         return tokens + model.layout.join(deltas[0], deltas[1], action)
 
     def _current_radii(self, parts: list[Tensor]) -> list[float]:
-        """The radii of visual, proprio and action entries, from all windows of all processes."""
+        """Measure the radii of visual, proprio and action entries on all windows of all processes."""
         if self.radii is None or self.radii_method == "adaptive":
             sums = torch.stack([part.flatten(1).std(dim=1).sum() for part in parts]).tolist()
             *sums, count = distributed.add_up(dict(enumerate([*sums, len(parts[0])]))).values()
@@ -123,7 +125,7 @@ class Adversarial(Method):
         return self.radii.tolist()
 
     def _noise(self, windows: Windows) -> EpisodeNoise:
-        """A stream for each window: where it stands in a batch, or in which process, changes nothing.
+        """Give each window a random stream of its own: its place in a batch, and its process, change nothing.
 
         At full size a step takes ten million numbers, 40 ms on a CPU: a GPU draws its own.
         """

@@ -39,19 +39,19 @@ class Online(Method):
     Source: Parthasarathy et al., arXiv 2512.09929, section 4.1 (a DAgger-like procedure).
 
     Args:
-        planner: proposes the actions; any planner, open loop or in MPC.
-        objective: what it minimises.
+        planner: Finds the actions; any planner, open loop or in MPC.
+        objective: What it minimises.
         tasks: "batch" (the paper's: from and to frames of the batch) or "random_state" (the environment's own start and
             goal sampling, as PointMaze and Wall are evaluated; its goals are farther than any data set sample shows).
-        replay_buffer_frequency: batches from one refresh to the next, >= 1; these share a slot of the buffer.
-        replay_capacity: corrected trajectories kept at most.
+        replay_buffer_frequency: Batches from one refresh to the next, >= 1; these share a slot of the buffer.
+        replay_capacity: Corrected trajectories kept at most.
         replay_sampling: "slot": a batch is joined by the corrected trajectories of its slot; "all": by windows drawn
             from the whole buffer.
-        frame_stride: raw steps between simulated frames; the frameskip (null) renders least, 1 gives a window at every
+        frame_stride: Raw steps between simulated frames; the frameskip (null) renders least, 1 gives a window at every
             offset. Must divide the frameskip.
-        speed: how the planner's rollouts are made fast, see ``FastPaths``; None means its defaults.
-        memory_budget_gb: of the planner, see ``LatentGoalCost``.
-        overlap: whether the simulator plays while the batch of the refresh trains. What it shows is then learnt from
+        speed: How the planner's rollouts are made fast, see ``FastPaths``; None means its defaults.
+        memory_budget_gb: Of the planner, see ``LatentGoalCost``.
+        overlap: Whether the simulator plays while the batch of the refresh trains. What it shows is then learnt from
             the next batch on, instead of from that one; it depends on nothing else, least of all on how long it takes.
     """
 
@@ -155,7 +155,7 @@ class Online(Method):
         self._refreshes += 1
 
     def _draw(self, slot: int | None, at_most: int) -> NumberedWindows | None:
-        """Up to ``at_most`` corrected windows, from a slot or from everything; None if there are none."""
+        """Draw up to ``at_most`` corrected windows, from a slot or from everything; None if there are none."""
         context = self.context
         drawn = self.replay.draw(slot, at_most, context.model.num_hist + 1, context.frameskip, self._draws)
         if drawn is None:

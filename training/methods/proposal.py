@@ -30,8 +30,8 @@ class ProposalTraining(Method):
     from one iteration to the next. Where a body moves on by itself (PointMaze), zero actions do not stop it at once.
 
     Args:
-        pairs: starts and goals drawn from every sample, >= 1.
-        goal_weight: of a second term, the goal distance of the frozen model's rollout under the proposal, whose
+        pairs: Starts and goals drawn from every sample, >= 1.
+        goal_weight: Of a second term, the goal distance of the frozen model's rollout under the proposal, whose
             gradient passes through the model to the network; >= 0, 0 leaves the rollout out.
 
     Raises:
@@ -95,11 +95,14 @@ class ProposalTraining(Method):
     def _tasks(
         self, batch: Batch, features: Tensor, row: Tensor, first: Tensor, ahead: Tensor
     ) -> tuple[Latent, Latent, Tensor]:
-        """Starts (n, 1), goals (n, 1) and target blocks (n, T, A).
+        """Pick starts (n, 1), goals (n, 1) and target blocks (n, T, A).
 
         Args:
-            batch: samples; features: (B, F, P, D) their encoded frames.
-            row, first, ahead: (n,) sample, frame of the start, and how many blocks later the goal is reached, 1..T.
+            batch: Samples of the data set.
+            features: (B, F, P, D) their encoded frames.
+            row: (n,) sample.
+            first: (n,) frame of the start.
+            ahead: (n,) how many blocks later the goal is reached, 1..T.
         """
         context, device = self.context, batch.actions.device
         row, first, ahead = (each.to(device)[:, None] for each in (row, first, ahead))

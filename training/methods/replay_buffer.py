@@ -34,7 +34,7 @@ class Corrected:
     """What the simulator made of some plans, in the model's units.
 
     Attributes:
-        features: (B, R, P, D) encoded frames, ``stride`` raw steps apart, the first one the plan's start.
+        features: (B, R, P, D) encoded frames, ``stride`` raw steps apart; the first one is the plan's start.
         proprio: (B, R, E_in) z-scored proprio at these frames.
         actions: (B, K, env_action_dim) z-scored raw actions, K = (R - 1) * stride.
         stride: raw steps between two frames; divides the frameskip.
@@ -55,7 +55,7 @@ class Corrected:
         return max(0, self.features.shape[1] - (num_frames - 1) * frameskip // self.stride)
 
     def part(self, rows: Tensor, length: int) -> Corrected:
-        """The first ``length`` actions, and the frames they lead to, of some trajectories; ``rows``: (B,) bool."""
+        """Take the first ``length`` actions, and the frames they lead to, of some trajectories; ``rows``: (B,) bool."""
         frames = length // self.stride + 1
         return Corrected(
             self.features[rows, :frames], self.proprio[rows, :frames], self.actions[rows, :length], self.stride
@@ -64,10 +64,13 @@ class Corrected:
     def gather(
         self, trajectory: Tensor, start: Tensor, num_frames: int, frameskip: int
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Features (W, num_frames, P, D), proprio and action blocks (W, num_frames - 1, A) of some windows.
+        """Gather features (W, num_frames, P, D), proprio and action blocks (W, num_frames - 1, A) of some windows.
 
         Args:
-            trajectory: (W,) row. start: (W,) number of the first frame, below ``num_starts``.
+            trajectory: (W,) row of each.
+            start: (W,) number of its first frame, below ``num_starts``.
+            num_frames: Model frames of a window.
+            frameskip: Raw steps between them.
         """
         step = frameskip // self.stride
         frame = start[:, None] + step * torch.arange(num_frames)
@@ -100,8 +103,8 @@ class ReplayBuffer:
     the others have: sizes, capacity and what is drawn are those of the whole buffer.
 
     Args:
-        folder: of the entries' files.
-        capacity: most trajectories kept, >= 1. One takes about 4 * R * P * D bytes in memory and on disk.
+        folder: Where the entries' files are.
+        capacity: Most trajectories kept, >= 1. One takes about 4 * R * P * D bytes in memory and on disk.
         retry: while a disk is full or away; None gives up at once.
     """
 
@@ -162,7 +165,7 @@ class ReplayBuffer:
     def draw(
         self, slot: int | None, at_most: int, num_frames: int, frameskip: int, draws: torch.Generator
     ) -> Drawn | None:
-        """Up to ``at_most`` windows, without repetition, from a slot or from everything; None if there are none.
+        """Draw up to ``at_most`` windows, without repetition, from a slot or from everything; None if there are none.
 
         All processes draw the same, and each takes those that it holds: what all train on is what one would train on.
         """
