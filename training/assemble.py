@@ -110,30 +110,21 @@ def build_trainer(config: TrainConfig, explicit: Set[str], device: torch.device)
         method=method,
         optimizers=optimizers,
         observer=observer,
-        images=ImageFrames(trajectories),
+        frames=ImageFrames(trajectories),
         settings=settings,
         regularizer=regularizer,
     )
     validation = Validation(train_step=train_step, data=windows["val"], folder=folder, settings=settings, retry=retry)
     files = RunFiles(
         folder=folder,
-        model=model,
-        optimizers=optimizers,
-        method=method,
+        train_step=train_step,
         logger=logger,
         about=about,
         save_every_x_epoch=settings.save_every_x_epoch,
         save_encoder=save_encoder,
         retry=retry,
     )
-    trainer = Trainer(
-        train_step=train_step,
-        validation=validation,
-        files=files,
-        train_data=windows["train"],
-        logger=logger,
-        settings=settings,
-    )
+    trainer = Trainer(train_step=train_step, validation=validation, files=files, train_data=windows["train"])
     if distributed.is_main():
         write_model_config(folder, written)
     return trainer

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from models.checkpoints.native import LATEST, write_checkpoint
-from models.world_model import WorldModel
-from training.methods.base import Method
-from training.optimizers import Optimizers
 from training.state import broken_state, random_state, read_state, write_state
+from training.step import TrainingStep
 from training.step_metrics import NonFiniteLossError
 from utils import distributed
 from utils.files import remove_unfinished
@@ -34,37 +33,27 @@ class Progress(NamedTuple):
     position: int = 0
 
 
+@dataclass(kw_only=True)
 class RunFiles:
     """Saves a training and continues it; whenever the process ends, what lies in the folder is complete.
 
-    Args:
+    Attributes:
         folder: Of the run; ``checkpoints/`` in it.
-        model: Whose weights are saved.
-        optimizers: Part of the training state.
-        method: Part of the training state.
+        train_step: Whose model, optimisers and method are saved.
         logger: Its file is cut back to the saved state when a run is continued.
         about: Facts that every checkpoint of the run carries, see ``models.checkpoints.native.Checkpoint``.
         save_every_x_epoch: Epochs from one ``model_<epoch>`` to the next.
         save_encoder: False for a frozen encoder that its own weights file brings back.
-        retry: With disks that are full or away; None gives up at once.
+        retry: While a disk is full or away.
     """
 
-    def __init__(
-        self,
-        *,
-        folder: Path,
-        model: WorldModel,
-        optimizers: Optimizers,
-        method: Method,
-        logger: JsonLinesLogger,
-        about: dict[str, Any],
-        save_every_x_epoch: int = 1,
-        save_encoder: bool = True,
-        retry: Retry | None = None,
-    ) -> None:
-        self.folder, self.model, self.optimizers, self.method, self.logger = folder, model, optimizers, method, logger
-        self.about, self.save_every_x_epoch, self.save_encoder = about, save_every_x_epoch, save_encoder
-        self.retry = retry or Retry()
+    folder: Path
+    train_step: TrainingStep
+    logger: JsonLinesLogger
+    about: dict[str, Any]
+    save_every_x_epoch: int = 1
+    save_encoder: bool = True
+    retry: Retry = field(default_factory=Retry)
 
     def weights_path(self, epoch: int | str = LATEST) -> Path:
         """Where the weights of an epoch are, or the newest."""
@@ -88,16 +77,16 @@ class RunFiles:
         state = {
             **progress._asdict(),
             "log": self.retry.write("the log", self.logger.position),
-            "model": self.model.state_dict(),
-            "optimizers": self.optimizers.state_dict(),
-            "method": self.method.state_dict(),
+            "model": self.train_step.model.state_dict(),
+            "optimizers": self.train_step.optimizers.state_dict(),
+            "method": self.train_step.method.state_dict(),
             **random_state(),
         }
         if distributed.is_main():
             write_state(self.folder, state, self.retry)
         self._write_weights(LATEST, progress)
-        if self.method.replay is not None:
-            self.method.replay.committed()  # files that only older states needed may go
+        if self.train_step.method.replay is not None:
+            self.train_step.method.replay.committed()  # files that only older states needed may go
 
     def resume(self) -> Progress:
         """Put everything back as it was saved; the beginning if nothing was.
@@ -114,9 +103,9 @@ class RunFiles:
             self.logger.rewind(0)
             return Progress()
         try:
-            self.model.load_state_dict(state["model"])
-            self.optimizers.load_state_dict(state["optimizers"])
-            self.method.load_state_dict(state["method"])
+            self.train_step.model.load_state_dict(state["model"])
+            self.train_step.optimizers.load_state_dict(state["optimizers"])
+            self.train_step.method.load_state_dict(state["method"])
             self.logger.rewind(state["log"])
             progress = Progress(state["step"], state["epoch"], state["position"])
         except (KeyError, TypeError, RuntimeError) as error:  # complete, but of another model or version
@@ -127,7 +116,7 @@ class RunFiles:
 
     def _stop_if_destroyed(self, progress: Progress) -> None:
         """A finite loss can have an infinite gradient; the checkpoint on disk must not be replaced by its outcome."""
-        for name, parameter in self.model.named_parameters():
+        for name, parameter in self.train_step.model.named_parameters():
             if parameter.requires_grad and not parameter.isfinite().all():
                 raise NonFiniteLossError(
                     f"{name} is not finite after step {progress.step} (epoch {progress.epoch + 1}, batch "
@@ -137,5 +126,7 @@ class RunFiles:
     def _write_weights(self, name: int | str, progress: Progress) -> None:
         if not distributed.is_main():
             return
-        path, about = self.weights_path(name), self.about | {"step": progress.step}
-        write_checkpoint(path, self.model, progress.epoch, about, self.save_encoder, self.retry)
+        about = self.about | {"step": progress.step}
+        write_checkpoint(
+            self.weights_path(name), self.train_step.model, progress.epoch, about, self.save_encoder, self.retry
+        )

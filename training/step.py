@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,33 +22,32 @@ from utils import distributed
 from utils.runtime import autocast
 
 
+@dataclass(kw_only=True)
 class TrainingStep:
     """The losses of a batch, and the update that lowers them.
 
-    Args:
+    Attributes:
         model: The networks, on their device.
         method: What to train on, and which loss.
         optimizers: Of the parts that change.
         observer: Encodes the frames of a frozen encoder.
-        images: Reads frames where latents stand in for them.
+        frames: Reads images where latents stand in for them.
         settings: Which parts change, and in which precision.
-        regularizer: Of the features, where the encoder trains; None adds nothing to the loss.
+        regularizer: Of the features, where the encoder trains.
     """
 
-    def __init__(
-        self,
-        *,
-        model: WorldModel,
-        method: Method,
-        optimizers: Optimizers,
-        observer: Observer,
-        images: ImageFrames,
-        settings: TrainSettings,
-        regularizer: Regularizer | None = None,
-    ) -> None:
-        self.model, self.method, self.optimizers, self.observer = model, method, optimizers, observer
-        self.frames, self.settings, self.regularizer = images, settings, regularizer or Regularizer()
-        self.device = observer.device
+    model: WorldModel
+    method: Method
+    optimizers: Optimizers
+    observer: Observer
+    frames: ImageFrames
+    settings: TrainSettings
+    regularizer: Regularizer = field(default_factory=Regularizer)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.observer.device
 
     def __call__(self, batch: Batch, position: int = 0, progress: float = 0.0) -> StepNumbers:
         """Make one update; on a GPU it may not have happened yet when this returns.

@@ -18,13 +18,11 @@ from datasets.windows import WindowDataset
 from training.gradients import make_equal
 from training.loading import BatchLoader
 from training.run_files import Progress, RunFiles
-from training.settings import TrainSettings
 from training.step import TrainingStep
 from training.step_metrics import FinishedStep, NonFiniteLossError
 from training.validation import Validation
 from utils import distributed
 from utils.interrupts import StopRequested, StopSignals
-from utils.loggers import JsonLinesLogger
 
 log = logging.getLogger(__name__)
 
@@ -37,11 +35,10 @@ class Trainer:
         validation: What is measured at the end of an epoch.
         files: Saves the run, and continues it.
         train_data: Samples to train on.
-        logger: Gets the numbers.
-        settings: How long, how often, how much.
         on_step: Called before every step, with this trainer and the batch; what they raise ends the training.
 
     Attributes:
+        settings: How long, how often, how much.
         step: Updates made in all.
         epoch: Whole epochs behind it.
         position: Batches of the present epoch behind it.
@@ -57,13 +54,11 @@ class Trainer:
         validation: Validation,
         files: RunFiles,
         train_data: WindowDataset,
-        logger: JsonLinesLogger,
-        settings: TrainSettings,
         on_step: Iterable[Callable[[Trainer, Batch], object]] = (),
     ) -> None:
         self.train_step, self.validation, self.files, self.train_data = train_step, validation, files, train_data
-        self.model, self.method, self.folder = train_step.model, train_step.method, files.folder
-        self.logger, self.settings, self.on_step = logger, settings, list(on_step)
+        self.model, self.method, self.on_step = train_step.model, train_step.method, list(on_step)
+        self.folder, self.logger, self.settings = files.folder, files.logger, (settings := train_step.settings)
         rows = distributed.share(settings.batch_size).rows
         sampler = ResumableSampler(len(train_data), settings.batch_size, settings.seed, rows=rows)
         available = sampler.batches_per_epoch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -30,37 +31,31 @@ Features = Callable[[Batch], Tensor]
 """Visual features (B, F, P, D) of a batch."""
 
 
+@dataclass(kw_only=True)
 class Validation:
     """What is measured, and drawn, on the validation data at the end of an epoch.
 
-    Args:
+    Attributes:
         train_step: Of the model that is measured; reads its batches.
         data: Samples that are not trained on.
         folder: Of the run; ``open_loop/`` in it gets a picture an epoch.
         settings: How many batches are measured, and how many samples drawn.
-        retry: With disks that are full or away; None gives up at once.
+        retry: While a disk is full or away.
     """
 
-    def __init__(
-        self,
-        *,
-        train_step: TrainingStep,
-        data: WindowDataset,
-        folder: Path,
-        settings: TrainSettings,
-        retry: Retry | None = None,
-    ) -> None:
-        self.train_step, self.data, self.folder, self.settings = train_step, data, folder, settings
-        self.model, self.retry = train_step.model, retry or Retry()
-        self._samples = RetriedSamples(data, self.retry)
+    train_step: TrainingStep
+    data: WindowDataset
+    folder: Path
+    settings: TrainSettings
+    retry: Retry = field(default_factory=Retry)
 
     def measure(self, epoch: int) -> dict[str, float]:
         """Losses by their name in the log, none where nothing predicts; draws the picture of that epoch, too."""
-        if self.model.predictor is None:
+        model, features, settings = self.train_step.model, self.train_step.features, self.settings
+        if model.predictor is None:
             return {}
-        features, settings = self.train_step.features, self.settings
         with autocast(settings.precision, self.train_step.device):
-            values = validation_losses(self.model, self.batches(), features, spread=settings.train_encoder)
+            values = validation_losses(model, self.batches(), features, spread=settings.train_encoder)
             values |= self.train_step.method.validate(self.batches(), features)
             if settings.num_reconstruct_samples and distributed.is_main():
                 self._draw(self.folder / "open_loop" / f"epoch_{epoch}.png")
@@ -71,18 +66,22 @@ class Validation:
         wanted = min(len(self.data), self.settings.val_batches * self.settings.batch_size)
         picks = torch.linspace(0, len(self.data) - 1, wanted).long()
         for chunk in picks.split(self.settings.batch_size)[distributed.rank() :: distributed.size()]:
-            yield self._samples.__getitems__(chunk.tolist()).to(self.train_step.device)
+            yield self._read(chunk).to(self.train_step.device)
+
+    def _read(self, numbers: Tensor) -> Batch:
+        return RetriedSamples(self.data, self.retry).__getitems__(numbers.tolist())
 
     def _draw(self, path: Path) -> None:
         rows = min(self.settings.num_reconstruct_samples, len(self.data))
-        batch = self._samples.__getitems__(torch.linspace(0, len(self.data) - 1, rows).long().tolist())
+        batch = self._read(torch.linspace(0, len(self.data) - 1, rows).long())
         images = None
-        if self.model.decoder is not None:
+        model, features = self.train_step.model, self.train_step.features
+        if model.decoder is not None:
             samples, frames = batch.actions.shape[:2]
             every = torch.arange(samples * frames)
             images = self.train_step.images(batch, every // frames, every % frames).unflatten(0, (samples, frames))
-        batch, features = batch.to(self.train_step.device), self.train_step.features
-        draw_open_loop(self.model, batch, features, images, path, self.retry)
+        batch = batch.to(self.train_step.device)
+        draw_open_loop(model, batch, features, images, path, self.retry)
 
 
 @torch.no_grad()

@@ -80,7 +80,7 @@ def train_step(model, tmp_path):
         method.setup(TrainingContext(model, observer, None, 5, 0, tmp_path))
         settings = TrainSettings(epochs=1, batch_size=2, precision="float32")
         parts = {"model": model, "method": method, "optimizers": optimizers, "observer": observer}
-        return TrainingStep(**parts, images=None, settings=settings)
+        return TrainingStep(**parts, frames=None, settings=settings)
 
     return make
 

@@ -18,7 +18,7 @@ from utils.distributed import Share
 from utils.files import remove_unfinished
 from utils.reading.safetensors_file import open_safetensors
 from utils.retry import Retry
-from utils.tensor_files import tensor_bytes, write_safetensors
+from utils.tensor_files import write_safetensors
 
 log = logging.getLogger(__name__)
 
@@ -45,10 +45,14 @@ class Corrected:
     actions: Tensor
     stride: int
 
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors by name."""
+        return {"features": self.features, "proprio": self.proprio, "actions": self.actions}
+
     @property
-    def num_bytes(self) -> int:
-        """Memory of the tensors, and about the size of their file."""
-        return tensor_bytes([self.features, self.proprio, self.actions])
+    def row_bytes(self) -> int:
+        """Memory of one trajectory."""
+        return sum(tensor.shape[1:].numel() * tensor.element_size() for tensor in self.tensors().values())
 
     def num_starts(self, num_frames: int, frameskip: int) -> int:
         """Windows of ``num_frames`` model frames that fit into one trajectory; never one that leaves it."""
@@ -93,6 +97,23 @@ class Drawn:
     total: int
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """An entry of the buffer.
+
+    Attributes:
+        slot: Of the batches that it joins.
+        rows: What this process holds of it.
+        share: Which rows of the whole entry these are.
+        files: Each file without suffix, and its number of rows, in their order.
+    """
+
+    slot: int
+    rows: Corrected
+    share: Share
+    files: list[tuple[str, int]]
+
+
 class ReplayBuffer:
     """Corrected trajectories by slot; the oldest leave when ``capacity`` trajectories are exceeded.
 
@@ -105,27 +126,24 @@ class ReplayBuffer:
     Args:
         folder: Where the entries' files are.
         capacity: Most trajectories kept, >= 1. One takes about 4 * R * P * D bytes in memory and on disk.
-        retry: while a disk is full or away; None gives up at once.
+        retry: While a disk is full or away; None gives up at once.
     """
 
     def __init__(self, folder: Path, capacity: int, retry: Retry | None = None) -> None:
         if capacity < 1:
             raise ValueError(f"method.replay_capacity must be at least 1, got {capacity}")
         self.folder, self.capacity, self.retry = folder, capacity, retry or Retry()
-        self._entries: dict[str, Corrected] = {}  # name -> what this process holds of it, oldest first
-        self._shares: dict[str, Share] = {}  # name -> which rows these are
-        self._slots: dict[str, int] = {}  # name -> slot
-        self._files: dict[str, list[tuple[str, int]]] = {}  # name -> (file without suffix, rows) in row order
+        self._kept: dict[str, _Kept] = {}  # by name, oldest first
         self._garbage: list[str] = []
 
     def __len__(self) -> int:
         """Trajectories kept, by all processes."""
-        return sum(share.total for share in self._shares.values())
+        return sum(kept.share.total for kept in self._kept.values())
 
     @property
     def num_bytes(self) -> int:
         """Memory of all entries, in all processes."""
-        return sum(_row_bytes(entry) * self._shares[name].total for name, entry in self._entries.items())
+        return sum(kept.rows.row_bytes * kept.share.total for kept in self._kept.values())
 
     def expected_bytes(self, growth: float) -> int:
         """Memory, and room on the disk, once ``growth`` times as many trajectories have come, within the capacity."""
@@ -139,28 +157,26 @@ class ReplayBuffer:
         Raises:
             ValueError: If the entry alone exceeds the capacity.
         """
-        counts = distributed.gather(len(entry.features))
+        counts, here = distributed.gather(len(entry.features)), distributed.rank()
         if sum(counts) > self.capacity:
             raise ValueError(
                 f"method.replay_capacity={self.capacity} is less than one refresh of {sum(counts)} trajectories"
             )
         files = [name if len(counts) == 1 else f"process_{rank}/{name}" for rank in range(len(counts))]
-        here = distributed.rank()
-        self._entries[name], self._slots[name] = entry, slot
-        self._shares[name] = Share(sum(counts[:here]), counts[here], sum(counts))
-        self._files[name] = [(file, count) for file, count in zip(files, counts, strict=True) if count]
+        written = [(file, count) for file, count in zip(files, counts, strict=True) if count]
+        self._kept[name] = _Kept(slot, entry, Share(sum(counts[:here]), counts[here], sum(counts)), written)
         while len(self) > self.capacity:
-            self._drop(next(iter(self._entries)))
+            dropped = self._kept.pop(next(iter(self._kept)))
+            self._garbage += [file for file, _ in dropped.files]
         if counts[here]:
             self._write(files[here], entry)
 
     def entries(self, slot: int | None) -> list[Corrected]:
         """The entries of a slot, oldest first, or all of them."""
-        return [self._entries[name] for name in self._names(slot)]
+        return [kept.rows for kept in self._of(slot)]
 
-    def shares(self, slot: int | None) -> list[Share]:
-        """Which rows of each of these entries this process has."""
-        return [self._shares[name] for name in self._names(slot)]
+    def _of(self, slot: int | None) -> list[_Kept]:
+        return [kept for kept in self._kept.values() if slot is None or kept.slot == slot]
 
     def draw(
         self, slot: int | None, at_most: int, num_frames: int, frameskip: int, draws: torch.Generator
@@ -169,9 +185,9 @@ class ReplayBuffer:
 
         All processes draw the same, and each takes those that it holds: what all train on is what one would train on.
         """
-        entries, shares = self.entries(slot), self.shares(slot)
-        starts = [entry.num_starts(num_frames, frameskip) for entry in entries]
-        sizes = torch.tensor([share.total * count for share, count in zip(shares, starts, strict=True)])
+        entries = self._of(slot)
+        starts = [kept.rows.num_starts(num_frames, frameskip) for kept in entries]
+        sizes = torch.tensor([kept.share.total * count for kept, count in zip(entries, starts, strict=True)])
         if not len(entries) or not sizes.sum():
             return None
         drawn = torch.randperm(int(sizes.sum()), generator=draws)[:at_most].sort().values
@@ -179,16 +195,13 @@ class ReplayBuffer:
         owner = torch.searchsorted(ends, drawn, right=True)
         gathered, numbers = [], []
         for number in owner.unique().tolist():
-            share, local = shares[number], drawn[owner == number] - (ends[number] - sizes[number])
-            row = local // starts[number] - share.first
-            here = (row >= 0) & (row < share.count)
-            gathered.append(entries[number].gather(row[here], (local % starts[number])[here], num_frames, frameskip))
+            kept, local = entries[number], drawn[owner == number] - (ends[number] - sizes[number])
+            row = local // starts[number] - kept.share.first
+            here = (row >= 0) & (row < kept.share.count)
+            gathered.append(kept.rows.gather(row[here], (local % starts[number])[here], num_frames, frameskip))
             numbers.append((owner == number).nonzero().squeeze(1)[here])
         features, proprio, actions = (torch.cat(parts) for parts in zip(*gathered, strict=True))
         return Drawn((features, proprio, actions), torch.cat(numbers), len(drawn))
-
-    def _names(self, slot: int | None) -> list[str]:
-        return [name for name in self._entries if slot is None or self._slots[name] == slot]
 
     def committed(self) -> None:
         """Delete the files that no saved training state needs any more."""
@@ -200,9 +213,11 @@ class ReplayBuffer:
 
     def state_dict(self) -> dict[str, Any]:
         """Names only; the entries themselves are in their files."""
-        entries = [[name, self._slots[name], entry.stride] for name, entry in self._entries.items()]
-        spread = {name: files for name, files in self._files.items() if [file for file, _ in files] != [name]}
-        return {"entries": entries, "files": {name: [list(pair) for pair in files] for name, files in spread.items()}}
+        spread = {name: kept.files for name, kept in self._kept.items() if [file for file, _ in kept.files] != [name]}
+        return {
+            "entries": [[name, kept.slot, kept.rows.stride] for name, kept in self._kept.items()],
+            "files": {name: [list(pair) for pair in files] for name, files in spread.items()},
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Read the entries back, whatever number of processes wrote them; files of a later, unsaved past are removed.
@@ -210,8 +225,8 @@ class ReplayBuffer:
         Raises:
             ValueError: If a file is missing or broken.
         """
-        for kept in (self._entries, self._shares, self._slots, self._files, self._garbage):
-            kept.clear()
+        self._kept.clear()
+        self._garbage.clear()
         written_in = state.get("files", {})
         for name, slot, stride in state["entries"]:
             parts = {file: self._read(file) for file, _ in written_in.get(name, [(name, None)])}
@@ -221,8 +236,7 @@ class ReplayBuffer:
                 key: torch.cat([part[key] for part in parts.values()])[share.rows].clone()
                 for key in ("features", "proprio", "actions")
             }
-            self._entries[name], self._slots[name] = Corrected(**tensors, stride=stride), slot
-            self._shares[name], self._files[name] = share, files
+            self._kept[name] = _Kept(slot, Corrected(**tensors, stride=stride), share, files)
         if distributed.is_main():
             self._clear_away()
 
@@ -238,7 +252,7 @@ class ReplayBuffer:
             ) from None
 
     def _clear_away(self) -> None:
-        needed = {self._path(file) for files in self._files.values() for file, _ in files}
+        needed = {self._path(file) for kept in self._kept.values() for file, _ in kept.files}
         for folder in (self.folder, *self.folder.glob("process_*")):
             remove_unfinished(folder)
             for path in folder.glob("*.safetensors"):
@@ -246,18 +260,8 @@ class ReplayBuffer:
                     path.unlink()
 
     def _write(self, name: str, entry: Corrected) -> None:
-        tensors = {"features": entry.features, "proprio": entry.proprio, "actions": entry.actions}
-        tensors = {key: value.contiguous() for key, value in tensors.items()}
+        tensors = {key: value.contiguous() for key, value in entry.tensors().items()}
         write_safetensors(self._path(name), tensors, {"stride": str(entry.stride)}, self.retry)
-
-    def _drop(self, name: str) -> None:
-        del self._entries[name], self._slots[name], self._shares[name]
-        self._garbage += [file for file, _ in self._files.pop(name)]
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.safetensors"
-
-
-def _row_bytes(entry: Corrected) -> int:
-    """Memory of one trajectory of an entry."""
-    return sum(t.shape[1:].numel() * t.element_size() for t in (entry.features, entry.proprio, entry.actions))
