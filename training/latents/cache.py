@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from datasets.readers import leave_signals_to_the_parent
@@ -95,11 +96,12 @@ class FramesToEncode:
 
     def encoded(self, after: int = 0) -> Iterator[tuple[int, Tensor]]:
         """Pieces of the latents (n, P, D) from frame ``after`` on, each with the number of its first frame."""
-        pieces = [piece for piece in _Pieces.cut(self) if piece.row + piece.stop - piece.start > after]
+        pieces = [piece for piece in self._pieces() if piece.row + piece.stop - piece.start > after]
         workers = sensible_workers(self.device)
-        reader = DataLoader(
-            _Pieces(self.trajectories, pieces),
+        reader: DataLoader[Tensor] = DataLoader(
+            pieces,  # type: ignore[arg-type]  # a list will do
             batch_size=None,
+            collate_fn=functools.partial(_images, self.trajectories),
             num_workers=workers,
             worker_init_fn=leave_signals_to_the_parent,
             generator=torch.Generator(),  # or it would draw from the global one, whether encoding was needed or not
@@ -109,6 +111,15 @@ class FramesToEncode:
             for piece, images in zip(pieces, reader, strict=True):
                 yield piece.row, self.encode(images)
                 bar.update(len(images))
+
+    def _pieces(self) -> Iterator[_Piece]:
+        """All frames in order, a few at a time."""
+        row = 0
+        for number, length in zip(self.numbers, self.lengths.tolist(), strict=True):
+            for start in range(0, length, FRAMES_PER_CALL):
+                stop = min(start + FRAMES_PER_CALL, length)
+                yield _Piece(row, number, start, stop)
+                row += stop - start
 
 
 @dataclass(frozen=True)
@@ -121,28 +132,9 @@ class _Piece:
     stop: int
 
 
-class _Pieces(Dataset[Tensor]):
-    """Images of consecutive frames (n, 3, S, S), a few at a time; processes may read them."""
-
-    def __init__(self, trajectories: Trajectories, pieces: Sequence[_Piece]) -> None:
-        self.trajectories, self.pieces = trajectories, pieces
-
-    def __len__(self) -> int:
-        return len(self.pieces)
-
-    def __getitem__(self, number: int) -> Tensor:
-        piece = self.pieces[number]
-        return self.trajectories.frames(piece.trajectory, range(piece.start, piece.stop))
-
-    @staticmethod
-    def cut(frames: FramesToEncode) -> Iterator[_Piece]:
-        """All frames in order."""
-        row = 0
-        for number, length in zip(frames.numbers, frames.lengths.tolist(), strict=True):
-            for start in range(0, length, FRAMES_PER_CALL):
-                stop = min(start + FRAMES_PER_CALL, length)
-                yield _Piece(row, number, start, stop)
-                row += stop - start
+def _images(trajectories: Trajectories, piece: _Piece) -> Tensor:
+    """Images (n, 3, S, S) of a piece; processes may read them."""
+    return trajectories.frames(piece.trajectory, range(piece.start, piece.stop))
 
 
 class LatentFrames:
