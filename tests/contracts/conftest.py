@@ -6,7 +6,7 @@ import pytest
 
 from tests.contracts.options import Composing, names
 
-GROUPS = {"env_option": "env", "dataset_option": "dataset"}
+GROUPS = {"env_option": "env", "dataset_option": "dataset", "proposal_option": "proposal"}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -1,0 +1,63 @@
+"""Every option of the group ``proposal`` keeps the contract of ``models.interfaces.Proposal``."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from models.build import build_world_model
+from models.interfaces import Proposal
+from planning.planners.gd import GDPlanner
+from planning.planners.noise import EpisodeNoise
+from planning.planners.search import ActionSpace
+from tests.builders import latent_of
+
+ACTION_DIM = 10
+
+
+@pytest.fixture(scope="module")
+def model(proposal_option, composing):
+    """A small model with this proposal, and no output of it that is zero only because nothing was trained."""
+    torch.manual_seed(0)
+    config = composing("experiment=wall_state", "method=proposal", f"proposal={proposal_option}")
+    built = build_world_model(config, env_action_dim=2, proprio_dim=2, state_dim=2).eval()
+    with torch.no_grad():
+        for parameter in built.proposal.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return built
+
+
+@pytest.fixture(scope="module")
+def ends(model):
+    """Starts and goals of three problems."""
+    return [latent_of(3, 1, model=model, seed=seed) for seed in (1, 2)]
+
+
+def test_it_proposes_as_many_finite_blocks_as_it_says(model, ends):
+    assert isinstance(model.proposal, Proposal) and model.proposal.horizon >= 1
+    blocks = model.propose(*ends)
+    assert blocks.shape == (3, model.proposal.horizon, ACTION_DIM)
+    assert blocks.dtype == torch.float32 and blocks.isfinite().all()
+
+
+def test_each_problem_is_answered_by_itself_and_again_alike(model, ends):
+    start, goal = ends
+    together = model.propose(start, goal)
+    assert torch.equal(model.propose(start, goal), together)
+    for row in range(3):
+        torch.testing.assert_close(model.propose(start[row : row + 1], goal[row : row + 1])[0], together[row])
+
+
+def test_what_it_learns_with_has_gradients(model, ends):
+    parameters = list(model.proposal.parameters())
+    if parameters:
+        gradients = torch.autograd.grad(model.propose(*ends).square().sum(), parameters, allow_unused=True)
+        assert any(gradient is not None and gradient.any() for gradient in gradients)
+
+
+def test_a_planner_begins_with_it(model, ends):
+    blocks = model.propose(*ends).detach()
+    planner = GDPlanner(horizon=model.proposal.horizon, opt_steps=1, sample_type="proposal")
+    space = ActionSpace(torch.zeros(ACTION_DIM), 2, proposal=blocks)
+    noise = EpisodeNoise.derive(0, range(3), 0, torch.device("cpu"))
+    assert torch.equal(planner.initial_actions(noise, space), blocks)
