@@ -9,7 +9,7 @@ from models.build import build_world_model
 from models.interfaces import Proposal
 from planning.planners.gd import GDPlanner
 from planning.planners.noise import EpisodeNoise
-from planning.planners.search import ActionSpace
+from planning.planners.plan import ActionSpace
 from tests.builders import latent_of
 
 ACTION_DIM = 10
