@@ -82,14 +82,18 @@ def test_workers_live_on_from_epoch_to_epoch():
     loading.close()
 
 
-@pytest.mark.parametrize(("reading", "computing", "low", "high"), [(0.05, 0.05, 0.2, 0.8), (0.0, 0.05, 0.0, 0.2)])
-def test_the_share_of_waiting_is_measured(reading, computing, low, high):
-    loading, shares = loader(0, reading), []
+@pytest.mark.parametrize(("reading", "share", "whole"), [(0.1, 0.5, 0.5 / 1.1), (0.0, 0.0, 0.0)])
+def test_the_share_of_waiting_is_measured(reading, share, whole, monkeypatch):
+    """By a clock on which nothing but reading and computing takes time."""
+    now, shares = [1.0], []
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(time, "sleep", lambda seconds: now.append(now.pop() + seconds))
+    loading = loader(0, reading)
     for _ in loading.epoch(0, 0, 6):
-        time.sleep(computing)
+        time.sleep(0.1)
         shares.append(loading.wait_share())
-    for value in (loading.epoch_wait(), *shares[1:]):
-        assert low <= value <= high
+    assert shares == pytest.approx([share] * 6)
+    assert loading.epoch_wait() == pytest.approx(whole)  # its first batch is left out
 
 
 def test_a_worker_reads_while_the_training_computes():
