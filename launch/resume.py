@@ -92,10 +92,11 @@ def _command(
     if entry is not None and not name.startswith(entry) and name in entries([conf]):
         raise ValueError(_other_script(name, folder))
     known = groups(folders)
-    for item in recorded:
+    present = [current_overrides([item])[0] if isinstance(item, str) else item for item in recorded]
+    for item in present:
         if why := why_refused(item, known):
             raise ValueError(f"{file}: {item!r} cannot be taken from a folder: {why}; {AGAIN}")
-    return ["--config-name", name, *current_overrides(recorded)]
+    return ["--config-name", name, *present]
 
 
 def _other_script(name: str, folder: Path) -> str:

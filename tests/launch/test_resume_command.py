@@ -61,6 +61,7 @@ REFUSED = [
     "ckpt_path='a${oc.env:HOME}'", "+planner={lr: '${oc.create:{_target_: x}}'}", "seed=1,${oc.env:X}",
     "trusted_targets=[os.system]", "+trusted_targets=[os.system]", "++env.trusted_targets=[os.system]",
     "+env={trusted_targets: [os.system]}", "run_dir=/etc", "seed", "seed=[1", {"seed": 1}, 5, None, "x/y=z", "a b=c",
+    "initnet=../p",
 ]  # fmt: skip
 
 
