@@ -129,6 +129,21 @@ class VectorEnv(OwnCopies, ABC):
         """
         return [""] * len(states)
 
+    def _check_states(self, seeds: Sequence[int], states: Tensor) -> None:
+        """Refuse states to start from that are not (B, S) numbers, one row for each seed."""
+        shape = (len(seeds), self.state_dim)
+        if states.shape != shape or states.dtype not in (torch.float32, torch.float64):
+            raise ValueError(
+                f"env {self.name}: states must be float32 or float64 of shape {shape}, one per seed, "
+                f"got {states.dtype} of shape {tuple(states.shape)}"
+            )
+
+    def _check_actions(self, actions: Tensor, num_episodes: int) -> None:
+        """Refuse blocks of actions that are not (B, K, env_action_dim)."""
+        if actions.ndim != 3 or actions.shape[::2] != (num_episodes, self.env_action_dim):
+            expected = f"({num_episodes}, K, {self.env_action_dim})"
+            raise ValueError(f"env {self.name}: actions must be {expected}, got {tuple(actions.shape)}")
+
     def close(self) -> None:
         """Release worker processes and graphics contexts."""
 

@@ -95,14 +95,9 @@ class ProcessVectorEnv(VectorEnv):
             ValueError: If states or layouts do not fit, or the simulator refuses one.
             EnvWorkerError: If a simulator fails or a worker dies.
         """
-        shape = (len(seeds), self.state_dim)
-        if states.shape != shape or states.dtype not in (torch.float32, torch.float64):
-            raise ValueError(
-                f"env {self.name}: states must be float32 or float64 of shape {shape}, one per seed, "
-                f"got {states.dtype} of shape {tuple(states.shape)}"
-            )
+        self._check_states(seeds, states)
         each = split_layouts(self._simulator, layouts, len(seeds))
-        shapes: Shapes = {"states": (shape, "f8")}
+        shapes: Shapes = {"states": (tuple(states.shape), "f8")}
         arrays = self._pool.arrays(shapes)
         arrays["states"][...] = states.detach().cpu().numpy()
         tasks = [ResetTask(rows, [each[row] for row in rows]) for rows in self._deal(range(len(seeds)))]
@@ -126,9 +121,7 @@ class ProcessVectorEnv(VectorEnv):
             EnvWorkerError: If a simulator fails or a worker dies.
         """
         num_episodes = len(self._current())
-        if actions.ndim != 3 or actions.shape[::2] != (num_episodes, self.env_action_dim):
-            expected = f"({num_episodes}, K, {self.env_action_dim})"
-            raise ValueError(f"env {self.name}: actions must be {expected}, got {tuple(actions.shape)}")
+        self._check_actions(actions, num_episodes)
         num_steps = actions.shape[1]
         block = max(num_steps, 1) if frame_every is None else frame_every
         if block < 1 or num_steps % block:

@@ -100,11 +100,7 @@ class WallVectorEnv(VectorEnv):
             ValueError: If the states are not (B, 2), finite and float32 or float64, their number is not that of the
                 seeds, or the layout is unknown or out of range.
         """
-        if states.shape != (len(seeds), self.state_dim) or states.dtype not in (torch.float32, torch.float64):
-            raise ValueError(
-                f"env wall: states must be float32 or float64 of shape ({len(seeds)}, 2), one per seed, "
-                f"got {states.dtype} of shape {tuple(states.shape)}"
-            )
+        self._check_states(seeds, states)
         _check_episodes("states must be finite", states.isfinite())
         states = states.detach().to(self.device, copy=True)
         columns = self._layout_columns(layouts, len(states), states.dtype)
@@ -123,8 +119,7 @@ class WallVectorEnv(VectorEnv):
         """
         positions = self._current()
         num_episodes = positions.shape[1]
-        if actions.ndim != 3 or actions.shape[0] != num_episodes or actions.shape[2] != self.env_action_dim:
-            raise ValueError(f"env wall: actions must be ({num_episodes}, K, 2), got {tuple(actions.shape)}")
+        self._check_actions(actions, num_episodes)
         actions = actions.to(self.device)
         visited = positions.new_empty(actions.shape)
         final = torch.empty_like(positions)

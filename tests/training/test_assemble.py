@@ -77,7 +77,7 @@ def test_training_starts_from_the_weights_of_the_checkpoint_and_says_so(tmp_path
         ),
         (
             "encoder=state",
-            "encoder models.networks.state_encoder.StateEncoder was asked for, the checkpoint has models.networks.small_",
+            "encoder models.networks.state_encoder.StateEncoder was asked for, the checkpoint has models.networks.",
         ),
         ("env.name=pusht", "env=pusht was asked for, but"),
     ],
