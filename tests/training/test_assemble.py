@@ -58,7 +58,7 @@ def test_training_starts_from_the_weights_of_the_checkpoint_and_says_so(tmp_path
     assert header(parent)["parent"] is None
     assert changed(expected, weights(training.model)) == {"predictor", "action_encoder"}
     grandchild = build(tmp_path / "again", f"ckpt_path={training.folder}")
-    assert grandchild.about["parent"] == str(training.folder / "checkpoints" / "model_latest.safetensors")
+    assert grandchild.files.about["parent"] == str(training.folder / "checkpoints" / "model_latest.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -127,8 +127,8 @@ def test_what_a_model_was_validated_on_stays_out_of_the_training_of_its_descenda
     assert set(again.validation.data.trajectory.tolist()) == held_out
     fewer = build(tmp_path / "fewer", f"ckpt_path={base}", "env.dataset.n_rollout=9")  # a split of its own would differ
     assert set(fewer.train_data.trajectory.tolist()) == set(range(9)) - held_out
-    assert set(fewer.val_data.trajectory.tolist()) == held_out & set(range(9))
-    assert fewer.about["validation"] == [number for number in stored if number < 9]
+    assert set(fewer.validation.data.trajectory.tolist()) == held_out & set(range(9))
+    assert fewer.files.about["validation"] == [number for number in stored if number < 9]
     for override, message in (
         ("env.dataset.split_seed=1", r"env.dataset.split_seed=1 was asked for, .* was trained with 42"),
         ("env.dataset.split_ratio=0.5", r"env.dataset.split_ratio=0.5 was asked for, .* was trained with 0.7"),
