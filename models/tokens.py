@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -31,6 +32,14 @@ class TokenLayout(ABC):
     proprio_repeat: int = 1
     action_repeat: int = 1
 
+    axis: ClassVar[int]
+    """Along which the parts of a frame are joined."""
+
+    @property
+    @abstractmethod
+    def sizes(self) -> tuple[int, int, int]:
+        """Entries of the visual, proprio and action part along ``axis``."""
+
     @property
     @abstractmethod
     def token_dim(self) -> int:
@@ -42,81 +51,64 @@ class TokenLayout(ABC):
         """Tokens of one frame."""
 
     @abstractmethod
+    def place(self, embedding: Tensor, repeat: int) -> Tensor:
+        """Bring an embedding (B, T, e) into the form that it has within tokens."""
+
     def assemble(self, latent: Latent, action: Tensor) -> Tensor:
         """Join a latent (B, T) and action embeddings (B, T, action_dim) to (B, T, tokens_per_frame, token_dim)."""
+        proprio = self.place(latent.proprio, self.proprio_repeat)
+        return self.join(latent.visual, proprio, self.place(action, self.action_repeat))
 
-    @abstractmethod
     def split(self, tokens: Tensor) -> Latent:
-        """The latent that tokens (B, T, tokens_per_frame, token_dim) stand for; the action part is dropped."""
+        """Read the latent that tokens (B, T, tokens_per_frame, token_dim) stand for; the action part is dropped.
 
-    @abstractmethod
+        The proprio of a frame is read from its first patch, and from its first repeat.
+        """
+        visual, proprio, _ = self.parts(tokens)
+        return Latent(visual, proprio[..., 0, : self.proprio_dim])
+
     def with_action(self, tokens: Tensor, action: Tensor) -> Tensor:
         """Overwrite the action part of ``tokens`` with the embeddings ``action`` (B, T, action_dim)."""
+        return torch.cat([self.state_part(tokens), self.place(action, self.action_repeat)], self.axis)
 
-    @abstractmethod
     def state_part(self, tokens: Tensor) -> Tensor:
-        """Everything but the action part: what a prediction is compared on."""
+        """Leave out the action part: a prediction is compared on the rest."""
+        visual, proprio, _ = self.sizes
+        return tokens.narrow(self.axis, 0, visual + proprio)
 
-    @abstractmethod
     def parts(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The visual, proprio and action entries of all positions."""
+        """Take the visual, proprio and action entries of all positions apart."""
+        visual, proprio, action = tokens.split(self.sizes, self.axis)
+        return visual, proprio, action
 
-    @abstractmethod
     def join(self, visual: Tensor, proprio: Tensor, action: Tensor) -> Tensor:
-        """The inverse of ``parts``."""
+        """Invert ``parts``."""
+        return torch.cat([visual, proprio, action], self.axis)
 
 
 @dataclass(frozen=True)
 class FeatureConcat(TokenLayout):
     """``concat_dim: 1``: every patch token is [visual | proprio, repeated | action, repeated]."""
 
+    axis = -1
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """D, E * proprio_repeat, action_dim * action_repeat."""
+        return self.visual_dim, self.proprio_dim * self.proprio_repeat, self.action_dim * self.action_repeat
+
     @property
     def token_dim(self) -> int:
-        """D + E * proprio_repeat + action_dim * action_repeat."""
-        return self.visual_dim + self._proprio_width + self._action_width
-
-    @property
-    def _proprio_width(self) -> int:
-        return self.proprio_dim * self.proprio_repeat
-
-    @property
-    def _action_width(self) -> int:
-        return self.action_dim * self.action_repeat
+        """All three together."""
+        return sum(self.sizes)
 
     @property
     def tokens_per_frame(self) -> int:
         """P."""
         return self.num_patches
 
-    def assemble(self, latent: Latent, action: Tensor) -> Tensor:
-        """See the base class."""
-        proprio = self._tile(latent.proprio, self.proprio_repeat)
-        return torch.cat([latent.visual, proprio, self._tile(action, self.action_repeat)], dim=-1)
-
-    def split(self, tokens: Tensor) -> Latent:
-        """See the base class. The proprio of a frame is read from its first patch."""
-        first = tokens[..., 0, self.visual_dim : self.visual_dim + self.proprio_dim]
-        return Latent(tokens[..., : self.visual_dim], first)
-
-    def with_action(self, tokens: Tensor, action: Tensor) -> Tensor:
-        """See the base class."""
-        return torch.cat([self.state_part(tokens), self._tile(action, self.action_repeat)], dim=-1)
-
-    def state_part(self, tokens: Tensor) -> Tensor:
-        """See the base class."""
-        return tokens[..., : self.visual_dim + self._proprio_width]
-
-    def parts(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """See the base class."""
-        visual, proprio, action = tokens.split([self.visual_dim, self._proprio_width, self._action_width], dim=-1)
-        return visual, proprio, action
-
-    def join(self, visual: Tensor, proprio: Tensor, action: Tensor) -> Tensor:
-        """See the base class."""
-        return torch.cat([visual, proprio, action], dim=-1)
-
-    def _tile(self, embedding: Tensor, repeat: int) -> Tensor:
-        """(B, T, e) -> (B, T, P, e * repeat), the same values in every patch."""
+    def place(self, embedding: Tensor, repeat: int) -> Tensor:
+        """Map (B, T, e) to (B, T, P, e * repeat), the same values in every patch."""
         tiled = embedding.repeat(1, 1, repeat) if repeat > 1 else embedding
         return tiled[:, :, None].expand(-1, -1, self.num_patches, -1)
 
@@ -124,6 +116,8 @@ class FeatureConcat(TokenLayout):
 @dataclass(frozen=True)
 class TokenConcat(TokenLayout):
     """``concat_dim: 0``: proprio and action are two extra tokens after the patches; all widths are equal."""
+
+    axis = -2
 
     def __post_init__(self) -> None:
         """Refuse widths that cannot share a token axis."""
@@ -138,6 +132,11 @@ class TokenConcat(TokenLayout):
             )
 
     @property
+    def sizes(self) -> tuple[int, int, int]:
+        """P, 1, 1."""
+        return self.num_patches, 1, 1
+
+    @property
     def token_dim(self) -> int:
         """D."""
         return self.visual_dim
@@ -145,32 +144,11 @@ class TokenConcat(TokenLayout):
     @property
     def tokens_per_frame(self) -> int:
         """P + 2."""
-        return self.num_patches + 2
+        return sum(self.sizes)
 
-    def assemble(self, latent: Latent, action: Tensor) -> Tensor:
-        """See the base class."""
-        return torch.cat([latent.visual, latent.proprio[:, :, None], action[:, :, None]], dim=2)
-
-    def split(self, tokens: Tensor) -> Latent:
-        """See the base class."""
-        return Latent(tokens[..., : self.num_patches, :], tokens[..., self.num_patches, :])
-
-    def with_action(self, tokens: Tensor, action: Tensor) -> Tensor:
-        """See the base class."""
-        return torch.cat([self.state_part(tokens), action[:, :, None]], dim=2)
-
-    def state_part(self, tokens: Tensor) -> Tensor:
-        """See the base class."""
-        return tokens[..., : self.num_patches + 1, :]
-
-    def parts(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """See the base class."""
-        visual, proprio, action = tokens.split([self.num_patches, 1, 1], dim=-2)
-        return visual, proprio, action
-
-    def join(self, visual: Tensor, proprio: Tensor, action: Tensor) -> Tensor:
-        """See the base class."""
-        return torch.cat([visual, proprio, action], dim=-2)
+    def place(self, embedding: Tensor, repeat: int) -> Tensor:
+        """Map (B, T, e) to (B, T, 1, e)."""
+        return embedding[:, :, None]
 
 
 TOKEN_LAYOUTS: dict[int, type[TokenLayout]] = {0: TokenConcat, 1: FeatureConcat}
