@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import logging
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -22,6 +23,7 @@ from utils.ranges import Choice
 log = logging.getLogger(__name__)
 
 
+@dataclass(eq=False)
 class FastPaths:
     """How training and planning are made fast; each way can be turned off, and changes results by rounding only.
 
@@ -45,33 +47,28 @@ class FastPaths:
         ValueError: Naming the key, its value and what is allowed.
     """
 
-    def __init__(
-        self,
-        reuse_history: bool = True,
-        prepare_weights: bool = True,
-        pad_widths: Choice = AUTO,
-        kernels: Choice = AUTO,
-        compile: Choice = AUTO,
-        capture: Choice = AUTO,
-        cpu_kernels: Choice = AUTO,
-        cpu_products: str = AUTO,
-        fast_dropout: bool = True,
-        fused_optimizers: bool = True,
-    ) -> None:
-        choices = {"pad_widths": pad_widths, "kernels": kernels, "compile": compile, "capture": capture}
-        for key, choice in (choices | {"cpu_kernels": cpu_kernels}).items():
-            if choice not in (True, False, AUTO):
+    reuse_history: bool = True
+    prepare_weights: bool = True
+    pad_widths: Choice = AUTO
+    kernels: Choice = AUTO
+    compile: Choice = AUTO
+    capture: Choice = AUTO
+    cpu_kernels: Choice = AUTO
+    cpu_products: str = AUTO
+    fast_dropout: bool = True
+    fused_optimizers: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be, or has no effect."""
+        for key in ("pad_widths", "kernels", "compile", "capture", "cpu_kernels"):
+            if (choice := getattr(self, key)) not in (True, False, AUTO):
                 raise ValueError(f"speed.{key} must be true, false or auto, got {choice!r}")
-        if cpu_products not in LIBRARIES:
-            raise ValueError(f"speed.cpu_products must be one of {', '.join(LIBRARIES)}, got {cpu_products!r}")
-        if pad_widths is True and not prepare_weights:
+        if self.cpu_products not in LIBRARIES:
+            raise ValueError(f"speed.cpu_products must be one of {', '.join(LIBRARIES)}, got {self.cpu_products!r}")
+        if self.pad_widths is True and not self.prepare_weights:
             raise ValueError("speed.pad_widths=true has no effect with speed.prepare_weights=false; set that too")
-        if kernels is True and (compile is True or not prepare_weights):
+        if self.kernels is True and (self.compile is True or not self.prepare_weights):
             raise ValueError("speed.kernels=true needs speed.prepare_weights=true and excludes speed.compile=true")
-        self.reuse_history, self.prepare_weights = reuse_history, prepare_weights
-        self.pad_widths, self.kernels, self.compile, self.capture = pad_widths, kernels, compile, capture
-        self.cpu_kernels, self.cpu_products = cpu_kernels, cpu_products
-        self.fast_dropout, self.fused_optimizers = fast_dropout, fused_optimizers
         self._predictor: Predictor | None = None  # built once: a compiled one is not to be compiled again
         self._source: Predictor | None = None
         self._built_for: tuple[object, ...] = ()

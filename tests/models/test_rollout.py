@@ -6,6 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models.networks.residual import ResidualViT
 from models.rollout import Imagination
+from models.speed.replacing import make_fast
 from tests.builders import bare_model, batch_sizes, latent_of, near, numbers
 
 TOLERANCE = 1e-4  # of the largest entry, float32: the same sums in another order
@@ -108,7 +109,8 @@ def test_attention_in_bf16_on_a_cpu():
     """Written out, since that is faster there: within the rounding of bf16 of what float32 gives."""
     attention = bare_model().predictor.transformer.layers[0][0]
     query, key, value = (numbers(2, 3, n, 8, seed=n) for n in (5, 9, 9))
-    expected = attention._attend(query, key, value)
-    found = attention._attend(*(part.bfloat16() for part in (query, key, value)))
+    expected = attention.average(query, key, value)
+    make_fast(attention)
+    found = attention.average(*(part.bfloat16() for part in (query, key, value)))
     assert found.dtype == torch.bfloat16
     near(found, expected, 2e-2)
