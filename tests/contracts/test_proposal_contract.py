@@ -6,21 +6,29 @@ import pytest
 import torch
 
 from models.build import build_world_model
+from models.checkpoints.loading import load_for_planning
+from models.checkpoints.native import read_checkpoint, write_checkpoint, write_model_config
 from models.interfaces import Proposal
 from planning.planners.gd import GDPlanner
 from planning.planners.noise import EpisodeNoise
 from planning.planners.plan import ActionSpace
 from tests.builders import latent_of
 
+SIZES = {"env_action_dim": 2, "proprio_dim": 2, "state_dim": 2}
 ACTION_DIM = 10
 
 
 @pytest.fixture(scope="module")
-def model(proposal_option, composing):
+def config(proposal_option, composing):
+    """The settings of a training of this proposal."""
+    return composing("experiment=wall_state", "method=proposal", f"proposal={proposal_option}")
+
+
+@pytest.fixture(scope="module")
+def model(config):
     """A small model with this proposal, and no output of it that is zero only because nothing was trained."""
     torch.manual_seed(0)
-    config = composing("experiment=wall_state", "method=proposal", f"proposal={proposal_option}")
-    built = build_world_model(config, env_action_dim=2, proprio_dim=2, state_dim=2).eval()
+    built = build_world_model(config, **SIZES).eval()
     with torch.no_grad():
         for parameter in built.proposal.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -61,3 +69,11 @@ def test_a_planner_begins_with_it(model, ends):
     space = ActionSpace(torch.zeros(ACTION_DIM), 2, proposal=blocks)
     noise = EpisodeNoise.derive(0, range(3), 0, torch.device("cpu"))
     assert torch.equal(planner.initial_actions(noise, space), blocks)
+
+
+def test_a_checkpoint_brings_it_back(model, ends, config, tmp_path):
+    write_model_config(tmp_path, config)
+    path = tmp_path / "checkpoints" / "model_latest.safetensors"
+    write_checkpoint(path, model, epoch=0, about={"step": 0}, with_encoder=True)
+    loaded, _ = load_for_planning(read_checkpoint(tmp_path), SIZES, None, torch.device("cpu"))
+    assert torch.equal(loaded.propose(*ends), model.propose(*ends))

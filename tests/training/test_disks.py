@@ -10,11 +10,13 @@ import pytest
 
 from models.checkpoints.native import read_checkpoint
 from plan import plan
+from planning.config import PlanConfig
 from planning.evaluation import Evaluation
 from tests.builders import wall_model_directory
 from tests.training.test_resume import assert_same_run
 from tests.training.tiny import BRIEF_PLANS, STATE, build, composed, make_wall, run, without_times
 from utils.retry import DiskError
+from utils.schema import parsed
 
 SHORT = (*STATE, *BRIEF_PLANS["online"], "training.num_reconstruct_samples=0", "training.save_every_x_batch=1",
          "training.max_batches=6")  # fmt: skip
@@ -143,8 +145,12 @@ def test_an_evaluation_waits_for_room_on_a_full_disk(tmp_path, small_disk, monke
     model = wall_model_directory(tmp_path / "model", moves=False)
     overrides = ("n_evals=2", "n_plot_samples=1", "device=cpu", "num_threads=1", "planner.max_iter=3",
                  "planner.sub_planner.horizon=2", "planner.sub_planner.opt_steps=2")  # fmt: skip
-    settings = functools.partial(composed, *overrides, name="plan_wall", ckpt_path=str(model))
-    plan(settings(run_dir=str(tmp_path / "whole")))
+
+    def settings(folder):
+        config = composed(*overrides, name="plan_wall", ckpt_path=str(model), run_dir=str(folder))
+        return parsed(PlanConfig, config)
+
+    plan(settings(tmp_path / "whole"))
     save, waited = Evaluation._save, []
 
     def save_on_a_full_disk(self, episodes):
@@ -157,7 +163,7 @@ def test_an_evaluation_waits_for_room_on_a_full_disk(tmp_path, small_disk, monke
             waited.append(time.monotonic())
 
     monkeypatch.setattr(Evaluation, "_save", save_on_a_full_disk)
-    plan(settings(run_dir=str(small_disk / "run")))
+    plan(settings(small_disk / "run"))
     assert waited[1] - waited[0] > 0.45
     assert [line.get("iteration") for line in without_times(small_disk / "run" / "logs.json")] == [1, 2, 3, None]
     names = [{path.name for path in folder.iterdir()} for folder in (small_disk / "run", tmp_path / "whole")]
