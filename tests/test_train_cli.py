@@ -20,6 +20,7 @@ from launch.resume import expand_resume
 from launch.sweep_names import name_sweep
 from models.checkpoints.config_file import read_model_config
 from models.checkpoints.native import read_checkpoint
+from tests.forked import Forked
 from tests.training.tiny import BRIEF_PLANS, REPOSITORY, SMALL, STATE, header, make_wall, without_times
 from training.state import FILENAME
 
@@ -89,10 +90,19 @@ def environment(request):
 
 
 @pytest.fixture
-def start(environment, wall_root, spawn):
-    """Start ``python train.py`` as a process of its own."""
-    variables = environment | {"DATASET_DIR": str(wall_root)}
-    return lambda *arguments: spawn([sys.executable, "train.py", *arguments], cwd=REPOSITORY, env=variables)
+def start(environment, wall_root, tmp_path):
+    """Start ``train.py`` in a process of its own; what still runs at the end of the test is killed."""
+    variables, started = environment | {"DATASET_DIR": str(wall_root)}, []
+
+    def begin(*arguments):
+        said = tmp_path / f"said_{len(started)}.txt"
+        started.append(Forked(REPOSITORY / "train.py", arguments, REPOSITORY, variables, said))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.wait()
 
 
 def finish(process):
