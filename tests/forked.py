@@ -26,9 +26,7 @@ class Forked:
         output: File for what it writes to standard output and standard error.
     """
 
-    def __init__(
-        self, script: Path, arguments: Sequence[str], cwd: Path, env: Mapping[str, str], output: Path
-    ) -> None:
+    def __init__(self, script: Path, arguments: Sequence[str], cwd: Path, env: Mapping[str, str], output: Path) -> None:
         self.output = output
         given = (str(script), [*arguments], str(cwd), dict(env), str(output))
         self._process = CONTEXT.Process(target=_run, args=given, daemon=False)

@@ -41,9 +41,9 @@ def test_killed_at_some_file_operations(tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_at_every_third_file_operation_of_a_run(tmp_path):
+def test_killed_at_every_fifth_file_operation_of_a_run(tmp_path):
     """From a random one on; half a minute on an idle core."""
-    assert kill_at_operations(tmp_path, range(1 + SEED % 3, 1000, 3)) > 11, SEED
+    assert kill_at_operations(tmp_path, range(1 + SEED % 5, 1000, 5)) > 6, SEED
 
 
 @pytest.mark.parametrize("work", [TRAINING, PLANNING], ids=["training", "planning"])
@@ -54,7 +54,7 @@ def test_killed_at_random_moments(tmp_path, work):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("work", [TRAINING, PLANNING], ids=["training", "planning"])
-def test_twenty_kills_at_random_moments(tmp_path, work):
+def test_twelve_kills_at_random_moments(tmp_path, work):
     """``python -m tests.kills`` does more of them."""
-    _, further = kill_often(work, tmp_path, 20, SEED)
-    assert further >= 3, SEED  # or it only ever killed what had just started
+    _, further = kill_often(work, tmp_path, 12, SEED)
+    assert further >= 2, SEED  # or it only ever killed what had just started

@@ -88,7 +88,7 @@ def test_a_sweep_of_several_processes_is_refused(tmp_path, wall_root):
 def test_a_signal_ends_all_and_the_run_goes_on(number, tmp_path, wall_root):
     """SIGTERM to the launcher: saved once. SIGKILL to one process: the others end too; what was saved is whole."""
     place = {"data": wall_root, "cwd": tmp_path}
-    folder, epochs = tmp_path / "run", 100
+    folder, epochs = tmp_path / "run", 40
     where = [f"hydra.run.dir={folder}", f"ckpt_path={tmp_path / 'none'}", f"training.epochs={epochs}"]
     process = launch(TORCHRUN, "train.py", *TRAIN, *where, "training.save_every_x_batch=2", **place)
     deadline = time.monotonic() + 120

@@ -5,7 +5,6 @@ import os
 import re
 import runpy
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from planning.evaluation import STATE
 from planning.mpc import MPCController
 from tests.builders import REPOSITORY, wall_model_directory
+from tests.forked import Forked
 from utils.loggers import read_json_lines
 
 SCRIPT = REPOSITORY / "plan.py"
@@ -171,18 +171,15 @@ def test_a_sweep_runs_every_member_in_a_folder_of_its_own(command, model, tmp_pa
     assert sorted(path.parent.name for path in made) == ["seed-1", "seed-2"]
 
 
-def launch(folder: Path, *arguments: str) -> subprocess.Popen:
+def launch(folder: Path, *arguments: str) -> Forked:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, str(SCRIPT), *arguments],
-        cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    return Forked(SCRIPT, arguments, folder, environment, folder / "said.txt")
 
 
 @pytest.mark.slow
 def test_the_exit_code_of_a_mistake_is_one(tmp_path):
     process = launch(tmp_path, "ckpt_path=nowhere")
-    _, shown = process.communicate(timeout=120)
+    shown, _ = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "error: ckpt_path=nowhere" in shown
     assert "Traceback" not in shown
