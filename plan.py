@@ -24,7 +24,8 @@ from launch.entry import recorded
 from launch.processes import start, together
 from launch.run_folder import run_folder
 from planning.config import PlanConfig
-from planning.evaluation import STATE, Evaluation
+from planning.evaluation import STATE
+from planning.prepare_evaluation import prepare_evaluation
 from utils import distributed
 from utils.files import sync_files
 from utils.interrupts import StopRequested
@@ -82,7 +83,7 @@ def _plan(config: PlanConfig) -> dict[str, Any]:
     device = runtime.pick_device(config.device)
     runtime.set_threads(config.num_threads)
     with runtime.autocast(config.precision, device, keeps_casts=False):
-        evaluation = Evaluation.prepare(config, device)
+        evaluation = prepare_evaluation(config, device)
         sync_files(evaluation.folder / ".hydra")  # resume= reads the command there, after a power loss too
         try:
             return evaluation.run()

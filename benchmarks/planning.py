@@ -16,10 +16,10 @@ from benchmarks.plain.model import PlainModel, plain_ways
 from benchmarks.plain.planning import PlainDescent, PlainProblem, plain_cem_step
 from benchmarks.setting import Setting
 from models.world_model import WorldModel
-from planning.evaluation import Evaluation
 from planning.planners.cem import CEMPlanner
 from planning.planners.plan import Budget
 from planning.planners.search import Search
+from planning.prepare_evaluation import prepare_evaluation
 from planning.request import PlanRequest
 from planning.task import PlanningTask
 
@@ -78,7 +78,7 @@ def asked(setting: Setting, planner: str, episodes: int, *more: str) -> Iterator
     """Prepare an evaluation as ``plan.py`` does, up to where its controller asks the planner."""
     setting.checkpoint()
     with setting.autocast():
-        evaluation = Evaluation.prepare(setting.plan_config(planner, episodes, *more), setting.device)
+        evaluation = prepare_evaluation(setting.plan_config(planner, episodes, *more), setting.device)
         controller, task = evaluation.controller, evaluation.task
         try:
             begun = task.start()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -23,17 +22,6 @@ CPU_CACHE_BYTES = 16 * 2**20
 CPU_MIN_ROWS = 8  # but not so small that matrix products become thin
 GPU_SHARE = 0.25  # of a GPU's memory, for the activations that a gradient needs
 ENOUGH_GB = 4.0  # without gradients, larger chunks are no faster
-
-
-def check_budget(gigabytes: MemoryBudget) -> None:
-    """Refuse a budget that nothing fits.
-
-    Raises:
-        ValueError: If it is neither a positive number nor "auto".
-    """
-    number = isinstance(gigabytes, int | float) and not isinstance(gigabytes, bool)
-    if gigabytes != AUTO and not (number and 0 < gigabytes < math.inf):
-        raise ValueError(f"memory_budget_gb must be > 0 or auto, got {gigabytes}")
 
 
 class LatentGoalCost:

@@ -27,8 +27,8 @@ from launch.command_line import one_line_errors, plain
 from launch.jobs import Job, run_jobs
 from launch.provenance import Provenance
 from planning.config import PlanConfig
-from planning.evaluation import Evaluation
 from planning.metrics import solved_by_doing_nothing
+from planning.prepare_evaluation import prepare_evaluation
 from utils.folder_lock import holding
 from utils.links import check_contents
 from utils.pages import markdown_table, write_block, write_numbers
@@ -132,7 +132,7 @@ class Study:
 
 def do_nothing(config_name: str, overrides: Sequence[str]) -> dict[str, Any]:
     """Which episodes are solved by doing nothing for ten blocks: 1, else 0."""
-    task = Evaluation.prepare(stages.composed(PlanConfig, config_name, overrides), torch.device("cpu")).task
+    task = prepare_evaluation(stages.composed(PlanConfig, config_name, overrides), torch.device("cpu")).task
     ends = range(0, 11 * task.frameskip, task.frameskip)
     solved = solved_by_doing_nothing(task.env, task.problem, ends)
     task.env.close()

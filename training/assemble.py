@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Set
 
 import torch
 
-from datasets.frames import FrameSource, ImageFrames, NoFrames
-from datasets.trajectories import Trajectories
-from datasets.units.normalizer import Normalizer
-from datasets.windows import WindowDataset
-from models.checkpoints.architecture import CHANGEABLE
-from models.checkpoints.loading import stored_normalizer
+from datasets.frames import ImageFrames
 from models.checkpoints.native import parentage, write_model_config
-from models.interfaces import Decoder, Encoder
 from planning.observer import Observer
 from training.checks import (
     check_base,
-    check_data,
-    check_latent_cache,
     check_method,
     check_parent,
     check_processes,
@@ -27,31 +19,28 @@ from training.checks import (
     warn_of_moving_latents,
 )
 from training.config import TrainConfig, TrainingConfig
-from training.latents.cache import FramesToEncode, LatentFrames
-from training.latents.store import StoredLatents, latent_folder
+from training.data import TrainingData, calibrate
 from training.methods.base import Method, TrainingContext
 from training.optimizers import LearningRates, Optimizers
 from training.regularizer import Regularizer
 from training.run_files import RunFiles
 from training.settings import TrainSettings
-from training.start import StartingModel, split_trajectories, starting_model
+from training.start import StartingModel, starting_model
 from training.step import TrainingStep
 from training.trainer import Trainer
 from training.validation import Validation
 from utils import distributed
-from utils.links import LinkError
 from utils.loggers import run_logger
 from utils.retry import Retry
 
 log = logging.getLogger(__name__)
 
-CALIBRATION_FRAMES = 2048
 TRAINED = ("train_encoder", "train_predictor", "train_decoder", "train_proposal")
 FINETUNING_LR, FROM_SCRATCH_LR = 1e-5, 5e-4  # of the predictor; Source: DINO-WM's and the paper's settings
 
 
 def build_trainer(config: TrainConfig, explicit: Set[str], device: torch.device) -> Trainer:
-    """Everything a training run consists of.
+    """Build everything a training run consists of.
 
     Raises:
         ValueError: If a setting, the data or the checkpoint does not fit; nothing has been written by then.
@@ -59,95 +48,95 @@ def build_trainer(config: TrainConfig, explicit: Set[str], device: torch.device)
     method = config.method.build()
     check_base(config, method)
     start = starting_model(config, explicit, device)
-    folder, written = config.folder, {**config.recorded, **start.architecture}
-    check_resumable(folder, written)
+    written = {**config.recorded, **start.architecture}
+    check_resumable(config.folder, written)
     model, settings = start.model, _settings(config, start, method)
-    speed = config.speed.build()
-    speed.install(model, trains=True)
-    rates, fused = _rates(config.training, start), speed.fused_optimizers
-    optimizers = Optimizers(model, rates, **_trained_parts(settings), fused=fused)
+    optimizers = _fast_and_optimized(config, start, settings)
     check_method(method, settings)
     check_processes(settings)
     regularizer = _regularizer(config, start, settings)
     warn_of_moving_latents(model, settings)
-    trajectories: Trajectories = config.env.data.build()
-    check_data(start, trajectories)
-    split = split_trajectories(trajectories, start.checkpoint, config, explicit)
-    normalizer = stored_normalizer(start.checkpoint, config.env.sizes) or trajectories.normalizer
-    action_range = trajectories.action_range()
-    observer = Observer(model, normalizer, action_range=action_range)
-    size, skip = start.architecture["img_size"], start.architecture["frameskip"]
-    simulator = config.env.simulator.build(image_size=size) if method.needs_env else None
-    advice = f"What was saved before is whole; continue with: python train.py resume={folder}"
-    retry = Retry(config.disk_patience_minutes, folder / "hydra.yaml", advice)
-    context = TrainingContext(
-        model,
-        observer,
-        simulator,
-        skip,
-        settings.seed,
-        folder,
-        retry,
-        settings.batch_size,
-        sample_frames=config.N + start.architecture["num_hist"],
-    )
-    method.setup(context)
-    _calibrate(start, trajectories, split["train"], device)
-    source = _frame_source(config, start, trajectories, sorted(split["train"] + split["val"]), device)
-    windows = _windows(config, start, trajectories, split, normalizer, source)
-    about = parentage(start.checkpoint) | {
-        "normalizer": normalizer.to_dict(),
-        "validation": split["val"],
-        "action_range": action_range.tolist(),
-        "encoder_sha256": model.encoder.weights_sha256,
-    }
-    check_parent(folder, about)
-    logger = run_logger(config.logger, config.recorded, folder)
-    # a frozen encoder comes back from its own weights file, unless the base was trained with one of its own
-    save_encoder = settings.train_encoder or model.encoder.saved_with_model or "encoder" not in start.fresh
+    data = TrainingData.open(config, start, explicit)
+    observer = Observer(model, data.normalizer, action_range=data.action_range)
+    advice = f"What was saved before is whole; continue with: python train.py resume={config.folder}"
+    retry = Retry(config.disk_patience_minutes, config.folder / "hydra.yaml", advice)
+    method.setup(_context(config, start, settings, observer, retry, needs_env=method.needs_env))
+    calibrate(start, data, device)
+    windows = data.windows(config, start, device)
     train_step = TrainingStep(
         model=model,
         method=method,
         optimizers=optimizers,
         observer=observer,
-        frames=ImageFrames(trajectories),
+        frames=ImageFrames(data.trajectories),
         settings=settings,
         regularizer=regularizer,
     )
-    validation = Validation(train_step=train_step, data=windows["val"], folder=folder, settings=settings, retry=retry)
-    files = RunFiles(
-        folder=folder,
-        train_step=train_step,
-        logger=logger,
-        about=about,
-        save_every_x_epoch=settings.save_every_x_epoch,
-        save_encoder=save_encoder,
-        retry=retry,
+    validation = Validation(
+        train_step=train_step, data=windows["val"], folder=config.folder, settings=settings, retry=retry
     )
+    files = _files(config, start, data, train_step, retry)
     trainer = Trainer(train_step=train_step, validation=validation, files=files, train_data=windows["train"])
     if distributed.is_main():
-        write_model_config(folder, written)
+        write_model_config(config.folder, written)
     return trainer
 
 
-def _windows(
+def _fast_and_optimized(config: TrainConfig, start: StartingModel, settings: TrainSettings) -> Optimizers:
+    """Make the model fast, and give its parts optimisers."""
+    speed = config.speed.build()
+    speed.install(start.model, trains=True)
+    trained = {name: getattr(settings, name) for name in TRAINED}
+    return Optimizers(start.model, _rates(config.training, start), **trained, fused=speed.fused_optimizers)
+
+
+def _context(
     config: TrainConfig,
     start: StartingModel,
-    trajectories: Trajectories,
-    split: Mapping[str, list[int]],
-    normalizer: Normalizer,
-    source: FrameSource,
-) -> dict[str, WindowDataset]:
-    """The samples of each part of ``split``."""
-    num_frames, skip = start.architecture["num_hist"] + 1, start.architecture["frameskip"]
-    return {
-        part: WindowDataset(trajectories, numbers, normalizer, num_frames, config.N, skip, source)
-        for part, numbers in split.items()
+    settings: TrainSettings,
+    observer: Observer,
+    retry: Retry,
+    needs_env: bool,
+) -> TrainingContext:
+    size = start.architecture["img_size"]
+    return TrainingContext(
+        model=start.model,
+        observer=observer,
+        env=config.env.simulator.build(image_size=size) if needs_env else None,
+        frameskip=start.architecture["frameskip"],
+        seed=settings.seed,
+        folder=config.folder,
+        retry=retry,
+        batch_size=settings.batch_size,
+        sample_frames=config.N + start.architecture["num_hist"],
+    )
+
+
+def _files(
+    config: TrainConfig, start: StartingModel, data: TrainingData, train_step: TrainingStep, retry: Retry
+) -> RunFiles:
+    encoder, settings = start.model.encoder, train_step.settings
+    about = parentage(start.checkpoint) | {
+        "normalizer": data.normalizer.to_dict(),
+        "validation": data.split["val"],
+        "action_range": data.action_range.tolist(),
+        "encoder_sha256": encoder.weights_sha256,
     }
+    check_parent(config.folder, about)
+    return RunFiles(
+        folder=config.folder,
+        train_step=train_step,
+        logger=run_logger(config.logger, config.recorded, config.folder),
+        about=about,
+        save_every_x_epoch=settings.save_every_x_epoch,
+        # a frozen encoder comes back from its own weights file, unless the base was trained with one of its own
+        save_encoder=settings.train_encoder or encoder.saved_with_model or "encoder" not in start.fresh,
+        retry=retry,
+    )
 
 
 def _regularizer(config: TrainConfig, start: StartingModel, settings: TrainSettings) -> Regularizer:
-    """What acts on the features; warns of an encoder that stays random, or that nothing keeps from collapsing."""
+    """Build what acts on the features; warn of an encoder that stays random, or that nothing keeps from collapsing."""
     regularizer = config.regularizer.build()
     if regularizer.acts and not settings.train_encoder:
         raise ValueError(
@@ -199,58 +188,3 @@ def _rates(training: TrainingConfig, start: StartingModel) -> LearningRates:
         schedule=training.schedule,
         proposal=training.proposal_lr or LearningRates.proposal,
     )
-
-
-def _trained_parts(settings: TrainSettings) -> dict[str, bool]:
-    return {name: getattr(settings, name) for name in TRAINED}
-
-
-def _calibrate(start: StartingModel, trajectories: Trajectories, numbers: Sequence[int], device: torch.device) -> None:
-    """Let the fresh parts that want to measure something on the data do so."""
-    encoder, decoder = start.model.encoder, start.model.decoder
-    wanting: list[Encoder | Decoder] = [encoder] if "encoder" in start.fresh and encoder.saved_with_model else []
-    wanting += [decoder] if "decoder" in start.fresh and decoder is not None and decoder.calibrates else []
-    if wanting and encoder.observes == "visual":
-        frames = _spread_frames(trajectories, numbers).to(device)
-        for part in wanting:
-            part.calibrate(frames)
-
-
-def _spread_frames(trajectories: Trajectories, numbers: Sequence[int]) -> torch.Tensor:
-    """Frames from all over the training data, (n, 3, S, S)."""
-    each = max(1, CALIBRATION_FRAMES // len(numbers))
-    frames = []
-    for number in numbers[:CALIBRATION_FRAMES]:
-        length = int(trajectories.lengths[number])
-        steps = torch.linspace(0, length - 1, min(each, length)).long()
-        frames.append(trajectories.frames(number, steps.tolist()))
-    return torch.cat(frames)
-
-
-def _frame_source(
-    config: TrainConfig,
-    start: StartingModel,
-    trajectories: Trajectories,
-    numbers: Sequence[int],
-    device: torch.device,
-) -> FrameSource:
-    """Images, or latents in their place; these are encoded here, if they have not been."""
-    training, encoder, cache = config.training, start.model.encoder, config.training.latent_cache
-    check_latent_cache(training, encoder, config.model.train_encoder)
-    if encoder.observes == "state":
-        return NoFrames()
-    if cache == "none":
-        return ImageFrames(trajectories)
-    frames = FramesToEncode(trajectories, numbers, encoder, device, config.precision, training.latent_dtype)
-    if cache == "memory":
-        return LatentFrames(frames)
-    folder = latent_folder(training.latent_dir, config.ckpt_path)
-    if training.latent_dir is None and folder.is_symlink():
-        raise LinkError(
-            f"{folder} is a link to {str(folder.readlink())!r}, and nothing is written through links: remove it, or "
-            "name the place of the latents (training.latent_dir=...)"
-        )
-    free = (*CHANGEABLE, "palettes")  # of which the name of one says enough
-    shaping = {key: value for key, value in start.architecture["encoder"].items() if key not in free}
-    settings = {**shaping, "img_size": start.architecture["img_size"]}
-    return StoredLatents(frames, folder, settings, Retry(config.disk_patience_minutes))

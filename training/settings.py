@@ -10,15 +10,18 @@ class TrainSettings:
     """How long, how often, how much.
 
     Attributes:
-        epochs: passes over the data, or over ``max_batches`` of it. batch_size: samples per step.
-        max_batches: batches of an epoch; None means all. val_batches: of the validation set, per epoch.
-        save_every_x_batch, save_every_x_epoch: of the training state, and of ``model_<epoch>``.
-        num_reconstruct_samples: rows of the open-loop picture. decoder_frames: of each batch that train the decoder;
-            None means all.
-        num_workers: processes that read, see ``training.loading.BatchLoader``.
-        seed: of sample order, dropout and methods.
-        train_encoder, train_predictor, train_decoder, train_proposal: what changes.
-        precision: see ``utils.runtime.autocast``.
+        epochs: Passes over the data, or over ``max_batches`` of it.
+        batch_size: Samples per step.
+        max_batches: Batches of an epoch; None means all.
+        val_batches: Batches of the validation set, per epoch.
+        save_every_x_batch: Steps from one save of the training state to the next.
+        save_every_x_epoch: Epochs from one ``model_<epoch>`` to the next.
+        num_reconstruct_samples: Rows of the open-loop picture.
+        decoder_frames: Frames of each batch that train the decoder; None means all.
+        num_workers: Processes that read, see ``training.loading.BatchLoader``.
+        seed: Of sample order, dropout and methods.
+        train_encoder: Whether the encoder changes; the same for the other parts.
+        precision: See ``utils.runtime.autocast``.
     """
 
     epochs: int
@@ -36,21 +39,3 @@ class TrainSettings:
     train_decoder: bool = True
     precision: str = "auto"
     train_proposal: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse sizes that mean nothing."""
-        for key in (
-            "epochs",
-            "batch_size",
-            "val_batches",
-            "save_every_x_batch",
-            "save_every_x_epoch",
-        ):
-            if getattr(self, key) < 1:
-                raise ValueError(f"training.{key} must be at least 1, got {getattr(self, key)}")
-        for key in ("max_batches", "decoder_frames"):
-            value = getattr(self, key)
-            if value is not None and value < 1:
-                raise ValueError(f"training.{key} must be at least 1 or null, got {value}")
-        if self.num_reconstruct_samples < 0 or (self.num_workers or 0) < 0:
-            raise ValueError("training.num_reconstruct_samples and env.num_workers must not be negative")

@@ -9,7 +9,7 @@ from datasets.collecting.config import CollectConfig
 from envs.base import simulate
 from envs.process_vector import ProcessVectorEnv
 from planning.config import PlanConfig
-from planning.evaluation import Evaluation
+from planning.prepare_evaluation import prepare_evaluation
 from tests.contracts.environment_contract import CHECKS, check_determinism
 from tests.envs import toy_gymnasium  # noqa: F401  (registers them)
 from tests.training.tiny import build, composed
@@ -100,5 +100,5 @@ def test_the_pendulum_is_collected_trained_on_and_planned_in(tmp_path):
     config = composed(
         *common[:3], *plan, name="plan", run_dir=str(tmp_path / "plan"), ckpt_path=str(tmp_path / "online")
     )
-    found = Evaluation.prepare(parsed(PlanConfig, config), torch.device("cpu")).run()
+    found = prepare_evaluation(parsed(PlanConfig, config), torch.device("cpu")).run()
     assert found["iterations"] == 1 and 0 <= found["success_rate"] <= 1

@@ -17,7 +17,7 @@ from launch.conf import CONF
 from launch.names import FACTS
 from launch.values import checked
 from planning.config import PlanConfig
-from planning.evaluation import Evaluation
+from planning.prepare_evaluation import prepare_evaluation
 from tests.builders import wall_model_directory
 from tests.training.tiny import STATE, _composed, composed, make_wall
 from training.assemble import build_trainer
@@ -43,7 +43,7 @@ def build_evaluation(node):
     config = parsed(PlanConfig, node)
     device = runtime.pick_device(config.device)
     runtime.autocast(config.precision, device)
-    Evaluation.prepare(config, device).task.env.close()
+    prepare_evaluation(config, device).task.env.close()
 
 
 def build_collections(node):

@@ -4,12 +4,13 @@ import torch
 from models.latent import Latent
 from models.rollout_type import ROLLOUT_TYPES
 from models.world_model import WorldModel
-from planning.cost import LatentGoalCost, check_budget
+from planning.cost import LatentGoalCost
 from planning.objectives import GoalDistance
 from planning.planners.cem import CEMPlanner
 from planning.planners.gd import GDPlanner
 from planning.planners.noise import EpisodeNoise
 from tests.builders import bare_model, batch_sizes, latent_of, near, numbers
+from utils.schema import check_arguments
 
 GIGABYTE = 2**30
 
@@ -75,10 +76,11 @@ def test_even_the_smallest_budget_makes_progress(model):
 
 @pytest.mark.parametrize("wrong", [0, -1.0, "plenty", True, None, float("inf"), float("nan"), [4]])
 def test_a_budget_that_nothing_fits_is_refused(wrong):
-    with pytest.raises(ValueError, match=r"memory_budget_gb must be > 0 or auto, got "):
-        check_budget(wrong)
-    check_budget("auto")
-    check_budget(0.5)
+    online = {"_target_": "training.methods.online.Online", "memory_budget_gb": wrong}
+    with pytest.raises(ValueError, match=r"method.memory_budget_gb=.* must be a number, above 0, .* or auto"):
+        check_arguments(online, "method")
+    for right in ("auto", 0.5, 4):
+        check_arguments({**online, "memory_budget_gb": right}, "method")
 
 
 @pytest.mark.gpu

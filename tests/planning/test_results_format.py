@@ -140,7 +140,9 @@ def test_an_evaluation_begun_before_the_protocol_was_a_setting_goes_on_with_its_
 ):
     """Its state does not know the setting, and its seed meant other episodes then."""
     old = ["seed=3", "unsolved_starts_only=false"]
-    monkeypatch.setattr("planning.evaluation.episode_seeds", lambda seed, count: [seed * n + 1 for n in range(count)])
+    monkeypatch.setattr(
+        "planning.prepare_evaluation.episode_seeds", lambda seed, count: [seed * n + 1 for n in range(count)]
+    )
     expected = evaluated(model, tmp_path / "whole", *old)
     iterate = MPCController.iterate
 

@@ -74,12 +74,12 @@ def test_training_on_imagined_steps_lowers_their_error(tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["method.rollout_steps=0"], "method.rollout_steps must be at least 1, got 0"),
+        (["method.rollout_steps=0"], "method.rollout_steps=0 must be a whole number, at least 1"),
         (["method.rollout_steps=6", "N=5"], "N=5: method=offline looks 6 steps ahead .*set N to at least 6"),
         (["method.rollout_discount=0.5"], "method.rollout_discount=0.5 has no effect with method.rollout_steps=1"),
         (
             ["method.rollout_steps=2", "method.rollout_discount=0"],
-            r"method.rollout_discount must be in \(0, 1\], got 0",
+            "method.rollout_discount=0 must be a number, above 0, at most 1",
         ),
     ],
 )

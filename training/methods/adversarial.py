@@ -62,13 +62,9 @@ class Adversarial(Method):
         if perturbation not in PERTURBATIONS:
             raise ValueError(f"method.perturbation must be one of {', '.join(PERTURBATIONS)}, got {perturbation!r}")
         factors = (visual_eps_factor, proprio_eps_factor, action_eps_factor)
-        if min(factors) < 0:
-            raise ValueError(f"visual_eps_factor, proprio_eps_factor and action_eps_factor must be >= 0, got {factors}")
-        if pgd_steps < 1:
-            raise ValueError(f"method.pgd_steps must be at least 1, got {pgd_steps}")
         self.radii_method, self.factors = radii_method, factors
-        if not 0 <= clean_weight < 1:
-            raise ValueError(f"method.clean_weight must be in [0, 1), got {clean_weight}; method=offline is all clean")
+        if clean_weight >= 1:
+            raise ValueError(f"method.clean_weight must be below 1, got {clean_weight}; method=offline is all clean")
         self.perturbation, self.pgd_steps, self.clean_weight = perturbation, pgd_steps, clean_weight
         self.step_factor = STEP_FACTOR if pgd_steps == 1 else PGD_REACH / pgd_steps
         self.radii: Tensor | None = None  # (3,) of visual, proprio and action entries

@@ -15,7 +15,6 @@ from models.latent import Latent
 from models.speed.compiling import AUTO
 from models.speed.fast_paths import FastPaths
 from models.world_model import planning_mode
-from planning.cost import check_budget
 from planning.mpc import MPCController
 from planning.objectives import GoalDistance
 from planning.planners.base import Planner
@@ -73,7 +72,6 @@ class Corrector:
     ) -> None:
         if tasks not in TASKS:
             raise ValueError(f"method.tasks must be one of {', '.join(TASKS)}, got {tasks!r}")
-        check_budget(memory_budget_gb)
         self.loop = planner if isinstance(planner, MPCController) else None
         self.planner = planner.planner if isinstance(planner, MPCController) else planner
         self._check_repeatable()

@@ -30,10 +30,6 @@ class Offline(Method):
 
     def __init__(self, rollout_steps: Small = 1, rollout_discount: PositiveShare = 1.0) -> None:
         super().__init__()
-        if rollout_steps < 1:
-            raise ValueError(f"method.rollout_steps must be at least 1, got {rollout_steps}")
-        if not 0 < rollout_discount <= 1:
-            raise ValueError(f"method.rollout_discount must be in (0, 1], got {rollout_discount}")
         if rollout_steps == 1 and rollout_discount != 1:
             raise ValueError(f"method.rollout_discount={rollout_discount} has no effect with method.rollout_steps=1")
         self.rollout_steps, self.discount = rollout_steps, rollout_discount

@@ -75,8 +75,6 @@ class Online(Method):
         **hooks: Any,
     ) -> None:
         super().__init__(**hooks)
-        if replay_buffer_frequency < 1:
-            raise ValueError(f"replay_buffer_frequency must be at least 1, got {replay_buffer_frequency}")
         if replay_sampling not in SAMPLINGS:
             raise ValueError(f"method.replay_sampling must be one of {', '.join(SAMPLINGS)}, got {replay_sampling!r}")
         self.corrector = Corrector(planner, objective, tasks, frame_stride, speed, memory_budget_gb)

@@ -45,10 +45,6 @@ class ProposalTraining(Method):
 
     def __init__(self, pairs: Small = 4, goal_weight: NonNegative = 0.0) -> None:
         super().__init__()
-        if pairs < 1:
-            raise ValueError(f"method.pairs must be at least 1, got {pairs}")
-        if not goal_weight >= 0:
-            raise ValueError(f"method.goal_weight must be >= 0, got {goal_weight}")
         self.pairs, self.goal_weight = pairs, goal_weight
         self._distance = GoalDistance()
         self._draws = torch.Generator()

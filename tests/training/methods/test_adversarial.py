@@ -202,10 +202,10 @@ def test_the_ascent_draws_from_its_own_generator(trainer):
     [
         ("radii_method=sometimes", "radii_method must be one of fixed, adaptive, got 'sometimes'"),
         ("method.perturbation=image", "method.perturbation must be one of embedding, action, got 'image'"),
-        ("method.pgd_steps=0", "method.pgd_steps must be at least 1, got 0"),
-        ("adversarial.pgd_steps=0", "method.pgd_steps must be at least 1, got 0"),
-        ("adversarial.clean_weight=1", "method.clean_weight must be in [0, 1), got 1"),
-        ("action_eps_factor=-0.1", "action_eps_factor must be >= 0"),
+        ("method.pgd_steps=0", "method.pgd_steps=0 must be a whole number, at least 1"),
+        ("adversarial.pgd_steps=0", "method.pgd_steps=0 must be a whole number, at least 1"),
+        ("adversarial.clean_weight=1", "method.clean_weight must be below 1, got 1"),
+        ("action_eps_factor=-0.1", "action_eps_factor=-0.1 must be a number, at least 0"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(tmp_path, override, message):

@@ -550,10 +550,10 @@ def test_online_and_adversarial_compose(online, tmp_path):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("replay_buffer_frequency=0", "replay_buffer_frequency must be at least 1, got 0"),
+        ("replay_buffer_frequency=0", "replay_buffer_frequency=0 must be a whole number, at least 1"),
         ("method.tasks=hard", "method.tasks must be one of batch, random_state, got 'hard'"),
         ("method.replay_sampling=some", "method.replay_sampling must be one of slot, all, got 'some'"),
-        ("method.replay_capacity=0", "method.replay_capacity must be at least 1, got 0"),
+        ("method.replay_capacity=0", "method.replay_capacity=0 must be a whole number, at least 1"),
         ("method.replay_capacity=3", "method.replay_capacity=3 is less than one refresh of 4 trajectories"),
     ],
 )

@@ -195,10 +195,10 @@ def test_interrupted_at_every_step_it_ends_bit_for_bit_the_same(base, tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["method.pairs=0"], r"method\.pairs must be at least 1, got 0"),
-        (["method.goal_weight=-1"], r"method\.goal_weight must be >= 0, got -1"),
-        (["training.proposal_lr=0"], r"training\.proposal_lr must be > 0, got 0"),
-        (["proposal.horizon=0"], r"proposal\.horizon must be at least 1, got 0"),
+        (["method.pairs=0"], r"method\.pairs=0 must be a whole number, at least 1"),
+        (["method.goal_weight=-1"], r"method\.goal_weight=-1 must be a number, at least 0"),
+        (["training.proposal_lr=0"], r"training\.proposal_lr=0 must be a number, above 0"),
+        (["proposal.horizon=0"], r"proposal\.horizon=0 must be a whole number, at least 1"),
         (["model.train_predictor=true"], r"model\.train_predictor=true excludes method=proposal"),
         (
             ["proposal.horizon=9"],

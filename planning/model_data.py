@@ -1,0 +1,50 @@
+"""What planning needs of the data that a model was trained on."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from datasets.trajectories import Trajectories
+from datasets.units.normalizer import Normalizer
+from envs.config import EnvConfig
+from models.checkpoints.loading import stored_normalizer
+from models.checkpoints.native import Checkpoint
+
+
+class ModelData:
+    """The data set, opened only if something needs it: its statistics or its validation trajectories."""
+
+    def __init__(self, env: EnvConfig, checkpoint: Checkpoint) -> None:
+        self.env, self.checkpoint = env, checkpoint
+        self._opened: Trajectories | None = None
+
+    def _open(self) -> Trajectories:
+        if self._opened is None:
+            self._opened = self.env.data.build()
+        return self._opened
+
+    def normalizer(self) -> Normalizer:
+        """Return the units the model was trained in: stored in our checkpoints, the data set's for DINO-WM's."""
+        stored = stored_normalizer(self.checkpoint, self.env.sizes)
+        return self._open().normalizer if stored is None else stored
+
+    def action_range(self, wanted: bool) -> Tensor | None:
+        """Return the raw range of the actions the model was trained on, if that is ``wanted``."""
+        if not wanted:
+            return None
+        stored = self.checkpoint.about.get("action_range")
+        return self._open().action_range() if stored is None else torch.tensor(stored)
+
+    def validation(self) -> tuple[Trajectories, list[int]]:
+        """Return the trajectories, and which of them the model was not trained on."""
+        trajectories = self._open()
+        numbers = self.checkpoint.about.get("validation")
+        if numbers is None:
+            numbers = trajectories.train_val()[1].tolist()
+        if max(numbers) >= len(trajectories):
+            raise ValueError(
+                f"the model was trained on a data set with a validation trajectory number {max(numbers)}, this one has "
+                f"{len(trajectories)} trajectories: use the data it was trained on, or goal_source=random_state"
+            )
+        return trajectories, numbers

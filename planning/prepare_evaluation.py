@@ -1,0 +1,140 @@
+"""From settings to an evaluation: everything is built and checked here, before any planning."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from datasets.units.folding import fold_actions
+from datasets.units.normalizer import Normalizer
+from envs.base import VectorEnv
+from envs.episode_seeds import episode_seeds
+from models.checkpoints.loading import check_environment, load_for_planning
+from models.checkpoints.native import read_checkpoint
+from models.speed.fast_paths import FastPaths
+from planning.config import PlanConfig
+from planning.evaluation import Evaluation
+from planning.goals import GoalRequest, make_problem
+from planning.model_data import ModelData
+from planning.mpc import MPCController
+from planning.objectives import GoalDistance
+from planning.observer import Observer
+from planning.problem import Problem
+from planning.recording import Recorder
+from planning.saved_evaluation import IDENTITY, TARGETS, agreed
+from planning.targets import read_targets
+from planning.task import PlanningTask
+from utils import distributed
+from utils.loggers import run_logger
+from utils.retry import Retry
+
+log = logging.getLogger(__name__)
+
+
+def prepare_evaluation(config: PlanConfig, device: torch.device) -> Evaluation:
+    """Build and check everything.
+
+    Raises:
+        ValueError: If a setting, the goals or the checkpoint does not fit, or the folder holds a state that is
+            broken or belongs to other settings; the folder is left as it is.
+    """
+    controller, objective = MPCController.of(config.planner.build()), config.objective.build()
+    checkpoint = read_checkpoint(Path(config.ckpt_path), config.model_epoch)
+    check_environment(checkpoint, config.env.name)
+    trained = {"model": [str(checkpoint.path), checkpoint.epoch, checkpoint.about.get("step")]}
+    identity, is_begun = agreed({key: config.recorded[key] for key in IDENTITY} | trained, config.folder)
+    if identity["objective"] != config.objective.settings:  # it was "last" by default when this was begun
+        objective = GoalDistance("last", identity["objective"]["alpha"])
+    model, architecture = load_for_planning(checkpoint, config.env.sizes, vars(config.encoder), device)
+    speed = config.speed.build()
+    speed.install(model)
+    if controller.planner.sample_type == "proposal":
+        model.require_proposal()
+    data = ModelData(config.env, checkpoint)
+    observer = Observer(model, data.normalizer(), action_range=data.action_range(controller.planner.clip_actions))
+    env = config.env.simulator.build(image_size=architecture["img_size"])
+    unsolved_only = identity.get("unsolved_starts_only", False)
+    request = _goal_request(config, env, architecture["frameskip"], data, observer.normalizer, unsolved_only)
+    if is_begun:  # goes on with its own episodes, even if today they would be drawn otherwise
+        problem = read_targets(config.folder / TARGETS, env, config.n_evals)
+    else:
+        problem = make_problem(config.goal_source, request)
+    _warn_of_far_goals(problem, controller, request.frameskip)
+    task = _task(config, request, problem, observer, objective, speed)
+    logger = run_logger(config.logger, config.recorded, config.folder)
+    advice = f"Finished iterations are saved; continue with: python plan.py resume={config.folder}"
+    retry = Retry(config.disk_patience_minutes, config.folder / TARGETS, advice)
+    return Evaluation(controller, task, config.folder, logger, identity, retry)
+
+
+def _goal_request(
+    config: PlanConfig,
+    env: VectorEnv,
+    frameskip: int,
+    data: ModelData,
+    normalizer: Normalizer,
+    unsolved_only: bool,
+) -> GoalRequest:
+    """Say what goals are to be like."""
+    return GoalRequest(
+        env=env,
+        seeds=episode_seeds(config.seed, config.n_evals),
+        goal_H=config.goal_H,
+        frameskip=frameskip,
+        validation=data.validation,
+        normalizer=normalizer,
+        path=Path(config.goal_file_path) if config.goal_file_path else None,
+        unsolved_starts_only=unsolved_only,
+    )
+
+
+def _task(
+    config: PlanConfig,
+    request: GoalRequest,
+    problem: Problem,
+    observer: Observer,
+    objective: GoalDistance,
+    speed: FastPaths,
+) -> PlanningTask:
+    """Put starts, goals and what judges plans together."""
+    env, frameskip = request.env, request.frameskip
+    goal_states = env.reset(problem.seeds, problem.goal_states, problem.layouts)
+    recorded = min(config.n_plot_samples, len(problem)) if distributed.is_main() else 0
+    return PlanningTask(
+        env=env,
+        observer=observer,
+        problem=problem,
+        goal=observer.present(env, goal_states),
+        objective=objective,
+        seed=config.seed,
+        frameskip=frameskip,
+        memory_budget_gb=config.memory_budget_gb,
+        initial_actions=_known_actions(problem, observer, frameskip) if config.debug_dset_init else None,
+        speed=speed,
+        shared=True,
+        recorder=Recorder(env.render(torch.arange(recorded))) if recorded else None,
+    )
+
+
+def _warn_of_far_goals(problem: Problem, controller: MPCController, frameskip: int) -> None:
+    """Say so if the goals are farther away than the evaluation can go."""
+    if problem.actions is None or controller.max_iter is None:
+        return
+    away, most = problem.actions.shape[1] / frameskip, controller.executed(controller.max_iter)[-1]
+    if away > most:
+        log.warning(
+            "goals may be out of reach: they are %g action blocks (goal_H) from their starts, and at most %d are "
+            "executed (planner.max_iter x planner.n_taken_actions; open loop: planner.horizon); lower goal_H, or raise "
+            "these",
+            away, most,
+        )  # fmt: skip
+
+
+def _known_actions(problem: Problem, observer: Observer, frameskip: int) -> Tensor:
+    """The z-scored blocks (B, T, A) that lead from start to goal."""
+    if problem.actions is None:
+        raise ValueError("debug_dset_init=true needs goals with known actions: goal_source=dset or random_action")
+    return observer.normalizer.actions_to_z(fold_actions(problem.actions, frameskip)).to(observer.device)
