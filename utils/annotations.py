@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -63,11 +63,11 @@ def _described(kind: Any) -> str:
     if origin is Annotated:
         inner, *limits = get_args(kind)
         return "".join([describe(inner), *map(_limited, limits)])
-    if origin is not None and issubclass(origin, Sequence):
+    if isinstance(origin, type) and issubclass(origin, Sequence):
         return f"a list of {describe(get_args(kind)[0])}"
-    if isinstance(kind, type):
-        return PLAIN.get(kind, OBJECT)
-    return PLAIN[dict] if origin is dict else OBJECT
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return PLAIN[dict]
+    return PLAIN.get(kind, OBJECT)
 
 
 def _limited(limit: object) -> str:
