@@ -381,7 +381,7 @@ def one_line(result, *expected):
         (["~training.seed"], "training.seed=null must be a whole number"),
         (["device=abacus"], "device=abacus cannot be used here"),
         (["precision=half"], "precision must be one of auto, float32, bf16, got 'half'"),
-        (["training.compile=maybe"], "speed.compile=maybe must be true or false or auto"),
+        (["speed.compile=maybe"], "speed.compile=maybe must be true or false or auto"),
         (["speed.compile=true", "num_threads=0"], "num_threads=0 must be a whole number, at least 1"),
         (["N=1", "method=online", "from_scratch=true"], "set N to at least 5"),
         (["env.dataset.n_rollout=500"], "1..12 (the trajectories in"),
