@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 MOVED = {
@@ -42,6 +43,9 @@ MOVED = {
 """Modules, and single classes, by their names in releases before December 2026, and where they are now."""
 
 
+_FORMER = {now: before for before, now in MOVED.items()}
+
+
 def current_names(node: Any) -> Any:
     """Give classes in plain data their present names, at any depth, wherever a text names one.
 
@@ -51,16 +55,25 @@ def current_names(node: Any) -> Any:
     Returns:
         The same, as new containers.
     """
+    return _renamed(node, MOVED)
+
+
+def former_names(node: Any) -> Any:
+    """Give classes in plain data the names of before December 2026, as ``current_names`` does the other way round."""
+    return _renamed(node, _FORMER)
+
+
+def _renamed(node: Any, names: Mapping[str, str]) -> Any:
     if isinstance(node, dict):
-        return {key: current_names(value) for key, value in node.items()}
+        return {key: _renamed(value, names) for key, value in node.items()}
     if isinstance(node, list):
-        return [current_names(value) for value in node]
-    return _current_name(node) if isinstance(node, str) else node
+        return [_renamed(value, names) for value in node]
+    return _renamed_class(node, names) if isinstance(node, str) else node
 
 
-def _current_name(text: str) -> str:
+def _renamed_class(text: str, names: Mapping[str, str]) -> str:
     separator = ":" if ":" in text else "."
     module, _, name = text.rpartition(separator)
     if not (module and name[:1].isupper()):
         return text
-    return MOVED.get(text) or f"{MOVED.get(module, module)}{separator}{name}"
+    return names.get(text) or f"{names.get(module, module)}{separator}{name}"

@@ -1,6 +1,6 @@
 import pytest
 
-from utils.moved_classes import current_names
+from utils.moved_classes import MOVED, current_names, former_names
 
 
 @pytest.mark.parametrize(
@@ -19,3 +19,9 @@ from utils.moved_classes import current_names
 def test_a_class_that_moved_has_its_present_name_and_nothing_else_changes(before, now):
     assert current_names(before) == now
     assert current_names({"a": [{"_target_": before, "n": 3}]}) == {"a": [{"_target_": now, "n": 3}]}
+
+
+def test_former_names_undo_it():
+    before = {"a": [{"_target_": "models.vit.ViTPredictor", "n": 3}], "b": "envs.wall:WallSimulator", "c": "x"}
+    assert former_names(current_names(before)) == before
+    assert len(set(MOVED.values())) == len(MOVED)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from models.interfaces import Encoder
 from training.latents.cache import FramesToEncode
+from utils.moved_classes import former_names
 
 MEANING = {
     "encoder": "another encoder (its weights, sizes or preprocessing)",
@@ -35,8 +36,9 @@ def identity(frames: FramesToEncode, settings: Mapping[str, Any]) -> dict[str, A
 
 
 def encoder_sha256(encoder: Encoder, settings: Mapping[str, Any]) -> str:
-    """Hash the class, its settings and every tensor."""
-    digest = hashlib.sha256(f"{type(encoder).__name__} {json.dumps(dict(settings), sort_keys=True)}".encode())
+    """Hash the class, its settings and every tensor; former names of classes keep latents of then good."""
+    said = json.dumps(former_names(dict(settings)), sort_keys=True)
+    digest = hashlib.sha256(f"{type(encoder).__name__} {said}".encode())
     for name, tensor in sorted(encoder.state_dict().items()):
         _add(digest, name, tensor)
     return digest.hexdigest()

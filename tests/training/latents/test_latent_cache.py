@@ -11,9 +11,11 @@ from collections import namedtuple
 import pytest
 import torch
 
+from models.networks.resnet_encoder import ResNetEncoder
 from tests.training.tiny import build, run, without_times
 from training.latents import store as latent_store
 from training.latents.cache import FramesToEncode
+from training.latents.identity import encoder_sha256
 from training.latents.store import IDENTITY, LATENTS, PROGRESS, SUMS, StoredLatents
 from utils.retry import Retry
 
@@ -117,6 +119,17 @@ def test_what_was_not_noted_is_made_again(tmp_path, frames):
     (tmp_path / "part" / latent_store.UNFINISHED).write_bytes(data)
     (tmp_path / "part" / PROGRESS).write_text('{"frames": 69}')  # no end of a piece: of another FRAMES_PER_CALL
     assert torch.equal(everything(StoredLatents(frames, tmp_path / "part", {}), frames), everything(whole, frames))
+
+
+def test_latents_of_before_december_2026_are_still_those_of_their_encoder():
+    encoder = ResNetEncoder(img_size=32, width=8, depth=1, emb_dim=4)
+    with torch.no_grad():
+        for tensor in encoder.state_dict().values():
+            tensor.fill_(0.5)
+    settings = {"_target_": "models.networks.resnet_encoder.ResNetEncoder", "width": 8, "img_size": 32}
+    made_by_revision_77772fb = "d3c88aa7097b1a05ccf210526be34d592aa3f828dc0c532f6b341f16eabfe8fa"
+    assert encoder_sha256(encoder, settings) == made_by_revision_77772fb
+    assert encoder_sha256(encoder, settings | {"width": 16}) != made_by_revision_77772fb
 
 
 def changed_encoder(frames):
