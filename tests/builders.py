@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import pickle
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,11 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 def numbers(*shape: int, seed: int = 0) -> Tensor:
     """Standard normal numbers that are the same every time."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def global_generators() -> bytes:
+    """Where the global random generators of Python, NumPy and torch are."""
+    return pickle.dumps((random.getstate(), np.random.get_state(), torch.get_rng_state().tolist()))  # noqa: NPY002
 
 
 def latent_of(*leading: int, model: WorldModel, seed: int = 0) -> Latent:

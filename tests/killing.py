@@ -28,7 +28,7 @@ from models.checkpoints.native import read_checkpoint
 from plan import plan
 from planning.evaluation import STATE as PLANNING_STATE
 from tests.builders import wall_model_directory
-from tests.training.test_resume import assert_same_run
+from tests.training.resuming import assert_same_run
 from tests.training.tiny import BRIEF_PLANS, STATE, composed, make_wall, run, without_times
 from training.state import FILENAME
 

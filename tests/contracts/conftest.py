@@ -6,7 +6,14 @@ import pytest
 
 from tests.contracts.options import Composing, names
 
-GROUPS = {"env_option": "env", "dataset_option": "dataset", "proposal_option": "proposal"}
+GROUPS = {
+    "env_option": "env",
+    "dataset_option": "dataset",
+    "proposal_option": "proposal",
+    "planner_option": "planner",
+    "method_option": "method",
+    "encoder_option": "encoder",
+}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -13,7 +13,7 @@ from plan import plan
 from planning.config import PlanConfig
 from planning.evaluation import Evaluation
 from tests.builders import wall_model_directory
-from tests.training.test_resume import assert_same_run
+from tests.training.resuming import assert_same_run
 from tests.training.tiny import BRIEF_PLANS, STATE, build, composed, make_wall, run, without_times
 from utils.retry import DiskError
 from utils.schema import parsed

@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 
 from models.checkpoints.native import read_checkpoint
 from tests.builders import option
-from tests.training.test_resume import assert_same_run, interrupt
+from tests.training.resuming import assert_same_run, interrupt
 from tests.training.tiny import build, changed, run, weights, without_times
 from training.regularizer import Regularizer, VICReg, covariance_loss, feature_spread, variance_loss
 

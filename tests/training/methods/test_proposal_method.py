@@ -14,7 +14,7 @@ from models.checkpoints.native import read_checkpoint
 from models.networks.initnet import InitNet
 from planning.observer import Observer
 from tests.builders import POINT_NORMALIZER, numbers, point_model
-from tests.training.test_resume import assert_same_run, interrupt
+from tests.training.resuming import assert_same_run, interrupt
 from tests.training.tiny import STATE, build, changed, composed, header, run, weights, without_times
 from training.methods.base import TrainingContext
 from training.methods.proposal import ProposalTraining
