@@ -1,7 +1,8 @@
-"""The contracts are held against an environment and a data format in a folder outside the repository."""
+"""The contracts are held against options in a folder outside the repository, and say what is wrong with broken ones."""
 
 import functools
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -20,6 +21,7 @@ from tests.contracts.environment_contract import (
     check_seeds,
     check_success,
 )
+from tests.pages.markdown import named_files
 from tests.training.tiny import config_folder
 from training.config import TrainConfig
 from utils.schema import parsed
@@ -140,11 +142,59 @@ def mine(tmp_path, monkeypatch):
     return tmp_path / "mine"
 
 
-def test_options_of_a_strangers_folder_are_held_against_the_contracts(mine):
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "tests/contracts", "--config-dir", mine]
+@pytest.fixture
+def page(tmp_path):
+    """The folder of docs/extending.md, with what is no environment and no data."""
+    for name, text in named_files(REPOSITORY / "docs" / "extending.md").items():
+        if re.search("random_shooting|noisy|pooled", name):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(text)
+    return tmp_path / "mine"
+
+
+def held(folder):
+    """What the contracts say of the options in a folder."""
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "-q",
+        "tests/contracts",
+        "--config-dir",
+        folder,
+    ]
     outside = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
-    done = subprocess.run(command, cwd=REPOSITORY, env=outside, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=REPOSITORY, env=outside, capture_output=True, text=True, check=False)
+
+
+def test_options_of_a_strangers_folder_are_held_against_the_contracts(mine):
+    done = held(mine)
     assert done.returncode == 0 and "18 passed" in done.stdout, done.stdout
+
+
+def test_planner_method_and_encoder_of_the_page_keep_their_contracts(page):
+    done = held(page)
+    assert done.returncode == 0 and "30 passed" in done.stdout, done.stdout
+
+
+def test_a_broken_planner_method_and_encoder_are_told_what_is_wrong(page):
+    for name, right, wrong in (
+        ("random_shooting", "noise.randn(self.num_samples, *start.shape[1:])", "torch.randn(64, *start.shape[1:])"),
+        ("noisy", '"generator": self.generator.get_state()', '"generator": torch.Generator().get_state()'),
+        ("pooled", "images = visual", "images = visual / visual.max() * 255; images = images"),
+    ):
+        text = (page / f"{name}.py").read_text()
+        assert right in text
+        (page / f"{name}.py").write_text(text.replace(right, wrong))
+    said = held(page).stdout
+    for message in (
+        "no global random number is drawn: draw from `noise`",
+        "interrupted and resumed, a run ends with other weights of .*state_dict must hold all",
+        "a frame's features must not depend on those beside it",
+    ):
+        assert re.search(message, said), said
 
 
 def test_a_stranger_trains_on_them(mine, tmp_path):

@@ -14,6 +14,7 @@ from hydra import compose
 
 from launch.command_line import plain
 from launch.conf import CONF
+from models.checkpoints.config_file import OPTION_FOLDERS
 from tests.training.tiny import config_folder
 
 
@@ -33,6 +34,7 @@ class Composing:
     def __init__(self, config: pytest.Config) -> None:
         self._folders = [folder for folder in folders(config) if folder != CONF]
         self._settings = config.getoption("--setting")
+        OPTION_FOLDERS.extend(self._folders)  # what a checkpoint may name
 
     @functools.cached_property
     def _search(self) -> list[str]:
