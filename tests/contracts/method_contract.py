@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -47,6 +48,11 @@ class Watched:
     drew: bool
 
 
+def unsaved_generators() -> bytes:
+    """Where Python's and NumPy's global generators are, which no saved run brings back."""
+    return pickle.dumps((random.getstate(), np.random.get_state()))  # noqa: NPY002
+
+
 def watch(make: MakeTrainer, folder: Path) -> Watched:
     """Train, and look at what the method says."""
     torch.manual_seed(0)
@@ -62,10 +68,10 @@ def watch(make: MakeTrainer, folder: Path) -> Watched:
         return found
 
     trainer.method.losses = watched
-    generators = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    generators = unsaved_generators()
     trainer.fit()
     trainer.close()
-    drew = generators != (random.getstate(), np.random.get_state()[1].tolist())  # noqa: NPY002
+    drew = unsaved_generators() != generators
     return Watched(trainer, seen, before, weights(trainer.model), drew)
 
 
