@@ -16,8 +16,9 @@ from safetensors.torch import load_file
 
 import plan
 import train
-from launch import collect
+from launch import collect, sweep
 from launch.resume import expand_resume
+from launch.sweep_names import name_sweep
 from utils.moved_settings import current_tensor
 
 TRAININGS = ("offline", "online", "adversarial", "online_adversarial", "initnet", "vit", "small", "resnet")
@@ -36,10 +37,11 @@ def runs(golden, tmp_path, monkeypatch):
     torch.set_num_threads(threads)
 
 
-def resume(entry, folder, monkeypatch):
+def resume(entry, folder, monkeypatch, *more):
     GlobalHydra.instance().clear()
     quiet = ("hydra/job_logging=none", "hydra/hydra_logging=none")
-    monkeypatch.setattr(sys, "argv", [f"{entry.__name__}.py", *expand_resume([f"resume={folder}"]), *quiet])
+    command = name_sweep([*expand_resume([f"resume={folder}", *more]), *quiet], "sweeps")
+    monkeypatch.setattr(sys, "argv", [f"{entry.__name__}.py", *command])
     entry.main()
 
 
@@ -70,6 +72,14 @@ def test_planning_goes_on(runs, name, monkeypatch):
     for key, value in expected.items():
         if "seconds" not in key:
             assert found[key] == pytest.approx(value, rel=1e-3), key
+
+
+def test_finished_members_of_a_sweep_are_not_run_again(runs, monkeypatch):
+    monkeypatch.setattr(sweep, "_run", lambda *_: pytest.fail("a member was run again"))
+    before = {path: path.read_bytes() for path in runs.glob("sweep/*/*.json")}
+    resume(plan, "sweep", monkeypatch, "objective=last")  # the default of then
+    assert {path: path.read_bytes() for path in runs.glob("sweep/*/*.json")} == before
+    assert len(before) == 8
 
 
 def test_a_sweep_is_collected(runs, capsys):

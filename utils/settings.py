@@ -6,23 +6,26 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from utils.moved_classes import current_names
+from utils.moved_settings import current_settings
 
 
-def same_settings(
-    before: Mapping[str, Any], now: Mapping[str, Any], free: Sequence[str], prefix: str = ""
-) -> list[str]:
+def same_settings(before: Mapping[str, Any], now: Mapping[str, Any], free: Sequence[str]) -> list[str]:
     """List the differences between two configs as "key: before -> now", without the ``free`` keys and all below them.
 
-    A key that is new contradicts nothing: it came with a later version. A class that has moved since is the same.
+    A key that is new contradicts nothing: it came with a later version. What has another name since is the same.
     """
-    differences = []
+    return _differences(current_settings(current_names(dict(before))), now, free, "")
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any], free: Sequence[str], prefix: str) -> list[str]:
+    found = []
     for key in sorted(before):
         path = f"{prefix}{key}"
-        old, new = current_names(before.get(key)), now.get(key)
+        old, new = before[key], now.get(key)
         if path in free or old == new:
             continue
         if isinstance(old, Mapping) and isinstance(new, Mapping):
-            differences += same_settings(old, new, free, f"{path}.")
+            found += _differences(old, new, free, f"{path}.")
         else:
-            differences.append(f"{path}: {old} -> {new}")
-    return differences
+            found.append(f"{path}: {old} -> {new}")
+    return found

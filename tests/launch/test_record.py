@@ -22,6 +22,15 @@ def test_a_finished_run_is_one_with_these_settings_wherever_it_ran(tmp_path):
     assert is_finished(finished(tmp_path / "online", before), now)
 
 
+def test_settings_that_have_other_names_since_make_no_other_run(tmp_path):
+    before = CONFIG | {"cpu_kernels": "auto", "training": {"seed": 1, "compile": False}}
+    now = CONFIG | {"speed": {"cpu_kernels": "auto", "compile": False, "kernels": "auto"}}
+    assert is_finished(finished(tmp_path, before), now)
+    assert not is_finished(read_record(tmp_path), now | {"speed": {"cpu_kernels": False, "compile": False}})
+    RunRecord(tmp_path, now)
+    assert "changed" not in read_record(tmp_path)["attempts"][-1]
+
+
 def test_a_damaged_record_names_no_process():
     assert why_busy({"attempts": [{"status": "running"}]}) is None
     assert why_busy({"attempts": [{"status": "running", "process": {"pid": 1}}]}) is None
