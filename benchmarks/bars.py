@@ -29,8 +29,11 @@ class Bar:
     """A promise about one line.
 
     Attributes:
-        case: its name. text: what is promised. read: the number in question, of its timing.
-        bound: at least or at most, in ``unit``. where: the kind of device that it is about.
+        case: Its name.
+        text: What is promised.
+        read: The number in question, of its timing.
+        bound: At least or at most, in ``unit``.
+        where: The kind of device that it is about.
     """
 
     case: str
@@ -57,7 +60,7 @@ class Verdict:
     note: str = ""
 
     def line(self) -> str:
-        """Of the table of bars."""
+        """Format one line of the table of bars."""
         value = "-" if self.measured is None else f"{self.measured:.3g}"
         judged = {None: "-", True: "met", False: "NOT MET"}[self.met]
         return f"{self.text:66}{self.required:>16}{value:>10}  {judged:8}{self.note}".rstrip()

@@ -40,7 +40,7 @@ def settings(options: argparse.Namespace, device: torch.device, folder: Path) ->
 
 
 def all_cases(chosen: Sequence[Setting], folder: Path) -> Iterator[Case]:
-    """In the order of the table."""
+    """List all cases, in the order of the table."""
     yield from simulator_cases()
     yield from reading_cases(folder)
     for setting in chosen:

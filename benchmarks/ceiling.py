@@ -30,7 +30,9 @@ class Ceiling:
     """Rates of a matrix product of one number type on one device, with the threads that torch has.
 
     Args:
-        device: to run on. dtype: of the factors. seconds: for one measurement, at least one product of each kind.
+        device: To run on.
+        dtype: Of the factors.
+        seconds: For one measurement, at least one product of each kind.
     """
 
     def __init__(self, device: torch.device, dtype: torch.dtype, seconds: float = 0.2) -> None:

@@ -21,7 +21,8 @@ def composed(schema: type[S], overrides: Sequence[str], name: str, own: Sequence
 
     Args:
         schema: Of them.
-        overrides: must fit. own: the user's, of which those are taken whose key is there.
+        overrides: Must fit.
+        own: The user's, of which those are taken whose key is there.
     """
     with initialize_config_dir(str(CONFIG), version_base="1.3"):
         known = compose(name, overrides=list(overrides))
@@ -30,7 +31,7 @@ def composed(schema: type[S], overrides: Sequence[str], name: str, own: Sequence
 
 
 def taken_overrides(overrides: Sequence[str], name: str, own: Sequence[str]) -> set[str]:
-    """Which of the user's ``own`` overrides have an effect on a config."""
+    """Pick those of the user's ``own`` overrides that have an effect on a config."""
     with initialize_config_dir(str(CONFIG), version_base="1.3"):
         known = compose(name, overrides=list(overrides))
         return {override for override in own if _fits(override, known)}

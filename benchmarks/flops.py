@@ -41,10 +41,11 @@ Backward = Literal["none", "inputs", "weights"]
 
 @dataclass(frozen=True)
 class TransformerFlops:
-    """Of a stack of blocks.
+    """Arithmetic of a stack of blocks.
 
     Attributes:
-        depth, dim, inner, mlp: see above. around: multiply-adds per token before and after the blocks.
+        depth, dim, inner, mlp: See above.
+        around: Multiply-adds per token before and after the blocks.
     """
 
     depth: int
@@ -54,11 +55,11 @@ class TransformerFlops:
     around: int = 0
 
     def layers(self, tokens: int) -> float:
-        """Of all linear maps, one way."""
+        """Count all linear maps, one way."""
         return 2.0 * tokens * (self.around + self.depth * (4 * self.dim * self.inner + 2 * self.dim * self.mlp))
 
     def attention(self, tokens: int) -> float:
-        """Of the two products, over all pairs of tokens."""
+        """Count the two products, over all pairs of tokens."""
         return 4.0 * tokens**2 * self.depth * self.inner
 
     def total(self, tokens: int, backward: Backward = "none") -> float:
@@ -72,7 +73,10 @@ class ModelFlops:
     """Floating-point operations of a world model's parts, and of what is done with them.
 
     Attributes:
-        encoder, decoder: forward of one frame. predictor: its blocks. patches: tokens of a frame. history: H.
+        encoder, decoder: Forward of one frame.
+        predictor: Its blocks.
+        patches: Tokens of a frame.
+        history: H.
     """
 
     encoder: float
@@ -106,7 +110,8 @@ class ModelFlops:
         """One optimiser step without the decoder, each distinct frame of a sample of ``windows`` windows encoded once.
 
         Args:
-            windows: N of a sample. samples: of the batch.
+            windows: N of a sample.
+            samples: Of the batch.
             method: "offline", or "adversarial", which ascends once before.
         """
         ascent = {"offline": 0.0, "adversarial": self.predict(self.history, "inputs")}[method]
@@ -134,7 +139,7 @@ def _blocks(vit: ViTPredictor, around: int = 0) -> TransformerFlops:
 
 
 def _encoder(encoder: Encoder) -> float:
-    """Of one frame; DINOv2's by formula, another's counted while it runs."""
+    """Count what encoding one frame takes: DINOv2 by formula, another encoder while it runs."""
     if isinstance(encoder, DinoV2Encoder):
         vit = encoder.base_model
         width, patches = encoder.emb_dim, encoder.num_patches
@@ -188,5 +193,5 @@ class Counter(FlopCounterMode):
 
 
 def _linear(values: Sequence[int], weight: Sequence[int], *_: Any, **__: Any) -> int:
-    """Of shapes (..., K) and (N, K)."""
+    """Count a linear map, of shapes (..., K) and (N, K)."""
     return 2 * math.prod(values) * weight[0]

@@ -24,14 +24,15 @@ class Work:
     """What a case does, once it is built.
 
     Attributes:
-        run: the work; it must leave nothing behind that changes the next call's work.
-        items: done by one call of ``run``. unit: of the items.
-        flops: of one call, by formula (``benchmarks/flops.py``); 0: what torch counts is taken, if ``counts``.
-        counts: whether the work is network arithmetic.
-        plain: builds other ways of doing the same work, by name, to be timed in turn with ``run``; called late, so
+        run: The work; it must leave nothing behind that changes the next call's work.
+        items: Done by one call of ``run``.
+        unit: Of the items.
+        flops: Of one call, by formula (``benchmarks/flops.py``); 0: what torch counts is taken, if ``counts``.
+        counts: Whether the work is network arithmetic.
+        plain: Builds other ways of doing the same work, by name, to be timed in turn with ``run``; called late, so
             that their copies of the weights are in no peak but their own.
-        whole: how many times the arithmetic of ``run`` the whole work is, of which ``run`` is a slice; 1: all of it.
-        sliced: of what the slice consists.
+        whole: How many times the arithmetic of ``run`` the whole work is, of which ``run`` is a slice; 1: all of it.
+        sliced: Of what the slice consists.
     """
 
     run: Run
@@ -49,8 +50,9 @@ class Case:
     """Something to time.
 
     Attributes:
-        name: what it is. build: makes it ready, and clears up afterwards.
-        dtype: of its arithmetic, and so of the ceiling it is compared with.
+        name: What it is.
+        build: Makes it ready, and clears up afterwards.
+        dtype: Of its arithmetic, and so of the ceiling it is compared with.
     """
 
     name: str
@@ -63,7 +65,8 @@ class Pace:
     """How long a case is repeated.
 
     Attributes:
-        seconds, repeats: at least. plain: whether with the plain ways, until that has taken ``plain_seconds``.
+        seconds, repeats: At least.
+        plain: Whether with the plain ways, until that has taken ``plain_seconds``.
     """
 
     seconds: float = 2.0
@@ -77,14 +80,18 @@ class Timing:
     """One line of the table.
 
     Attributes:
-        seconds: of one call, the median of the repeats. items_per_second: of these.
-        gflop_per_item: by formula. executed: what torch counted in one call over that; 0 where it counts nothing.
-        gflops: by formula, per second. ceiling: of ``torch.mm``, GFLOP/s, median of those next to the repeats.
-        fraction: median over the repeats of each one's share of the higher of the ceilings before and after it.
-        best_ceiling, best_fraction: the same of the fastest product there is, see ``benchmarks/ceiling.py``.
-        peak_gb: of this case alone, see ``benchmarks/memory.py``.
-        ratios: by what factor each plain way takes longer; medians over repeats. plain_peaks: their peak_gb.
-        whole_seconds: of the whole work where ``sliced`` says that only a slice was timed, by arithmetic; else 0.
+        seconds: Of one call, the median of the repeats.
+        items_per_second: Of these.
+        gflop_per_item: By formula.
+        executed: What torch counted in one call over that; 0 where it counts nothing.
+        gflops: By formula, per second.
+        ceiling: Of ``torch.mm``, GFLOP/s, median of those next to the repeats.
+        fraction: Median over the repeats of each one's share of the higher of the ceilings before and after it.
+        best_ceiling, best_fraction: The same of the fastest product there is, see ``benchmarks/ceiling.py``.
+        peak_gb: Of this case alone, see ``benchmarks/memory.py``.
+        ratios: By what factor each plain way takes longer; medians over repeats.
+        plain_peaks: Their peak_gb.
+        whole_seconds: Of the whole work where ``sliced`` says that only a slice was timed, by arithmetic; else 0.
     """
 
     name: str
@@ -116,7 +123,7 @@ def measure(case: Case, device: torch.device, pace: Pace, ceilings: dict[torch.d
     """Build, count, warm up and time one case.
 
     Args:
-        ceilings: made by earlier cases of the run, and extended.
+        ceilings: Made by earlier cases of the run, and extended.
     """
     known = {} if ceilings is None else ceilings
     if case.dtype not in known:

@@ -33,8 +33,8 @@ class Asked:
     """What ``plan.py`` asks of its planner in the first iteration, with all that the config says.
 
     Attributes:
-        task: the evaluation's task.
-        request: the request that its controller makes.
+        task: The evaluation's task.
+        request: The request that its controller makes.
     """
 
     task: PlanningTask

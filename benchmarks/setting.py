@@ -33,9 +33,13 @@ class Setting:
     """What all cases of one model share.
 
     Attributes:
-        size: key of ``SIZES``. history: H. precision: "float32" or "bf16". device: to run on.
-        folder: takes data sets, checkpoints and run folders. own: the user's Hydra overrides, taken where they fit.
-        whole: whether planning calls run to their end instead of a slice of them.
+        size: Key of ``SIZES``.
+        history: H.
+        precision: "float32" or "bf16".
+        device: To run on.
+        folder: Takes data sets, checkpoints and run folders.
+        own: The user's Hydra overrides, taken where they fit.
+        whole: Whether planning calls run to their end instead of a slice of them.
     """
 
     size: str

@@ -24,7 +24,7 @@ REFRESH_SLICE = 8  # the evaluation that closes a plan, and the encoding, must n
 
 
 def training_cases(setting: Setting) -> Iterator[Case]:
-    """Without the decoder: a step of teacher forcing, one of adversarial training, and a refresh."""
+    """List the cases without the decoder: a step of teacher forcing, one of adversarial training, and a refresh."""
     for method in ("offline", "adversarial"):
         yield Case(f"{setting.title}: {method} step", partial(_step, setting, method), setting.dtype)
     yield Case(f"{setting.title}: online refresh", partial(_refresh, setting), setting.dtype)

@@ -20,7 +20,7 @@ class Batch:
         states: (B, F, S) float64, raw: where a simulator must start to continue from a frame.
         trajectory: (B,) int64 number of the trajectory in its data set.
         start: (B,) int64 raw step of the first frame.
-        layouts: name -> (B, ...), what the simulator must be told about each episode.
+        layouts: Name -> (B, ...), what the simulator must be told about each episode.
         visual: (B, F, 3, H, W) images, uint8 or float32, 0..255; None where latents stand in or nothing is seen.
         latents: (B, F, P, D) encoded frames instead of images; None if there are none.
     """

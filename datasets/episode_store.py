@@ -52,8 +52,8 @@ class TensorStore(EpisodeStore):
     """``torch.save`` of one tensor, (F, 3, S, S) or (F, S, S, 3).
 
     Args:
-        dtype: float32 or uint8.
-        channels_last: whether the colours come last.
+        dtype: Float32 or uint8.
+        channels_last: Whether the colours come last.
     """
 
     suffix = ".pth"
@@ -80,8 +80,8 @@ class VideoStore(EpisodeStore):
     """H.264 in an mp4, at ten frames a second.
 
     Args:
-        keyframe_every: frames from one keyframe to the next: to read one image, so many are decoded at most.
-        crf: quality; 18 is visually lossless, lower is better and larger.
+        keyframe_every: Frames from one keyframe to the next: to read one image, so many are decoded at most.
+        crf: Quality; 18 is visually lossless, lower is better and larger.
     """
 
     suffix = ".mp4"

@@ -53,8 +53,8 @@ def open_tensor(path: Path, sound: dict[bytes, set[int]] | None = None) -> Mappe
     """Open a ``.pth`` file that holds one tensor, mapped into memory: only what is indexed is read from disk.
 
     Args:
-        path: file written by ``torch.save``, on any device; the older, unzipped form is read whole instead of mapped.
-        sound: see ``MappedTensor``.
+        path: File written by ``torch.save``, on any device; the older, unzipped form is read whole instead of mapped.
+        sound: See ``MappedTensor``.
 
     Raises:
         DatasetError: If the file is missing, damaged, holds code, or holds something else than a tensor.

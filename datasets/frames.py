@@ -14,7 +14,7 @@ class FrameSource(Protocol):
     """Delivers what stands for the frames of a batch: images, or latents encoded beforehand.
 
     Attributes:
-        field: the field of ``Batch`` that it fills.
+        field: The field of ``Batch`` that it fills.
     """
 
     field: Literal["visual", "latents"]

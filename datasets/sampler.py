@@ -16,11 +16,11 @@ class ResumableSampler(Sampler[list[int]]):
     Each epoch visits the samples in an order of its own. Nothing advances by itself: call ``set_epoch`` before each.
 
     Args:
-        num_samples: size of the data set.
-        batch_size: samples in a batch.
-        seed: of the order.
-        drop_last: leave out the samples that do not fill a last batch.
-        rows: which samples of every batch are wanted here, e.g. those of one of several processes; None: all.
+        num_samples: Size of the data set.
+        batch_size: Samples in a batch.
+        seed: Of the order.
+        drop_last: Leave out the samples that do not fill a last batch.
+        rows: Which samples of every batch are wanted here, e.g. those of one of several processes; None: all.
 
     Raises:
         ValueError: If no batch can be formed.

@@ -21,14 +21,14 @@ class Trajectories(ABC):
     Rows beyond a trajectory's length are padding and are never read.
 
     Attributes:
-        writer: what writes such data, if they can be collected (``python -m datasets.collect``).
-        name: of the environment the data come from, as in ``env=<name>``.
-        data_path: folder of their files.
-        frame_size: side of the square frames, pixels.
+        writer: What writes such data, if they can be collected (``python -m datasets.collect``).
+        name: Of the environment the data come from, as in ``env=<name>``.
+        data_path: Folder of their files.
+        frame_size: Side of the square frames, pixels.
         lengths: (n,) int64, the number of usable raw actions of each trajectory.
-        states: for each trajectory, raw states (at least its length, S).
-        actions: for each trajectory, raw actions (at least its length, env_action_dim).
-        normalizer: what maps this data set to z-scores (the identity where normalisation was switched off).
+        states: For each trajectory, raw states (at least its length, S).
+        actions: For each trajectory, raw actions (at least its length, env_action_dim).
+        normalizer: What maps this data set to z-scores (the identity where normalisation was switched off).
     """
 
     writer: ClassVar[type[Writer] | None] = None

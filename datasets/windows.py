@@ -28,13 +28,13 @@ class WindowDataset(Dataset[Batch]):
     start). Everything but the frames is gathered for the whole batch at once from flat tables in memory.
 
     Args:
-        trajectories: the recorded episodes.
-        indices: numbers of the trajectories to use, e.g. the training part.
+        trajectories: The recorded episodes.
+        indices: Numbers of the trajectories to use, e.g. the training part.
         normalizer: z-scores of actions and proprio values.
-        num_frames: model frames of one window (num_hist + num_pred).
-        num_windows: consecutive windows in a sample, each one model frame later (the config's N).
-        frameskip: raw steps between model frames.
-        frame_source: what stands for the frames; None reads the images of ``trajectories``.
+        num_frames: Model frames of one window (num_hist + num_pred).
+        num_windows: Consecutive windows in a sample, each one model frame later (the config's N).
+        frameskip: Raw steps between model frames.
+        frame_source: What stands for the frames; None reads the images of ``trajectories``.
 
     Attributes:
         trajectory: (samples,) int32 trajectory number of each sample.

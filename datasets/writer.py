@@ -22,7 +22,7 @@ class Recording:
         states: (B, K + 1, S), the start first.
         proprio: (B, K + 1, E) float32, raw.
         actions: (B, K, env_action_dim) float32, raw.
-        layouts: name -> (B, ...).
+        layouts: Name -> (B, ...).
         frames: (B, K + 1, 3, H, W) uint8 or float32, 0..255, or None; black where an episode is over.
         lengths: (B,) int64, raw actions of each that belong to the data.
     """
@@ -39,12 +39,12 @@ class Writer(ABC):
     """Writes recorded episodes: one file of images each, and tables of everything else.
 
     Attributes:
-        folder: of the data set, below the folder of all data sets; "" is the environment's name.
-        default_trajectories: number of trajectories where none is asked for; a released data set's own.
-        default_steps: raw steps of a trajectory where none are asked for; of the longest, where they differ.
-        subsets: subfolders of the data set, each with its default number of trajectories; {} where there are none.
-        image_types: how images may be stored; the first is the default.
-        frames_after_last: images of a trajectory beyond one for each of its raw actions.
+        folder: Of the data set, below the folder of all data sets; "" is the environment's name.
+        default_trajectories: Number of trajectories where none is asked for; a released data set's own.
+        default_steps: Raw steps of a trajectory where none are asked for; of the longest, where they differ.
+        subsets: Subfolders of the data set, each with its default number of trajectories; {} where there are none.
+        image_types: How images may be stored; the first is the default.
+        frames_after_last: Images of a trajectory beyond one for each of its raw actions.
     """
 
     folder: ClassVar[str] = ""

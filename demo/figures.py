@@ -23,7 +23,8 @@ def draw_all(
     """Draw the figures of those names; returns title -> PNG.
 
     Args:
-        prefix: what a file's name begins with, folder included. drawn_from: digest of the numbers, kept in the files.
+        prefix: What a file's name begins with, folder included.
+        drawn_from: Digest of the numbers, kept in the files.
     """
     figures = {
         "success": ("Success", lambda: _success(scores)),

@@ -26,9 +26,12 @@ class Report:
     """Collects the stages' results.
 
     Args:
-        config: of the demo. results: stage name -> result. folder: where everything is.
-        commands: the equivalent command lines. environment: versions and hardware.
-        provenance: when and at which revision the stages were run.
+        config: Of the demo.
+        results: Stage name -> result.
+        folder: Where everything is.
+        commands: The equivalent command lines.
+        environment: Versions and hardware.
+        provenance: When and at which revision the stages were run.
     """
 
     def __init__(

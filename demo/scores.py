@@ -10,11 +10,12 @@ class Score:
     """One model under one planner.
 
     Attributes:
-        success, low, high: rate in [0, 1] and its 95 % Wilson interval.
+        success, low, high: Rate in [0, 1] and its 95 % Wilson interval.
         difference: (second - base, low, high), paired over the same episodes; None for the base itself.
-        seconds: of planning per episode. evaluations: rollouts imagined per episode.
-        nothing: (rate, low, high) of doing nothing on these episodes. begun: share of them that begin solved. None: not
-            known, in reports of before.
+        seconds: Of planning per episode.
+        evaluations: Rollouts imagined per episode.
+        nothing: (rate, low, high) of doing nothing on these episodes.
+        begun: Share of them that begin solved. None: not known, in reports of before.
     """
 
     model: str

@@ -70,10 +70,11 @@ def measure_gap(
     """One-step errors of all models where the data set goes, and where one model's plans lead.
 
     Args:
-        models: name -> model directory. planned_by: the model whose plans are executed, once, for all.
-        config_name, overrides: of an evaluation with a GD planner; its open-loop planner and objective plan for goals
+        models: Name -> model directory.
+        planned_by: The model whose plans are executed, once, for all.
+        config_name, overrides: Of an evaluation with a GD planner; its open-loop planner and objective plan for goals
             from the same source.
-        num_tasks: trajectories of either kind.
+        num_tasks: Trajectories of either kind.
     """
     config = composed(PlanConfig, config_name, overrides)
     runtime.set_threads(config.num_threads)

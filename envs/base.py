@@ -35,7 +35,7 @@ class Trajectory:
     Attributes:
         states: (B, K + 1, S) true states, one per raw step.
         frames: (B, K // frame_every + 1, 3, H, W) images in 0..255 of every ``frame_every``-th state, if asked for.
-        frame_every: raw steps between two frames.
+        frame_every: Raw steps between two frames.
     """
 
     states: Tensor
@@ -50,12 +50,12 @@ class VectorEnv(OwnCopies, ABC):
     A copy (``copy``, ``pickle``) goes on with the same episodes, bit for bit and by itself.
 
     Attributes:
-        name: of the environment, as in ``env=<name>``.
-        state_dim: length of a state, S.
-        proprio_dim: length of the proprio values, E.
-        env_action_dim: length of one raw action.
-        image_size: side of the square images that ``render`` returns, pixels.
-        plays_in_background: whether one thread may play while another computes, as long as only one plays at a time.
+        name: Of the environment, as in ``env=<name>``.
+        state_dim: Length of a state, S.
+        proprio_dim: Length of the proprio values, E.
+        env_action_dim: Length of one raw action.
+        image_size: Side of the square images that ``render`` returns, pixels.
+        plays_in_background: Whether one thread may play while another computes, as long as only one plays at a time.
     """
 
     name: str
@@ -94,7 +94,7 @@ class VectorEnv(OwnCopies, ABC):
 
         Args:
             actions: (B, K, env_action_dim) raw actions.
-            frame_every: raw steps between two frames, the first of the state before the first step; None: no frames.
+            frame_every: Raw steps between two frames, the first of the state before the first step; None: no frames.
 
         Returns:
             The visited states (B, K, S), and frames (B, K // frame_every + 1, 3, H, W) or None.
@@ -159,12 +159,12 @@ def simulate(
     """Run raw ``actions`` from ``states``, rendering only the frames that were asked for.
 
     Args:
-        env: the environment; its current episodes are replaced.
+        env: The environment; its current episodes are replaced.
         seeds: B environment seeds.
         states: (B, S) start states.
         actions: (B, K, env_action_dim) raw actions.
-        layouts: per-episode layouts; None means the environment's own default.
-        frame_every: raw steps between two rendered frames (the start is rendered too); None renders nothing.
+        layouts: Per-episode layouts; None means the environment's own default.
+        frame_every: Raw steps between two rendered frames (the start is rendered too); None renders nothing.
 
     Raises:
         ValueError: If K is not a multiple of ``frame_every``.

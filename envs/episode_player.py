@@ -26,8 +26,8 @@ class ResetTask:
     """Start the episodes ``rows`` in ``states`` (B, S), an array, which becomes where they really start from.
 
     Attributes:
-        rows: episodes of this player.
-        layouts: one for each of them.
+        rows: Episodes of this player.
+        layouts: One for each of them.
     """
 
     rows: Sequence[int]
@@ -41,9 +41,9 @@ class PlayTask:
     F is 0, or one frame after each block, or one more, which shows the state before the first step.
 
     Attributes:
-        rows: episodes of this player.
-        places: where each is in the arrays, below n.
-        block: raw steps between two frames; K is a multiple.
+        rows: Episodes of this player.
+        places: Where each is in the arrays, below n.
+        block: Raw steps between two frames; K is a multiple.
     """
 
     rows: Sequence[int]
@@ -66,10 +66,10 @@ class Failure:
     """The reason why a task was not done.
 
     Attributes:
-        rows: the episodes concerned.
-        message: what happened, one line.
+        rows: The episodes concerned.
+        message: What happened, one line.
         details: a traceback, or empty.
-        is_refusal: the simulator did not accept a state, a layout or an action, which is no fault of its own.
+        is_refusal: The simulator did not accept a state, a layout or an action, which is no fault of its own.
     """
 
     rows: Sequence[int]

@@ -16,8 +16,8 @@ def episode_seeds(seed: int, n_evals: int) -> list[int]:
     of any other seed has (s + 1) * 2^32 + n.
 
     Args:
-        seed: of the evaluation, 0 to 2^31 - 1.
-        n_evals: number of episodes, >= 1.
+        seed: Of the evaluation, 0 to 2^31 - 1.
+        n_evals: Number of episodes, >= 1.
 
     Raises:
         ValueError: If ``seed`` or ``n_evals`` is out of range.

@@ -28,7 +28,7 @@ class SingleEpisodeEnv(OwnCopies, gymnasium.Env[Observation, NDArray[np.float32]
     ``state``, ``success`` and ``state_dist``.
 
     Attributes:
-        vector_env: the environment underneath.
+        vector_env: The environment underneath.
         goal: (S,) state to reach.
     """
 
@@ -45,12 +45,12 @@ class SingleEpisodeEnv(OwnCopies, gymnasium.Env[Observation, NDArray[np.float32]
         """Wrap a vector environment.
 
         Args:
-            vector_env: the environment, or where its class is, as ``module:Class``.
-            action_limit: the action space is [-action_limit, action_limit] in each component, raw units. Actions are
+            vector_env: The environment, or where its class is, as ``module:Class``.
+            action_limit: The action space is [-action_limit, action_limit] in each component, raw units. Actions are
                 not clipped to it.
-            proprio_limits: lower and upper bound of proprio, each one number or (E,).
+            proprio_limits: Lower and upper bound of proprio, each one number or (E,).
             render_mode: "rgb_array" or None.
-            **options: constructor arguments, if ``vector_env`` is a string.
+            **options: Constructor arguments, if ``vector_env`` is a string.
 
         Raises:
             ValueError: If ``render_mode`` is unknown, or there are options for an environment already built.

@@ -76,8 +76,8 @@ class Graphics:
     """The OpenGL of this process: one context, in which all that draws has its own buffers.
 
     Attributes:
-        back_end: egl, osmesa, glfw or cgl.
-        driver: name of what draws, e.g. "llvmpipe (LLVM 15.0.6, 256 bits)" for Mesa without a GPU.
+        back_end: Egl, osmesa, glfw or cgl.
+        driver: Name of what draws, e.g. "llvmpipe (LLVM 15.0.6, 256 bits)" for Mesa without a GPU.
     """
 
     def __init__(self) -> None:

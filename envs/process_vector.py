@@ -46,9 +46,9 @@ class ProcessVectorEnv(VectorEnv):
 
         Args:
             simulator: a subclass of ``Simulator``, as ``module:Class``; the module must not import torch.
-            image_size: side of the images, pixels.
-            num_workers: processes; None means one per core, 0 plays the episodes in this process.
-            **options: further arguments of the simulator: numbers, texts and lists of them.
+            image_size: Side of the images, pixels.
+            num_workers: Processes; None means one per core, 0 plays the episodes in this process.
+            **options: Further arguments of the simulator: numbers, texts and lists of them.
 
         Raises:
             ValueError: If a number is out of its range or there is no such simulator.
@@ -209,7 +209,7 @@ class ProcessVectorEnv(VectorEnv):
         return arrays
 
     def _deal(self, rows: Sequence[int]) -> list[list[int]]:
-        """For each worker, the places in ``rows`` of those that it plays."""
+        """Deal the rows out: for each worker, the places in ``rows`` of those that it plays."""
         num_workers = self._pool.num_workers
         hands: list[list[int]] = [[] for _ in range(num_workers)]
         for place, row in enumerate(rows):

@@ -27,7 +27,7 @@ class SharedBuffer:
     has it open, however that ends. It also does not count towards /dev/shm, 64 MB in a container by default.
 
     Attributes:
-        descriptor: of the file; a child process opens the buffer with it.
+        descriptor: Of the file; a child process opens the buffer with it.
     """
 
     def __init__(self, descriptor: int | None = None) -> None:

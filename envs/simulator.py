@@ -27,10 +27,10 @@ class Simulator(OwnCopies, ABC):
     and ``__setstate__``.
 
     Attributes:
-        name: of the environment, as in ``env=<name>``.
-        state_dim: length of a state, S.
-        env_action_dim: length of one raw action.
-        proprio_indices: entries of the state that are the proprio values, in order; E of them.
+        name: Of the environment, as in ``env=<name>``.
+        state_dim: Length of a state, S.
+        env_action_dim: Length of one raw action.
+        proprio_indices: Entries of the state that are the proprio values, in order; E of them.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Simulator(OwnCopies, ABC):
         """Set up a simulator without an episode; cheap: graphics start with the first image.
 
         Args:
-            image_size: side of the images that ``render`` returns, pixels.
+            image_size: Side of the images that ``render`` returns, pixels.
 
         Raises:
             ValueError: If it is not positive.

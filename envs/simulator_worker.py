@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> None:
     """Receive tasks and answer each with None, a ``Failure`` or copies, until the parent closes the connection or dies.
 
     Args:
-        arguments: descriptors of connection and buffer, process id of the parent, simulator, image size, and further
+        arguments: Descriptors of connection and buffer, process id of the parent, simulator, image size, and further
             arguments of the simulator, in JSON.
     """
     connection_fd, buffer_fd, parent, location, image_size, options = arguments

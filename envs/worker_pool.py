@@ -60,11 +60,11 @@ class WorkerPool:
         """Plan processes; starts none.
 
         Args:
-            num_workers: their number, >= 1.
-            location: of the simulator, ``module:Class``.
-            image_size: pixels.
-            copies: episodes that the processes go on with, by the process's index.
-            options: further arguments of the simulator.
+            num_workers: Their number, >= 1.
+            location: Of the simulator, ``module:Class``.
+            image_size: Pixels.
+            copies: Episodes that the processes go on with, by the process's index.
+            options: Further arguments of the simulator.
         """
         self.num_workers = num_workers
         self._location = location

@@ -146,7 +146,8 @@ def protect_record(argv: Sequence[str], state: str) -> list[str]:
     Hydra writes ``.hydra`` before any of our checks, and a refused attempt must not be what ``resume=`` repeats.
 
     Args:
-        argv: as ``expand_resume`` returns it. state: file of a run folder that holds what can be resumed.
+        argv: As ``expand_resume`` returns it.
+        state: File of a run folder that holds what can be resumed.
     """
     if [argument for argument in argv if argument.startswith("dry_run=")][-1:] == ["dry_run=true"]:
         return _without_a_folder(argv)

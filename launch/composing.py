@@ -23,7 +23,8 @@ class Composer:
     """Composes one of the configs in conf/, and a folder of the user's before it.
 
     Args:
-        name: of the config. folder: what ``--config-dir`` named.
+        name: Of the config.
+        folder: What ``--config-dir`` named.
     """
 
     def __init__(self, name: str, folder: Path | None) -> None:

@@ -24,9 +24,11 @@ def enter(
     """Check the command line in ``sys.argv`` and put it into the words that Hydra reads.
 
     Args:
-        command: as the user types it. about: the docstring of the entry. config_name: of its default config.
+        command: As the user types it.
+        about: The docstring of the entry.
+        config_name: Of its default config.
         entry: "train" or "plan", if ``resume=`` continues its runs.
-        adds: whether its groups hold what users add.
+        adds: Whether its groups hold what users add.
 
     Raises:
         SystemExit: With one line if a name is wrong; without a word after ``--help``.

@@ -28,7 +28,8 @@ def run_entry(main: Callable[[], Any], argv: Sequence[str]) -> None:
     """Call the function that Hydra has decorated, for one run or a sweep.
 
     Args:
-        main: composes from the command line. argv: of the process, as Hydra will read it.
+        main: Composes from the command line.
+        argv: Of the process, as Hydra will read it.
 
     Raises:
         SystemExit: If a member of a sweep failed.
@@ -43,7 +44,8 @@ def recorded(script: str, state: str) -> Callable[[Callable[..., Any]], Callable
     """Keep ``run.json`` in the folder of the run that ``main`` is; of a sweep, start its members as runs.
 
     Args:
-        script: path of the entry. state: file of a run folder that holds what can be resumed.
+        script: Path of the entry.
+        state: File of a run folder that holds what can be resumed.
     """
 
     def decorate(main: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:

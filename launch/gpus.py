@@ -1,4 +1,4 @@
-"""Which GPU a member of a local sweep gets."""
+"""The GPU that a member of a local sweep gets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def one_gpu(device: str | None) -> Iterator[dict[str, str]]:
     is changed. The GPU is given back when the block, or this process, ends.
 
     Args:
-        device: as in the configuration.
+        device: As in the configuration.
     """
     count = torch.cuda.device_count()
     if count < 2 or device not in ("auto", "cuda") or "SLURM_STEP_ID" in os.environ:

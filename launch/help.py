@@ -19,7 +19,10 @@ def help_text(command: str, about: str, composer: Composer, overrides: Sequence[
     """The whole page.
 
     Args:
-        command: how it is called. about: what it is for. composer: of its config. overrides: that were given, too.
+        command: How it is called.
+        about: What it is for.
+        composer: Of its config.
+        overrides: That were given, too.
 
     Raises:
         HydraException: If the overrides do not fit.

@@ -1,4 +1,4 @@
-"""Which configuration an evaluation is composed from where the user names none: that of the model it plans with."""
+"""The configuration that an evaluation is composed from where the user names none: that of the model it plans with."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def with_config_name(argv: Sequence[str]) -> list[str]:
     environment's goal defaults, too. The checkpoint's ``hydra.yaml`` is read as inert data.
 
     Args:
-        argv: arguments of ``plan.py``; returned as they are where nothing can be told.
+        argv: Arguments of ``plan.py``; returned as they are where nothing can be told.
     """
     named = any(argument.startswith(CHOOSING) or key_of(argument) == "env" for argument in argv)
     paths = [argument.split("=", 1)[1] for argument in argv if key_of(argument) == "ckpt_path" and "=" in argument]

@@ -29,8 +29,9 @@ class Names:
     """Checks the overrides of one command line.
 
     Args:
-        composer: of the config that they are for. settings: the overrides, without Hydra's own.
-        adds: whether ``+group.name=`` may add what nothing here knows, to groups of the user's making.
+        composer: Of the config that they are for.
+        settings: The overrides, without Hydra's own.
+        adds: Whether ``+group.name=`` may add what nothing here knows, to groups of the user's making.
     """
 
     def __init__(self, composer: Composer, settings: Sequence[str], adds: bool = False) -> None:

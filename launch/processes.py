@@ -31,8 +31,10 @@ def start(main: Callable[[], Any], work: Callable[..., Any], state: str, sweeps:
     Only the main process reads the command line and has a log; the others are told the composed config.
 
     Args:
-        main: decorated by Hydra; it calls ``together(work, ...)``. work: what every process does.
-        state: file of a run folder that holds what can be resumed. sweeps: folder of sweeps that name none.
+        main: Decorated by Hydra; it calls ``together(work, ...)``.
+        work: What every process does.
+        state: File of a run folder that holds what can be resumed.
+        sweeps: Folder of sweeps that name none.
 
     Raises:
         SystemExit: After an error, with one line for all processes.

@@ -20,7 +20,7 @@ class Made:
     end: float
 
     def as_json(self) -> dict[str, str | float]:
-        """As plain data."""
+        """Give it as plain data."""
         return asdict(self)
 
 
@@ -29,7 +29,9 @@ class Provenance:
     """How the results of all stages came about.
 
     Attributes:
-        revisions: of the code, each once. date: of the last result, UTC. seconds: in which at least one stage ran.
+        revisions: Of the code, each once.
+        date: Of the last result, UTC.
+        seconds: In which at least one stage ran.
     """
 
     revisions: Sequence[str]

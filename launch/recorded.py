@@ -23,7 +23,8 @@ def why_refused(item: Any, groups: Mapping[str, Sequence[str]]) -> str | None:
     """What speaks against a recorded override; None if nothing does.
 
     Args:
-        item: as it stands in the file. groups: options of every config group that the user has.
+        item: As it stands in the file.
+        groups: Options of every config group that the user has.
     """
     if not isinstance(item, str) or item.startswith("-"):
         return "it is no setting, a flag perhaps"

@@ -28,8 +28,9 @@ def expand_resume(argv: Sequence[str], entry: str | None = None, conf: Path = CO
     Hydra finds its configs: such a record is refused.
 
     Args:
-        argv: of the process. entry: "train" or "plan", the name of the script; None takes folders of both.
-        conf: folder of the entry's configs.
+        argv: Of the process.
+        entry: "train" or "plan", the name of the script; None takes folders of both.
+        conf: Folder of the entry's configs.
 
     Raises:
         SystemExit: With one line, if the folder is no run, one of another script, or asks for more than our options.

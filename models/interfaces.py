@@ -17,8 +17,8 @@ class Encoder(nn.Module):
         emb_dim: D.
         num_patches: P.
         observes: "visual" (images) or "state" (z-scored simulator states).
-        saved_with_model: whether its tensors belong into a checkpoint although it is frozen.
-        weights_sha256: of the file its weights came from; None if there was none.
+        saved_with_model: Whether its tensors belong into a checkpoint although it is frozen.
+        weights_sha256: Of the file its weights came from; None if there was none.
     """
 
     emb_dim: int
@@ -43,7 +43,7 @@ class Predictor(nn.Module):
     """A map of the tokens of some frames (B, F * P', D') to those one model step later, causal over frames.
 
     Attributes:
-        activations_per_token: floats that a forward pass keeps for the backward pass, per token; an estimate.
+        activations_per_token: Floats that a forward pass keeps for the backward pass, per token; an estimate.
     """
 
     activations_per_token: int
@@ -86,7 +86,7 @@ class Decoder(nn.Module):
 
 
 class Proposal(nn.Module, ABC):
-    """From start and goal to actions that may lead from one to the other; a planner may begin its search with them.
+    """Guesses actions that may lead from a start to a goal; a planner may begin its search with them.
 
     Options of the config group ``proposal``. Beside its settings a constructor gets those of these sizes that it asks
     for: ``num_patches``, ``visual_dim``, ``proprio_dim`` (P, D and E of the latents) and ``action_dim`` (A).

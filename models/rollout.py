@@ -34,11 +34,11 @@ class Imagination:
     those are the same for every candidate and every step of an optimiser, and are computed once, when first needed.
 
     Args:
-        model: with a predictor. Its ``reuse_history`` says whether anything is reused; with dropout nothing is.
+        model: With a predictor. Its ``reuse_history`` says whether anything is reused; with dropout nothing is.
         context: (B, F0) latents of the real frames so far, oldest first.
         past_actions: (B, F0 - 1, A) z-scored blocks executed between them.
-        num_context: frames the predictor sees at each step; None means ``num_hist``.
-        tiles_proprio: see ``models/rollout_type.py``.
+        num_context: Frames the predictor sees at each step; None means ``num_hist``.
+        tiles_proprio: See ``models/rollout_type.py``.
 
     Raises:
         ValueError: If ``num_context`` exceeds ``num_hist`` or the model has no predictor.
@@ -68,7 +68,7 @@ class Imagination:
 
         Args:
             episode: (R,) which episode a row goes on from; None means row r from episode r.
-            only_last: return the last one (R, 1) alone; to join them all takes a pass over memory or two.
+            only_last: Return the last one (R, 1) alone; to join them all takes a pass over memory or two.
         """
         layout, embedded = self.model.layout, self.model.action_encoder(actions)
         present = self._present if episode is None else self._present[episode]

@@ -10,8 +10,8 @@ class RolloutType:
     """A kind of rollout: what the predictor gets to see at each step.
 
     Attributes:
-        num_context: frames, the newest last; None is all that the model was trained with, ``num_hist``.
-        tiles_proprio: whether an imagined frame gets the proprio of its first patch in every patch, before it is seen
+        num_context: Frames, the newest last; None is all that the model was trained with, ``num_hist``.
+        tiles_proprio: Whether an imagined frame gets the proprio of its first patch in every patch, before it is seen
             again. Otherwise it is seen as it was predicted, where the patches differ a little.
     """
 

@@ -49,14 +49,14 @@ class WorldModel(nn.Module):
     Source: Zhou et al., DINO-WM, arXiv 2411.04983, section 3.
 
     Attributes:
-        encoder: images -> visual features; frozen unless training says otherwise.
-        proprio_encoder: per-frame map of z-scored proprio.
-        action_encoder: per-frame map of z-scored action blocks.
-        predictor: block-causal map of tokens to the tokens one model step later; None if built without.
-        decoder: visual features -> images in [-1, 1]; None if built without. It never influences the dynamics.
+        encoder: Images -> visual features; frozen unless training says otherwise.
+        proprio_encoder: Per-frame map of z-scored proprio.
+        action_encoder: Per-frame map of z-scored action blocks.
+        predictor: Block-causal map of tokens to the tokens one model step later; None if built without.
+        decoder: Visual features -> images in [-1, 1]; None if built without. It never influences the dynamics.
         num_hist: H, frames the predictor was trained to see.
-        proposal: start and goal latents -> proposed action blocks; None in most models. Only planners ask for it.
-        reuse_history: whether rollouts reuse what they have computed of earlier frames, see ``Imagination``.
+        proposal: Start and goal latents -> proposed action blocks; None in most models. Only planners ask for it.
+        reuse_history: Whether rollouts reuse what they have computed of earlier frames, see ``Imagination``.
     """
 
     reuse_history = True
@@ -110,9 +110,9 @@ class WorldModel(nn.Module):
         Args:
             context: (B, F0) latents of the real frames so far, oldest first.
             actions: (B, F0 - 1 + T, A) z-scored blocks; the first F0 - 1 were executed between the context frames.
-            num_context: frames the predictor sees at each step; None means ``num_hist`` (``rollout_type: regular``),
+            num_context: Frames the predictor sees at each step; None means ``num_hist`` (``rollout_type: regular``),
                 1 is the cheaper last-frame-only rollout (``custom``).
-            tiles_proprio: see ``models/rollout_type.py``.
+            tiles_proprio: See ``models/rollout_type.py``.
 
         Returns:
             (B, F0 + T) latents that begin with ``context``; differentiable in ``actions``.

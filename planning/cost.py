@@ -31,15 +31,15 @@ class LatentGoalCost:
     differentiated before the next one starts, so the peak does not grow with B or N.
 
     Args:
-        model: in eval mode, its weights frozen, see ``models.world_model.planning_mode``.
-        objective: compares a rollout with the goal.
+        model: In eval mode, its weights frozen, see ``models.world_model.planning_mode``.
+        objective: Compares a rollout with the goal.
         context: (B, F0) latents of the real frames so far, the present last.
         past_actions: (B, F0 - 1, A) z-scored blocks executed between them.
         goal: (B, 1) goal latent.
-        rollout: what the predictor sees at each step.
-        memory_budget_gb: for the activations of one chunk; "auto": 4, with gradients on a GPU a quarter of its memory.
-        progress: called with the number of rows just imagined.
-        capturable: see ``planning.planners.plan.CostFn``.
+        rollout: What the predictor sees at each step.
+        memory_budget_gb: For the activations of one chunk; "auto": 4, with gradients on a GPU a quarter of its memory.
+        progress: Called with the number of rows just imagined.
+        capturable: See ``planning.planners.plan.CostFn``.
     """
 
     def __init__(

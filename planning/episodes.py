@@ -29,7 +29,7 @@ class Episodes:
         divergence: (B, 2) visual and proprio distance of the imagined to the true latent after the last execution.
         planning_seconds: (B,) wall-clock seconds of planning, shared evenly by the episodes planned together.
         evaluations: (B,) rollouts imagined while planning.
-        records: one dict of numbers per iteration.
+        records: One dict of numbers per iteration.
     """
 
     states: Tensor
@@ -60,7 +60,7 @@ class Episodes:
             states: (B, S) true states.
             latent: (B, 1) what is seen of them.
             action_dim: A, length of an action block.
-            env_action_dim: length of a raw action.
+            env_action_dim: Length of a raw action.
             warm_start: (B, t, A) blocks that the first plan starts from.
         """
         num = states.shape[0]

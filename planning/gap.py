@@ -26,7 +26,7 @@ class Visits:
         seeds: B environment seeds.
         states: (B, S) starts.
         actions: (B, K, env_action_dim) raw actions.
-        layouts: name -> (B, ...).
+        layouts: Name -> (B, ...).
     """
 
     seeds: list[int]

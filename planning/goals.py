@@ -28,14 +28,14 @@ class GoalRequest:
     """Everything that a goal source needs to know.
 
     Attributes:
-        env: simulator that plays goals.
-        seeds: one per episode.
-        goal_H: blocks between start and goal, >= 1.
-        frameskip: raw steps per block.
-        validation: opens the validation trajectories, only if they are needed.
-        normalizer: for random actions.
-        path: of ``goal_source=file``.
-        unsolved_starts_only: whether episodes that begin solved are drawn again; those of a file never are.
+        env: Simulator that plays goals.
+        seeds: One per episode.
+        goal_H: Blocks between start and goal, >= 1.
+        frameskip: Raw steps per block.
+        validation: Opens the validation trajectories, only if they are needed.
+        normalizer: For random actions.
+        path: Of ``goal_source=file``.
+        unsolved_starts_only: Whether episodes that begin solved are drawn again; those of a file never are.
     """
 
     env: VectorEnv

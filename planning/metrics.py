@@ -26,9 +26,9 @@ def final_metrics(task: PlanningTask, episodes: Episodes, ends: Sequence[int]) -
     Rates lie in [0, 1], and every mean is over episodes of a number per episode.
 
     Args:
-        task: starts, goals, and the environment, whose episodes are replaced.
-        episodes: as they ended.
-        ends: raw steps executed after 0, 1, ... iterations, as many as the evaluation may make.
+        task: Starts, goals, and the environment, whose episodes are replaced.
+        episodes: As they ended.
+        ends: Raw steps executed after 0, 1, ... iterations, as many as the evaluation may make.
     """
     env, problem = task.env, task.problem
     played = simulate(env, problem.seeds, problem.states, episodes.played, problem.layouts).states
@@ -67,9 +67,9 @@ def solved_by_doing_nothing(env: VectorEnv, problem: Problem, ends: Sequence[int
     """Whether zero raw actions solve each episode, being inside the region at the end of an iteration.
 
     Args:
-        env: the simulator, whose episodes are replaced; nothing is drawn.
-        problem: the episodes.
-        ends: raw steps executed after 0, 1, ... iterations.
+        env: The simulator, whose episodes are replaced; nothing is drawn.
+        problem: The episodes.
+        ends: Raw steps executed after 0, 1, ... iterations.
 
     Returns:
         (B,) bool, on the CPU.

@@ -32,12 +32,12 @@ class MPCController:
     episode is solved is the simulator's knowledge; the planner never sees it.
 
     Args:
-        sub_planner: any planner.
-        max_iter: cap on iterations, >= 1; None only together with ``time_limit_minutes``.
-        n_taken_actions: blocks executed per iteration, 1 <= n <= horizon; the rest of the plan starts the next one.
-        shrinking: how many blocks are planned: "none": always the planner's horizon; "plan": as many as are left until
+        sub_planner: Any planner.
+        max_iter: Cap on iterations, >= 1; None only together with ``time_limit_minutes``.
+        n_taken_actions: Blocks executed per iteration, 1 <= n <= horizon; the rest of the plan starts the next one.
+        shrinking: How many blocks are planned: "none": always the planner's horizon; "plan": as many as are left until
             the first plan ends, then anew from the full horizon; "budget": no more than can still be executed.
-        time_limit_minutes: no new iteration begins after that long, > 0; None sets no limit.
+        time_limit_minutes: No new iteration begins after that long, > 0; None sets no limit.
 
     Raises:
         ValueError: Naming the key, its value and what is allowed.
@@ -104,10 +104,10 @@ class MPCController:
         """Iterate in place until done.
 
         Args:
-            task: what the episodes are about.
-            episodes: as they stand.
-            after_iteration: called after each iteration, e.g. to log and to save.
-            progress: called with the number of rollouts just imagined, many times in an iteration.
+            task: What the episodes are about.
+            episodes: As they stand.
+            after_iteration: Called after each iteration, e.g. to log and to save.
+            progress: Called with the number of rollouts just imagined, many times in an iteration.
         """
         deadline = None if self.time_limit_minutes is None else time.monotonic() + 60 * self.time_limit_minutes
         while len(episodes.active) and (self.max_iter is None or episodes.iteration < self.max_iter):

@@ -47,11 +47,11 @@ class GoalDistance:
     released, has half of its weight on the constant frame 0 and 1.6 % on frame T.
 
     Args:
-        mode: see above.
-        alpha: weight of the proprio part, >= 0.
+        mode: See above.
+        alpha: Weight of the proprio part, >= 0.
         base: > 0; above 1 later frames count more, below 1 earlier ones. None means 2.
-        first_frame: whether "all" includes frame 0. That is constant, so it changes no planner's decision.
-        temperature: temperature of the soft minimum, in units of the present's distance to the goal, > 0. None
+        first_frame: Whether "all" includes frame 0. That is constant, so it changes no planner's decision.
+        temperature: Temperature of the soft minimum, in units of the present's distance to the goal, > 0. None
             means 0.3.
 
     Raises:
@@ -99,9 +99,9 @@ class GoalDistance:
         """What one plan of a closed loop minimises.
 
         Args:
-            executed: blocks executed before it.
-            horizon: blocks of a full plan.
-            taken: how many of its blocks are executed.
+            executed: Blocks executed before it.
+            horizon: Blocks of a full plan.
+            taken: How many of its blocks are executed.
         """
         if self.mode == "auto":
             chosen = {"mode": "last"} if taken >= horizon else REPLANNED

@@ -15,9 +15,9 @@ class Observer:
     """An encoder of simulator states and frames, in the units that the model was trained in.
 
     Args:
-        model: the world model; its encoder ``observes`` "visual" or "state".
-        normalizer: units of the training data.
-        frames_per_chunk: images drawn and encoded at a time, which bounds memory.
+        model: The world model; its encoder ``observes`` "visual" or "state".
+        normalizer: Units of the training data.
+        frames_per_chunk: Images drawn and encoded at a time, which bounds memory.
         action_range: (2, env_action_dim) lowest and highest raw actions of the training data; None if not known.
     """
 
@@ -61,7 +61,7 @@ class Observer:
         """Encode what episodes of ``env`` show now: latents (b, 1).
 
         Args:
-            env: the simulator.
+            env: The simulator.
             states: (B, S) true states of all its episodes.
             rows: (b,) episodes to encode; None means all.
         """

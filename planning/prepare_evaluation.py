@@ -1,4 +1,4 @@
-"""From settings to an evaluation: everything is built and checked here, before any planning."""
+"""Building an evaluation from its settings: everything is built and checked here, before any planning."""
 
 from __future__ import annotations
 

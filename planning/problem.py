@@ -22,7 +22,7 @@ class Problem:
         seeds: B environment seeds.
         states: (B, S) starts, as a reset is given them.
         goal_states: (B, S) goals.
-        layouts: name -> (B, ...), what differs between episodes besides their state.
+        layouts: Name -> (B, ...), what differs between episodes besides their state.
         actions: (B, K, env_action_dim) raw actions known to lead from start to goal; None where there are none.
     """
 

@@ -25,19 +25,19 @@ class PlanRequest:
     """One call of a planner: what it plans from and to, for B independent problems at once.
 
     Attributes:
-        planner: the planner that is asked.
-        observer: holds the model, and its units.
-        frameskip: raw steps of an action block.
-        objective: distance of an imagined rollout to the goal.
+        planner: The planner that is asked.
+        observer: Holds the model, and its units.
+        frameskip: Raw steps of an action block.
+        objective: Distance of an imagined rollout to the goal.
         context: (B, F) latents of the real frames so far, the present last.
         goal: (B, 1) goal latents.
-        noise: one random stream per problem.
+        noise: One random stream per problem.
         past_actions: (B, F - 1, A) z-scored blocks executed between the frames; None if F is 1.
         warm_start: (B, t, A) z-scored blocks that the first iterate begins with; None leaves it to the planner.
-        horizon: blocks to plan; None means the planner's.
-        speed: how the model is prepared for rollouts.
-        memory_budget_gb: see ``LatentGoalCost``.
-        progress: called with the number of rollouts just imagined.
+        horizon: Blocks to plan; None means the planner's.
+        speed: How the model is prepared for rollouts.
+        memory_budget_gb: See ``LatentGoalCost``.
+        progress: Called with the number of rollouts just imagined.
     """
 
     planner: Planner

@@ -27,11 +27,11 @@ def write_targets(
     """Write starts and goals of one's own as a file for ``goal_source=file goal_file_path=<path>``.
 
     Args:
-        path: of the file, which should end in ``.npz``.
-        env: the environment, e.g. ``WallVectorEnv()``.
+        path: Of the file, which should end in ``.npz``.
+        env: The environment, e.g. ``WallVectorEnv()``.
         states: (B, S) starts.
         goal_states: (B, S) goals.
-        layouts: name -> (B, ...); what is not named has the environment's default.
+        layouts: Name -> (B, ...); what is not named has the environment's default.
         seeds: B numbers >= 0 that the planner's randomness of each episode is drawn from; None means 0 to B - 1.
 
     Returns:

@@ -29,18 +29,18 @@ class PlanningTask:
     """Everything a controller needs besides its planner.
 
     Attributes:
-        env: the simulator; its episodes are replaced.
-        observer: encodes what the environment shows.
-        problem: starts and goals.
+        env: The simulator; its episodes are replaced.
+        observer: Encodes what the environment shows.
+        problem: Starts and goals.
         goal: (B, 1) latents of the goals.
-        objective: distance of an imagined rollout to the goal.
-        seed: of the planner's own randomness.
-        frameskip: raw steps of an action block.
-        memory_budget_gb: see ``LatentGoalCost``.
+        objective: Distance of an imagined rollout to the goal.
+        seed: Of the planner's own randomness.
+        frameskip: Raw steps of an action block.
+        memory_budget_gb: See ``LatentGoalCost``.
         initial_actions: (B, T, A) z-scored start of the first plan, in the place of the planner's own.
-        recorder: records what some episodes saw and imagined.
-        speed: how the model is prepared for rollouts.
-        shared: whether all of several processes have these same episodes: each then plans for its share of them.
+        recorder: Records what some episodes saw and imagined.
+        speed: How the model is prepared for rollouts.
+        shared: Whether all of several processes have these same episodes: each then plans for its share of them.
     """
 
     env: VectorEnv
@@ -86,7 +86,7 @@ class PlanningTask:
         """Step the simulator through action blocks and take in what it shows.
 
         Args:
-            episodes: all of them; updated in place. Those that are not among ``rows`` take zero raw actions.
+            episodes: All of them; updated in place. Those that are not among ``rows`` take zero raw actions.
             rows: (b,) the planned ones.
             actions: (b, n, A) z-scored blocks.
             imagined: (b, n + 1) latents that the model had imagined for them, the present first.

@@ -25,7 +25,8 @@ def draw_all(numbers: Numbers, prefix: str, drawn_from: str) -> None:
     """Draw every figure.
 
     Args:
-        prefix: what a file's name begins with, folder included. drawn_from: digest of the numbers, kept in the files.
+        prefix: What a file's name begins with, folder included.
+        drawn_from: Digest of the numbers, kept in the files.
     """
     save_figure(_success(numbers), Path(f"{prefix}success.png"), drawn_from)
     save_figure(_budgets(numbers), Path(f"{prefix}budgets.png"), drawn_from)

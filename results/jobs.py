@@ -18,7 +18,9 @@ class Run:
     """One evaluation of the study.
 
     Attributes:
-        model, seed: which training. planner: as in the config. budget: rollouts per plan, None in the main table.
+        model, seed: Which training.
+        planner: As in the config.
+        budget: Rollouts per plan, None in the main table.
     """
 
     model: str
@@ -28,7 +30,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Of its job and its folder."""
+        """Name its job and its folder."""
         planner = "".join(c if c.isalnum() else "_" for c in self.planner)
         return f"{self.model}_s{self.seed}_{planner}" + (f"_{self.budget}" if self.budget else "")
 
@@ -37,7 +39,8 @@ class Study:
     """All jobs of a config.
 
     Args:
-        config: ``conf/results_<env>.yaml``, composed, as plain data. folder: where everything goes.
+        config: ``conf/results_<env>.yaml``, composed, as plain data.
+        folder: Where everything goes.
     """
 
     def __init__(self, config: Mapping[str, Any], folder: Path) -> None:
@@ -56,7 +59,7 @@ class Study:
         ]
 
     def jobs(self) -> list[Job]:
-        """In the order in which they should start: the main table before the curve, one seed after the other."""
+        """List the jobs in the order of their start: the main table before the curve, one seed after the other."""
         data = self.folder / "data"
         collect = {"overrides": [*self.config["collect"], f"data_path={data}"]}
         jobs = [Job("collect", stages.collect, collect)]

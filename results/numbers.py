@@ -27,8 +27,8 @@ class Cost:
     """What planning took, over the runs of all seeds and models.
 
     Attributes:
-        seconds: median wall clock per episode.
-        evaluations, gradients: rollouts imagined per episode, and how many of them were differentiated (None: unknown).
+        seconds: Median wall clock per episode.
+        evaluations, gradients: Rollouts imagined per episode, and how many of them were differentiated (None: unknown).
     """
 
     seconds: float
@@ -41,7 +41,9 @@ class Budget:
     """A planner that may imagine so many rollouts per plan.
 
     Attributes:
-        success: by model. cost: of all models together. own: of each model, as far as it is known.
+        success: By model.
+        cost: Of all models together.
+        own: Of each model, as far as it is known.
     """
 
     planner: str
@@ -65,10 +67,15 @@ class Numbers:
     """All that the tables and figures of a study show.
 
     Attributes:
-        made: when, with what and under which protocol. seeds, episodes: how many.
-        success: model -> planner -> rate in [0, 1]. differences: "model - other" -> planner -> difference.
-        nothing: planner -> rate of doing nothing as long as it may act; empty in numbers of before.
-        cost: by planner. budgets: the curve, planner by planner. errors: by model. findings: in sentences.
+        made: When, with what and under which protocol.
+        seeds, episodes: How many.
+        success: Model -> planner -> rate in [0, 1].
+        differences: "model - other" -> planner -> difference.
+        nothing: Planner -> rate of doing nothing as long as it may act; empty in numbers of before.
+        cost: By planner.
+        budgets: The curve, planner by planner.
+        errors: By model.
+        findings: In sentences.
     """
 
     made: Mapping[str, Any]
@@ -93,7 +100,7 @@ class Numbers:
         return list(self.cost)
 
     def as_json(self) -> dict[str, Any]:
-        """As plain data."""
+        """Give it as plain data."""
         return asdict(self)
 
     @classmethod

@@ -131,7 +131,7 @@ class Study:
 
 
 def do_nothing(config_name: str, overrides: Sequence[str]) -> dict[str, Any]:
-    """Which episodes are solved by doing nothing for ten blocks: 1, else 0."""
+    """Say of each episode whether doing nothing for ten blocks solves it: 1, else 0."""
     task = prepare_evaluation(stages.composed(PlanConfig, config_name, overrides), torch.device("cpu")).task
     ends = range(0, 11 * task.frameskip, task.frameskip)
     solved = solved_by_doing_nothing(task.env, task.problem, ends)

@@ -20,8 +20,10 @@ class Report:
     """Collects the stages' results.
 
     Args:
-        study: what was run. results: job name -> result. environment: versions and hardware.
-        provenance: when and at which revision the stages were run.
+        study: What was run.
+        results: Job name -> result.
+        environment: Versions and hardware.
+        provenance: When and at which revision the stages were run.
     """
 
     def __init__(

@@ -27,7 +27,8 @@ class Scores:
     """Success of every planner on every model.
 
     Args:
-        study: what was run. results: job name -> what it returned.
+        study: What was run.
+        results: Job name -> what it returned.
     """
 
     def __init__(self, study: Study, results: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""From a composed config to a trainer: everything is built and checked here, before the first step."""
+"""Building a trainer from its settings: everything is built and checked here, before the first step."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ def warn_of_moving_latents(model: WorldModel, settings: TrainSettings) -> None:
 
 
 def _trained(module: nn.Module) -> Iterator[bool]:
-    """Which of its parameters take gradients."""
+    """List those of its parameters that take gradients."""
     return (parameter.requires_grad for parameter in module.parameters())
 
 

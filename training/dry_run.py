@@ -52,9 +52,11 @@ class _Rehearsal:
     """What was measured.
 
     Attributes:
-        trainer: after its steps. settings, epoch_batches: of the real run.
-        seconds: of a step, refreshes included. encoding: of that, seconds that a latent cache saves.
-        sizes: bytes of the files in ``checkpoints``.
+        trainer: After its steps.
+        settings, epoch_batches: Of the real run.
+        seconds: Of a step, refreshes included.
+        encoding: Of that, seconds that a latent cache saves.
+        sizes: Bytes of the files in ``checkpoints``.
     """
 
     trainer: Trainer
@@ -189,7 +191,7 @@ def _trained(parameters: list[torch.nn.Parameter]) -> list[torch.nn.Parameter]:
 
 
 def _checkpoint_bytes(done: _Rehearsal) -> int:
-    """At the end, plus what exists twice while the state is written."""
+    """Size of the checkpoints at the end, plus what exists twice while the state is written."""
     every = [size for name, size in done.sizes.items() if name not in (FILENAME, LATEST_FILE)]
     kept = done.settings.epochs // done.settings.save_every_x_epoch
     return 2 * done.sizes[FILENAME] + done.sizes[LATEST_FILE] + kept * max(every, default=0)

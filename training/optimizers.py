@@ -133,7 +133,7 @@ class Optimizers:
             optimizer.zero_grad(set_to_none=True)
 
     def refuse_if_not_finite(self, objective: Tensor) -> None:
-        """From a scalar that is not finite on, ``step`` changes nothing.
+        """Let ``step`` change nothing from a scalar that is not finite on.
 
         The decision is made where the scalar is, on its device: nobody has to wait for it.
         """

@@ -29,7 +29,9 @@ class StartingModel:
     """A model and where it comes from.
 
     Attributes:
-        fresh: parts with untrained weights. architecture: as built. checkpoint: None when training from scratch.
+        fresh: Parts with untrained weights.
+        architecture: As built.
+        checkpoint: None when training from scratch.
     """
 
     model: WorldModel

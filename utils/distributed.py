@@ -38,7 +38,7 @@ class PeerLostError(RuntimeError):
 
 @dataclass(frozen=True)
 class Share:
-    """Which of ``total`` rows belong to this process: ``count`` of them, from number ``first`` on."""
+    """The rows, of ``total``, that belong to this process: ``count`` of them, from number ``first`` on."""
 
     first: int
     count: int

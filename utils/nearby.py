@@ -17,7 +17,8 @@ def hint(path: Path, holds: Callable[[Path], str | None]) -> str:
     """Say what is at a path, and which folder near it is probably meant.
 
     Args:
-        path: where nothing of use was found. holds: names what a folder holds, if it is one of those looked for.
+        path: Where nothing of use was found.
+        holds: Names what a folder holds, if it is one of those looked for.
 
     Returns:
         For the end of an error: "there is no such folder; did you mean outputs/wall_single? it holds <...>".

@@ -76,7 +76,7 @@ def quiet_pipe() -> Iterator[None]:
 
 
 def end_quietly() -> None:
-    """At the end of a process, keep the interpreter from complaining that nobody reads what is left to print."""
+    """Keep the interpreter, when the process ends, from complaining that nobody reads what is left to print."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:

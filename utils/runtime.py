@@ -81,7 +81,7 @@ def autocast(
     """Choose the arithmetic of the networks for a block.
 
     Args:
-        precision: float32, bf16, or auto: bf16 on a GPU and float32 on a CPU.
+        precision: Float32, bf16, or auto: bf16 on a GPU and float32 on a CPU.
         device: Where they run.
         keeps_casts: Keep casts of what takes gradients until the end: saves a training casts of its weights, but would
             hold every action that a planner ever differentiated.

@@ -28,7 +28,7 @@ class Shown:
     """A line of the log as it is shown.
 
     Attributes:
-        step_name: train/step or plan/iteration.
+        step_name: Train/step or plan/iteration.
         step: Its value.
         numbers: By name, all finite.
         media: Pictures and videos, by name.

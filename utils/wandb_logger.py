@@ -49,7 +49,7 @@ class WandbLogger(TrackedLogger):
             name: None means the folder.
             group: None means environment and method or planner.
             tags: Beside the options that were chosen.
-            mode: online, offline (nothing leaves the machine), disabled.
+            mode: Online, offline (nothing leaves the machine), disabled.
 
         Raises:
             ValueError: If the mode is another.

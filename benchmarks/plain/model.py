@@ -22,7 +22,7 @@ class PlainViT(nn.Module):
     """The weights of a ``ViTPredictor``, its attention as softmax(Q K^T / sqrt(d) + mask) V.
 
     Args:
-        vit: its layers are used, not copied.
+        vit: Its layers are used, not copied.
     """
 
     hidden: Tensor
@@ -71,10 +71,11 @@ class PlainModel(nn.Module):
     """A copy of a world model with the same weights, used in the plain way, by torch alone.
 
     Args:
-        model: stays as it is. Its predictor must be a transformer.
+        model: Stays as it is. Its predictor must be a transformer.
 
     Attributes:
-        world: the copy. predictor: its predictor, written out.
+        world: The copy.
+        predictor: Its predictor, written out.
     """
 
     def __init__(self, model: WorldModel) -> None:
@@ -90,7 +91,7 @@ class PlainModel(nn.Module):
             raise ValueError(f"there is no plain way to compute a {type(predictor).__name__}: only predictor=vit")
 
     def as_shipped(self) -> PlainModel:
-        """As the earlier release planned: dropout is active, and every weight gets a gradient that nobody reads."""
+        """Copy a model as the earlier release planned with it: with dropout, and with gradients of weights that nobody reads."""
         self.train().requires_grad_(True)
         return self
 
@@ -100,7 +101,7 @@ class PlainModel(nn.Module):
         return self
 
     def in_training(self) -> PlainModel:
-        """As it is trained: everything but the encoder, with dropout."""
+        """Copy a model as it is trained: everything but the encoder, with dropout."""
         self.train().requires_grad_(True)
         self.world.encoder.eval().requires_grad_(False)
         return self
@@ -121,7 +122,7 @@ class PlainModel(nn.Module):
         """Latents (B, T + 1) of a start frame (B, 1), which is encoded here, and of what ``actions`` (B, T, A) do.
 
         Args:
-            context: frames that the predictor sees at most; what came before is predicted again with them.
+            context: Frames that the predictor sees at most; what came before is predicted again with them.
         """
         layout = self.world.layout
         frames = self.tokens(self.encode(visual, proprio), actions[:, :1])

@@ -18,8 +18,11 @@ def plain_refresh(
     """Plan from each sample's first frame to the one ``horizon`` blocks later, execute, encode.
 
     Args:
-        model: ``as_shipped``. env: is stepped one episode at a time. observer: knows the units.
-        actions: (B, T, A) z-scored blocks that the plans start from. steps: of the optimiser.
+        model: ``as_shipped``.
+        env: Is stepped one episode at a time.
+        observer: Knows the units.
+        actions: (B, T, A) z-scored blocks that the plans start from.
+        steps: Of the optimiser.
 
     Returns:
         Features (B, T + 1, P, D) of the simulated frames, and the z-scored blocks (B, T, A) that led to them.

@@ -17,8 +17,9 @@ class PlainProblem:
     """What a plan leads from and to.
 
     Attributes:
-        visual, proprio: (B, 1, 3, S, S), (B, 1, E_in) the present frame. goal: (B, 1) latent.
-        context: frames that the predictor sees at most.
+        visual, proprio: (B, 1, 3, S, S), (B, 1, E_in) the present frame.
+        goal: (B, 1) latent.
+        context: Frames that the predictor sees at most.
     """
 
     visual: Tensor
@@ -31,7 +32,9 @@ class PlainDescent:
     """Adam on the actions of all episodes; the graph of every step goes back into the encoder.
 
     Args:
-        model: ``as_shipped`` or ``frozen``. actions: (B, T, A) to start from. lr: step size.
+        model: ``as_shipped`` or ``frozen``.
+        actions: (B, T, A) to start from.
+        lr: Step size.
     """
 
     def __init__(self, model: PlainModel, problem: PlainProblem, actions: Tensor, lr: float) -> None:
@@ -57,7 +60,8 @@ def plain_cem_step(
     """One iteration of CEM, one episode after the other.
 
     Args:
-        mean, std: (B, T, A). draws: (B, N, T, A) standard normal.
+        mean, std: (B, T, A).
+        draws: (B, N, T, A) standard normal.
 
     Returns:
         The new mean and standard deviation (B, T, A), and the costs (B, N).

@@ -17,10 +17,12 @@ class PlainAdversarial:
     """FGSM on the tokens, then a training step; every window pays for its own frames, twice.
 
     Args:
-        model: ``in_training``. factors: radii of the visual, proprio and action entries, see ``Adversarial``.
-        step_factor: of the ascent, in units of the radius. lr: of all parts; only the time of a step matters here.
-        decodes: whether the decoder is part of both phases, as it was.
-        generator: of the random starts within the radii.
+        model: ``in_training``.
+        factors: Radii of the visual, proprio and action entries, see ``Adversarial``.
+        step_factor: Of the ascent, in units of the radius.
+        lr: Of all parts; only the time of a step matters here.
+        decodes: Whether the decoder is part of both phases, as it was.
+        generator: Of the random starts within the radii.
     """
 
     def __init__(
@@ -97,7 +99,7 @@ class PlainAdversarial:
         return loss, self._decoder_loss(visual, latent, layout.split(predicted))
 
     def _decoder_loss(self, visual: Tensor, latent: Latent, predicted: Latent) -> Tensor:
-        """Of the reconstructed H + 1 frames and of the H predicted ones; it never reaches the dynamics."""
+        """Loss of the reconstructed H + 1 frames and of the H predicted ones; it never reaches the dynamics."""
         images = visual.float() / 127.5 - 1
         drawn = self.model.world.decode(latent.detach())
         imagined = self.model.world.decode(predicted.detach())

@@ -47,18 +47,18 @@ class Collection:
     first; a later run with the same settings keeps what is finished, one with other settings is refused.
 
     Args:
-        expert: where episodes start and what is done in them.
-        make_env: called with an image size, makes the environment, in the process that plays.
-        writer: of the format.
-        folder: where the data set lies; made if it does not exist.
-        n_rollout: number of trajectories; None takes that of the released data set.
-        num_steps: raw steps of a trajectory; None takes that of the released data set.
-        image_size: side of the images, pixels.
-        image_dtype: how images are stored, one of ``writer.image_types``; None is as released.
-        seed: of the data set.
-        chunk_size: trajectories simulated together; None fits their frames into 256 MiB.
-        subset: which of ``writer.subsets`` this is; "" if there are none.
-        disk_patience_minutes: how long a disk that is full or away is waited for.
+        expert: Where episodes start and what is done in them.
+        make_env: Called with an image size, makes the environment, in the process that plays.
+        writer: Of the format.
+        folder: Where the data set lies; made if it does not exist.
+        n_rollout: Number of trajectories; None takes that of the released data set.
+        num_steps: Raw steps of a trajectory; None takes that of the released data set.
+        image_size: Side of the images, pixels.
+        image_dtype: How images are stored, one of ``writer.image_types``; None is as released.
+        seed: Of the data set.
+        chunk_size: Trajectories simulated together; None fits their frames into 256 MiB.
+        subset: Which of ``writer.subsets`` this is; "" if there are none.
+        disk_patience_minutes: How long a disk that is full or away is waited for.
 
     Raises:
         ValueError: If a number is not positive or the type is unknown.
@@ -116,7 +116,7 @@ class Collection:
         """Make what is missing; returns the folder.
 
         Args:
-            num_workers: processes; None takes one per core and gigabyte to be made, since a process needs seconds to
+            num_workers: Processes; None takes one per core and gigabyte to be made, since a process needs seconds to
                 start. With more than one, a script that calls this needs the usual ``if __name__ == "__main__"``.
 
         Raises:

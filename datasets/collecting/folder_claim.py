@@ -20,9 +20,9 @@ def claimed(folder: Path, settings: dict[str, Any], products: str) -> Iterator[N
     """Hold a folder for making something with these settings, which are recorded in it; made if it does not exist.
 
     Args:
-        folder: to be claimed.
-        settings: plain values. Those of an earlier claim must be equal, unless nothing was made under them.
-        products: subfolder whose files show that something was made.
+        folder: To be claimed.
+        settings: Plain values. Those of an earlier claim must be equal, unless nothing was made under them.
+        products: Subfolder whose files show that something was made.
 
     Raises:
         DatasetError: If the folder holds files of another origin, or was claimed with other settings.

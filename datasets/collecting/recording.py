@@ -40,7 +40,7 @@ def record(
         seed: Of the data set.
         numbers: B trajectory numbers.
         num_steps: Raw steps, K.
-        frame_dtype: uint8 (rounded) or float32 images of every state; None renders nothing.
+        frame_dtype: Uint8 (rounded) or float32 images of every state; None renders nothing.
         stream: Tells the random numbers of one subset of the data from those of another.
         frames_after_last: Images of a trajectory beyond one for each of its raw actions.
     """

@@ -62,9 +62,9 @@ class TensorEpisodes:
     promise, so that a truncated download shows before a training starts, not in its middle.
 
     Args:
-        folder: where the episode files lie.
+        folder: Where the episode files lie.
         lengths: (n,) T of each episode; episodes 0..n - 1 are used.
-        channels_last: the files hold (F, S, S, 3).
+        channels_last: The files hold (F, S, S, 3).
 
     Raises:
         DatasetError: If a file is missing or has an unexpected size, or the first has a wrong shape or type.
@@ -141,7 +141,7 @@ class VideoEpisodes:
     not empty.
 
     Args:
-        folder: where the episode files lie.
+        folder: Where the episode files lie.
         lengths: (n,) raw actions of each episode; episodes 0..n - 1 are used.
 
     Raises:

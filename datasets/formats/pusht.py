@@ -103,8 +103,8 @@ class PushTTrajectories(Trajectories):
     place and velocity. A raw action is the target relative to the agent, in units of 100 pixels.
 
     Args:
-        data_path: folder that holds ``train`` and ``val``; None is ``$DATASET_DIR/pusht_noise``.
-        n_rollout: use only the first so many trajectories of each folder (of ``val`` all, if it has fewer); None uses
+        data_path: Folder that holds ``train`` and ``val``; None is ``$DATASET_DIR/pusht_noise``.
+        n_rollout: Use only the first so many trajectories of each folder (of ``val`` all, if it has fewer); None uses
             all.
         normalize_action: z-score actions, states and proprio values; false leaves all three raw.
 

@@ -33,9 +33,9 @@ class TableTrajectories(Trajectories):
     or one more, which is never read.
 
     Attributes:
-        widths: of each table, None if any will do; ``states`` and ``actions`` are among them.
-        has_lengths: whether there is a ``seq_lengths.pth``; else all trajectories have T steps.
-        channels_last: whether the image files hold (F, S, S, 3) instead of (F, 3, S, S).
+        widths: Of each table, None if any will do; ``states`` and ``actions`` are among them.
+        has_lengths: Whether there is a ``seq_lengths.pth``; else all trajectories have T steps.
+        channels_last: Whether the image files hold (F, S, S, 3) instead of (F, 3, S, S).
 
     Raises:
         DatasetError: If a file is missing, damaged or truncated, or has another shape, non-finite values or impossible
@@ -61,11 +61,11 @@ class TableTrajectories(Trajectories):
         """Read the tables, and check that the images are there.
 
         Args:
-            data_path: folder of the files; None is its usual place below ``$DATASET_DIR``.
-            n_rollout: use only the first so many trajectories; None uses all.
+            data_path: Folder of the files; None is its usual place below ``$DATASET_DIR``.
+            n_rollout: Use only the first so many trajectories; None uses all.
             normalize_action: z-score actions, states and proprio values; false leaves all three raw.
-            split_ratio: part of the trajectories that train.
-            split_seed: of the split; 42 is the released one.
+            split_ratio: Part of the trajectories that train.
+            split_seed: Of the split; 42 is the released one.
         """
         self.data_path = Path(data_path).expanduser() if data_path else self.usual_place(self.name)
         check_collected(self.data_path, self.name)

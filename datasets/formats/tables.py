@@ -20,9 +20,9 @@ def check_collected(root: Path, env: str, part: str = "") -> None:
     """Refuse a missing folder, one that is a level off, and an unfinished collection, each with what mends it.
 
     Args:
-        root: the data set's folder, ``data_path``.
-        env: name of the environment, as in ``env=<name>``.
-        part: folder of ``root`` that is one collection, whose ``states.pth`` is written last; empty: ``root`` itself.
+        root: The data set's folder, ``data_path``.
+        env: Name of the environment, as in ``env=<name>``.
+        part: Folder of ``root`` that is one collection, whose ``states.pth`` is written last; empty: ``root`` itself.
 
     Raises:
         DatasetError: If there is no such folder, or its collection was interrupted.

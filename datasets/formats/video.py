@@ -61,9 +61,9 @@ def read_frames(path: Path, steps: Sequence[int], num_frames: int = 0) -> Tensor
     frames that no other one refers to, which are most of an ordinary file.
 
     Args:
-        path: the file.
-        steps: frame numbers in any order; one may be repeated.
-        num_frames: what the file must have at least.
+        path: The file.
+        steps: Frame numbers in any order; one may be repeated.
+        num_frames: What the file must have at least.
 
     Raises:
         DatasetError: If the file is missing or damaged, or has fewer frames than ``steps`` or ``num_frames`` ask for.
@@ -150,10 +150,10 @@ def _decode(video: _Video, runs: Iterable[range], times: Set[int], leave_out: bo
     """Decode runs of packets; returns the undamaged frames shown at ``times``, (H, W, 3) uint8, by time.
 
     Args:
-        video: the file.
-        runs: of packet numbers.
-        times: of the frames wanted.
-        leave_out: do not decode frames that are neither wanted nor referred to.
+        video: The file.
+        runs: Of packet numbers.
+        times: Of the frames wanted.
+        leave_out: Do not decode frames that are neither wanted nor referred to.
     """
     decoded: dict[int, Tensor] = {}
     context, reformatter = video.stream.codec_context, VideoReformatter()

@@ -17,7 +17,7 @@ class PointMazeRandomForces(Expert):
     """Independent uniform forces from a random place and velocity, which is how the released data were made.
 
     Attributes:
-        max_force: actions are uniform in [-max_force, max_force], at most 1 (100 N).
+        max_force: Actions are uniform in [-max_force, max_force], at most 1 (100 N).
 
     Raises:
         ValueError: If ``max_force`` is out of its range.

@@ -42,7 +42,7 @@ class MazeRenderer:
         """Start OpenGL, if need be, and draw the empty maze.
 
         Args:
-            image_size: side of the images, pixels.
+            image_size: Side of the images, pixels.
 
         Raises:
             OpenGLError: If there is no OpenGL, or the images are too large for it.
@@ -98,8 +98,8 @@ class MazeScene:
     """The ball, the ground and some walls, seen from above.
 
     Attributes:
-        scene: what MuJoCo draws.
-        ball: the one thing in it that moves.
+        scene: What MuJoCo draws.
+        ball: The one thing in it that moves.
     """
 
     def __init__(self, corner: tuple[int, int] | None) -> None:

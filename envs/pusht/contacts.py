@@ -44,9 +44,9 @@ class Contacts:
         exits: (n,), index of the place on the ring from which the way to the contact is straight and free.
         ring: (m,), places for the agent's centre round the block, evenly spaced.
         outward: (m,), of length 1, the directions away from the block there.
-        spacing: distance of neighbours on the ring, pixels.
-        gyration: radius of gyration, pixels.
-        center: the centre of gravity from the block's origin.
+        spacing: Distance of neighbours on the ring, pixels.
+        gyration: Radius of gyration, pixels.
+        center: The centre of gravity from the block's origin.
     """
 
     points: Places

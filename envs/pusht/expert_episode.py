@@ -27,14 +27,14 @@ class PushOptions:
     """Options by which episodes are drawn.
 
     Attributes:
-        min_steps: of an episode, or all that there are, if fewer; the mean is a good third of the way from here to the
+        min_steps: Of an episode, or all that there are, if fewer; the mean is a good third of the way from here to the
             number of steps.
-        speed: lowest and highest length of the longest command of an episode, pixels, before the noise.
-        noise_levels: standard deviations of the noise on each component of a command, pixels; one per episode.
-        start_range: lowest and highest coordinate of the block's centre of gravity at the start, pixels.
-        target_range: the same of random poses.
-        landmark_share: how often the next pose is that of the green landmark in the images, unless the last one was.
-        shape: name of the block, or names, of which each episode draws one.
+        speed: Lowest and highest length of the longest command of an episode, pixels, before the noise.
+        noise_levels: Standard deviations of the noise on each component of a command, pixels; one per episode.
+        start_range: Lowest and highest coordinate of the block's centre of gravity at the start, pixels.
+        target_range: The same of random poses.
+        landmark_share: How often the next pose is that of the green landmark in the images, unless the last one was.
+        shape: Name of the block, or names, of which each episode draws one.
 
     Raises:
         ValueError: If a value is out of its range.

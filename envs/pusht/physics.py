@@ -40,8 +40,8 @@ class World:
         """Set everything up in ``state`` (7,) and let the first 0.01 s pass, which may already change it.
 
         Args:
-            block: what to push.
-            state: agent x, y, block x, y and angle, agent velocity x, y; finite.
+            block: What to push.
+            state: Agent x, y, block x, y and angle, agent velocity x, y; finite.
         """
         self._space = pymunk.Space()
         self._space.damping = 0.0

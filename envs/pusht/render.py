@@ -59,8 +59,8 @@ class Renderer:
         """Draw the background: the walls and, as a landmark, the block at the pose of the original task.
 
         Args:
-            block: what the landmark looks like. The original shows it whatever the goal of planning is.
-            image_size: side of the images, pixels.
+            block: What the landmark looks like. The original shows it whatever the goal of planning is.
+            image_size: Side of the images, pixels.
         """
         self._tiles = num_tiles(image_size)
         self._tile = WINDOW_SIZE // self._tiles
@@ -81,9 +81,9 @@ class Renderer:
         """Draw a scene.
 
         Args:
-            agent: its centre, pixels of the 512 x 512 window.
-            polygons: corners of the block's parts.
-            contacts: the lines that mark contacts of the block.
+            agent: Its centre, pixels of the 512 x 512 window.
+            polygons: Corners of the block's parts.
+            contacts: The lines that mark contacts of the block.
 
         Returns:
             (image_size, image_size, 3) uint8 RGB.

@@ -49,10 +49,10 @@ class PushScript:
     distance, goes straight at the contact, and pushes until that push helps no more or it has slipped off.
 
     Args:
-        shape: name of the block.
-        targets: poses for the block, without end.
-        rng: all chance comes from here.
-        speed: length of the longest command, pixels.
+        shape: Name of the block.
+        targets: Poses for the block, without end.
+        rng: All chance comes from here.
+        speed: Length of the longest command, pixels.
     """
 
     def __init__(self, shape: str, targets: Iterator[Pose], rng: np.random.Generator, speed: float) -> None:

@@ -17,8 +17,8 @@ class Block:
     """A rigid block of mass 1 made of rectangles, in pixels of its own coordinates, y downwards.
 
     Attributes:
-        rectangles: left, top, right and bottom of each. Their order is part of the dynamics: contacts are solved in it.
-        inertia_of: the rectangles whose moments about the origin add up to the block's. Some blocks count one twice
+        rectangles: Left, top, right and bottom of each. Their order is part of the dynamics: contacts are solved in it.
+        inertia_of: The rectangles whose moments about the origin add up to the block's. Some blocks count one twice
             and another not at all, which the original does and the released data have in them.
     """
 

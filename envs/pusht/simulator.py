@@ -28,7 +28,7 @@ class Snapshot:
     """A moment of an episode: how it started and what has been done since.
 
     Attributes:
-        shape: index into ``SHAPES``.
+        shape: Index into ``SHAPES``.
         start: (7,) the state given to ``reset``.
         actions: (n, 2) float32, all since then.
         state: (7,) the state that they led to.

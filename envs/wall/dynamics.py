@@ -78,7 +78,7 @@ def wall_step(start: Tensor, displacement: Tensor, geometry: WallGeometry) -> Te
     Args:
         start: (2, B) x and y of the dots, pixels. Axis first, so that each coordinate is contiguous.
         displacement: (2, B) pixels, of the same dtype.
-        geometry: the lines, of the same dtype.
+        geometry: The lines, of the same dtype.
 
     Returns:
         (2, B) where the dots are afterwards, finite for every displacement that ``displacements`` returns.

@@ -23,12 +23,12 @@ class WallRandomWalk(Expert):
     """A walk with a drifting heading and a random step length, from a uniform start in the free space.
 
     Attributes:
-        step_mean, step_std: of the step length before truncation, in units of an action (2 pixels).
-        step_min, step_max: range the step length is truncated to.
-        heading_noise: how much the heading changes from step to step. For ``von_mises`` the inverse of the
+        step_mean, step_std: Of the step length before truncation, in units of an action (2 pixels).
+        step_min, step_max: Range the step length is truncated to.
+        heading_noise: How much the heading changes from step to step. For ``von_mises`` the inverse of the
             concentration, for ``normal`` the standard deviation in radians.
         heading_distribution: ``von_mises`` or ``normal``.
-        door_range, wall_range: first and last value of the door's y and the wall's x, whole pixels, drawn uniformly
+        door_range, wall_range: First and last value of the door's y and the wall's x, whole pixels, drawn uniformly
             per trajectory; equal values fix the layout.
 
     Raises:

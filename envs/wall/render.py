@@ -27,7 +27,7 @@ def render_wall(states: Tensor, layouts: EpisodeLayouts, image_size: int = IMAGE
     Args:
         states: (B, 2) x, y in pixels of the 65 x 65 grid, finite.
         layouts: ``fix_door_location`` and ``fix_wall_location``, (B, 1) each.
-        image_size: side of the images; 224 takes 0.6 MB an image, 65 takes 13 kB.
+        image_size: Side of the images; 224 takes 0.6 MB an image, 65 takes 13 kB.
 
     Returns:
         (B, 3, image_size, image_size), see ``resize_frames``.

@@ -56,8 +56,8 @@ class WallVectorEnv(VectorEnv):
         """Set up an environment without episodes.
 
         Args:
-            image_size: side of the images, pixels; 65 is the native size, drawn without resizing, in uint8.
-            device: where states, dynamics and images live.
+            image_size: Side of the images, pixels; 65 is the native size, drawn without resizing, in uint8.
+            device: Where states, dynamics and images live.
             door: y of the door's centre where a layout does not say, in [8, 56].
             wall: x of the wall's centre where a layout does not say, in (7, 57).
 

@@ -40,9 +40,9 @@ def settle_architecture(config: Mapping[str, Any], explicit: Set[str], checkpoin
     """Settle the architecture to build: ``SCALARS``, ``PARTS``, and those of ``OPTIONAL`` that there are.
 
     Args:
-        config: the composed config, resolved to plain data.
-        explicit: keys that the user set, such as "num_hist", "encoder" (a config group) or "predictor.depth".
-        checkpoint: the model to start from; None trains from scratch and takes everything from ``config``.
+        config: The composed config, resolved to plain data.
+        explicit: Keys that the user set, such as "num_hist", "encoder" (a config group) or "predictor.depth".
+        checkpoint: The model to start from; None trains from scratch and takes everything from ``config``.
 
     Raises:
         ValueError: If an explicit value contradicts the checkpoint; the message names the key and both values.

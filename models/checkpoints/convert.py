@@ -38,7 +38,7 @@ def convert(path: Path, out: Path, to: str | None = None, like: Path | None = No
         to: ``safetensors`` is our layout; ``state-dict`` plain tensors, ``{"epoch": n, "predictor": {name: tensor}}``,
             that ``torch.load(weights_only=True)`` reads; ``dino-wm`` the original with these weights in it. None:
             ``state-dict`` for a .pth file, else ``safetensors``.
-        like: with ``dino-wm``, the original; None takes the parent that the checkpoint names.
+        like: With ``dino-wm``, the original; None takes the parent that the checkpoint names.
 
     Raises:
         CheckpointError: If something is missing or does not fit, or ``out`` holds something else already. A file that

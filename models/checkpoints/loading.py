@@ -56,7 +56,7 @@ def load_for_planning(
     Args:
         checkpoint: To load.
         env: Gives ``env_action_dim``, ``proprio_dim``, ``state_dim``.
-        encoder: what the user says of it. ``weights``: file of a frozen encoder's own weights; None takes the file it
+        encoder: What the user says of it. ``weights``: file of a frozen encoder's own weights; None takes the file it
             was trained with, or where that does not exist (any more, or on this machine) searches the usual places.
             ``embed_dim``, ``depth``, ``num_heads``: sizes that the checkpoint does not know.
 
@@ -100,8 +100,8 @@ def place_weights(encoder: dict[str, Any], weights: str | None) -> None:
     """Set the file that an encoder reads its weights from, in place.
 
     Args:
-        encoder: the encoder's part of an architecture.
-        weights: the file; None keeps the one it was trained with, if that exists here, and else searches.
+        encoder: The encoder's part of an architecture.
+        weights: The file; None keeps the one it was trained with, if that exists here, and else searches.
 
     Raises:
         ValueError: If ``weights`` are given to an encoder that has none.

@@ -38,11 +38,11 @@ class Checkpoint:
     """A trained world model on disk.
 
     Attributes:
-        path: the weights file.
+        path: The weights file.
         tensors: "part.name" -> tensor, on the CPU.
-        config: the whole ``hydra.yaml``, inert data.
-        epoch: training epochs behind it.
-        about: what our own files say besides: ``normalizer`` (units), ``validation`` (trajectory numbers), ``step``,
+        config: The whole ``hydra.yaml``, inert data.
+        epoch: Training epochs behind it.
+        about: What our own files say besides: ``normalizer`` (units), ``validation`` (trajectory numbers), ``step``,
             ``parent`` and ``parent_sha256``, ``encoder_sha256``; of DINO-WM's files ``classes``, what was pickled.
     """
 

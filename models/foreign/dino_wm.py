@@ -50,9 +50,9 @@ class PickledCheckpoint:
     """The content of a ``model_<epoch>.pth``.
 
     Attributes:
-        epoch: training epoch it was written after.
+        epoch: Training epoch it was written after.
         parts: "predictor", "decoder", ... -> state dict on the CPU, independent of the file.
-        classes: the same keys -> dotted name of the class that was pickled, e.g. "models.vit.ViTPredictor"; "dict" of
+        classes: The same keys -> dotted name of the class that was pickled, e.g. "models.vit.ViTPredictor"; "dict" of
             a plain state dict.
     """
 
@@ -68,9 +68,9 @@ class PickledIndex:
     Attributes:
         epoch: As in ``PickledCheckpoint``.
         classes: As in ``PickledCheckpoint``.
-        parts: part -> name in its state dict -> where in the file that tensor lies.
-        buffers: part -> names in it that are no parameters.
-        others: entries of the file that are ignored, optimisers for instance.
+        parts: Part -> name in its state dict -> where in the file that tensor lies.
+        buffers: Part -> names in it that are no parameters.
+        others: Entries of the file that are ignored, optimisers for instance.
     """
 
     epoch: int
@@ -219,7 +219,7 @@ def _tensors(
     """Find parameters and persistent buffers below ``holder`` under their state-dict names, and whether it is a buffer.
 
     Args:
-        seen: counts the entries of the whole file: one module under a thousand names is a thousand.
+        seen: Counts the entries of the whole file: one module under a thousand names is a thousand.
     """
     if depth > MAX_DEPTH:
         raise ValueError(f"its modules contain each other, {MAX_DEPTH} levels deep")

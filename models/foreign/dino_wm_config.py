@@ -44,9 +44,9 @@ def translate_config(
     """Pick the architecture out of a model config, checked against the checkpoint's tensors where they tell.
 
     Args:
-        config: from ``read_model_config``.
-        parts: the state dicts of the checkpoint beside it; they settle what the config lacks.
-        source: the config's file, for messages.
+        config: From ``read_model_config``.
+        parts: The state dicts of the checkpoint beside it; they settle what the config lacks.
+        source: The config's file, for messages.
 
     Returns:
         ``num_hist``, ``num_pred``, ``frameskip``, ``img_size``, ``concat_dim``, ``action_emb_dim``,

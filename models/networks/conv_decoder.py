@@ -22,8 +22,8 @@ class ConvDecoder(Decoder):
     Args:
         emb_dim: D, width of a token.
         num_patches: P, a square number.
-        img_size: side of the decoded images.
-        width: channels after the first doubling; each further doubling halves them, down to 8.
+        img_size: Side of the decoded images.
+        width: Channels after the first doubling; each further doubling halves them, down to 8.
 
     Raises:
         ValueError: If ``num_patches`` is not a square number.

@@ -24,11 +24,11 @@ class DinoV2Encoder(Encoder):
 
     Args:
         name: "dinov2_vits14" is what all released DINO-WM models use; "dinov2_vitb14" and "dinov2_vitl14" also work.
-        feature_key: only "x_norm_patchtokens".
-        img_size: side of the images, pixels.
-        weights: path of the official state dict (.pth or .safetensors). None: the torch hub's cache, else a download
+        feature_key: Only "x_norm_patchtokens".
+        img_size: Side of the images, pixels.
+        weights: Path of the official state dict (.pth or .safetensors). None: the torch hub's cache, else a download
             into it. "random": weights drawn from ``seed``, for benchmarks and for loading a trained encoder into.
-        download: whether None may download.
+        download: Whether None may download.
         embed_dim: D, if it differs from that of ``name``.
         depth: Number of blocks, if it differs.
         num_heads: Heads of the attention, if they differ.
@@ -44,7 +44,7 @@ class DinoV2Encoder(Encoder):
         observes: "visual", i.e. it wants images.
         weights_sha256: Of the file read; None for random weights.
         saved_with_model: False, the official file is enough to get the weights again.
-        base_model: the network; its tensors have the official names.
+        base_model: The network; its tensors have the official names.
 
     Raises:
         ValueError: If an argument has a value that is not supported.

@@ -50,8 +50,8 @@ class ResNetEncoder(Encoder):
 
     Args:
         img_size: S, side of the images, pixels; at least 16.
-        width: channels of the first stage, a multiple of 8; the later ones have two and four times as many.
-        depth: residual blocks per stage.
+        width: Channels of the first stage, a multiple of 8; the later ones have two and four times as many.
+        depth: Residual blocks per stage.
         emb_dim: D, features of a patch.
 
     Attributes:

@@ -63,7 +63,7 @@ class VQVAE(Decoder):
         num_patches: P, a square number.
 
     Attributes:
-        img_size: side of the decoded images.
+        img_size: Side of the decoded images.
 
     Raises:
         ValueError: If ``quantize`` is true or ``num_patches`` is not a square number.

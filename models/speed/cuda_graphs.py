@@ -27,7 +27,7 @@ class Captured:
         calls: How many are expected; few are not worth recording.
 
     Attributes:
-        replays: whether the last call was a replay.
+        replays: Whether the last call was a replay.
     """
 
     def __init__(self, work: Callable[[], None], device: torch.device, enabled: bool, calls: int) -> None:
@@ -51,7 +51,7 @@ class Captured:
             self._work()
 
     def _run_aside(self) -> None:
-        """On a stream of its own, as recording will: what is allocated for good must not belong to the default one."""
+        """Run the work on a stream of its own, as recording will: the default one must not own what is allocated for good."""
         self._warm += 1
         here, aside = torch.cuda.current_stream(self._device), self._aside
         assert aside is not None, "made if there is something to record"

@@ -24,21 +24,21 @@ class Planner(ABC):
 
     Args:
         horizon: T, blocks planned ahead, >= 1.
-        opt_steps: optimisation steps (gradient steps, or iterations of sampling), >= 1.
+        opt_steps: Optimisation steps (gradient steps, or iterations of sampling), >= 1.
         rollout_type: "regular": the model sees up to ``num_hist`` frames, as in training; "custom": the last one only;
             "custom_as_released": see ``models/rollout_type.py``.
         eval_every: a cost is recorded for the trace every that many steps, >= 1.
-        clip_actions: keep actions within the data set's range.
-        budget_ms: milliseconds that one plan may take, see ``Budget``; None sets no limit. With a limit, a planner's
+        clip_actions: Keep actions within the data set's range.
+        budget_ms: Milliseconds that one plan may take, see ``Budget``; None sets no limit. With a limit, a planner's
             first plan is preceded by two rollouts off the clock: what a process does once (kernels to load, caches to
             fill) is not charged, and the length of a single rollout is known.
-        budget_evals: rollouts per episode that one plan may take; None sets no limit.
+        budget_evals: Rollouts per episode that one plan may take; None sets no limit.
 
     Attributes:
-        sample_type: initial actions: "randn" (standard normal), "zero" (zero raw action), "mean" (the data set's mean
+        sample_type: Initial actions: "randn" (standard normal), "zero" (zero raw action), "mean" (the data set's mean
             action, zero in z-scored units), "proposal" (the model's).
-        step_evaluations: rollouts per episode of one step; a subclass sets it before it calls this constructor.
-        shortest: rollouts per episode of the shortest possible plan; set likewise.
+        step_evaluations: Rollouts per episode of one step; a subclass sets it before it calls this constructor.
+        shortest: Rollouts per episode of the shortest possible plan; set likewise.
 
     Raises:
         ValueError: Naming the key, its value and what is allowed.
@@ -81,10 +81,10 @@ class Planner(ABC):
         """Lower the cost of each of B independent problems.
 
         Args:
-            cost: what is minimised.
+            cost: What is minimised.
             actions_init: (B, T, A) z-scored blocks to start from, see ``initial_actions``.
-            noise: one stream per problem.
-            space: what is known of actions; None: nothing.
+            noise: One stream per problem.
+            space: What is known of actions; None: nothing.
 
         Raises:
             ValueError: If actions shall be clipped to a range that ``space`` does not have.
@@ -111,10 +111,10 @@ class Planner(ABC):
         """Where ``optimize`` starts: (B, horizon, A) z-scored.
 
         Args:
-            noise: one stream per problem.
-            space: gives the zero action and the proposal.
+            noise: One stream per problem.
+            space: Gives the zero action and the proposal.
             warm_start: (B, t, A) what is left of the previous plan; it is completed by new blocks.
-            horizon: blocks to plan, at most ``self.horizon``; None means that.
+            horizon: Blocks to plan, at most ``self.horizon``; None means that.
         """
         length = self.horizon if horizon is None else horizon
         kept = 0 if warm_start is None else min(warm_start.shape[1], length)

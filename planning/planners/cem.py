@@ -20,13 +20,13 @@ class CEMPlanner(Planner):
     The first mean is zero in z-scored units. Arguments not listed here are those of ``Planner``.
 
     Args:
-        num_samples: candidates per iteration; the first is the mean itself. So many rollouts take a step.
-        topk: elites, 2 <= topk < num_samples.
-        var_scale: initial standard deviation in z-scored action units, > 0.
-        momentum: share of the old mean and deviation in the new ones, in [0, 1).
-        keep_elites: of an iteration's elites, how many compete again in the next one, 0 <= keep_elites <= topk. Their
+        num_samples: Candidates per iteration; the first is the mean itself. So many rollouts take a step.
+        topk: Elites, 2 <= topk < num_samples.
+        var_scale: Initial standard deviation in z-scored action units, > 0.
+        momentum: Share of the old mean and deviation in the new ones, in [0, 1).
+        keep_elites: Of an iteration's elites, how many compete again in the next one, 0 <= keep_elites <= topk. Their
             cost is known: they take no rollouts.
-        noise_beta: exponent of the noise's power spectrum 1 / f ** beta over raw steps, >= 0; 0 is white.
+        noise_beta: Exponent of the noise's power spectrum 1 / f ** beta over raw steps, >= 0; 0 is white.
 
     Source: DINO-WM, appendix; the standard deviation of the elites is the unbiased one. ``momentum``, ``keep_elites``
     and ``noise_beta`` are those of iCEM, Pinneri et al. 2020, arXiv 2008.06389, section 3.
@@ -78,11 +78,11 @@ class CEMPlanner(Planner):
         """Iterate from the mean ``start`` (B, T, A); returns the last mean.
 
         Args:
-            search: evaluates candidates.
-            start: the first mean.
-            noise: one stream per problem.
-            reserve: evaluations left for afterwards, see ``Search.steps``.
-            until: share of the budget after which no iteration begins.
+            search: Evaluates candidates.
+            start: The first mean.
+            noise: One stream per problem.
+            reserve: Evaluations left for afterwards, see ``Search.steps``.
+            until: Share of the budget after which no iteration begins.
         """
         mean, std = start, torch.full_like(start, self.var_scale)
         elites, elite_costs = start[:, None][:, :0], start[:, :0, 0]

@@ -19,9 +19,9 @@ class CEMGDPlanner(CEMPlanner):
     Arguments not listed here are those of ``CEMPlanner`` and ``Descent``.
 
     Args:
-        opt_steps: iterations of CEM, >= 1.
-        grad_steps: gradient steps from the last mean, >= 1.
-        cem_share: share of a budget that CEM gets, in (0, 1); the descent gets what is left.
+        opt_steps: Iterations of CEM, >= 1.
+        grad_steps: Gradient steps from the last mean, >= 1.
+        cem_share: Share of a budget that CEM gets, in (0, 1); the descent gets what is left.
     """
 
     def __init__(

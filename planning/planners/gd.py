@@ -32,8 +32,8 @@ class Descent:
     """Gradient steps on many action sequences at once; GD and the hybrids share it.
 
     Args:
-        lr: step size in z-scored action units, > 0.
-        action_noise: standard deviation of the normal noise added after every step, >= 0.
+        lr: Step size in z-scored action units, > 0.
+        action_noise: Standard deviation of the normal noise added after every step, >= 0.
         optimizer_type: "sgd", "momentum" (0.9), "adam" or "adamw".
 
     Raises:
@@ -61,12 +61,12 @@ class Descent:
         """Take ``steps`` from ``start`` (B, N, T, A), each sequence on its own; returns where they lead.
 
         Args:
-            search: evaluates candidates.
-            start: the sequences.
-            noise: one stream per problem.
-            steps: their numbers.
-            most: steps at most.
-            traced: which cost (B,) goes into the trace, of those (B, N) before a step.
+            search: Evaluates candidates.
+            start: The sequences.
+            noise: One stream per problem.
+            steps: Their numbers.
+            most: Steps at most.
+            traced: Which cost (B,) goes into the trace, of those (B, N) before a step.
         """
         actions = start.detach().clone().requires_grad_()
         optimizer = OPTIMIZERS[self.optimizer_type]([actions], self.lr)
@@ -98,8 +98,8 @@ class MultiStartPlanner(Planner):
     Arguments not listed here are those of ``Planner``.
 
     Args:
-        sample_type: initial actions, see ``Planner``.
-        num_starts: initial sequences per episode, >= 1. The first is that of ``sample_type`` or the warm start, the
+        sample_type: Initial actions, see ``Planner``.
+        num_starts: Initial sequences per episode, >= 1. The first is that of ``sample_type`` or the warm start, the
             others are standard normal; the best of all is kept.
     """
 

@@ -26,7 +26,7 @@ class Curvature:
 
     Args:
         like: (R, D) any tensor of that size.
-        memory: steps to remember, >= 1.
+        memory: Steps to remember, >= 1.
 
     Attributes:
         scale: (R,) what multiplies the gradient where nothing else is known.
@@ -42,9 +42,9 @@ class Curvature:
         """Learn from the ``rows`` (R,) whose ``step`` (R, D) bent the cost up, and forget the oldest.
 
         Args:
-            step: the steps.
+            step: The steps.
             change: (R, D) change of the gradient over each.
-            rows: which of them to learn from.
+            rows: Which of them to learn from.
 
         Returns:
             Which rows bent the cost up: (R,) bool.
@@ -76,9 +76,9 @@ class QuasiNewton:
 
     Args:
         start: (R, D) points to start from.
-        memory: see ``Curvature``.
-        longest_step: see ``LBFGSPlanner``.
-        clip: keeps points (R, D) within a box.
+        memory: See ``Curvature``.
+        longest_step: See ``LBFGSPlanner``.
+        clip: Keeps points (R, D) within a box.
 
     Attributes:
         trial: (R, D) points to be evaluated next.
@@ -143,8 +143,8 @@ class LBFGSPlanner(MultiStartPlanner):
     Arguments not listed here are those of ``MultiStartPlanner``.
 
     Args:
-        memory: steps whose curvature is remembered, >= 1.
-        longest_step: root mean square change of an action entry in one step, z-scored, > 0. The first step tries it,
+        memory: Steps whose curvature is remembered, >= 1.
+        longest_step: Root mean square change of an action entry in one step, z-scored, > 0. The first step tries it,
             as no curvature is known yet.
 
     Source: Nocedal and Wright, Numerical Optimization, 2006, algorithms 7.4 (recursion) and 3.1 (backtracking).

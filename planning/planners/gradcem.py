@@ -21,7 +21,7 @@ class GradCEMPlanner(CEMPlanner):
     ``CEMPlanner`` and ``Descent``.
 
     Args:
-        grad_steps: gradient steps of every sample in every iteration, >= 1.
+        grad_steps: Gradient steps of every sample in every iteration, >= 1.
 
     Source: Bharadhwaj et al. 2020, arXiv 2003.08747 (interleaved CEM and gradient descent). Deviation: every sample
     descends its own cost. The earlier release descended the mean over samples, so that its rate of SGD depends on

@@ -20,14 +20,14 @@ class MPPIPlanner(Planner):
     The first plan is zero in z-scored units. Arguments not listed here are those of ``Planner``.
 
     Args:
-        num_samples: perturbations per iteration, >= 2; the plan itself is evaluated beside them.
-        temperature: lambda of the softmin, > 0; lower listens to fewer samples.
-        relative_temperature: whether ``temperature`` is in units of the standard deviation of an episode's sample
+        num_samples: Perturbations per iteration, >= 2; the plan itself is evaluated beside them.
+        temperature: Lambda of the softmin, > 0; lower listens to fewer samples.
+        relative_temperature: Whether ``temperature`` is in units of the standard deviation of an episode's sample
             costs, which fits models and objectives of any scale; else it is in units of the cost.
-        var_scale: standard deviation of the perturbations in z-scored action units, > 0.
-        noise_decay: factor on that deviation from one iteration to the next, in (0, 1]; 1 as in the source.
-        noise_beta: see ``CEMPlanner``.
-        cross_term: share of the cross term of plan and perturbation, lambda u^T Sigma^-1 epsilon, in [0, 1]. With 1,
+        var_scale: Standard deviation of the perturbations in z-scored action units, > 0.
+        noise_decay: Factor on that deviation from one iteration to the next, in (0, 1]; 1 as in the source.
+        noise_beta: See ``CEMPlanner``.
+        cross_term: Share of the cross term of plan and perturbation, lambda u^T Sigma^-1 epsilon, in [0, 1]. With 1,
             the source's alpha = 0, the plan pays for its distance from zero; with 0 only the objective counts.
 
     Source: Williams et al. 2017, "Information theoretic MPC for model-based reinforcement learning", algorithm 2.

@@ -21,9 +21,9 @@ class EpisodeNoise:
     are solved already, or on how a batch is cut to fit the memory.
 
     Args:
-        seeds: one per stream.
-        device: where the drawn numbers are wanted.
-        drawn_there: whether they are drawn on that device, which many numbers need; else they are drawn on the CPU, so
+        seeds: One per stream.
+        device: Where the drawn numbers are wanted.
+        drawn_there: Whether they are drawn on that device, which many numbers need; else they are drawn on the CPU, so
             that a GPU gives the same ones.
     """
 
@@ -101,8 +101,8 @@ def coloured(white: Tensor, beta: float, env_action_dim: int) -> Tensor:
 
     Args:
         white: (..., T, A) standard normal action blocks.
-        beta: see ``check_colour``; 0 gives ``white`` back, 2 is the colour of a random walk.
-        env_action_dim: length of one raw action; a block is A / env_action_dim of them, in time order.
+        beta: See ``check_colour``; 0 gives ``white`` back, 2 is the colour of a random walk.
+        env_action_dim: Length of one raw action; a block is A / env_action_dim of them, in time order.
 
     Source: Timmer and Koenig 1995 (spectrum), as iCEM uses it, Pinneri et al. 2020, section 3.1; the lowest frequency
     stands in for the constant part, whose power would be infinite.

@@ -23,8 +23,8 @@ class Plan:
         actions: (B, T, A) z-scored action blocks, of all that were evaluated those of lowest cost.
         cost: (B,) their cost under the model.
         trace: (step, (B,) cost) pairs, every ``eval_every`` optimisation steps; the last one is ``cost``.
-        evaluations: rollouts imagined per episode.
-        gradient_evaluations: how many of them were differentiated as well.
+        evaluations: Rollouts imagined per episode.
+        gradient_evaluations: How many of them were differentiated as well.
     """
 
     actions: Tensor
@@ -65,7 +65,7 @@ class ActionSpace:
 
     Attributes:
         zero: (A,) z-scored block that does nothing in raw units.
-        env_action_dim: length of one raw action; a block is A / env_action_dim of them, in time order.
+        env_action_dim: Length of one raw action; a block is A / env_action_dim of them, in time order.
         low: (A,) lowest z-scored actions of the data set; None where they are not known.
         high: (A,) highest ones.
         proposal: (B, T, A) blocks that the model proposes; None where it is not asked.
@@ -88,9 +88,9 @@ class Budget:
     """What one plan may cost; None sets no limit.
 
     Attributes:
-        milliseconds: wall clock of a planning call, however many episodes it plans for. No step begins that would, at
+        milliseconds: Wall clock of a planning call, however many episodes it plans for. No step begins that would, at
             the pace of the last few, end later; the first one always runs.
-        evaluations: rollouts imagined per episode; one that is differentiated counts once.
+        evaluations: Rollouts imagined per episode; one that is differentiated counts once.
     """
 
     milliseconds: float | None = None

@@ -20,12 +20,12 @@ class Search:
     """Evaluates candidates for a planner and keeps the account.
 
     Args:
-        cost: what is minimised.
-        budget: what the search may spend.
-        eval_every: steps between two entries of the trace.
-        space: its range is what ``clip`` clips to.
-        clips: whether ``clip`` does anything.
-        rollout_seconds: at least so long takes what is evaluated at the end; only read under a time budget.
+        cost: What is minimised.
+        budget: What the search may spend.
+        eval_every: Steps between two entries of the trace.
+        space: Its range is what ``clip`` clips to.
+        clips: Whether ``clip`` does anything.
+        rollout_seconds: At least so long takes what is evaluated at the end; only read under a time budget.
     """
 
     def __init__(
@@ -100,10 +100,10 @@ class Search:
         """Count optimisation steps while the budget lasts; the very first one is taken however small it is.
 
         Args:
-            most: steps at most.
-            evaluations: how many a step takes.
-            reserve: evaluations to be left for afterwards.
-            until: share of the budget after which no step begins.
+            most: Steps at most.
+            evaluations: How many a step takes.
+            reserve: Evaluations to be left for afterwards.
+            until: Share of the budget after which no step begins.
         """
         for step in range(most):
             if self.steps_done and not self._affords(evaluations, reserve, until):

@@ -69,7 +69,7 @@ class FramesToEncode:
         return frames * patches * width * LATENT_DTYPES[self.dtype].itemsize
 
     def first_rows(self) -> Tensor:
-        """For each trajectory of the data set, the row of its first frame; meaningless for those left out."""
+        """Give, for each trajectory of the dataset, the row of its first frame; meaningless for those left out."""
         first = torch.zeros(len(self.trajectories.lengths), dtype=torch.long)
         first[torch.as_tensor(self.numbers)] = self.lengths.cumsum(0) - self.lengths
         return first

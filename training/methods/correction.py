@@ -1,4 +1,4 @@
-"""From the samples of a batch to what the simulator makes of the model's own plans for them."""
+"""What the simulator makes of the model's own plans for the samples of a batch."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ class Planned:
     """Plans for a batch, before anything has happened.
 
     Attributes:
-        states: (B, S) raw, to start from. actions: (B, K, env_action_dim) z-scored.
+        states: (B, S) raw, to start from.
+        actions: (B, K, env_action_dim) z-scored.
         lengths: (B,) how many of the actions are meant; None means all.
     """
 
@@ -49,11 +50,12 @@ class Corrector:
     """Plans for one task per sample, plays the plans in the simulator, and encodes what that shows.
 
     Args:
-        planner, objective, tasks, frame_stride, speed, memory_budget_gb: see ``training.methods.online.Online``.
+        planner, objective, tasks, frame_stride, speed, memory_budget_gb: See ``training.methods.online.Online``.
 
     Attributes:
-        planner: open loop. loop: that replans with it, or None.
-        stride: raw steps between simulated frames; known after ``setup``.
+        planner: Open loop.
+        loop: That replans with it, or None.
+        stride: Raw steps between simulated frames; known after ``setup``.
 
     Raises:
         ValueError: Naming the key, its value and what is allowed.
@@ -120,8 +122,9 @@ class Corrector:
 
         Args:
             features: (B, F, P, D) the batch's encoded frames.
-            share: where the samples lie in the batch of all processes; their randomness depends on that.
-            refresh: number of this call, on which it depends, too. draws: of starts and goals.
+            share: Where the samples lie in the batch of all processes; their randomness depends on that.
+            refresh: Number of this call, on which it depends, too.
+            draws: Of starts and goals.
         """
         with planning_mode(self._context.model), torch.no_grad():
             drawn = self.tasks == "random_state"
@@ -175,7 +178,11 @@ class Corrector:
         return context.observer.normalizer.actions_to_z(episodes.played), lengths
 
     def _own_tasks(self, batch: Batch, features: Tensor) -> tuple[tuple[Tensor, Tensor], Latent, Latent]:
-        """From each sample's first frame to the one ``horizon`` blocks later: raw states (B, S), two (B, 1) latents."""
+        """Make a task of each sample, from its first frame to the one ``horizon`` blocks later.
+
+        Returns:
+            Raw states (B, S) of start and goal, and their (B, 1) latents.
+        """
         ends = [0, self.planner.horizon]
         latent = self._context.model.embed(features[:, ends].detach(), batch.proprio[:, ends])
         states = batch.states[:, ends].cpu()

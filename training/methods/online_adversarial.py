@@ -10,7 +10,7 @@ class OnlineAdversarial(Online, Adversarial):
     """What is trained on is the online method's, the loss the adversarial one's: corrected windows are perturbed too.
 
     Args:
-        hooks: those of both, see ``Online`` and ``Adversarial``.
+        hooks: Those of both, see ``Online`` and ``Adversarial``.
 
     Source: Parthasarathy et al., arXiv 2512.09929; the composition is ours.
     """

@@ -37,7 +37,7 @@ class Corrected:
         features: (B, R, P, D) encoded frames, ``stride`` raw steps apart; the first one is the plan's start.
         proprio: (B, R, E_in) z-scored proprio at these frames.
         actions: (B, K, env_action_dim) z-scored raw actions, K = (R - 1) * stride.
-        stride: raw steps between two frames; divides the frameskip.
+        stride: Raw steps between two frames; divides the frameskip.
     """
 
     features: Tensor
@@ -88,7 +88,7 @@ class Drawn:
     """Windows from the buffer.
 
     Attributes:
-        windows: features (W, num_frames, P, D), proprio and action blocks of those that this process holds.
+        windows: Features (W, num_frames, P, D), proprio and action blocks of those that this process holds.
         numbers: (W,) of each among the ``total`` that all processes hold together.
     """
 

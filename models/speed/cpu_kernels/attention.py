@@ -33,7 +33,7 @@ def attend(*sources: Tensor, frame: int) -> Tensor:
         sources: (B, tokens, parts, heads, d) with the queries, keys and values: one of three parts, or several tensors
             with fewer, in this order. There may be more keys than queries, which are those of the last frames. All in
             float32 or in bf16.
-        frame: tokens of a frame; queries are whole frames.
+        frame: Tokens of a frame; queries are whole frames.
 
     Returns:
         (B, queries, heads, d); differentiable once.
