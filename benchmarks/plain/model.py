@@ -91,7 +91,7 @@ class PlainModel(nn.Module):
             raise ValueError(f"there is no plain way to compute a {type(predictor).__name__}: only predictor=vit")
 
     def as_shipped(self) -> PlainModel:
-        """Copy a model as the earlier release planned with it: with dropout, and with gradients of weights that nobody reads."""
+        """Copy a model as the earlier release planned with it: with dropout, and with gradients of all weights."""
         self.train().requires_grad_(True)
         return self
 

@@ -51,7 +51,7 @@ class Captured:
             self._work()
 
     def _run_aside(self) -> None:
-        """Run the work on a stream of its own, as recording will: the default one must not own what is allocated for good."""
+        """Run the work on a stream of its own, as recording will, so that the default one owns no lasting memory."""
         self._warm += 1
         here, aside = torch.cuda.current_stream(self._device), self._aside
         assert aside is not None, "made if there is something to record"
