@@ -24,8 +24,8 @@ from launch.entry import recorded
 from launch.processes import start, together
 from launch.run_folder import run_folder
 from planning.config import PlanConfig
-from planning.evaluation import STATE
 from planning.prepare_evaluation import prepare_evaluation
+from planning.saved_evaluation import STATE
 from utils import distributed
 from utils.files import sync_files
 from utils.interrupts import StopRequested

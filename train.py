@@ -36,19 +36,6 @@ from utils.loggers import last_value
 
 log = logging.getLogger(__name__)
 
-PARTS = (
-    "env",
-    "encoder",
-    "predictor",
-    "decoder",
-    "action_encoder",
-    "proprio_encoder",
-    "method",
-    "regularizer",
-    "speed",
-    "logger",
-)
-
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 @one_line_errors

@@ -1,4 +1,4 @@
-"""Training steps, and the refresh of the online method's memory."""
+"""Training steps, and the refresh of the online method's replay buffer."""
 
 from __future__ import annotations
 

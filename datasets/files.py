@@ -12,8 +12,8 @@ from torch import Tensor
 from utils.files import atomic_path
 from utils.nearby import hint
 from utils.reading.checksums import Form, append_checksums
-from utils.reading.files import FileError
 from utils.reading.mapped_tensor import MappedTensor
+from utils.reading.opening import FileError
 from utils.reading.torch_file import read_plain_pickle
 
 ROOT_VARIABLE = "DATASET_DIR"

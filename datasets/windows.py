@@ -22,7 +22,7 @@ def as_is(batch: Batch) -> Batch:
 
 
 class WindowDataset(Dataset[Batch]):
-    """Samples: every run of F = num_windows + num_frames - 1 model frames, ``frameskip`` raw steps apart,.
+    """Samples: every run of F = num_windows + num_frames - 1 model frames, ``frameskip`` raw steps apart.
 
     A sample starts at every raw step from which F * frameskip raw actions fit. Samples are sorted by (trajectory,
     start). Everything but the frames is gathered for the whole batch at once from flat tables in memory.

@@ -9,10 +9,10 @@ from typing import Any
 from demo import figures
 from demo.scores import Gap, Score
 from demo.text import as_text
+from launch.conf import ROOT
 from utils.machine import as_duration
 from utils.pages import digest, markdown_table, read_numbers, write_block, write_numbers
 
-ROOT = Path(__file__).resolve().parent.parent
 FOLDER = Path("docs/published")
 PAGE = Path("docs/demo.md")
 PICTURED = ("demo_wall",)

@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from doctor import files as files
-from doctor import installation as checks
+from doctor import file_checks, installation
 from doctor.installation import Missing
 from utils.printable import end_quietly, printable_logs
 
@@ -35,31 +34,31 @@ def examine(title: str, check: Callable[[], str]) -> str:
 
 def examinations(given: argparse.Namespace) -> Iterator[tuple[str, Callable[[], str]]]:
     """Titles and checks, the cheap and general ones first."""
-    yield "Python", checks.python
-    yield "packages", checks.packages
-    yield "torch", checks.torch_works
-    yield "GPU", checks.gpu
-    yield "compiler", checks.compiler
-    yield "processors", checks.processors
-    yield "open files", checks.open_files
-    yield "shared memory", checks.shared_memory
+    yield "Python", installation.python
+    yield "packages", installation.packages
+    yield "torch", installation.torch_works
+    yield "GPU", installation.gpu
+    yield "compiler", installation.compiler
+    yield "processors", installation.processors
+    yield "open files", installation.open_files
+    yield "shared memory", installation.shared_memory
     for title, folder in (("disk", Path.cwd()), ("temporary disk", None)):
-        yield title, partial(checks.disk, folder)
-    yield "videos", checks.videos
+        yield title, partial(installation.disk, folder)
+    yield "videos", installation.videos
     for name in ("wall", "pusht"):
-        yield f"{name} images", partial(checks.named_simulator, name)
+        yield f"{name} images", partial(installation.named_simulator, name)
     for back_end in ("egl", "osmesa"):
-        yield f"OpenGL {back_end}", partial(checks.opengl, back_end)
-    yield "point_maze", checks.any_opengl
-    yield "DINOv2", partial(files.encoder_weights, given.weights)
-    yield "data sets", partial(files.data_root, given.data)
-    for env, folder in files.data_sets(given.data):
-        yield f"{env} data", partial(files.data_set, env, folder, whole=given.data is not None)
+        yield f"OpenGL {back_end}", partial(installation.opengl, back_end)
+    yield "point_maze", installation.any_opengl
+    yield "DINOv2", partial(file_checks.encoder_weights, given.weights)
+    yield "data sets", partial(file_checks.data_root, given.data)
+    for env, folder in file_checks.data_sets(given.data):
+        yield f"{env} data", partial(file_checks.data_set, env, folder, whole=given.data is not None)
     if given.checkpoint is not None:
-        yield "checkpoint", partial(files.checkpoint, given.checkpoint)
+        yield "checkpoint", partial(file_checks.checkpoint, given.checkpoint)
     for folder in given.config_dir or []:
         for path in (*sorted(folder.glob("env/*.yaml")), *sorted(folder.glob("dataset/*.yaml"))):
-            yield f"{path.parent.name}={path.stem}", partial(_of_the_user, partial(files.own_option, path))
+            yield f"{path.parent.name}={path.stem}", partial(_of_the_user, partial(file_checks.own_option, path))
 
 
 def _of_the_user(check: Callable[[], str]) -> str:

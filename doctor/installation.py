@@ -146,11 +146,11 @@ def disk(folder: Path | None) -> str:
 
 
 def videos() -> str:
-    """H.264 there and back: results are films, and the PushT data are."""
+    """H.264 there and back: results are videos, and the PushT data are."""
     ramp = np.linspace(0, 255, 64, dtype=np.uint8)
     frames = [np.broadcast_to(ramp[:, None], (64, 64))[..., None].repeat(3, 2) // (k + 1) for k in range(4)]
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "film.mp4"
+        path = Path(folder) / "video.mp4"
         write_mp4(path, frames)
         again = read_frames(path, range(4)).movedim(1, -1).float()
     error = (again - torch.from_numpy(np.stack(frames)).float()).abs().mean().item()

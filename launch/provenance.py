@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from utils.reading.files import FileError
 from utils.reading.json_file import read_json
+from utils.reading.opening import FileError
 
 
 @dataclass(frozen=True)

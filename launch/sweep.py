@@ -18,6 +18,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 
 from launch import door
+from launch.conf import ROOT
 from launch.gpus import one_gpu
 from launch.grammar import is_sweep, quoted
 from launch.record import (
@@ -37,7 +38,7 @@ from utils.child_processes import end_with_parent
 from utils.files import own_file
 from utils.interrupts import StopRequested, StopSignals
 from utils.links import LinkError, refuse_links
-from utils.reading.files import failure_reason
+from utils.reading.opening import failure_reason
 from utils.revision import revision
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,6 @@ log = logging.getLogger(__name__)
 # in the environment: a member's parent, the sweep's process, and a file that is there once the sweep has to stop
 MEMBER, SWEEP, STOP = "WORLD_MODELS_SWEEP_MEMBER", "WORLD_MODELS_SWEEP", "WORLD_MODELS_SWEEP_STOP"
 OUTPUT = "output.log"
-ROOT = Path(__file__).resolve().parent.parent
 NOT_A_MEMBERS = (
     "hydra.sweep", "hydra/sweep", "hydra/launcher", "hydra.launcher", "hydra.run", "hydra.mode", "hydra.job.",
     "hydra.output",

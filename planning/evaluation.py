@@ -23,8 +23,6 @@ from utils.tensor_files import write_torch
 
 log = logging.getLogger(__name__)
 
-__all__ = ["FINISHED", "STATE", "TARGETS", "Evaluation"]
-
 
 @dataclass
 class Evaluation:
@@ -117,6 +115,7 @@ class Evaluation:
             return
         recorded = self.task.recorder.state_dict() if self.task.recorder is not None else None
         position = self.retry.write("the log", self.logger.position)
+        # "film" was the word for a recorder when the first of these files was written
         state = {"episodes": episodes.as_dict(), "film": recorded, "log": position, "identity": self.identity}
         write_torch(self.folder / STATE, state, self.retry)
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from planning.episodes import Episodes
 from utils.moved_classes import current_names
-from utils.reading.files import FileError, failure_reason
 from utils.reading.json_file import RESULTS_BYTES, read_json
+from utils.reading.opening import FileError, failure_reason
 from utils.reading.torch_file import read_torch
 
 STATE, TARGETS, FINISHED = "planning_state.pt", "plan_targets.npz", "finished.json"

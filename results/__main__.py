@@ -20,10 +20,10 @@ import hydra
 from omegaconf import DictConfig
 
 from launch.command_line import one_line_errors, plain
+from launch.conf import ROOT
 from launch.jobs import run_jobs
 from launch.provenance import Provenance
 from results.jobs import Study
-from results.publish import ROOT
 from results.report import Report
 from utils.folder_lock import holding
 from utils.links import check_contents

@@ -24,6 +24,7 @@ from omegaconf import DictConfig
 
 from demo import stages
 from launch.command_line import one_line_errors, plain
+from launch.conf import ROOT
 from launch.jobs import Job, run_jobs
 from launch.provenance import Provenance
 from planning.config import PlanConfig
@@ -36,7 +37,6 @@ from utils.statistics import wilson_interval
 
 log = logging.getLogger("results")
 
-ROOT = Path(__file__).resolve().parent.parent
 NUMBERS, PAGE = Path("docs/published/objectives.json"), Path("docs/objectives.md")
 NOTHING = "doing nothing"
 KINDS = {"gradient": ("mpc_gd_lbfgs", "mpc_gd"), "sampling": ("mpc_cem",)}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from launch.conf import ROOT
 from results import figures
 from results.numbers import Numbers
 from results.page import markdown, summary
 from utils.pages import digest, read_numbers, write_block
 
-ROOT = Path(__file__).resolve().parent.parent
 FOLDER = Path("docs/published")
 NAME = "results_wall"
 

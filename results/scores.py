@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from planning.evaluation import TARGETS
+from planning.saved_evaluation import TARGETS
 from results.jobs import Run, Study
 from results.numbers import Budget, Cost, Error, Estimate, Numbers
 from utils.reading.npz_file import read_npz

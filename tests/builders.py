@@ -18,7 +18,9 @@ from datasets.collecting.collection import Collection
 from datasets.formats.wall import WallWriter
 from datasets.units.normalizer import Normalizer
 from envs.base import EpisodeLayouts, Outcome, VectorEnv
+from envs.wall.dynamics import IMAGE_SIZE
 from envs.wall.expert import WallRandomWalk
+from envs.wall.render import draw_dots, draw_walls, resize_frames
 from envs.wall.vector_env import WallVectorEnv
 from models.build import build_world_model
 from models.checkpoints.architecture import stored_architecture
@@ -307,3 +309,9 @@ def wall_collection(folder: Path, expert: WallRandomWalk, **sizes: Any) -> Colle
 def wall_data(folder: Path, count: int = 5, num_steps: int = 30, **collector: Any) -> Path:
     """Collect a few trajectories of the Wall at 65 pixels."""
     return wall_collection(folder, WallRandomWalk(**collector), n_rollout=count, num_steps=num_steps).run(num_workers=1)
+
+
+def render_wall(states: Tensor, layouts: EpisodeLayouts, image_size: int = IMAGE_SIZE) -> Tensor:
+    """Draw dots (B, 2) and walls without an environment; returns (B, 3, image_size, image_size)."""
+    door_y, wall_x = (layouts[key].to(states).reshape(-1) for key in ("fix_door_location", "fix_wall_location"))
+    return resize_frames(draw_dots(states, draw_walls(door_y, wall_x)), image_size)

@@ -26,7 +26,7 @@ import training.methods.online  # noqa: F401
 from datasets.formats.wall import WallTrajectories  # noqa: F401
 from models.checkpoints.native import read_checkpoint
 from plan import plan
-from planning.evaluation import STATE as PLANNING_STATE
+from planning.saved_evaluation import STATE as PLANNING_STATE
 from tests.builders import wall_model_directory
 from tests.training.resuming import assert_same_run
 from tests.training.tiny import BRIEF_PLANS, STATE, composed, make_wall, run, without_times

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 import plan
 import train
-from launch import collect, sweep
+from launch import sweep, sweep_table
 from launch.resume import expand_resume
 from launch.sweep_names import name_sweep
 from utils.moved_settings import current_tensor
@@ -83,7 +83,7 @@ def test_finished_members_of_a_sweep_are_not_run_again(runs, monkeypatch):
 
 
 def test_a_sweep_is_collected(runs, capsys):
-    collect.main([os.fspath(runs / "sweep")])
+    sweep_table.main([os.fspath(runs / "sweep")])
     said = capsys.readouterr().out
     assert "planner.opt_steps" in said
     assert "Not in these numbers" not in said

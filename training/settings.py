@@ -18,7 +18,7 @@ class TrainSettings:
         save_every_x_epoch: Epochs from one ``model_<epoch>`` to the next.
         num_reconstruct_samples: Rows of the open-loop picture.
         decoder_frames: Frames of each batch that train the decoder; None means all.
-        num_workers: Processes that read, see ``training.loading.BatchLoader``.
+        num_workers: Processes that read, see ``training.batch_loader.BatchLoader``.
         seed: Of sample order, dropout and methods.
         train_encoder: Whether the encoder changes; the same for the other parts.
         precision: See ``utils.runtime.autocast``.

@@ -10,7 +10,7 @@ import torch
 
 from utils import distributed
 from utils.moved_settings import current_tensor
-from utils.reading.files import failure_reason
+from utils.reading.opening import failure_reason
 from utils.reading.torch_file import read_torch
 from utils.retry import Retry
 from utils.tensor_files import write_torch

@@ -15,8 +15,8 @@ from datasets.batch import Batch
 from datasets.readers import RetriedSamples, one_line_if_a_reader_dies
 from datasets.sampler import ResumableSampler
 from datasets.windows import WindowDataset
+from training.batch_loader import BatchLoader
 from training.gradients import make_equal
-from training.loading import BatchLoader
 from training.run_files import Progress, RunFiles
 from training.step import TrainingStep
 from training.step_metrics import FinishedStep, NonFiniteLossError

@@ -13,8 +13,8 @@ from typing import Any
 
 from utils import distributed
 from utils.files import own_file
-from utils.reading.files import open_regular
 from utils.reading.json_file import RESULTS_BYTES, parse_json
+from utils.reading.opening import open_regular
 from utils.schema import Component
 
 log = logging.getLogger(__name__)

@@ -41,46 +41,20 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def read_block(page: Path, name: str) -> str:
-    """Return the text between a page's markers of that name.
-
-    Raises:
-        ValueError: If the page does not have both markers, once each and in order.
-    """
-    return _split(page, name)[1]
-
-
 def write_block(page: Path, name: str, text: str) -> None:
     """Put a text between a page's markers of that name.
 
     Raises:
         ValueError: If the page does not have both markers, once each and in order.
     """
-    before, _, after = _split(page, name)
-    write_text(page, f"{before}\n{text}\n{after}")
-
-
-def _split(page: Path, name: str) -> tuple[str, str, str]:
-    """Split a page into what stands before, between and after the markers, which belong to the outer parts."""
     begin, end = f"<!-- begin generated: {name} -->", f"<!-- end generated: {name} -->"
-    text = page.read_text(encoding="utf-8")
-    if (text.count(begin), text.count(end)) != (1, 1) or text.index(begin) > text.index(end):
+    whole = page.read_text(encoding="utf-8")
+    if (whole.count(begin), whole.count(end)) != (1, 1) or whole.index(begin) > whole.index(end):
         raise ValueError(f"{page} needs the two lines {begin} and {end}, between which published numbers go")
-    head, rest = text.split(begin)
-    between, tail = rest.split(end)
-    return head + begin, between.strip("\n"), end + tail
+    write_text(page, f"{whole.partition(begin)[0]}{begin}\n{text}\n{end}{whole.partition(end)[2]}")
 
 
 def save_figure(figure: Any, path: Path, numbers: str) -> None:
     """Write a matplotlib figure as a PNG that names its numbers by their ``digest``."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=DPI, metadata={DIGEST: numbers})
-
-
-def figure_digest(path: Path) -> str | None:
-    """Return the ``digest`` of the numbers that a PNG says it was drawn from; None if it does not."""
-    from PIL import Image
-
-    with Image.open(path) as image:
-        found = image.info.get(DIGEST)
-    return found if isinstance(found, str) else None

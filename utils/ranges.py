@@ -5,10 +5,9 @@ Bounds are far beyond what is of use: what exceeds them is a mistake.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from annotated_types import Interval, Len
+from annotated_types import Interval
 
 from utils.machine import most_processes
 
@@ -38,10 +37,6 @@ Limit = Annotated[float, Interval(gt=0, le=1e9)]
 Coordinate = Annotated[float, Interval(ge=-1e6, le=1e6)]
 Share = Annotated[float, Interval(ge=0, le=1)]
 PositiveShare = Annotated[float, Interval(gt=0, le=1)]
-Pixel = Annotated[float, Interval(ge=0, le=512)]
-PixelRange = Annotated[Sequence[Pixel], Len(2, 2)]
-WholePixelRange = Annotated[Sequence[Annotated[int, Interval(ge=0, le=64)]], Len(2, 2)]
-"""First and last coordinate."""
 
 Choice = bool | Literal["auto"]
 MemoryBudget = Positive | Literal["auto"]

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from utils.machine import as_size
+from utils.machine import as_duration, as_size
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class Retry:
                 began = now if began is None else began
                 problem = f"{failed}: {_described(cause, needed)}"
                 if now - began + self.pause > 60 * self.minutes:
-                    waited = f"; waited {_duration(now - began)} (disk_patience_minutes={self.minutes:g})"
+                    waited = f"; waited {as_duration(round(now - began))} (disk_patience_minutes={self.minutes:g})"
                     advice = f". {self.advice}" if self.advice else ""
                     raise DiskError(f"{problem}{waited}{advice}") from error
                 if now - said > 60 or now == began:
@@ -96,7 +96,7 @@ class Retry:
                 time.sleep(self.pause)
             else:
                 if began is not None:
-                    log.warning("the disk is back after %s", _duration(time.monotonic() - began))
+                    log.warning("the disk is back after %s", as_duration(round(time.monotonic() - began)))
                 return result
 
 
@@ -118,7 +118,3 @@ def _described(error: OSError, needed: int) -> str:
     with contextlib.suppress(OSError, TypeError):  # it may have no file name
         details.append(f"{as_size(shutil.disk_usage(Path(error.filename).parent).free)} free")
     return f"{text} ({', '.join(details)})" if details else text
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} minutes"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from utils.reading.files import open_regular
+from utils.reading.opening import open_regular
 
 HEADER = 7  # bytes: ":W&B", a magic number, a version; and those of each chunk: checksum, length, kind
 BLOCK = 32768  # bytes; no chunk crosses a border of these

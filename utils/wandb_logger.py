@@ -10,7 +10,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 
 from utils.files import own_file, write_text
-from utils.reading.files import read_regular
+from utils.reading.opening import read_regular
 from utils.tracked import Shown, TrackedLogger
 from utils.wandb_files import next_step
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from datasets.collecting.folder_claim import claimed
+from datasets.collecting.locked_folder import locked
 from datasets.collecting.recording import record
 from datasets.collecting.workers import run_in_processes
 from datasets.files import SETTINGS_FILE, dataset_error, load_tensor
@@ -24,7 +24,7 @@ from datasets.writer import Writer
 from envs.base import VectorEnv
 from envs.expert import Expert
 from utils.files import remove_unfinished
-from utils.machine import available_cores
+from utils.machine import as_size, available_cores, folder_bytes
 from utils.reading.torch_file import read_torch
 from utils.retry import Retry
 from utils.tensor_files import tensor_bytes, write_torch
@@ -126,7 +126,7 @@ class Collection:
         """
         if num_workers is not None:
             _check_whole("num_workers", num_workers, 1)
-        with claimed(self.folder, self.settings(), _EPISODES):
+        with locked(self.folder, self.settings(), _EPISODES):
             (self.folder / _PARTS).mkdir(exist_ok=True)
             self._remove_temporaries()
             finished = self._finished_episodes()
@@ -215,20 +215,15 @@ class Collection:
         free = shutil.disk_usage(self.folder).free
         if missing and needed > free:
             remedy = "Free some, choose another data_path, or lower n_rollout or image_size, or use image_dtype=uint8."
-            raise dataset_error(self.folder, f"{_gigabytes(needed)} of free disk space", _gigabytes(free), remedy)
+            raise dataset_error(self.folder, f"{as_size(needed)} of free disk space", as_size(free), remedy)
 
     def _report(self, kept: int) -> None:
         states = load_tensor(self.folder / "states.pth")
-        size = sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
         logger.info(
             "%s: %d trajectories of %d steps, images %s %dx%d, %s (%d trajectories were there already)",
             *(self.folder, *states.shape[:2], self.image_dtype, self.image_size, self.image_size),
-            *(_gigabytes(size), kept),
+            *(as_size(folder_bytes(self.folder)), kept),
         )
-
-
-def _gigabytes(size: float) -> str:
-    return f"{size / 1e9:.2f} GB"
 
 
 def _check_whole(name: str, value: object, lowest: int) -> None:

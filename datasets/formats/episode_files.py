@@ -11,8 +11,8 @@ from torch import Tensor
 
 from datasets.files import dataset_error, open_tensor, unreadable
 from datasets.formats.video import read_frames, video_size
-from utils.reading.files import FileError
 from utils.reading.mapped_tensor import MappedTensor
+from utils.reading.opening import FileError
 
 _AGAIN = "Delete it and fetch or collect it again."
 _HEADER_BYTES = 8192  # more than the headers of two torch.save files differ: record names, versions, alignment

@@ -26,12 +26,10 @@ from datasets.formats.tables import (
 from datasets.trajectories import Trajectories
 from datasets.units.normalizer import Normalizer
 from datasets.writer import Recording, Writer
+from envs.pusht import ACTION_SCALE, PROPRIO
 from envs.pusht.shapes import SHAPE_KEY, SHAPES
 from utils.ranges import TrajectoryCount
 
-ACTION_SCALE = 100.0
-"""Pixels in a unit of a raw action."""
-_PROPRIO = [0, 1, 5, 6]  # entries of a state: the agent's place and velocity
 _STATE_MEAN = (236.6155, 264.5674, 255.1307, 266.3721, 1.9584, -2.93032027, 2.54307914)
 _STATE_STD = (101.1202, 87.0112, 52.7054, 57.4971, 1.7556, 74.84556075, 74.14009094)
 NORMALIZATION = {
@@ -39,8 +37,8 @@ NORMALIZATION = {
     "action_std": (0.2019, 0.2002),
     "state_mean": _STATE_MEAN,
     "state_std": _STATE_STD,
-    "proprio_mean": [_STATE_MEAN[i] for i in _PROPRIO],
-    "proprio_std": [_STATE_STD[i] for i in _PROPRIO],
+    "proprio_mean": [_STATE_MEAN[i] for i in PROPRIO],
+    "proprio_std": [_STATE_STD[i] for i in PROPRIO],
 }
 """The statistics that the released checkpoints were trained with, used for all PushT data instead of their own."""
 _TABLES = {"states": 5, "velocities": 2, "rel_actions": 2}
@@ -145,7 +143,7 @@ class PushTTrajectories(Trajectories):
 
     def proprio(self, trajectory: int) -> Tensor:
         """The agent's x, y and velocity (T, 4)."""
-        return self.states[trajectory][:, _PROPRIO]
+        return self.states[trajectory][:, list(PROPRIO)]
 
     def frames(self, trajectory: int, steps: Sequence[int]) -> Tensor:
         """Decode the frames at these raw steps: (len(steps), 3, S, S), uint8."""

@@ -15,7 +15,7 @@ from av.video.stream import VideoStream
 from torch import Tensor
 
 from datasets.files import dataset_error, unreadable
-from utils.reading.files import FileError
+from utils.reading.opening import FileError
 from utils.reading.torch_file import check_whole
 
 _REMEDY = "Delete it and fetch or collect it again."

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from envs.base import VectorEnv
 from envs.expert import Expert
+from envs.pusht import ACTION_SCALE
 from envs.pusht.expert_episode import PushEpisode, PushOptions
 from envs.pusht.shapes import SHAPE_KEY
-from envs.pusht.simulator import ACTION_SCALE
 
 
 @dataclass(frozen=True)
@@ -53,4 +53,4 @@ class Pushes:
         """Actions (B, 2) after the script's commands and the noise; zero where an episode is over."""
         rows = zip(self._episodes, states.tolist(), strict=True)
         moves = torch.tensor([episode.move(step, state) for episode, state in rows])
-        return moves / float(ACTION_SCALE)  # in float32: then the file's pixels give just these actions back
+        return moves / ACTION_SCALE  # in float32: then the file's pixels give just these actions back

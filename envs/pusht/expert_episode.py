@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
-from annotated_types import Len
+from annotated_types import Interval, Len
 
 from envs.pusht.contacts import contacts
 from envs.pusht.script import Pose, PushScript
 from envs.pusht.shapes import SHAPES
-from utils.ranges import Count, Pixel, PixelRange, Share
+from utils.ranges import Count, Share
+
+Pixel = Annotated[float, Interval(ge=0, le=512)]
+PixelRange = Annotated[Sequence[Pixel], Len(2, 2)]
 
 _LANDMARK = Pose(256 + 256j, math.pi / 4)  # the green one in the images; center is here where the block's origin lies
 _AGENT_RANGE = (30.0, 482.0)  # coordinates of its start, pixels

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from envs.episode_seeds import episode_generator
+from envs.pusht import ACTION_SCALE, PROPRIO
 from envs.pusht.physics import AGENT_RADIUS, WALL_HIGH, WALL_LOW, WINDOW_SIZE, World
 from envs.pusht.render import renderer
 from envs.pusht.shapes import BLOCKS, SHAPE_KEY, SHAPES, shape_index
@@ -18,7 +19,6 @@ __all__ = ["SHAPES", "PushTSimulator", "Snapshot"]
 
 SUCCESS_RADIUS = 20.0  # pixels, of the positions of agent and block together
 SUCCESS_ANGLE = math.pi / 9  # of the block
-ACTION_SCALE = np.float32(100)  # pixels per unit of action
 MAX_COMMAND = np.float32(1e4)  # units of action
 MAX_START = 1e6  # pixels, radians, pixels per second
 
@@ -60,7 +60,7 @@ class PushTSimulator(Simulator):
     name = "pusht"
     state_dim = 7
     env_action_dim = 2
-    proprio_indices = (0, 1, 5, 6)
+    proprio_indices = PROPRIO
 
     def __init__(self, image_size: int = 224) -> None:
         """Set up a simulator without an episode; sizes of up to 7 times a power of two, such as 224, draw fastest."""
@@ -163,7 +163,7 @@ class PushTSimulator(Simulator):
                 f"env pusht: actions must be finite, got {commands[first].tolist()} in step {first} of the block "
                 "(did the planner diverge?)"
             )
-        moves = (commands.clip(-MAX_COMMAND, MAX_COMMAND) * ACTION_SCALE).astype(np.float64)
+        moves = (commands.clip(-MAX_COMMAND, MAX_COMMAND) * np.float32(ACTION_SCALE)).astype(np.float64)
         visited = np.empty((len(moves), self.state_dim))
         for index, (move_x, move_y) in enumerate(moves.tolist()):
             world.step(move_x, move_y)

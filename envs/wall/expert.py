@@ -5,15 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
+from annotated_types import Interval, Len
 
 from envs.base import VectorEnv
 from envs.expert import DrawnActions, Expert
 from envs.wall.dynamics import BORDER_HIGH, BORDER_LOW, WALL_HALF_WIDTH
 from envs.wall.vector_env import DOOR_KEY, WALL_KEY
-from utils.ranges import NonNegative, Positive, WholePixelRange
+from utils.ranges import NonNegative, Positive
+
+WholePixelRange = Annotated[Sequence[Annotated[int, Interval(ge=0, le=64)]], Len(2, 2)]
+"""First and last coordinate."""
 
 _DISTRIBUTIONS = ("von_mises", "normal")
 

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from envs.base import EpisodeLayouts
 from envs.wall.dynamics import BORDER_HIGH, BORDER_LOW, DOOR_HALF_HEIGHT, IMAGE_SIZE, WALL_HALF_WIDTH
 
 DOT_SIGMA = 1.7  # pixels
@@ -19,21 +18,6 @@ PATCH_RADIUS = 6
 # Dots drawn together on the CPU: 169 pixels each, just below the 32,768 numbers from which PyTorch splits operations
 # among its threads and waits for the slowest.
 DOTS_AT_ONCE = 192
-
-
-def render_wall(states: Tensor, layouts: EpisodeLayouts, image_size: int = IMAGE_SIZE) -> Tensor:
-    """Draw dots and walls without an environment, e.g. for a whole data set.
-
-    Args:
-        states: (B, 2) x, y in pixels of the 65 x 65 grid, finite.
-        layouts: ``fix_door_location`` and ``fix_wall_location``, (B, 1) each.
-        image_size: Side of the images; 224 takes 0.6 MB an image, 65 takes 13 kB.
-
-    Returns:
-        (B, 3, image_size, image_size), see ``resize_frames``.
-    """
-    door_y, wall_x = (layouts[key].to(states).reshape(-1) for key in ("fix_door_location", "fix_wall_location"))
-    return resize_frames(draw_dots(states, draw_walls(door_y, wall_x)), image_size)
 
 
 def draw_walls(door_y: Tensor, wall_x: Tensor) -> Tensor:

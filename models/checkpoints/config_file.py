@@ -7,7 +7,7 @@ from typing import Any
 
 from utils.moved_classes import current_names
 from utils.moved_settings import current_settings
-from utils.reading.files import FileError
+from utils.reading.opening import FileError
 from utils.reading.yaml_file import read_yaml
 
 OPTION_FOLDERS = [Path(__file__).resolve().parents[2] / "conf"]

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from models.build import OPTIONAL
 from models.checkpoints.architecture import stored_architecture
 from models.checkpoints.config_file import read_model_config
-from models.checkpoints.dino_wm_copy import graft
+from models.checkpoints.dino_wm_copy import write_copy
 from models.checkpoints.native import Checkpoint, read_weights_file, write_tensors
 from models.foreign.dino_wm import WITHOUT_EFFECT, CheckpointError
 from utils.files import sha256, temporary_path
@@ -69,7 +69,7 @@ def convert(path: Path, out: Path, to: str | None = None, like: Path | None = No
         elif to == STATE_DICT:
             _write_state_dict(temporary, checkpoint)
         else:
-            graft(original, _known_there(checkpoint), temporary)
+            write_copy(original, _known_there(checkpoint), temporary)
     return "\n".join(done)
 
 

@@ -16,7 +16,7 @@ from utils.reading.torch_archive import TorchArchive
 ALIGNMENT = 64  # bytes; where torch puts tensors in a file, so that they can be mapped into memory
 
 
-def graft(original: Path, tensors: Mapping[str, Tensor], out: Path) -> None:
+def write_copy(original: Path, tensors: Mapping[str, Tensor], out: Path) -> None:
     """Write a copy of ``original`` in which ``tensors`` ("part.name" -> values) stand in the place of its own.
 
     The pickle in it, which names the classes of the earlier release, is copied byte for byte: nothing is pickled here,

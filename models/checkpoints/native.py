@@ -24,7 +24,7 @@ from utils.moved_settings import current_tensor
 from utils.nearby import hint
 from utils.reading import safetensors_file as reading
 from utils.reading.checksums import damaged
-from utils.reading.files import FileError
+from utils.reading.opening import FileError
 from utils.reading.safetensors_file import SafetensorsFile
 from utils.retry import Retry
 from utils.tensor_files import write_safetensors

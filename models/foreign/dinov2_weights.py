@@ -20,8 +20,8 @@ from tqdm import tqdm
 from models.foreign.inert_pickle import UnsafeCheckpointError, load_inert
 from utils.files import atomic_path, sha256
 from utils.printable import printable
-from utils.reading.files import FileError, failure_reason
 from utils.reading.legacy_archive import open_archive
+from utils.reading.opening import FileError, failure_reason
 from utils.reading.safetensors_file import open_safetensors
 from utils.reading.tensor_record import TensorRecord
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from models.foreign.pickle_names import stand_in
-from utils.reading.files import FileError, failure_reason
+from utils.reading.opening import FileError, failure_reason
 from utils.reading.pickles import ForeignNamesError
 from utils.reading.torch_archive import Archive
 

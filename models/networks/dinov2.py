@@ -117,9 +117,6 @@ class DinoV2Encoder(Encoder):
             else:
                 parameter.normal_(std=0.02, generator=generator)
 
-    def calibrate(self, frames: Tensor) -> None:
-        """Nothing to measure on the data: the weights are pretrained."""
-
     def preprocess(self, visual: Tensor) -> Tensor:
         """Images (n, 3, S, S) in 0..255 -> the network's input (n, 3, input_size, input_size) in [-1, 1]."""
         images = (visual.float() / 255 - 0.5) / 0.5

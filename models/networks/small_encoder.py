@@ -19,7 +19,8 @@ class SmallEncoder(Encoder):
 
     Because the widest windows reach across the picture, the distance between two latents keeps growing with the
     distance of the objects in them. That is what a goal-reaching objective needs, and what frozen random
-    convolutions lack: there it is flat after a few pixels (``tests/models/test_small_encoder.py`` measures it).
+    convolutions lack: there it is flat after a few pixels
+    (``tests/models/networks/test_small_encoder.py`` measures it).
 
     ``calibrate`` must see some frames of the data once, before training; its result is saved with the model.
 

@@ -6,7 +6,8 @@ import pytest
 from demo.publish import blocks, publish
 from demo.report import Report
 from launch.provenance import Provenance
-from utils.pages import digest, figure_digest, read_block, read_numbers
+from tests.published import figure_digest, read_block
+from utils.pages import digest, read_numbers
 
 ENVIRONMENT = {"torch": "2.15.0", "revision": "of the report", "cpu": "some", "python": "3.11.7"}
 MADE = Provenance(["abc"], "2026-11-30", 321.0)

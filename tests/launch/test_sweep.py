@@ -9,10 +9,10 @@ import time
 
 import pytest
 
-from launch.collected import read_runs
 from launch.grammar import is_sweep
 from launch.record import FAILED, FINISHED, RunRecord, confirm, read_record
 from launch.sweep import SWEEP, _asked_to_stop, summarize
+from launch.sweep_results import read_runs
 from tests.builders import REPOSITORY
 
 SCRIPT = """

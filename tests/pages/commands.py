@@ -38,7 +38,7 @@ ENTRIES = {  # config if none is named, schema of its settings
 }
 PARSED = {  # where their main is
     "models.checkpoint": "models.checkpoints.command",
-    "launch.collect": "launch.collect",
+    "launch.sweep_table": "launch.sweep_table",
     "doctor": "doctor.__main__",
     "benchmarks": "benchmarks.__main__",
     "tests.kills": "tests.kills",

@@ -21,10 +21,11 @@ from plan import plan
 from planning import metrics as evaluate
 from planning import recording
 from planning.config import PlanConfig
-from planning.evaluation import STATE, Evaluation
+from planning.evaluation import Evaluation
 from planning.goals import Problem
 from planning.mpc import MPCController
 from planning.objectives import REPLANNED, GoalDistance
+from planning.saved_evaluation import STATE
 from tests.builders import REPOSITORY, wall_data, wall_model_directory
 from utils.interrupts import StopRequested
 from utils.loggers import read_json_lines

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from planning.evaluation import STATE
 from planning.mpc import MPCController
+from planning.saved_evaluation import STATE
 from tests.builders import REPOSITORY, wall_model_directory
 from tests.forked import Forked
 from utils.loggers import read_json_lines

@@ -11,10 +11,9 @@ import torch
 from demo.stages import composed
 from plan import plan, summary
 from planning.config import PlanConfig
-from planning.evaluation import FINISHED, STATE
 from planning.metrics import final_metrics
 from planning.mpc import MPCController
-from planning.saved_evaluation import read_finished
+from planning.saved_evaluation import FINISHED, STATE, read_finished
 from tests.builders import REPOSITORY, PointEnv, point_task, wall_model_directory
 from utils.loggers import read_json_lines
 

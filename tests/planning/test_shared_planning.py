@@ -8,9 +8,9 @@ import torch
 
 from plan import plan
 from planning.config import PlanConfig
-from planning.evaluation import STATE
 from planning.mpc import MPCController
 from planning.planners.plan import Plan, join_plans
+from planning.saved_evaluation import STATE
 from tests.builders import wall_model_directory
 from tests.training.tiny import composed
 from utils.loggers import read_json_lines

@@ -10,8 +10,9 @@ from planning.config import PlanConfig
 from planning.objectives import REPLANNED, GoalDistance
 from results.objectives import NUMBERS, PAGE, Study, largest_losses, tables
 from tests.builders import REPOSITORY
+from tests.published import read_block
 from training.config import TrainConfig
-from utils.pages import read_block, read_numbers
+from utils.pages import read_numbers
 
 
 @pytest.fixture(scope="module")

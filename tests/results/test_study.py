@@ -12,7 +12,7 @@ from demo.stages import composed
 from launch.command_line import plain
 from launch.provenance import Provenance
 from planning.config import PlanConfig
-from planning.evaluation import TARGETS
+from planning.saved_evaluation import TARGETS
 from results.jobs import Run, Study
 from results.numbers import Numbers
 from results.page import markdown, summary
@@ -20,8 +20,9 @@ from results.publish import FOLDER
 from results.report import Report
 from results.scores import goals_hash
 from tests.builders import REPOSITORY
+from tests.published import figure_digest, read_block
 from training.config import TrainConfig
-from utils.pages import digest, figure_digest, read_block, read_numbers
+from utils.pages import digest, read_numbers
 
 
 def study(folder=Path("x"), *overrides) -> Study:

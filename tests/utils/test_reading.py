@@ -7,9 +7,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from utils.reading.files import FileError, open_regular
 from utils.reading.json_file import MAX_BYTES, read_json
 from utils.reading.npz_file import MAX_ARRAYS, read_npz
+from utils.reading.opening import FileError, open_regular
 from utils.reading.yaml_file import read_yaml
 
 PLACES = ["pipe", "folder", "device", "socket"]

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from datasets.readers import leave_signals_to_the_parent
 from datasets.trajectories import Trajectories
 from models.interfaces import Encoder
-from training.loading import sensible_workers
+from training.batch_loader import sensible_workers
 from utils.runtime import autocast
 
 log = logging.getLogger(__name__)

@@ -21,8 +21,8 @@ from utils.files import write_json
 from utils.folder_lock import holding
 from utils.links import check_contents
 from utils.machine import free_bytes
-from utils.reading.files import FileError, read_regular
 from utils.reading.json_file import read_json
+from utils.reading.opening import FileError, read_regular
 from utils.retry import Retry
 
 log = logging.getLogger(__name__)

@@ -167,7 +167,7 @@ class Online(Method):
         return super().state_dict() | {
             "refreshes": self._refreshes,
             "draws": self._draws.get_state(),
-            "memory": self.replay.state_dict(),
+            "memory": self.replay.state_dict(),  # the word for it when the first of these files was written
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

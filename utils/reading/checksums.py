@@ -14,7 +14,7 @@ from typing import Literal
 
 import xxhash
 
-from utils.reading.files import FileError
+from utils.reading.opening import FileError
 
 MARK = b"\x00checked 8XMnKT\x93"  # 16 bytes, the last of the file; a file of others has them by no accident
 DAMAGED_MARK = 24  # bits in which a mark may differ and still was one: of 128, other files differ in about 64

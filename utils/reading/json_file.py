@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from utils.printable import printable
-from utils.reading.files import FileError, read_regular
+from utils.reading.opening import FileError, read_regular
 
 MAX_BYTES = 4_000_000  # what such text can make the parser take stays below 200 MB
 RESULTS_BYTES = 100_000_000  # of files with some numbers for each of up to 100,000 episodes

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from utils.reading.files import open_regular
+from utils.reading.opening import open_regular
 from utils.reading.pickles import Names, load_pickle
 from utils.reading.tensor_record import TensorRecord
 from utils.reading.torch_archive import MAX_PICKLE, MAX_RECORDS, Archive, TorchArchive

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from utils.reading.checksums import Checksums
-from utils.reading.files import open_regular
 from utils.reading.legacy_archive import is_legacy
+from utils.reading.opening import open_regular
 from utils.reading.plain_values import plain_name
 from utils.reading.tensor_record import TensorRecord, view_of
 from utils.reading.torch_archive import TorchArchive

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from utils.printable import printable
-from utils.reading.files import FileError, checked_zip, open_regular
+from utils.reading.opening import FileError, checked_zip, open_regular
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

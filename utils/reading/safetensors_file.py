@@ -16,8 +16,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from utils.reading.checksums import damaged
-from utils.reading.files import FileError, failure_reason, open_regular
 from utils.reading.json_file import MAX_BYTES, check_depth
+from utils.reading.opening import FileError, failure_reason, open_regular
 from utils.reading.tensor_record import MAX_DIMS
 
 CHECKSUM = "checksum"  # entry of the metadata

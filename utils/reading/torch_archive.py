@@ -14,7 +14,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from utils.reading.files import checked_zip, open_regular
+from utils.reading.opening import checked_zip, open_regular
 from utils.reading.pickles import Names, load_pickle
 from utils.reading.tensor_record import TensorRecord, view_of
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from utils.reading.checksums import Checksums
-from utils.reading.files import FileError, failure_reason, open_regular, read_regular
 from utils.reading.legacy_archive import open_archive
+from utils.reading.opening import FileError, failure_reason, open_regular, read_regular
 from utils.reading.pickles import ForeignNamesError, load_pickle
 from utils.reading.plain_values import PlainValues, plain_name
 from utils.reading.torch_archive import MAX_PICKLE

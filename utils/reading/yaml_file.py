@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import yaml
 
 from utils.printable import printable
-from utils.reading.files import FileError, read_regular
+from utils.reading.opening import FileError, read_regular
 
 MAX_BYTES = 128_000  # real ones have 3,000; this much takes the parser seconds
 MAX_DEPTH = 32

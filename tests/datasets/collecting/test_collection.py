@@ -118,7 +118,7 @@ def test_other_settings_are_refused_by_name_and_values(tmp_path):
 
 def test_settings_bind_only_when_something_was_made(tmp_path, monkeypatch):
     monkeypatch.setattr(collection_module.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 8, 1000))
-    with pytest.raises(DatasetError, match=r"GB of free disk space, found 0\.00 GB.*image_dtype=uint8"):
+    with pytest.raises(DatasetError, match=r"0\.3 MB of free disk space, found 0\.0 MB.*image_dtype=uint8"):
         small(tmp_path, image_dtype="float32").run(num_workers=1)
     monkeypatch.undo()
     small(tmp_path).run(num_workers=1)
@@ -230,7 +230,7 @@ def test_a_killed_command_goes_on_where_it_stopped(tmp_path, number, num_workers
     process = command(root, cwd, 1)
     output, errors = process.communicate()
     assert process.returncode == 0, errors
-    assert f"60 trajectories of 20 steps, images uint8 224x224, 0.19 GB ({len(made)} traj" in output
+    assert f"60 trajectories of 20 steps, images uint8 224x224, 0.2 GB ({len(made)} traj" in output
     sizes = {"n_rollout": 60, "num_steps": 20, "image_size": 224, "chunk_size": 4}
     uninterrupted = wall_collection(tmp_path / "whole", WallRandomWalk(), **sizes).run(1)
     assert_same_bits(uninterrupted, folder)

@@ -9,8 +9,8 @@ import torch
 from envs.base import simulate
 from envs.wall import render as wall_render
 from envs.wall import vector_env as wall_module
-from envs.wall.render import render_wall
 from envs.wall.vector_env import WallVectorEnv
+from tests.builders import render_wall
 
 NUM_CASES = 38
 DOOR_AND_WALL = ("fix_door_location", "fix_wall_location")

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from models.checkpoints.architecture import stored_architecture
 from models.checkpoints.command import main
 from models.checkpoints.convert import convert
-from models.checkpoints.dino_wm_copy import graft
+from models.checkpoints.dino_wm_copy import write_copy
 from models.checkpoints.native import (
     read_checkpoint,
     read_weights_file,
@@ -285,7 +285,7 @@ def test_the_earlier_release_gets_its_own_objects_with_our_weights(original, tmp
     )
 
 
-def test_a_graft_names_no_more_than_the_original(original, tmp_path):
+def test_a_copy_names_no_more_than_the_original(original, tmp_path):
     convert(finetuned(original, tmp_path), tmp_path / "old.pth", to="dino-wm")
     assert read_pickled_checkpoint(tmp_path / "old.pth").classes == read_checkpoint(original).about["classes"]
     torch.load(tmp_path / "old.pth", weights_only=False, mmap=True)  # aligned as torch wants it
@@ -317,7 +317,7 @@ def test_weights_that_do_not_fit_an_original_are_listed(original, tmp_path, chan
     tensors = read_weights_file(weights_of(original)).tensors | change
     tensors = {name: tensor for name, tensor in tensors.items() if tensor is not None}
     with pytest.raises(CheckpointError, match=words):
-        graft(weights_of(original), tensors, tmp_path / "old.pth")
+        write_copy(weights_of(original), tensors, tmp_path / "old.pth")
     assert not (tmp_path / "old.pth").exists()
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from models.foreign.inert_pickle import UnsafeCheckpointError, load_inert
-from utils.reading.files import FileError, failure_reason
+from utils.reading.opening import FileError, failure_reason
 from utils.reading.pickle_values import Inert
 from utils.reading.pickles import MAX_NAMES, MAX_OPCODES
 from utils.reading.tensor_record import TensorRecord, view_of

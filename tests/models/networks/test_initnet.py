@@ -195,9 +195,9 @@ def test_the_way_back_to_the_earlier_release_leaves_it_out_and_says_so(shared_go
     with caplog.at_level(logging.WARNING):
         convert(path, tmp_path / "back.pth", "dino-wm", original)
     assert "proposal is left out" in caplog.text
-    assert (tmp_path / "back.pth").read_bytes() == _grafted(tmp_path, ours.path, original)
+    assert (tmp_path / "back.pth").read_bytes() == _copied(tmp_path, ours.path, original)
 
 
-def _grafted(tmp_path, path, original):
+def _copied(tmp_path, path, original):
     convert(path, tmp_path / "plain.pth", "dino-wm", original)
     return (tmp_path / "plain.pth").read_bytes()

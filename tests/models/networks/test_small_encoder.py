@@ -4,9 +4,8 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
-from envs.wall.render import render_wall
 from models.networks.small_encoder import SmallEncoder
-from tests.builders import option
+from tests.builders import option, render_wall
 
 
 def frames(places: torch.Tensor) -> torch.Tensor:

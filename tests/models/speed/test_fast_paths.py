@@ -159,7 +159,7 @@ def test_kernels_are_refused_where_there_is_no_gpu_for_them(model):
 
 
 def test_kernels_take_the_transformer_s_place(model, monkeypatch):
-    """As on a GPU, but for the arithmetic: tests/models/test_kernels.py is about that."""
+    """As on a GPU, but for the arithmetic: tests/models/speed/test_gpu_kernels.py is about that."""
     fused = pytest.importorskip("models.speed.fused_transformer")
     monkeypatch.setattr("models.speed.fast_paths.runs_kernels", lambda device: True)
     for choice, taken in ((True, True), ("auto", True), (False, False)):

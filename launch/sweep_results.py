@@ -14,10 +14,11 @@ import numpy as np
 
 from launch.record import FINISHED, read_record
 from planning.episode_hashes import episode_hashes
+from planning.saved_evaluation import TARGETS
 from utils.loggers import read_json_lines
-from utils.reading.files import FileError
 from utils.reading.json_file import RESULTS_BYTES, read_json
 from utils.reading.npz_file import read_npz
+from utils.reading.opening import FileError
 from utils.statistics import crossed_interval, mean_interval, wilson_interval
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,6 @@ RATES = {
 OUTCOMES = RATES["success_rate"]
 EPISODES = "seed"  # the setting that draws the episodes of an evaluation; any other makes another model or planner
 PROTOCOL = "unsolved_starts_only"  # of the results; runs that drew their episodes differently share no row
-TARGETS = "plan_targets.npz"
 
 
 @dataclass(frozen=True)

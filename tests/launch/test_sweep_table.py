@@ -4,8 +4,8 @@ import json
 import numpy as np
 import pytest
 
-from launch.collect import main
 from launch.record import FAILED, FINISHED, RunRecord
+from launch.sweep_table import main
 from utils.statistics import crossed_interval, mean_interval, wilson_interval
 
 

@@ -10,8 +10,8 @@ from datasets.batch import Batch
 from datasets.readers import ReaderError, one_line_if_a_reader_dies
 from datasets.sampler import ResumableSampler
 from tests.training.tiny import STATE, build, without_times
-from training import loading as loading_module
-from training.loading import BatchLoader, sensible_workers
+from training import batch_loader as loading_module
+from training.batch_loader import BatchLoader, sensible_workers
 
 
 class Numbers(torch.utils.data.Dataset):

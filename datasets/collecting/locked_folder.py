@@ -16,16 +16,16 @@ from utils.reading.json_file import read_json
 
 
 @contextmanager
-def claimed(folder: Path, settings: dict[str, Any], products: str) -> Iterator[None]:
+def locked(folder: Path, settings: dict[str, Any], products: str) -> Iterator[None]:
     """Hold a folder for making something with these settings, which are recorded in it; made if it does not exist.
 
     Args:
-        folder: To be claimed.
-        settings: Plain values. Those of an earlier claim must be equal, unless nothing was made under them.
+        folder: To be held.
+        settings: Plain values. Those recorded in it must be equal, unless nothing was made with them.
         products: Subfolder whose files show that something was made.
 
     Raises:
-        DatasetError: If the folder holds files of another origin, or was claimed with other settings.
+        DatasetError: If the folder holds files of another origin, or was made with other settings.
         FolderInUseError: If it is held by another process.
         LinkError: If something in it is a link.
     """
