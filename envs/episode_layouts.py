@@ -12,7 +12,7 @@ from envs.simulator import EpisodeLayout, Simulator
 
 def default_layouts(simulator: Simulator | type[Simulator], num_episodes: int) -> dict[str, Tensor]:
     """The simulator's default, ``num_episodes`` times: name -> (B, ...)."""
-    default = simulator.default_layout()
+    default = {key: np.asarray(value) for key, value in simulator.default_layout().items()}
     return {key: torch.from_numpy(np.repeat(value[None], num_episodes, 0)) for key, value in default.items()}
 
 

@@ -26,11 +26,13 @@ import training.methods.online  # noqa: F401
 from datasets.formats.wall import WallTrajectories  # noqa: F401
 from models.checkpoints.native import read_checkpoint
 from plan import plan
+from planning.config import PlanConfig
 from planning.saved_evaluation import STATE as PLANNING_STATE
 from tests.builders import wall_model_directory
 from tests.training.resuming import assert_same_run
 from tests.training.tiny import BRIEF_PLANS, STATE, composed, make_wall, run, without_times
 from training.state import FILENAME
+from utils.schema import parsed
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.killing"])  # torch is loaded once; a start takes no 4 s but 0.3
@@ -175,7 +177,8 @@ TRAINING = Work(
 
 def _plan(folder: Path, *overrides: str) -> None:
     model = folder.parent / "model"
-    plan(composed(*overrides, name="plan_wall", run_dir=str(folder), ckpt_path=str(model)))
+    node = composed(*overrides, name="plan_wall", run_dir=str(folder), ckpt_path=str(model))
+    plan(parsed(PlanConfig, node))
 
 
 def _planning_is_whole(folder: Path) -> int:

@@ -213,7 +213,7 @@ def test_killed_again_and_again_it_still_comes_to_the_same_end(start, tmp_path, 
         before = log.stat().st_mtime_ns if log.exists() else 0
         process = start(*command)
         if attempt % 3 == 2:  # while it starts, too
-            time.sleep(chance.uniform(0.1, 3.0))
+            time.sleep(chance.uniform(0.05, 0.6))
         else:
             while process.poll() is None and (not log.exists() or log.stat().st_mtime_ns == before):
                 time.sleep(0.001)

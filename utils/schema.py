@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Generic, TypeVar, get_origin, get_type_hints
+from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 
 from hydra.utils import get_object, instantiate
 
@@ -111,6 +111,9 @@ def _checked(key: str, value: Any, hint: Any) -> Any:
         for kind in alternatives(hint):
             if isinstance(kind, type) and issubclass(kind, Settings):
                 return parsed(kind, value, key)
+            origin = get_origin(kind)
+            if isinstance(origin, type) and issubclass(origin, Mapping):
+                return {name: _checked(_join(key, str(name)), each, get_args(kind)[1]) for name, each in value.items()}
         if "_target_" in value and any(kind is Any or is_object(kind) for kind in alternatives(hint)):
             check_arguments(value, key)
             return Component(value)

@@ -208,7 +208,7 @@ def own(**arguments):
         (own(sub_planner={"_target_": "planning.planners.gd.GDPlanner", "horizon": -1}),
          "planner.sub_planner.horizon=-1 must be a whole number, at least 1"),
         ({"_target_": f"{__name__}.Shapeless", "width": 1.5}, "planner.width=1.5 must be a whole number or null"),
-        ({"_target_": f"{__name__}.Shapeless", "names": {"a": "b"}}, "planner.names={'a': 'b'} must be names with"),
+        ({"_target_": f"{__name__}.Shapeless", "names": {"a": "b"}}, "planner.names.a=b must be a number"),
         ({"_target_": f"{__name__}.Shapeless", "wide": 1}, "planner.wide: there is no such setting; did you mean"),
     ],
 )  # fmt: skip

@@ -42,14 +42,14 @@ def blocks(page: Path) -> Iterator[Piece]:
         yield Piece(page, line, found["language"], found["text"], mark and mark[1])
 
 
-NAMED = re.compile(r"# (mine/\S+)\n")
+NAMED = re.compile(r"(?:# @package .*\n)?# (mine/\S+)\n")
 """The first line of a block that is a file of the reader's own folder."""
 
 
 def named_files(page: Path) -> dict[str, str]:
     """The text of every block that names a file, by that name."""
     found = ((NAMED.match(block.text), block.text) for block in blocks(page))
-    return {name[1]: text[name.end() :] for name, text in found if name}
+    return {name[1]: text for name, text in found if name}  # whole, as a user copies it
 
 
 def commands(page: Path) -> Iterator[Piece]:

@@ -381,7 +381,7 @@ def test_a_full_size_file_is_read_in_seconds_and_in_less_than_twice_its_size(tmp
     torch.save({"epoch": 1, "predictor": predictor, "decoder": VQVAE(384), **small}, path)
     program = (
         "import re, sys, time\n"
-        "from models.dino_wm import read_pickled_checkpoint\n"
+        "from models.foreign.dino_wm import read_pickled_checkpoint\n"
         "status = lambda: open('/proc/self/status').read()\n"
         "peak = lambda: 1024 * int(re.search(r'VmHWM:\\s+(\\d+)', status())[1])\n"  # getrusage shows the parent's too
         "before, begin = peak(), time.perf_counter()\n"
