@@ -19,7 +19,7 @@ from datasets.collect import collections
 from datasets.collecting.config import CollectConfig
 from launch.command_line import overridden_keys, parse
 from launch.paths import readable_paths
-from models.checkpoints.loading import load_for_planning, stored_normalizer
+from models.checkpoints.loading import EncoderConfig, load_for_planning, stored_normalizer
 from models.checkpoints.native import read_checkpoint
 from planning.config import PlanConfig
 from planning.gap import Visits, dataset_visits, one_step_error, planner_visits
@@ -81,11 +81,11 @@ def measure_gap(
     observers, frameskip, size = {}, 0, 0
     for name, folder in models.items():
         checkpoint = read_checkpoint(Path(folder))
-        model, architecture = load_for_planning(checkpoint, config.env.sizes, None, torch.device("cpu"))
+        model, architecture = load_for_planning(checkpoint, config.env.sizes, EncoderConfig(), torch.device("cpu"))
         normalizer = stored_normalizer(checkpoint, config.env.sizes)
         assert normalizer is not None, "models of the demo carry their units"
         observers[name] = Observer(model, normalizer)
-        frameskip, size = architecture["frameskip"], architecture["img_size"]
+        frameskip, size = architecture.frameskip, architecture.img_size
     env = config.env.simulator.build(image_size=size)
     planner = MPCController.of(config.planner.build()).planner
     trajectories = config.env.data.build()

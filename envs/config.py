@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from envs.base import VectorEnv
+from envs.expert import Expert
+from utils.env_sizes import EnvSizes
 from utils.ranges import Dimension, ProcessesOrZero
 from utils.schema import Component, OpenSettings
 
@@ -31,8 +33,8 @@ class EnvConfig(OpenSettings):
     state_dim: Dimension
     num_workers: ProcessesOrZero | None
     simulator: Component[VectorEnv]
-    dataset: Component[Any] | None
-    collector: Component[Any] | None
+    dataset: Component[Any] | None  # trajectories, whose class stands above this room
+    collector: Component[Expert] | None
 
     @property
     def data(self) -> Component[Any]:
@@ -49,7 +51,6 @@ class EnvConfig(OpenSettings):
         return self.dataset
 
     @property
-    def sizes(self) -> dict[str, int]:
-        """Lengths of action, proprio values and state, by their names."""
-        names = ("env_action_dim", "proprio_dim", "state_dim")
-        return {name: getattr(self, name) for name in names}
+    def sizes(self) -> EnvSizes:
+        """What a model must fit."""
+        return EnvSizes(self.env_action_dim, self.proprio_dim, self.state_dim)

@@ -1,49 +1,30 @@
-"""Building a world model from an architecture, which is plain data."""
+"""Building a world model from an architecture."""
 
 from __future__ import annotations
 
 import contextlib
 import inspect
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import get_class, instantiate
+from hydra.utils import get_class
 
+from models.architecture import Architecture
 from models.interfaces import Encoder
 from models.tokens import TOKEN_LAYOUTS, TokenLayout
 from models.world_model import WorldModel
 from utils.machine import as_size, available_memory
+from utils.schema import Component
 
-PARTS = ("encoder", "proprio_encoder", "action_encoder", "predictor", "decoder")
-"""Attributes of ``WorldModel`` that are networks; each is also a config group."""
-
-OPTIONAL = ("proposal",)
-"""The same, of networks that most models do not have; their architectures lack the key."""
-
-SCALARS = (
-    "num_hist",
-    "num_pred",
-    "frameskip",
-    "img_size",
-    "concat_dim",
-    "action_emb_dim",
-    "proprio_emb_dim",
-    "num_action_repeat",
-    "num_proprio_repeat",
-    "has_predictor",
-    "has_decoder",
-)
-"""Architecture keys beside the parts; a checkpoint brings them in its ``hydra.yaml``."""
-
-
+T = TypeVar("T")
 SURELY_SMALL = 10**7
 """Weights of a layer, roughly, times layers: below, it is not worth the time to count them."""
 
 
 def build_world_model(
-    architecture: Mapping[str, Any],
+    architecture: Architecture,
     env_action_dim: int,
     proprio_dim: int,
     state_dim: int,
@@ -52,8 +33,7 @@ def build_world_model(
     """Build the networks with fresh weights.
 
     Args:
-        architecture: ``SCALARS`` by name, and per entry of ``PARTS`` a dict with ``_target_`` and arguments;
-            of ``OPTIONAL`` those that the model shall have.
+        architecture: Sizes, and the networks that the model shall have.
         env_action_dim: Length of one raw action.
         proprio_dim: Length of the proprio.
         state_dim: Length of the simulator's state.
@@ -64,68 +44,67 @@ def build_world_model(
         ValueError: If a value is not supported; the message names the key.
     """
     _check(architecture)
-    encoder = _part(architecture["encoder"], {"img_size": architecture["img_size"], "state_dim": state_dim})
+    encoder = _part(architecture.encoder, {"img_size": architecture.img_size, "state_dim": state_dim})
     layout = _token_layout(architecture, encoder)
     networks: dict[str, Any] = {"encoder": encoder}
     for part, sizes in _sizes(architecture, layout, env_action_dim, proprio_dim).items():
         networks[part] = None
-        if part in architecture and architecture.get(f"has_{part}", True):
-            _check_memory(part, architecture[part], sizes)
+        described: Component[Any] | None = getattr(architecture, part)
+        if described is not None and getattr(architecture, f"has_{part}", True):
+            _check_memory(part, described, sizes)
             with torch.device("meta") if part in without_weights else contextlib.nullcontext():
-                networks[part] = _part(architecture[part], sizes)
-    return WorldModel(**networks, layout=layout, num_hist=architecture["num_hist"])
+                networks[part] = _part(described, sizes)
+    return WorldModel(**networks, layout=layout, num_hist=architecture.num_hist)
 
 
-def _token_layout(architecture: Mapping[str, Any], encoder: Encoder) -> TokenLayout:
-    return TOKEN_LAYOUTS[architecture["concat_dim"]](
+def _token_layout(architecture: Architecture, encoder: Encoder) -> TokenLayout:
+    return TOKEN_LAYOUTS[architecture.concat_dim](
         num_patches=encoder.num_patches,
         visual_dim=encoder.emb_dim,
-        proprio_dim=architecture["proprio_emb_dim"],
-        action_dim=architecture["action_emb_dim"],
-        proprio_repeat=architecture["num_proprio_repeat"],
-        action_repeat=architecture["num_action_repeat"],
+        proprio_dim=architecture.proprio_emb_dim,
+        action_dim=architecture.action_emb_dim,
+        proprio_repeat=architecture.num_proprio_repeat,
+        action_repeat=architecture.num_action_repeat,
     )
 
 
 def _sizes(
-    architecture: Mapping[str, Any], layout: TokenLayout, env_action_dim: int, proprio_dim: int
+    architecture: Architecture, layout: TokenLayout, env_action_dim: int, proprio_dim: int
 ) -> dict[str, dict[str, int]]:
     """Sizes that each network but the encoder may ask for, by the names of its constructor's arguments."""
-    action_dim = env_action_dim * architecture["frameskip"]
+    action_dim = env_action_dim * architecture.frameskip
     tokens = {"num_patches": layout.tokens_per_frame, "dim": layout.token_dim}
     patches = {"num_patches": layout.num_patches}
     return {
         "proprio_encoder": {"in_dim": proprio_dim, "emb_dim": layout.proprio_dim},
         "action_encoder": {"in_dim": action_dim, "emb_dim": layout.action_dim},
-        "predictor": tokens | {"num_frames": architecture["num_hist"]},
-        "decoder": patches | {"emb_dim": layout.visual_dim, "img_size": architecture["img_size"]},
+        "predictor": tokens | {"num_frames": architecture.num_hist},
+        "decoder": patches | {"emb_dim": layout.visual_dim, "img_size": architecture.img_size},
         "proposal": patches
         | {"visual_dim": layout.visual_dim, "proprio_dim": layout.proprio_dim, "action_dim": action_dim},
     }
 
 
-def _check(architecture: Mapping[str, Any]) -> None:
-    missing = [key for key in (*SCALARS, *PARTS) if key not in architecture]
-    if missing:
-        raise ValueError(f"the architecture lacks {', '.join(missing)}")
-    if architecture["concat_dim"] not in TOKEN_LAYOUTS:
-        raise ValueError(f"concat_dim must be one of {sorted(TOKEN_LAYOUTS)}, got {architecture['concat_dim']}")
-    if architecture["num_pred"] != 1:
-        raise ValueError(f"num_pred must be 1 (a model predicts one step ahead), got {architecture['num_pred']}")
+def _check(architecture: Architecture) -> None:
+    if architecture.concat_dim not in TOKEN_LAYOUTS:
+        raise ValueError(f"concat_dim must be one of {sorted(TOKEN_LAYOUTS)}, got {architecture.concat_dim}")
+    if architecture.num_pred != 1:
+        raise ValueError(f"num_pred must be 1 (a model predicts one step ahead), got {architecture.num_pred}")
     for key in ("num_hist", "frameskip", "img_size", "action_emb_dim", "proprio_emb_dim"):
-        if architecture[key] < 1:
-            raise ValueError(f"{key} must be at least 1, got {architecture[key]}")
+        if (size := getattr(architecture, key)) < 1:
+            raise ValueError(f"{key} must be at least 1, got {size}")
 
 
-def _check_memory(part: str, node: Mapping[str, Any], sizes: Mapping[str, Any]) -> None:
+def _check_memory(part: str, described: Component[Any], sizes: Mapping[str, int]) -> None:
     """Refuse a network whose weights alone do not fit into memory, before any of them is drawn."""
+    node = described.settings
     widths = [value for value in (*node.values(), *sizes.values()) if isinstance(value, int)]
     tokens = sizes.get("num_patches", 1) * sizes.get("dim", 1)
     if max(*widths, tokens) ** 2 * (node.get("depth") or 1) < SURELY_SMALL:
         return
     try:
         with torch.device("meta"):
-            network = _part(node, sizes)
+            network = _part(described, sizes)
     except InstantiationException:  # building it in earnest says what is wrong, or that it only cannot do without data
         return
     needed = sum(tensor.nbytes for tensor in network.state_dict().values())
@@ -138,8 +117,9 @@ def _check_memory(part: str, node: Mapping[str, Any], sizes: Mapping[str, Any]) 
         )
 
 
-def _part(node: Mapping[str, Any], sizes: Mapping[str, Any]) -> Any:
-    """Instantiate a part; it gets those ``sizes`` that its constructor asks for and its config leaves open."""
+def _part(described: Component[T], sizes: Mapping[str, int]) -> T:
+    """Build a part; it gets those ``sizes`` that its constructor asks for and its config leaves open."""
+    node = described.settings
     wanted = inspect.signature(get_class(node["_target_"])).parameters
     sizes = {name: size for name, size in sizes.items() if name in wanted and name not in node}
-    return instantiate(dict(node), _recursive_=False, **sizes)  # a node of a checkpoint builds this class and no other
+    return described.build(_recursive_=False, **sizes)  # a node of a checkpoint builds this class and no other

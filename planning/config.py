@@ -9,14 +9,15 @@ from typing import Annotated, Literal
 from annotated_types import Interval
 
 from envs.config import EnvConfig
+from models.checkpoints.loading import EncoderConfig
 from models.speed.fast_paths import FastPaths
 from planning.mpc import MPCController
 from planning.objectives import GoalDistance
 from planning.planners.base import Planner
 from utils.loggers import JsonLinesLogger
 from utils.machine import check_fits
-from utils.ranges import EmbeddingSize, MemoryBudget, NonNegative, Processes, Seed, Small
-from utils.schema import Component, OpenSettings, Settings
+from utils.ranges import MemoryBudget, NonNegative, Processes, Seed
+from utils.schema import Component, OpenSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,23 +49,6 @@ class RunConfig(OpenSettings):
     def folder(self) -> Path:
         """The folder of the run."""
         return Path(self.run_dir)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncoderConfig(Settings):
-    """What a DINOv2 is, where the checkpoint does not know.
-
-    Attributes:
-        weights: File of its state dict; None searches for it.
-        embed_dim: Width of a patch's features.
-        depth: Layers.
-        num_heads: Heads of a layer.
-    """
-
-    weights: str | None
-    embed_dim: EmbeddingSize | None
-    depth: Small | None
-    num_heads: Small | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,16 +48,16 @@ def prepare_evaluation(config: PlanConfig, device: torch.device) -> Evaluation:
     identity, is_begun = agreed({key: config.recorded[key] for key in IDENTITY} | trained, config.folder)
     if identity["objective"] != config.objective.settings:  # it was "last" by default when this was begun
         objective = GoalDistance("last", identity["objective"]["alpha"])
-    model, architecture = load_for_planning(checkpoint, config.env.sizes, vars(config.encoder), device)
+    model, architecture = load_for_planning(checkpoint, config.env.sizes, config.encoder, device)
     speed = config.speed.build()
     speed.install(model)
     if controller.planner.sample_type == "proposal":
         model.require_proposal()
     data = ModelData(config.env, checkpoint)
     observer = Observer(model, data.normalizer(), action_range=data.action_range(controller.planner.clip_actions))
-    env = config.env.simulator.build(image_size=architecture["img_size"])
+    env = config.env.simulator.build(image_size=architecture.img_size)
     unsolved_only = identity.get("unsolved_starts_only", False)
-    request = _goal_request(config, env, architecture["frameskip"], data, observer.normalizer, unsolved_only)
+    request = _goal_request(config, env, architecture.frameskip, data, observer.normalizer, unsolved_only)
     if is_begun:  # goes on with its own episodes, even if today they would be drawn otherwise
         problem = read_targets(config.folder / TARGETS, env, config.n_evals)
     else:

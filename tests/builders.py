@@ -22,6 +22,7 @@ from envs.wall.dynamics import IMAGE_SIZE
 from envs.wall.expert import WallRandomWalk
 from envs.wall.render import draw_dots, draw_walls, resize_frames
 from envs.wall.vector_env import WallVectorEnv
+from models.architecture import Architecture
 from models.build import build_world_model
 from models.checkpoints.architecture import stored_architecture
 from models.checkpoints.native import load_weights, read_checkpoint, write_checkpoint, write_model_config
@@ -77,7 +78,7 @@ def golden_model(directory: Path, encoder_weights: Path) -> WorldModel:
     checkpoint = read_checkpoint(directory)
     architecture = stored_architecture(checkpoint)
     narrow = {"embed_dim": 48, "depth": 2, "num_heads": 3, "weights": str(encoder_weights)}
-    architecture["encoder"] = architecture["encoder"] | narrow
+    architecture = architecture.with_arguments("encoder", **narrow)
     proprio_dim = checkpoint.tensors["proprio_encoder.patch_embed.weight"].shape[1]
     model = build_world_model(architecture, env_action_dim=2, proprio_dim=proprio_dim, state_dim=proprio_dim)
     load_weights(model, checkpoint)
@@ -280,7 +281,7 @@ def wall_model(architecture: dict[str, Any] | None = None, seed: int = 0, moves:
     """The model of an architecture with random weights; ``moves=False`` leaves it at "nothing ever moves"."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = build_world_model(architecture or wall_architecture(), 2, 2, 2)
+        model = build_world_model(Architecture.from_dict(architecture or wall_architecture()), 2, 2, 2)
         if moves and model.predictor is not None:
             for parameter in model.predictor.parameters():
                 nn.init.normal_(parameter, std=0.3)

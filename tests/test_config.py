@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from datasets.trajectories import Trajectories
 from envs.expert import Expert
+from models.architecture import Architecture
 from models.build import build_world_model
 from models.interfaces import Encoder, Proposal
 from models.speed.fast_paths import FastPaths
@@ -59,7 +60,7 @@ def check_part(group, option, tmp_path):
     """A world model with this part encodes, predicts and decodes."""
     extra = NAMED.get(group, {}).get(option, (f"{group}={option}",))
     config = composed("env=wall", *SMALL_PARTS, *extra, run_dir=str(tmp_path))
-    model = build_world_model(config, 2, 2, 2).eval()
+    model = build_world_model(Architecture.from_dict(config), 2, 2, 2).eval()
     size = config["img_size"]
     if model.encoder.observes == "visual":
         seen = torch.randint(0, 256, (2, 1, 3, size, size), dtype=torch.uint8)
@@ -172,7 +173,7 @@ def check_experiment(group, option, tmp_path):
     if config["encoder"].get("weights", "") is None:
         config["encoder"]["weights"] = "random"
     sizes = (config["env"][size] for size in ("env_action_dim", "proprio_dim", "state_dim"))
-    build_world_model(config, *sizes)
+    build_world_model(Architecture.from_dict(config), *sizes)
     given = OmegaConf.to_container(OmegaConf.load(CONF / "experiment" / f"{option}.yaml"))
     given.pop("defaults", None)
     assert given

@@ -48,7 +48,7 @@ def build_trainer(config: TrainConfig, explicit: Set[str], device: torch.device)
     method = config.method.build()
     check_base(config, method)
     start = starting_model(config, explicit, device)
-    written = {**config.recorded, **start.architecture}
+    written = {**config.recorded, **start.architecture.as_dict()}
     check_resumable(config.folder, written)
     model, settings = start.model, _settings(config, start, method)
     optimizers = _fast_and_optimized(config, start, settings)
@@ -98,17 +98,17 @@ def _context(
     retry: Retry,
     needs_env: bool,
 ) -> TrainingContext:
-    size = start.architecture["img_size"]
+    size = start.architecture.img_size
     return TrainingContext(
         model=start.model,
         observer=observer,
         env=config.env.simulator.build(image_size=size) if needs_env else None,
-        frameskip=start.architecture["frameskip"],
+        frameskip=start.architecture.frameskip,
         seed=settings.seed,
         folder=config.folder,
         retry=retry,
         batch_size=settings.batch_size,
-        sample_frames=config.N + start.architecture["num_hist"],
+        sample_frames=config.N + start.architecture.num_hist,
     )
 
 

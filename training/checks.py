@@ -99,7 +99,7 @@ def check_processes(settings: TrainSettings) -> None:
 
 def check_data(start: StartingModel, data: Trajectories) -> None:
     """Frames must be as large as the model's."""
-    size = start.architecture["img_size"]
+    size = start.architecture.img_size
     if start.model.encoder.observes == "visual" and data.frame_size != size:
         raise ValueError(
             f"the data set's frames are {data.frame_size} x {data.frame_size}, the model's img_size is {size}; collect "

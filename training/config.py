@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Any
+from dataclasses import dataclass, fields
+from typing import Annotated
 
 from annotated_types import Interval
+from torch import nn
 
+from models.architecture import Architecture
+from models.interfaces import Decoder, Encoder, Predictor, Proposal
 from planning.config import RunConfig
 from training.methods.base import Method
 from training.regularizer import Regularizer
@@ -64,12 +67,12 @@ class TrainConfig(RunConfig):
     regularizer: Component[Regularizer]
     N: Small
 
-    encoder: Component[Any]
-    predictor: Component[Any]
-    decoder: Component[Any]
-    action_encoder: Component[Any]
-    proprio_encoder: Component[Any]
-    proposal: Component[Any] | None
+    encoder: Component[Encoder]
+    predictor: Component[Predictor]
+    decoder: Component[Decoder]
+    action_encoder: Component[nn.Module]
+    proprio_encoder: Component[nn.Module]
+    proposal: Component[Proposal] | None
     num_hist: Small
     num_pred: Small
     frameskip: Small
@@ -86,3 +89,8 @@ class TrainConfig(RunConfig):
         """Refuse batches of which not even the pixels fit into memory."""
         sizes = {"training.batch_size": self.training.batch_size, "N": self.N, "img_size": self.img_size}
         check_fits(3 * self.img_size, **sizes)
+
+    @property
+    def architecture(self) -> Architecture:
+        """The world model to train from scratch."""
+        return Architecture(**{field.name: getattr(self, field.name) for field in fields(Architecture)})

@@ -58,7 +58,7 @@ class TrainingData:
     def windows(self, config: TrainConfig, start: StartingModel, device: torch.device) -> dict[str, WindowDataset]:
         """Return the samples of each part of the split; latents in the place of images are made here."""
         source = _frame_source(config, start, self, device)
-        num_frames, skip = start.architecture["num_hist"] + 1, start.architecture["frameskip"]
+        num_frames, skip = start.architecture.num_hist + 1, start.architecture.frameskip
         return {
             part: WindowDataset(self.trajectories, numbers, self.normalizer, num_frames, config.N, skip, source)
             for part, numbers in self.split.items()
@@ -106,6 +106,6 @@ def _frame_source(config: TrainConfig, start: StartingModel, data: TrainingData,
             "name the place of the latents (training.latent_dir=...)"
         )
     free = (*CHANGEABLE, "palettes")  # of which the name of one says enough
-    shaping = {key: value for key, value in start.architecture["encoder"].items() if key not in free}
-    settings = {**shaping, "img_size": start.architecture["img_size"]}
+    shaping = {key: value for key, value in start.architecture.encoder.settings.items() if key not in free}
+    settings = {**shaping, "img_size": start.architecture.img_size}
     return StoredLatents(frames, folder, settings, Retry(config.disk_patience_minutes))

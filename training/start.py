@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from datasets.trajectories import Trajectories
-from models.build import PARTS, build_world_model
+from models.architecture import PARTS, Architecture
+from models.build import build_world_model
 from models.checkpoints.architecture import settle_architecture
 from models.checkpoints.loading import check_environment, place_weights
 from models.checkpoints.native import Checkpoint, load_weights, read_checkpoint, trained_weights, weights_file
@@ -29,13 +30,14 @@ class StartingModel:
     """A model and where it comes from.
 
     Attributes:
-        fresh: Parts with untrained weights.
+        model: On its device.
         architecture: As built.
         checkpoint: None when training from scratch.
+        fresh: Parts with untrained weights.
     """
 
     model: WorldModel
-    architecture: dict[str, Any]
+    architecture: Architecture
     checkpoint: Checkpoint | None
     fresh: list[str]
 
@@ -54,11 +56,11 @@ def starting_model(config: TrainConfig, explicit: Set[str], device: torch.device
             log.warning("%s holds no checkpoint to start from (%s): TRAINING FROM SCRATCH", base, found)
     else:
         check_environment(checkpoint, env.name)
-    architecture = settle_architecture(config.recorded, explicit, checkpoint)
+    architecture = settle_architecture(config.architecture, explicit, checkpoint)
     if checkpoint is not None and "encoder.weights" not in explicit:
-        place_weights(architecture["encoder"], None)
+        architecture = place_weights(architecture)
     torch.manual_seed(config.training.seed)  # initial weights now, dropout later
-    model = build_world_model(architecture, env.env_action_dim, env.proprio_dim, env.state_dim)
+    model = build_world_model(architecture, *env.sizes)
     fresh = list(PARTS) if checkpoint is None else load_weights(model, checkpoint)
     if not distributed.is_main():
         torch.manual_seed(own_seed(config.training.seed))  # equal weights, but not equal dropout

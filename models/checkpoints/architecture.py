@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Collection, Mapping, Set
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from models.build import OPTIONAL, PARTS, SCALARS
+from models.architecture import OPTIONAL, PARTS, SCALARS, Architecture
 from models.checkpoints.config_file import OPTION_FOLDERS
 from models.checkpoints.native import Checkpoint
 from models.foreign.dino_wm import PLAIN, CheckpointError
@@ -36,40 +37,42 @@ FOREIGN_PARTS = {"predictor": "vit", "decoder": "vqvae", "action_encoder": "prop
 """Our config options for them."""
 
 
-def settle_architecture(config: Mapping[str, Any], explicit: Set[str], checkpoint: Checkpoint | None) -> dict[str, Any]:
-    """Settle the architecture to build: ``SCALARS``, ``PARTS``, and those of ``OPTIONAL`` that there are.
+def settle_architecture(wanted: Architecture, explicit: Set[str], checkpoint: Checkpoint | None) -> Architecture:
+    """Settle the architecture to build.
 
     Args:
-        config: The composed config, resolved to plain data.
+        wanted: That of the composed config.
         explicit: Keys that the user set, such as "num_hist", "encoder" (a config group) or "predictor.depth".
-        checkpoint: The model to start from; None trains from scratch and takes everything from ``config``.
+        checkpoint: The model to start from; None trains from scratch and takes everything from ``wanted``.
 
     Raises:
         ValueError: If an explicit value contradicts the checkpoint; the message names the key and both values.
     """
-    wanted = {key: config[key] for key in (*SCALARS, *PARTS, *OPTIONAL) if key in config}
     if checkpoint is None:
         return wanted
-    stored = stored_architecture(checkpoint)
+    stored = settled = stored_architecture(checkpoint)
     conflicts = []
     for key in SCALARS:
-        if key in wanted and wanted[key] != stored[key]:
-            if key in explicit:
-                conflicts.append(f"{key}={wanted[key]} was asked for, the checkpoint has {key}={stored[key]}")
-            else:
-                log.info("%s=%s is taken from the checkpoint", key, stored[key])
-    added = {part: wanted[part] for part in OPTIONAL if part in wanted and part not in stored}
-    for part in (*PARTS, *(part for part in OPTIONAL if part in stored)):
-        conflicts += _part_conflicts(part, wanted.get(part), stored[part], explicit)
-        _take_changeable(part, wanted.get(part), stored[part], explicit)
+        asked, has = getattr(wanted, key), getattr(stored, key)
+        if asked != has and key in explicit:
+            conflicts.append(f"{key}={asked} was asked for, the checkpoint has {key}={has}")
+        elif asked != has:
+            log.info("%s=%s is taken from the checkpoint", key, has)
+    for part in (*PARTS, *OPTIONAL):
+        asked, has = getattr(wanted, part), getattr(stored, part)
+        if has is None:
+            settled = replace(settled, **{part: asked})
+        elif asked is not None:
+            conflicts += _part_conflicts(part, asked.settings, has.settings, explicit)
+            settled = settled.with_arguments(part, **_changeable(part, asked.settings, has.settings, explicit))
     if conflicts:
         raise ValueError(
             f"{checkpoint.path}: {'; '.join(conflicts)}. Leave the override out, or train from scratch elsewhere"
         )
-    return stored | added
+    return settled
 
 
-def stored_architecture(checkpoint: Checkpoint) -> dict[str, Any]:
+def stored_architecture(checkpoint: Checkpoint) -> Architecture:
     """Read the architecture from a checkpoint's ``hydra.yaml`` and tensors.
 
     A ``_target_`` in the file is only ever compared with those of our own config options, never imported.
@@ -97,7 +100,8 @@ def stored_architecture(checkpoint: Checkpoint) -> dict[str, Any]:
                 f"{source} says {key}: {stored[key]}, but the weights beside it were built with {value}"
             )
     present = (*PARTS, *checkpoint.optional_parts)
-    return stored | {part: _known(part, checkpoint.config.get(part), source) for part in present}
+    parts = {part: _known(part, checkpoint.config.get(part), source) for part in present}
+    return Architecture.from_dict(stored | parts)
 
 
 def _by_part(checkpoint: Checkpoint) -> dict[str, dict[str, Tensor]]:
@@ -108,7 +112,7 @@ def _by_part(checkpoint: Checkpoint) -> dict[str, dict[str, Tensor]]:
     return parts
 
 
-def _from_dino_wm(checkpoint: Checkpoint, source: Path) -> dict[str, Any]:
+def _from_dino_wm(checkpoint: Checkpoint, source: Path) -> Architecture:
     found = translate_config(checkpoint.config, _by_part(checkpoint), source)
     stored = {key: found[key] for key in SCALARS}
     stored["encoder"] = _adopt("encoder", _ours("encoder", "dino"), found["encoder"], source)
@@ -125,7 +129,7 @@ def _from_dino_wm(checkpoint: Checkpoint, source: Path) -> dict[str, Any]:
                 f"{checkpoint.path}: the {part} is a {pickled}, which this project has no counterpart of; it reads "
                 f"{FOREIGN_CLASSES[part]}"
             )
-    return stored
+    return Architecture.from_dict(stored)
 
 
 def _known(part: str, node: Any, source: Path) -> dict[str, Any]:
@@ -179,12 +183,10 @@ def _load(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in loaded.items() if key != TRUSTED}
 
 
-def _part_conflicts(part: str, wanted: Any, stored: Mapping[str, Any], explicit: Set[str]) -> list[str]:
-    if not isinstance(wanted, Mapping):
-        return []
-    if wanted.get("_target_") != stored["_target_"]:
+def _part_conflicts(part: str, wanted: Mapping[str, Any], stored: Mapping[str, Any], explicit: Set[str]) -> list[str]:
+    if wanted["_target_"] != stored["_target_"]:
         if part in explicit:
-            return [f"{part} {wanted.get('_target_')} was asked for, the checkpoint has {stored['_target_']}"]
+            return [f"{part} {wanted['_target_']} was asked for, the checkpoint has {stored['_target_']}"]
         log.info("%s %s is taken from the checkpoint", part, stored["_target_"])
         return []
     return [
@@ -194,8 +196,7 @@ def _part_conflicts(part: str, wanted: Any, stored: Mapping[str, Any], explicit:
     ]
 
 
-def _take_changeable(part: str, wanted: Any, stored: dict[str, Any], explicit: Set[str]) -> None:
-    """Take what the user may set: the changeable arguments, and those that the checkpoint says nothing about."""
-    for key in stored if isinstance(wanted, Mapping) else ():
-        if f"{part}.{key}" in explicit and key in wanted and (key in CHANGEABLE or stored[key] is None):
-            stored[key] = wanted[key]
+def _changeable(part: str, wanted: Mapping[str, Any], stored: Mapping[str, Any], explicit: Set[str]) -> dict[str, Any]:
+    """What the user set and may: the changeable arguments, and those that the checkpoint says nothing about."""
+    settable = (key for key, value in stored.items() if key in CHANGEABLE or value is None)
+    return {key: wanted[key] for key in settable if f"{part}.{key}" in explicit and key in wanted}

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from models.build import OPTIONAL
+from models.architecture import OPTIONAL
 from models.checkpoints.architecture import stored_architecture
 from models.checkpoints.config_file import read_model_config
 from models.checkpoints.dino_wm_copy import write_copy
@@ -104,7 +104,7 @@ def _write_config(checkpoint: Checkpoint, original: Path, target: Path, to: str)
         target.write_bytes(source.read_bytes())
         return
     config = read_model_config(source)
-    ours = stored_architecture(replace(checkpoint, config=config))
+    ours = stored_architecture(replace(checkpoint, config=config)).as_dict()
     env, normalized = config.get("env"), config.get("normalize_action")
     ours |= {"env": {"name": env["name"]}} if isinstance(env, dict) and "name" in env else {}
     ours |= {"normalize_action": normalized} if isinstance(normalized, bool) else {}

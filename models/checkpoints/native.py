@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from models.build import OPTIONAL, PARTS
+from models.architecture import OPTIONAL, PARTS
 from models.checkpoints.about import FORMAT, HEADER, read_about
 from models.checkpoints.config_file import read_model_config
 from models.foreign.dino_wm import WITHOUT_EFFECT, CheckpointError, is_finite, read_pickled_checkpoint
@@ -54,7 +54,7 @@ class Checkpoint:
 
     @property
     def optional_parts(self) -> list[str]:
-        """Those of ``models.build.OPTIONAL`` that it has: weights of ours, and what they are in ``config``.
+        """Those of ``models.architecture.OPTIONAL`` that it has: weights of ours, and what they are in ``config``.
 
         A file of DINO-WM may bring a proposal of another kind, which has no counterpart here.
         """

@@ -10,14 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.architecture import Architecture
 from models.build import build_world_model
-from models.checkpoints.loading import load_for_planning
+from models.checkpoints.loading import EncoderConfig, load_for_planning
 from models.checkpoints.native import read_checkpoint, write_checkpoint, write_model_config
 from models.interfaces import Encoder
 from models.world_model import WorldModel
 from tests.builders import near, numbers
+from utils.env_sizes import EnvSizes
 
-SIZES = {"env_action_dim": 2, "proprio_dim": 2, "state_dim": 2}
+SIZES = EnvSizes(env_action_dim=2, proprio_dim=2, state_dim=2)
 Shape = tuple[int, ...]
 """Of an observation: (3, S, S) of an image, (state_dim,) of a state."""
 
@@ -25,7 +27,7 @@ Shape = tuple[int, ...]
 def model_of(config: Mapping[str, Any]) -> WorldModel:
     """A world model with the encoder of a config, which has looked at some frames."""
     torch.manual_seed(0)
-    model = build_world_model(config, **SIZES).eval()
+    model = build_world_model(Architecture.from_dict(config), *SIZES).eval()
     model.encoder.calibrate(observed(shape_of(model.encoder, config["img_size"]), 8, seed=1))
     return model
 
@@ -34,7 +36,7 @@ def shape_of(encoder: Encoder, size: int) -> Shape:
     """What it observes of a frame."""
     assert isinstance(encoder, Encoder), f"an encoder derives from models.interfaces.Encoder, not {type(encoder)}"
     assert encoder.observes in ("visual", "state"), f'observes is "visual" or "state", got {encoder.observes!r}'
-    return (3, size, size) if encoder.observes == "visual" else (SIZES["state_dim"],)
+    return (3, size, size) if encoder.observes == "visual" else (SIZES.state_dim,)
 
 
 def observed(shape: Shape, *leading: int, seed: int = 0) -> Tensor:
@@ -110,7 +112,7 @@ def check_checkpoint(model: WorldModel, config: Mapping[str, Any], folder: Path)
     path = folder / "checkpoints" / "model_latest.safetensors"
     write_checkpoint(path, model, epoch=0, about={"step": 0}, with_encoder=model.encoder.saved_with_model)
     torch.manual_seed(5)  # another process has another state
-    loaded, _ = load_for_planning(read_checkpoint(folder), SIZES, None, torch.device("cpu"))
+    loaded, _ = load_for_planning(read_checkpoint(folder), SIZES, EncoderConfig(), torch.device("cpu"))
     seen = observed(shape_of(model.encoder, config["img_size"]), 2)
     assert torch.equal(loaded.encoder(seen), model.encoder(seen)), (
         "saved and loaded, an encoder gives the same features: keep in parameters or buffers what does not follow from "

@@ -5,16 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 
+from models.architecture import Architecture
 from models.build import build_world_model
-from models.checkpoints.loading import load_for_planning
+from models.checkpoints.loading import EncoderConfig, load_for_planning
 from models.checkpoints.native import read_checkpoint, write_checkpoint, write_model_config
 from models.interfaces import Proposal
 from planning.planners.gd import GDPlanner
 from planning.planners.noise import EpisodeNoise
 from planning.planners.plan import ActionSpace
 from tests.builders import latent_of
+from utils.env_sizes import EnvSizes
 
-SIZES = {"env_action_dim": 2, "proprio_dim": 2, "state_dim": 2}
+SIZES = EnvSizes(env_action_dim=2, proprio_dim=2, state_dim=2)
 ACTION_DIM = 10
 
 
@@ -28,7 +30,7 @@ def config(proposal_option, composing):
 def model(config):
     """A small model with this proposal, and no output of it that is zero only because nothing was trained."""
     torch.manual_seed(0)
-    built = build_world_model(config, **SIZES).eval()
+    built = build_world_model(Architecture.from_dict(config), *SIZES).eval()
     with torch.no_grad():
         for parameter in built.proposal.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -75,5 +77,5 @@ def test_a_checkpoint_brings_it_back(model, ends, config, tmp_path):
     write_model_config(tmp_path, config)
     path = tmp_path / "checkpoints" / "model_latest.safetensors"
     write_checkpoint(path, model, epoch=0, about={"step": 0}, with_encoder=True)
-    loaded, _ = load_for_planning(read_checkpoint(tmp_path), SIZES, None, torch.device("cpu"))
+    loaded, _ = load_for_planning(read_checkpoint(tmp_path), SIZES, EncoderConfig(), torch.device("cpu"))
     assert torch.equal(loaded.propose(*ends), model.propose(*ends))

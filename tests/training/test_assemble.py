@@ -200,9 +200,7 @@ def test_a_checkpoint_of_the_original_is_finetuned(tmp_path, shared_golden, gold
     reduced = {"embed_dim": 48, "depth": 2, "num_heads": 3, "weights": str(golden("dinov2_reduced.safetensors"))}
 
     def settle(*arguments):
-        settled = settle_architecture(*arguments)
-        settled["encoder"] |= reduced
-        return settled
+        return settle_architecture(*arguments).with_arguments("encoder", **reduced)
 
     monkeypatch.setattr(training.start, "settle_architecture", settle)
     options = ["replay_buffer_frequency=1", "method.planner.opt_steps=1"] if method == "online" else []

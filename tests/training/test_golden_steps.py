@@ -45,8 +45,7 @@ def model(shared_golden, golden, history):
     checkpoint = read_checkpoint(folder)
     architecture = stored_architecture(checkpoint)
     reduced = {"embed_dim": 48, "depth": 2, "num_heads": 3, "weights": str(golden("dinov2_reduced.safetensors"))}
-    architecture["encoder"] |= reduced
-    model = build_world_model(architecture, 2, 4 if history == 3 else 2, 5)
+    model = build_world_model(architecture.with_arguments("encoder", **reduced), 2, 4 if history == 3 else 2, 5)
     assert load_weights(model, checkpoint) == ["encoder"]
     return model.eval()
 

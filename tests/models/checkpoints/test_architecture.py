@@ -4,11 +4,16 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from models.build import PARTS, SCALARS, build_world_model
+from models.architecture import PARTS, SCALARS, Architecture
+from models.build import build_world_model
 from models.checkpoints.architecture import settle_architecture, stored_architecture
 from models.checkpoints.native import Checkpoint, CheckpointError, read_checkpoint, write_model_config
 from models.networks.residual import ResidualViT
 from tests.builders import option, wall_architecture, wall_model_directory
+
+
+def wall(**changes) -> Architecture:
+    return Architecture.from_dict(wall_architecture(**changes))
 
 
 @pytest.fixture
@@ -29,25 +34,24 @@ def checkpoint(folder, **changes) -> Checkpoint:
 
 
 def test_what_is_stored_is_what_was_written(folder):
-    assert stored_architecture(read_checkpoint(folder)) == wall_architecture()
+    assert stored_architecture(read_checkpoint(folder)).as_dict() == wall_architecture()
 
 
 def test_arguments_that_only_the_class_knows_are_kept(tmp_path):
     encoder = option("proprio_encoder", "fixed", seed=3)
     folder = wall_model_directory(tmp_path, proprio_encoder=encoder)
-    assert stored_architecture(read_checkpoint(folder))["proprio_encoder"]["seed"] == 3
+    assert stored_architecture(read_checkpoint(folder)).proprio_encoder.settings["seed"] == 3
 
 
 def test_from_scratch_everything_comes_from_the_config():
-    config = {**wall_architecture(), "seed": 1, "planner": {}}
-    assert settle_architecture(config, set(), None) == wall_architecture()
+    config = Architecture.from_dict({**wall_architecture(), "seed": 1, "planner": {}})
+    assert settle_architecture(config, set(), None).as_dict() == wall_architecture()
 
 
 def test_values_come_from_the_checkpoint_where_the_user_said_nothing(folder):
-    config = wall_architecture(num_hist=3, frameskip=1, action_emb_dim=4)
-    config["predictor"] = option("predictor", "vit")
+    config = wall(num_hist=3, frameskip=1, action_emb_dim=4, predictor=option("predictor", "vit"))
     settled = settle_architecture(config, {"planner", "training.epochs"}, read_checkpoint(folder))
-    assert settled == wall_architecture()
+    assert settled == wall()
 
 
 @pytest.mark.parametrize("key", SCALARS)
@@ -55,39 +59,37 @@ def test_an_override_that_contradicts_the_checkpoint_names_key_and_both_values(f
     stored = wall_architecture()[key]
     wanted = (not stored) if isinstance(stored, bool) else stored + 1
     with pytest.raises(ValueError, match=rf"{key}={wanted} was asked for, the checkpoint has {key}={stored}"):
-        settle_architecture(wall_architecture(**{key: wanted}), {key}, read_checkpoint(folder))
+        settle_architecture(wall(**{key: wanted}), {key}, read_checkpoint(folder))
 
 
 def test_an_override_that_agrees_is_no_contradiction(folder):
-    assert settle_architecture(wall_architecture(), set(SCALARS) | set(PARTS), read_checkpoint(folder))
+    assert settle_architecture(wall(), set(SCALARS) | set(PARTS), read_checkpoint(folder))
 
 
 def test_another_class_of_a_part_is_a_contradiction_only_if_it_was_asked_for(folder):
-    config = wall_architecture(encoder=option("encoder", "dino"))
+    config = wall(encoder=option("encoder", "dino"))
     with pytest.raises(ValueError, match=r"encoder models\.networks\.dinov2.* checkpoint has models\.networks\.sm"):
         settle_architecture(config, {"encoder"}, read_checkpoint(folder))
     settled = settle_architecture(config, set(), read_checkpoint(folder))
-    assert settled["encoder"] == wall_architecture()["encoder"]
+    assert settled.encoder == wall().encoder
 
 
 def test_another_argument_of_a_part_is_a_contradiction(folder):
-    config = wall_architecture()
-    config["predictor"] = config["predictor"] | {"depth": 9}
+    config = wall().with_arguments("predictor", depth=9)
     with pytest.raises(ValueError, match=r"predictor\.depth=9 was asked for, the checkpoint has predictor\.depth=1"):
         settle_architecture(config, {"predictor.depth"}, read_checkpoint(folder))
 
 
 def test_several_contradictions_are_listed_together(folder):
-    config = wall_architecture(num_hist=2, img_size=224)
+    config = wall(num_hist=2, img_size=224)
     with pytest.raises(ValueError, match=r"num_hist=2.*img_size=224"):
         settle_architecture(config, {"num_hist", "img_size"}, read_checkpoint(folder))
 
 
 def test_dropout_may_differ_from_the_checkpoint(folder):
-    config = wall_architecture()
-    config["predictor"] = config["predictor"] | {"dropout": 0.25}
+    config = wall().with_arguments("predictor", dropout=0.25)
     settled = settle_architecture(config, {"predictor.dropout"}, read_checkpoint(folder))
-    assert settled["predictor"]["dropout"] == 0.25
+    assert settled.predictor.settings["dropout"] == 0.25
 
 
 @pytest.mark.parametrize("key", [*SCALARS, *PARTS])
@@ -158,16 +160,16 @@ def test_a_foreign_class_without_counterpart_is_named(shared_golden, part):
 def test_a_decoder_without_counterpart_is_left_out(shared_golden, caplog):
     found = read_checkpoint(shared_golden("checkpoints/wall_h1"))
     found.about["classes"]["decoder"] = "models.decoder.transposed_conv.TransposedConvDecoder"
-    assert stored_architecture(found)["has_decoder"] is False
+    assert stored_architecture(found).has_decoder is False
     assert "TransposedConvDecoder, has no counterpart here" in caplog.text
 
 
 def test_recorded_checkpoints_translate(shared_golden):
     stored = stored_architecture(read_checkpoint(shared_golden("checkpoints/pusht_h3")))
-    assert (stored["num_hist"], stored["frameskip"], stored["action_emb_dim"]) == (3, 5, 10)
-    assert stored["predictor"]["_target_"] == "models.networks.vit.ViTPredictor"
-    assert (stored["predictor"]["depth"], stored["predictor"]["dim_head"]) == (2, 16)
-    assert stored["encoder"]["name"] == "dinov2_vits14"
+    assert (stored.num_hist, stored.frameskip, stored.action_emb_dim) == (3, 5, 10)
+    assert stored.predictor.settings["_target_"] == "models.networks.vit.ViTPredictor"
+    assert (stored.predictor.settings["depth"], stored.predictor.settings["dim_head"]) == (2, 16)
+    assert stored.encoder.settings["name"] == "dinov2_vits14"
 
 
 @pytest.mark.parametrize(
@@ -176,18 +178,18 @@ def test_recorded_checkpoints_translate(shared_golden):
 )
 def test_values_that_cannot_be_built_name_the_key(key, value, allowed):
     with pytest.raises(ValueError, match=rf"{key} must be .*{allowed}.*got {value}"):
-        build_world_model(wall_architecture(**{key: value}), 2, 2, 2)
+        build_world_model(wall(**{key: value}), 2, 2, 2)
 
 
 def test_a_missing_part_is_named():
     architecture = wall_architecture()
     del architecture["predictor"]
     with pytest.raises(ValueError, match="the architecture lacks predictor"):
-        build_world_model(architecture, 2, 2, 2)
+        Architecture.from_dict(architecture)
 
 
 def test_the_sizes_of_the_parts_follow_from_each_other():
-    model = build_world_model(wall_architecture(num_hist=2), env_action_dim=3, proprio_dim=4, state_dim=5)
+    model = build_world_model(wall(num_hist=2), env_action_dim=3, proprio_dim=4, state_dim=5)
     assert isinstance(model.predictor, ResidualViT)
     assert model.layout.token_dim == 32 + 10 + 10
     assert model.predictor.vit.pos_embedding.shape == (1, 2 * 16, 8)
@@ -197,6 +199,6 @@ def test_the_sizes_of_the_parts_follow_from_each_other():
 
 
 def test_a_model_may_be_built_without_predictor_and_decoder():
-    model = build_world_model(wall_architecture(has_predictor=False, has_decoder=False), 2, 2, 2)
+    model = build_world_model(wall(has_predictor=False, has_decoder=False), 2, 2, 2)
     assert model.predictor is None
     assert model.decoder is None

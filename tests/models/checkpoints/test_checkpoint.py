@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from datasets.units.normalizer import Normalizer
 from models.build import build_world_model
 from models.checkpoints.architecture import stored_architecture
-from models.checkpoints.loading import check_environment, load_for_planning, stored_normalizer
+from models.checkpoints.loading import EncoderConfig, check_environment, load_for_planning, stored_normalizer
 from models.checkpoints.native import (
     CheckpointError,
     load_weights,
@@ -22,8 +22,9 @@ from models.checkpoints.native import (
     write_model_config,
 )
 from tests.builders import WALL_NORMALIZER, option, wall_architecture, wall_model, wall_model_directory
+from utils.env_sizes import EnvSizes
 
-WALL = {"env_action_dim": 2, "proprio_dim": 2, "state_dim": 2}
+WALL = EnvSizes(env_action_dim=2, proprio_dim=2, state_dim=2)
 CPU = torch.device("cpu")
 
 
@@ -191,11 +192,11 @@ def test_a_config_is_written_as_plain_data(tmp_path):
 
 
 def test_a_model_loaded_for_planning_is_frozen_and_in_eval_mode(folder):
-    model, architecture = load_for_planning(read_checkpoint(folder), WALL, None, CPU)
+    model, architecture = load_for_planning(read_checkpoint(folder), WALL, EncoderConfig(), CPU)
     assert not any(module.training for module in model.modules())
     assert not any(parameter.requires_grad for parameter in model.parameters())
     assert torch.equal(model.predictor.head.weight, wall_model().predictor.head.weight)
-    assert architecture["frameskip"] == 5
+    assert architecture.frameskip == 5
 
 
 @pytest.mark.parametrize("part", ["predictor", "action_encoder", "proprio_encoder"])
@@ -206,7 +207,7 @@ def test_planning_needs_every_part_of_the_dynamics(folder, part):
 
     spoil(folder, change)
     with pytest.raises(CheckpointError, match=f"has no {part}: it cannot plan"):
-        load_for_planning(read_checkpoint(folder), WALL, None, CPU)
+        load_for_planning(read_checkpoint(folder), WALL, EncoderConfig(), CPU)
 
 
 def test_a_decoder_that_was_never_trained_is_left_out(folder):
@@ -215,7 +216,7 @@ def test_a_decoder_that_was_never_trained_is_left_out(folder):
             tensors.pop(name)
 
     spoil(folder, change)
-    assert load_for_planning(read_checkpoint(folder), WALL, None, CPU)[0].decoder is None
+    assert load_for_planning(read_checkpoint(folder), WALL, EncoderConfig(), CPU)[0].decoder is None
 
 
 def test_a_model_of_another_environment_is_refused_with_both_names(folder):
@@ -226,7 +227,7 @@ def test_a_model_of_another_environment_is_refused_with_both_names(folder):
 
 def test_encoder_weights_without_effect_are_an_error(folder):
     with pytest.raises(ValueError, match=r"encoder\.weights=mine\.pth has no effect"):
-        load_for_planning(read_checkpoint(folder), WALL, {"weights": "mine.pth"}, CPU)
+        load_for_planning(read_checkpoint(folder), WALL, EncoderConfig(weights="mine.pth"), CPU)
 
 
 @pytest.fixture
@@ -247,8 +248,8 @@ def recorded(tmp_path, shared_golden):
 def narrow(checkpoint):
     """The model that a recorded checkpoint describes, with a narrow encoder of drawn weights."""
     architecture = stored_architecture(checkpoint)
-    architecture["encoder"] |= {"embed_dim": 48, "depth": 1, "num_heads": 3, "weights": "random"}
-    return build_world_model(architecture, 2, 4, 7)
+    sizes = {"embed_dim": 48, "depth": 1, "num_heads": 3}
+    return build_world_model(architecture.with_arguments("encoder", **sizes, weights="random"), 2, 4, 7)
 
 
 def test_a_shorter_history_than_the_checkpoint_was_built_for_takes_the_first_positions(recorded):
@@ -287,7 +288,7 @@ def with_own_weights(tmp_path, golden, monkeypatch):
 
 
 def test_an_encoder_finds_the_file_it_was_trained_with(with_own_weights, caplog):
-    model, _ = load_for_planning(read_checkpoint(with_own_weights[0]), WALL, None, CPU)
+    model, _ = load_for_planning(read_checkpoint(with_own_weights[0]), WALL, EncoderConfig(), CPU)
     assert model.encoder.emb_dim == 48
     assert "SHA-256" not in caplog.text
 
@@ -296,14 +297,15 @@ def test_a_path_of_another_machine_is_not_insisted_on(with_own_weights):
     folder, weights = with_own_weights
     weights.unlink()
     with pytest.raises(InstantiationException, match=r"no DINOv2 weights at .*hub"):
-        load_for_planning(read_checkpoint(folder), WALL, None, CPU)
+        load_for_planning(read_checkpoint(folder), WALL, EncoderConfig(), CPU)
 
 
 def test_other_weights_than_in_training_are_used_with_a_warning(with_own_weights, tmp_path, caplog):
     folder, weights = with_own_weights
     other = {name: tensor + 1 for name, tensor in load_file(weights).items()}
     save_file(other, tmp_path / "other.safetensors")
-    model, _ = load_for_planning(read_checkpoint(folder), WALL, {"weights": str(tmp_path / "other.safetensors")}, CPU)
+    encoder = EncoderConfig(weights=str(tmp_path / "other.safetensors"))
+    model, _ = load_for_planning(read_checkpoint(folder), WALL, encoder, CPU)
     assert torch.equal(model.encoder.base_model.cls_token, other["cls_token"])
     assert "not the file that" in caplog.text
 

@@ -84,7 +84,7 @@ def test_a_checkpoint_brings_it_back(tmp_path):
     changed = wall_architecture(encoder=option("encoder", "resnet", width=8, emb_dim=12))
     checkpoint = read_checkpoint(wall_model_directory(tmp_path, **changed))
     architecture = stored_architecture(checkpoint)
-    assert architecture["encoder"]["width"] == 8 and architecture["encoder"]["emb_dim"] == 12
+    assert architecture.encoder.settings["width"] == 8 and architecture.encoder.settings["emb_dim"] == 12
     loaded = build_world_model(architecture, 2, 2, 2).eval()
     assert "encoder" not in load_weights(loaded, checkpoint)
     shown = images(3)

@@ -9,13 +9,13 @@ import torch
 from omegaconf import OmegaConf
 
 from datasets.batch import Batch
-from models.checkpoints.loading import load_for_planning
+from models.checkpoints.loading import EncoderConfig, load_for_planning
 from models.checkpoints.native import read_checkpoint
 from models.networks.initnet import InitNet
 from planning.observer import Observer
 from tests.builders import POINT_NORMALIZER, numbers, point_model
 from tests.training.resuming import assert_same_run, interrupt
-from tests.training.tiny import STATE, build, changed, composed, header, run, weights, without_times
+from tests.training.tiny import STATE, build, changed, composed, header, run, train_config, weights, without_times
 from training.methods.base import TrainingContext
 from training.methods.proposal import ProposalTraining
 
@@ -146,8 +146,8 @@ def test_images_and_a_decoder_are_left_alone_too(of_images, tmp_path):
     trainer = run(tmp_path / "run", *METHOD, f"ckpt_path={of_images}", "training.epochs=1")
     parent, child = frozen_tensors(of_images), frozen_tensors(trainer.folder)
     assert parent.keys() == child.keys() and all(torch.equal(parent[name], child[name]) for name in parent)
-    env = composed(*STATE, run_dir="r")["env"]
-    model, _ = load_for_planning(read_checkpoint(trainer.folder), env, None, torch.device("cpu"))
+    sizes = train_config(*STATE, run_dir="r").env.sizes
+    model, _ = load_for_planning(read_checkpoint(trainer.folder), sizes, EncoderConfig(), torch.device("cpu"))
     for name, tensor in model.proposal.state_dict().items():
         assert torch.equal(tensor, trainer.model.proposal.state_dict()[name])
 
