@@ -24,7 +24,7 @@ from launch.grammar import is_sweep, key_of, text_of
 from launch.values import checked
 from utils import distributed
 from utils.annotations import alternatives
-from utils.missing import missing_package
+from utils.missing import missing_module, missing_package
 from utils.moved_classes import current_names
 from utils.printable import printable_logs
 from utils.schema import SettingError, Settings, parsed
@@ -130,6 +130,9 @@ def one_line(except_if: Callable[[], bool] = lambda: False) -> Iterator[None]:
 
 def _message(error: BaseException) -> str | None:
     """What to tell the user; None for errors that are ours and need their traceback."""
+    target = re.search(r"Error locating target '([\w.]+)'", str(error))
+    if target and missing_module(error).partition(".")[0] == target[1].partition(".")[0]:
+        return f"there is no class {target[1]}: check its spelling, and that --config-dir names its folder"
     if (lacking := missing_package(error)) is not None or isinstance(error, ModuleNotFoundError):
         return lacking
     if isinstance(error, InstantiationException):

@@ -17,9 +17,7 @@ def missing_package(error: BaseException | None) -> str | None:
 
     The error may be the cause of one of Hydra's.
     """
-    while error is not None and not isinstance(error, ModuleNotFoundError):
-        error = error.__cause__
-    name = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    name = missing_module(error).partition(".")[0]
     if not name or (ROOT / name).is_dir() or (ROOT / f"{name}.py").exists():
         return None
     package = PACKAGES.get(name, name)
@@ -27,6 +25,13 @@ def missing_package(error: BaseException | None) -> str | None:
         f"the package {package} is not installed (import {name}): pip install {package}, or all of them: pip install "
         "-r requirements.lock"
     )
+
+
+def missing_module(error: BaseException | None) -> str:
+    """Give the dotted name that could not be imported, here or in a cause of the error; "" if there is none."""
+    while error is not None and not isinstance(error, ModuleNotFoundError):
+        error = error.__cause__
+    return (error and error.name) or ""
 
 
 def _excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -57,6 +57,13 @@ def test_a_class_that_imports_late_says_so_too(without):
     assert _message(late.value).startswith("the package wandb is not installed")
 
 
+@pytest.mark.parametrize("target", ["tests.utils.test_missing.Absent", "no_such_module_of_mine.Planner"])
+def test_a_class_that_is_not_there_is_no_package_to_install(target):
+    with pytest.raises(InstantiationException) as error:
+        instantiate({"_target_": target})
+    assert _message(error.value).startswith(f"there is no class {target}: check its spelling")
+
+
 def test_a_mistake_in_our_own_imports_keeps_its_traceback(capsys):
     for name in ("planning.nowhere", "train", None):
         assert missing_package(ModuleNotFoundError("x", name=name)) is None
