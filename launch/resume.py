@@ -93,7 +93,8 @@ def _command(
     if entry is not None and not name.startswith(entry) and name in entries([conf]):
         raise ValueError(_other_script(name, folder))
     known = groups(folders)
-    present = [current_overrides([item])[0] if isinstance(item, str) else item for item in recorded]
+    present = [item for item in recorded if not isinstance(item, str)]
+    present += current_overrides([item for item in recorded if isinstance(item, str)])
     for item in present:
         if why := why_refused(item, known):
             raise ValueError(f"{file}: {item!r} cannot be taken from a folder: {why}; {AGAIN}")

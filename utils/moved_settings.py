@@ -20,10 +20,21 @@ MOVED = {
 }
 """Settings and groups by their names in releases before December 2026, and what they are called now."""
 
+PLAIN_PLANS = "speed@method.speed=plain"
+PLAIN_PLANS_KEPT = (
+    "speed.compile=auto", "speed.cpu_kernels=auto", "speed.cpu_products=auto",
+    "speed.fast_dropout=true", "speed.fused_optimizers=true", "speed.pad_widths=auto",
+)  # fmt: skip
+"""What stayed fast when the plans of the online method alone were to be plain."""
+
 
 def current_overrides(overrides: Sequence[str]) -> list[str]:
     """Give the settings in a command line, which may hold other arguments too, their present names."""
-    return [_current_override(text) for text in overrides]
+    present = [_current_override(text) for text in overrides]
+    if not any(text.lstrip("+") == PLAIN_PLANS for text in overrides):
+        return present
+    given = {text.lstrip("+").partition("=")[0] for text in present}
+    return present + [text for text in PLAIN_PLANS_KEPT if text.partition("=")[0] not in given]
 
 
 def _current_override(text: str) -> str:
@@ -59,4 +70,4 @@ def current_tensor(name: str) -> str:
 
 def _current_value(name: str, value: Any) -> Any:
     """``training.pad_widths=true`` meant "where it acts"."""
-    return "auto" if name == "training.pad_widths" and value in (True, "true") else value
+    return "auto" if name == "training.pad_widths" and (value is True or str(value).lower() == "true") else value

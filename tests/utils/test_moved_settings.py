@@ -14,7 +14,7 @@ from utils.moved_settings import current_overrides, current_settings, current_te
         ("training.pad_widths=false", "speed.pad_widths=false"),
         ("cpu_products=torch", "speed.cpu_products=torch"),
         ("method.speed.capture=false", "speed.capture=false"),
-        ("speed@method.speed=plain", "speed=plain"),
+        ("speed@method.speed=auto", "speed=auto"),
         ("initnet=attention", "proposal=attention"),
         ("+initnet.width=16", "+proposal.width=16"),
         ("training.initnet_lr=1e-4", "training.proposal_lr=1e-4"),
@@ -49,3 +49,10 @@ def test_recorded_settings():
 def test_parts_in_the_names_of_tensors():
     assert current_tensor("initnet.head.bias") == "proposal.head.bias"
     assert current_tensor("encoder.initnet.weight") == "encoder.initnet.weight"
+
+
+def test_plain_plans_of_the_online_method_leave_its_training_as_fast_as_it_was():
+    found = current_overrides(["training.fast_dropout=false", "speed@method.speed=plain"])
+    assert found[:2] == ["speed.fast_dropout=false", "speed=plain"]
+    assert {"speed.fused_optimizers=true", "speed.compile=auto", "speed.cpu_kernels=auto"} <= set(found)
+    assert "speed.fast_dropout=true" not in found
