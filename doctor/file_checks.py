@@ -15,7 +15,9 @@ from datasets.files import ROOT_VARIABLE, DatasetError, dataset_root
 from datasets.formats.episodes import EpisodeTrajectories
 from datasets.trajectories import Trajectories
 from doctor.installation import REPOSITORY, Missing, parts, simulator
+from launch.composing import Composer
 from launch.conf import own_classes
+from launch.values import TRUSTED
 from models.checkpoints.native import read_checkpoint
 from models.foreign.dinov2_weights import WeightsError, WeightsNotFoundError, find_weights
 from models.networks.dinov2 import DinoV2Encoder
@@ -121,8 +123,14 @@ def checkpoint(folder: Path) -> str:
 
 def own_option(path: Path) -> str:
     """Build what a file in a folder of the user's describes, an environment or a data set."""
-    settings = OmegaConf.load(path)
-    if path.parent.name == "env":
+    folder, group = path.parents[1], path.parent.name
+    envs = sorted(file.stem for file in (folder / "env").glob("*.yaml"))
+    env = path.stem if path.stem in envs or group == "env" else envs[0] if envs else "wall"
+    composer, chosen = Composer("train", folder), [f"env={env}", *([f"{group}={path.stem}"] if group != "env" else [])]
+    package = next(key for file, key in composer.files(chosen) if file == path)
+    settings: Any = OmegaConf.select(OmegaConf.create(composer.compose(chosen)), package)
+    if group == "env":
         return simulator(settings.simulator)
-    data = instantiate(settings)
+    plain: Any = OmegaConf.to_container(settings, resolve=True)
+    data = instantiate({name: value for name, value in plain.items() if name != TRUSTED})
     return f"{len(data)} trajectories of {data.frame_size} pixels"

@@ -86,12 +86,16 @@ def test_what_is_not_known_is_said_and_not_checked(ask, wall, tmp_path, monkeypa
     (own / "dataset" / "walks.yaml").write_text(
         f"{{_target_: datasets.formats.wall.WallTrajectories, data_path: {data / 'wall_single'}}}"
     )
+    (own / "dataset" / "more.yaml").write_text(
+        f"# @package env.dataset\ndefaults: [wall]\ndata_path: {data / 'wall_single'}\ntrusted_targets: [mine.Reader]"
+    )
     code, lines = ask("--data", data, "--checkpoint", model, "--config-dir", own)
     assert code == 0, [line for line in lines.values() if line.startswith("FAIL")]
     assert "not checked, as no format here is known by such a name: rooms" in lines["data sets"]
     assert "2 trajectories, 6 frames of 65 pixels, all read" in lines["Pendulum-v1 da"]
     assert "not checked, as they are none of this project: encoder rooms.Encoder" in lines["checkpoint"]
     assert lines["env=broken"].startswith("note") and "absent_rooms" in lines["env=broken"]
+    assert lines["dataset=more"].startswith("ok") and "12 trajectories" in lines["dataset=more"]
     assert lines["env=small"].startswith("ok") and "12 trajectories of 65 pixels" in lines["dataset=walks"]
 
 
