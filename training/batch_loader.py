@@ -6,9 +6,11 @@ import itertools
 import logging
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data._utils.signal_handling import _remove_worker_pids
 
 from datasets.batch import Batch
 from datasets.readers import ReaderError, leave_signals_to_the_parent
@@ -144,4 +146,12 @@ class BatchLoader:
 
     def close(self) -> None:
         """End the workers."""
+        iterator: Any = getattr(self._loader, "_iterator", None)
+        workers = getattr(iterator, "_workers", [])
+        if any(not worker.is_alive() for worker in workers):
+            # a killed worker may hold a lock that torch's own ending would wait for, for ever
+            iterator._shutdown = True
+            _remove_worker_pids(id(iterator))
+            for worker in workers:
+                worker.kill()
         self._loader = None
