@@ -1,6 +1,7 @@
 """Batches: the same ones whatever reads them, and how long the training waited."""
 
 import logging
+import threading
 import time
 
 import pytest
@@ -71,6 +72,28 @@ def test_a_connection_that_breaks_is_a_reader_that_died():
         one_line_if_a_reader_dies("some/run"),
     ):
         next(loading.epoch(0, 0, 2))
+
+
+def test_a_lock_that_a_killed_worker_held_holds_up_no_end():
+    """As if it had been killed while it asked whether work was over; torch's own ending would wait for its lock."""
+    loading = loader(1)
+    next(loading.epoch(0, 0, 4))
+    iterator = loading._loader._iterator
+    (worker,) = iterator._workers
+    holder = threading.Thread(target=iterator._workers_done_event._cond.acquire)
+    holder.start()
+    holder.join()  # nobody else can release it now
+    worker.kill()
+    worker.join()
+
+    def end(loading, iterator):
+        loading.close()
+        iterator.__del__()
+
+    ending = threading.Thread(target=end, args=(loading, iterator), daemon=True)
+    ending.start()
+    ending.join(20)
+    assert not ending.is_alive()
 
 
 def test_workers_live_on_from_epoch_to_epoch():
