@@ -27,6 +27,18 @@ class Encoder(nn.Module):
     saved_with_model: bool = True
     weights_sha256: str | None = None
 
+    def refuse_other_sides(self, visual: Tensor, side: int, option: str) -> None:
+        """Check that images (..., S, S) have the side that this encoder was built for, by the ``option`` of its group.
+
+        Raises:
+            ValueError: If they have another.
+        """
+        if tuple(visual.shape[-2:]) != (side, side):
+            raise ValueError(
+                f"encoder={option} was built with img_size={side}, got images of {tuple(visual.shape[-2:])}; "
+                "set img_size to the images' side or collect data of that size"
+            )
+
     @torch.no_grad()
     def calibrate(self, frames: Tensor) -> None:
         """Look at frames (n, 3, S, S) of the training data once, before a training from scratch; may do nothing."""

@@ -165,6 +165,10 @@ class WorldModel(nn.Module):
             F.mse_loss(proprio.detach(), wanted_proprio),
         )
 
+    def teacher_forcing_loss(self, windows: Windows) -> PredictionLoss:
+        """The prediction loss on windows of real frames and the actions in them."""
+        return self.prediction_loss(self.predict_tokens(self.tokens(windows.source, windows.actions)), windows.target)
+
     def propose(self, start: Latent, goal: Latent) -> Tensor:
         """z-scored action blocks (B, T, A), float32, that may lead from ``start`` (B, 1) to ``goal`` (B, 1).
 

@@ -40,7 +40,7 @@ def planner_visits(task: PlanningTask, planner: Planner) -> Visits:
     controller = MPCController.of(planner)
     episodes = task.start()
     starts = episodes.states
-    controller.run(task, episodes, after_iteration=lambda _: None)
+    controller.run(task, episodes)
     return Visits(task.problem.seeds, starts, episodes.played, task.problem.layouts)
 
 

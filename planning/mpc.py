@@ -98,7 +98,7 @@ class MPCController:
         self,
         task: PlanningTask,
         episodes: Episodes,
-        after_iteration: Callable[[Episodes], None],
+        after_iteration: Callable[[Episodes], None] | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> None:
         """Iterate in place until done.
@@ -114,7 +114,8 @@ class MPCController:
             if deadline is not None and task.any_process(time.monotonic() > deadline):
                 return
             self.iterate(task, episodes, progress)
-            after_iteration(episodes)
+            if after_iteration is not None:
+                after_iteration(episodes)
 
     def iterate(self, task: PlanningTask, episodes: Episodes, progress: Callable[[int], None] | None = None) -> None:
         """Plan for the unsolved episodes, execute, observe; in place. ``progress``: see ``run``."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import multiprocessing
 import os
 import random
 import signal
@@ -29,13 +28,11 @@ from plan import plan
 from planning.config import PlanConfig
 from planning.saved_evaluation import STATE as PLANNING_STATE
 from tests.builders import wall_model_directory
+from tests.forked import CONTEXT
 from tests.training.resuming import assert_same_run
 from tests.training.tiny import BRIEF_PLANS, STATE, composed, make_wall, run, without_times
 from training.state import FILENAME
 from utils.schema import parsed
-
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["tests.killing"])  # torch is loaded once; a start takes no 4 s but 0.3
 
 SAVING = (*STATE, *BRIEF_PLANS["online"], "training.num_reconstruct_samples=0", "method.replay_capacity=8")
 

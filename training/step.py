@@ -58,8 +58,7 @@ class TrainingStep:
             progress: Part of the whole training that is done, in [0, 1).
         """
         with autocast(self.settings.precision, self.device):
-            losses = self._losses(batch, position)
-            objective = losses.pop(OBJECTIVE)
+            losses, objective = self._losses(batch, position)
         # this process has what its samples contribute: what is judged, logged and followed is the sum over all
         losses = sum_numbers({**losses, OBJECTIVE: objective})
         total = losses.pop(OBJECTIVE)
@@ -73,8 +72,8 @@ class TrainingStep:
             numbers = self.method.updated()
         return StepNumbers({**losses, **numbers}, total, objective)
 
-    def _losses(self, batch: Batch, position: int) -> dict[str, Tensor]:
-        """Every loss by its name in the log, and their sum, which is minimised, as ``OBJECTIVE``."""
+    def _losses(self, batch: Batch, position: int) -> tuple[dict[str, Tensor], Tensor]:
+        """Every loss by its name in the log, and the sum that is minimised."""
         settings, features = self.settings, self.features(batch)
         losses = {"loss": torch.zeros((), device=self.device)}
         if settings.train_predictor or settings.train_encoder or settings.train_proposal:
@@ -88,7 +87,7 @@ class TrainingStep:
         if settings.train_decoder:
             losses["decoder_loss"] = self._decoder_loss(batch, features.detach())
             objective = objective + losses["decoder_loss"]
-        return {**losses, OBJECTIVE: objective}
+        return losses, objective
 
     def features(self, batch: Batch) -> Tensor:
         """Visual features (B, F, P, D): each distinct frame encoded once, with gradients only if the encoder trains."""

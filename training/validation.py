@@ -98,10 +98,7 @@ def validation_losses(
     with planning_mode(model):
         for batch in batches:
             latent = model.embed(features(batch), batch.proprio)
-            windows = model.windows(latent, batch.actions)
-            loss = model.prediction_loss(
-                model.predict_tokens(model.tokens(windows.source, windows.actions)), windows.target
-            )
+            loss = model.teacher_forcing_loss(model.windows(latent, batch.actions))
             errors, still = open_loop_errors(model, latent, batch.actions)
             values = {"loss": loss.total, "visual_loss": loss.visual, "proprio_loss": loss.proprio}
             values |= {"open_loop_visual": errors[-1], "nothing_moves_visual": still[-1]}

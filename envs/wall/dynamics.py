@@ -89,9 +89,6 @@ def wall_step(start: Tensor, displacement: Tensor, geometry: WallGeometry) -> Te
     """
     end = start + displacement
     move = end - start  # not the displacement: ``end`` has been rounded
-    slope = move[1] / move[0]
-    offset = start[1] - slope * start[0]
-    along_axis = move[0] * move[1] == 0
     lower, upper = torch.minimum(start, end), torch.maximum(start, end)
 
     is_left = geometry.wall_x > start[0]
@@ -102,13 +99,10 @@ def wall_step(start: Tensor, displacement: Tensor, geometry: WallGeometry) -> Te
 
     downwards = move[1] > 0
     door_edge = torch.where(downwards, geometry.door_bottom, geometry.door_top)
-    x_at = (torch.stack((limit[1], door_edge)) - offset) / slope
-    x_at_limit, x_at_edge = torch.where(along_axis, start[0], x_at)
-    y_at_limit = torch.where(along_axis, start[1], slope * limit[0] + offset)
-    crossing = torch.stack((x_at_limit, y_at_limit))  # x where the y limit is met; y where the x limit is met
+    crossing, x_at_edge = _crossings(start, move, limit, door_edge)
 
     # In the left room the upper x limit is the wall's face, in the right room the lower one.
-    in_door = (is_left ^ meets_low[0]) & (y_at_limit >= geometry.door_top) & (y_at_limit <= geometry.door_bottom)
+    in_door = (is_left ^ meets_low[0]) & (crossing[1] >= geometry.door_top) & (crossing[1] <= geometry.door_bottom)
     meets_x = (meets_low[0] | meets_high[0]) & ~in_door
     meets_y = meets_low[1] | meets_high[1]
     rebounded = _rebound(start, limit, crossing, meets_x, meets_y)
@@ -122,6 +116,17 @@ def wall_step(start: Tensor, displacement: Tensor, geometry: WallGeometry) -> Te
     meets_edge &= (x_at_edge >= geometry.left_face) & (x_at_edge <= geometry.right_face)
     y_off_edge = torch.where(downwards, door_edge - REBOUND, door_edge + REBOUND)
     return torch.where(meets_edge, torch.stack((x_at_edge + REBOUND, y_off_edge)), result)
+
+
+def _crossings(start: Tensor, move: Tensor, limit: Tensor, door_edge: Tensor) -> tuple[Tensor, Tensor]:
+    """Find where the way meets lines: (2, B) x at the y limit and y at the x limit; (B,) x at the door's edge."""
+    slope = move[1] / move[0]
+    offset = start[1] - slope * start[0]
+    along_axis = move[0] * move[1] == 0
+    x_at = (torch.stack((limit[1], door_edge)) - offset) / slope
+    x_at_limit, x_at_edge = torch.where(along_axis, start[0], x_at)
+    y_at_limit = torch.where(along_axis, start[1], slope * limit[0] + offset)
+    return torch.stack((x_at_limit, y_at_limit)), x_at_edge
 
 
 def _rebound(start: Tensor, limit: Tensor, crossing: Tensor, meets_x: Tensor, meets_y: Tensor) -> Tensor:

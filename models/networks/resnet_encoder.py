@@ -95,11 +95,7 @@ class ResNetEncoder(Encoder):
         Raises:
             ValueError: If the images have another side than the encoder was built for.
         """
-        if visual.shape[-1] != self.img_size or visual.shape[-2] != self.img_size:
-            raise ValueError(
-                f"encoder=resnet was built with img_size={self.img_size}, got images of {tuple(visual.shape[-2:])}; "
-                "set img_size to the images' side or collect data of that size"
-            )
+        self.refuse_other_sides(visual, self.img_size, "resnet")
         leading = visual.shape[:-3]
         image = visual.reshape(-1, *visual.shape[-3:]).to(self.coordinates.dtype) / 127.5 - 1
         shown = torch.cat([image, self.coordinates.expand(len(image), -1, -1, -1)], 1)

@@ -98,11 +98,7 @@ class SmallEncoder(Encoder):
         Raises:
             ValueError: If the images have another side than the encoder was built for.
         """
-        if visual.shape[-1] != self.img_size or visual.shape[-2] != self.img_size:
-            raise ValueError(
-                f"encoder=small was built with img_size={self.img_size}, got images of {tuple(visual.shape[-2:])}; "
-                "set img_size to the images' side or collect data of that size"
-            )
+        self.refuse_other_sides(visual, self.img_size, "small")
         leading = visual.shape[:-3]
         responses = (self._responses(visual.flatten(0, -4)) - self.mean) * self.scale[:, None, None]
         per_token = SAMPLES // TOKENS

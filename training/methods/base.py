@@ -113,10 +113,7 @@ class Method:
 
     def loss(self, windows: Windows) -> PredictionLoss:
         """The prediction loss of the model on ``windows``."""
-        model = self.context.model
-        return model.prediction_loss(
-            model.predict_tokens(model.tokens(windows.source, windows.actions)), windows.target
-        )
+        return self.context.model.teacher_forcing_loss(windows)
 
     def updated(self) -> dict[str, float]:
         """Called after every update of the weights, in the arithmetic of the step.

@@ -172,7 +172,7 @@ class Corrector:
             speed=self.speed,
         )
         episodes = task.start()
-        self.loop.run(task, episodes, lambda _: None)
+        self.loop.run(task, episodes)
         iterations = torch.where(episodes.solved, episodes.solved_at, episodes.iteration)
         lengths = torch.tensor(self.loop.executed(episodes.iteration))[iterations] * context.frameskip
         return context.observer.normalizer.actions_to_z(episodes.played), lengths

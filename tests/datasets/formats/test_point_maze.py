@@ -11,6 +11,7 @@ from datasets.files import DatasetError
 from datasets.formats.point_maze import PointMazeTrajectories
 from datasets.trajectories import valid_rows
 from datasets.windows import WindowDataset
+from tests.datasets.spoiling import change, load, put, truncate
 
 LENGTHS = [12, 9, 12, 5, 10, 7]
 
@@ -36,10 +37,6 @@ def maze_folder(tmp_path):
         return folder
 
     return write
-
-
-def load(path):
-    return torch.load(path, weights_only=True)
 
 
 @pytest.mark.parametrize("extra", [0, 1])
@@ -121,25 +118,6 @@ def test_default_path_and_worker_processes(maze_folder, monkeypatch):
     monkeypatch.setenv("DATASET_DIR", str(folder.parent))
     data = pickle.loads(pickle.dumps(PointMazeTrajectories()))
     assert data.data_path == folder and data.frames(1, [2]).shape == (1, 3, 8, 8)
-
-
-def change(name, edit):
-    def spoil(folder):
-        torch.save(edit(load(folder / name).clone()), folder / name)
-
-    return spoil
-
-
-def put(value, *where):
-    def edit(table):
-        table[where] = value
-        return table
-
-    return edit
-
-
-def truncate(name, keep):
-    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:keep])
 
 
 SPOILT = {

@@ -13,6 +13,7 @@ from datasets.files import DatasetError
 from datasets.formats.pusht import PushTTrajectories
 from datasets.windows import WindowDataset
 from envs.pusht.shapes import SHAPES
+from tests.datasets.spoiling import change, load, put
 
 TRAIN, VAL = [12, 9, 11, 5], [8, 10]
 SIZE = 16
@@ -60,10 +61,6 @@ def pusht_original(tmp_path_factory):
 def pusht_folder(pusht_original, tmp_path):
     """A copy that may be spoilt."""
     return shutil.copytree(pusht_original, tmp_path / "pusht_noise")
-
-
-def load(path):
-    return torch.load(path, weights_only=True)
 
 
 def decoded(path):
@@ -152,21 +149,6 @@ def test_default_path_and_worker_processes(pusht_folder, monkeypatch):
     monkeypatch.setenv("DATASET_DIR", str(pusht_folder.parent))
     data = pickle.loads(pickle.dumps(PushTTrajectories()))
     assert data.data_path == pusht_folder and data.frames(1, [2]).shape == (1, 3, SIZE, SIZE)
-
-
-def change(name, edit):
-    def spoil(folder):
-        torch.save(edit(load(folder / name).clone()), folder / name)
-
-    return spoil
-
-
-def put(value, *where):
-    def edit(table):
-        table[where] = value
-        return table
-
-    return edit
 
 
 def write(name, content):

@@ -10,6 +10,7 @@ from datasets.files import DatasetError
 from datasets.formats.wall import WallTrajectories
 from datasets.trajectories import random_split
 from datasets.windows import WindowDataset
+from tests.datasets.spoiling import change, put, truncate
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
@@ -75,33 +76,13 @@ def test_trajectories_travel_to_worker_processes(wall_folder):
     assert data.frames(1, [2]).shape == (1, 3, 8, 8)
 
 
-def spoil_table(name, change):
-    def spoil(folder):
-        table = torch.load(folder / name, weights_only=True)
-        torch.save(change(table.clone()), folder / name)
-
-    return spoil
-
-
-def put(value, *where):
-    def change(table):
-        table[where] = value
-        return table
-
-    return change
-
-
-def truncate(name, keep):
-    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:keep])
-
-
 SPOILT = {
-    "nan state": (spoil_table("states.pth", put(float("nan"), 3, 7, 1)), r"states\.pth.*nan at trajectory 3, step 7"),
-    "inf action": (spoil_table("actions.pth", put(float("inf"), 0, 0, 0)), r"actions\.pth.*inf at trajectory 0"),
-    "short actions": (spoil_table("actions.pth", lambda t: t[:, :-1]), r"actions\.pth.*\(6, 12, 2\).*\(6, 11, 2\)"),
-    "wide doors": (spoil_table("door_locations.pth", lambda t: t.expand(-1, -1, 2)), r"door_locations\.pth"),
-    "no trajectories": (spoil_table("states.pth", lambda t: t[:0]), r"states\.pth.*\(0, 12, 2\)"),
-    "integer states": (spoil_table("states.pth", lambda t: t.long()), r"states\.pth.*int64"),
+    "nan state": (change("states.pth", put(float("nan"), 3, 7, 1)), r"states\.pth.*nan at trajectory 3, step 7"),
+    "inf action": (change("actions.pth", put(float("inf"), 0, 0, 0)), r"actions\.pth.*inf at trajectory 0"),
+    "short actions": (change("actions.pth", lambda t: t[:, :-1]), r"actions\.pth.*\(6, 12, 2\).*\(6, 11, 2\)"),
+    "wide doors": (change("door_locations.pth", lambda t: t.expand(-1, -1, 2)), r"door_locations\.pth"),
+    "no trajectories": (change("states.pth", lambda t: t[:0]), r"states\.pth.*\(0, 12, 2\)"),
+    "integer states": (change("states.pth", lambda t: t.long()), r"states\.pth.*int64"),
     "no walls": (lambda folder: (folder / "wall_locations.pth").unlink(), r"wall_locations\.pth.*no file"),
     "cut states": (truncate("states.pth", 500), r"states\.pth.*fetch it again"),
     "missing episode": (
@@ -110,10 +91,10 @@ SPOILT = {
     ),
     "cut episode": (truncate("obses/episode_005.pth", 3000), r"episode_005\.pth.*3000 bytes.*fetch or collect"),
     "empty first episode": (truncate("obses/episode_000.pth", 0), r"episode_000\.pth"),
-    "flat first episode": (spoil_table("obses/episode_000.pth", lambda t: t[:, 0]), r"\(13, 3, S, S\)"),
-    "channels last": (spoil_table("obses/episode_000.pth", lambda t: t.permute(0, 2, 3, 1).contiguous()), "shape"),
-    "double images": (spoil_table("obses/episode_000.pth", lambda t: t.double()), "float64"),
-    "images in 0..1": (spoil_table("obses/episode_000.pth", lambda t: t / 255), r"values in 0\.\.255"),
+    "flat first episode": (change("obses/episode_000.pth", lambda t: t[:, 0]), r"\(13, 3, S, S\)"),
+    "channels last": (change("obses/episode_000.pth", lambda t: t.permute(0, 2, 3, 1).contiguous()), "shape"),
+    "double images": (change("obses/episode_000.pth", lambda t: t.double()), "float64"),
+    "images in 0..1": (change("obses/episode_000.pth", lambda t: t / 255), r"values in 0\.\.255"),
 }
 
 
@@ -128,7 +109,7 @@ def test_spoilt_data_are_found_before_training(wall_folder, case):
 
 def test_an_episode_unlike_the_first_is_found_when_read(wall_folder):
     folder = wall_folder()
-    spoil_table("obses/episode_002.pth", lambda t: t.permute(0, 1, 3, 2).reshape(13, 3, 4, 16))(folder)
+    change("obses/episode_002.pth", lambda t: t.permute(0, 1, 3, 2).reshape(13, 3, 4, 16))(folder)
     data = WallTrajectories(folder)  # the size on disk is right
     with pytest.raises(DatasetError, match=r"episode_002\.pth.*\(13, 3, 8, 8\).*\(13, 3, 4, 16\)"):
         data.frames(2, [0])

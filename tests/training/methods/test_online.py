@@ -267,7 +267,7 @@ def test_a_closed_loop_is_carried_out_as_in_an_evaluation(online, images, tasks)
     method, env = training.method, training.method.context.env
     batch, features, _ = step_of(training)
     ran, run = [], method.corrector.loop.run
-    method.corrector.loop.run = lambda task, episodes, after: (run(task, episodes, after), ran.append((task, episodes)))
+    method.corrector.loop.run = lambda task, episodes: (run(task, episodes), ran.append((task, episodes)))
     parts = method.correct(batch, features)
     task, episodes = ran[0]
     normalizer = training.train_step.observer.normalizer
@@ -293,8 +293,8 @@ def test_what_a_solved_episode_does_no_more_is_not_trained_on(online):
     method, run = training.method, training.method.corrector.loop.run
     batch, features, _ = step_of(training)
 
-    def solve_some(task, episodes, after):
-        run(task, episodes, after)
+    def solve_some(task, episodes):
+        run(task, episodes)
         episodes.solved_at[:] = torch.tensor([0, 1, 1, 2])
 
     method.corrector.loop.run = solve_some
