@@ -32,6 +32,13 @@ from utils.interrupts import StopRequested
 
 log = logging.getLogger(__name__)
 
+BASELINES = {
+    "do_nothing_rate": "doing nothing",
+    "random_rate": "random actions",
+    "expert_rate": "recorded actions",
+}
+"""Rates that results put beside success, as far as they have them, and what they are of."""
+
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="plan_wall")
 @one_line_errors
@@ -52,10 +59,12 @@ def summary(result: Mapping[str, Any]) -> str:
         return f"{rate:.0f} % [{low:.0f}-{high:.0f}]"
 
     text = f"success {percent('success_rate')}"
-    if "do_nothing_rate" in result:  # not in results of before
-        text += (
-            f", doing nothing {percent('do_nothing_rate')}, {100 * result['solved_at_start_rate']:.0f} % begin solved"
-        )
+    if result.get("dynamics") == "simulator":
+        text += " with the simulator as the model (a ceiling of objective and search, not of the task)"
+    for name, what in BASELINES.items():
+        text += f", {what} {percent(name)}" if name in result else ""
+    if "solved_at_start_rate" in result:  # not in results of before
+        text += f", {100 * result['solved_at_start_rate']:.0f} % begin solved"
     distinct = result.get("distinct_episodes", result["n_evals"])
     repeated = f" ({distinct} distinct)" if distinct < result["n_evals"] else ""
     seconds = result["planning_seconds_per_episode"]
@@ -91,7 +100,7 @@ def _plan(config: PlanConfig) -> dict[str, Any]:
             log.warning("finished iterations are saved; continue with: python plan.py resume=%s", config.run_dir)
             raise
         finally:
-            evaluation.task.env.close()
+            evaluation.task.close()
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ def asked(setting: Setting, planner: str, episodes: int, *more: str) -> Iterator
             begun = task.start()
             yield Asked(task, controller.request(task, begun, begun.active))
         finally:
-            task.env.close()
+            task.close()
 
 
 def network_cases(setting: Setting) -> Iterator[Case]:

@@ -24,7 +24,7 @@ from utils.statistics import crossed_interval, mean_interval, wilson_interval
 log = logging.getLogger(__name__)
 
 METRICS = (
-    "success_rate", "do_nothing_rate", "solved_at_start_rate",
+    "success_rate", "do_nothing_rate", "random_rate", "expert_rate", "solved_at_start_rate",
     "planning_seconds_per_episode", "model_evaluations_per_episode", "val_loss", "train_loss"
 )  # fmt: skip
 """Shown unless others are asked for, as far as the runs have them."""
@@ -32,6 +32,8 @@ METRICS = (
 RATES = {
     "success_rate": "solved_at",
     "do_nothing_rate": "solved_by_doing_nothing",
+    "random_rate": "solved_by_random_actions",
+    "expert_rate": "solved_by_expert",
     "solved_at_start_rate": "solved_at_start",
 }
 """Rates, and the lists that they are of: one entry for each episode, more than 0 where it counts."""

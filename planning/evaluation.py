@@ -88,7 +88,8 @@ class Evaluation:
 
     def _finish(self, episodes: Episodes) -> dict[str, Any]:
         task = self.task
-        metrics = {"unsolved_starts_only": self.identity.get("unsolved_starts_only", False)}
+        protocol = {"unsolved_starts_only": False, "dynamics": "model"}
+        metrics = {name: self.identity.get(name, before) for name, before in protocol.items()}
         iterations = episodes.iteration if self.controller.max_iter is None else self.controller.max_iter
         ends = [blocks * task.frameskip for blocks in self.controller.executed(iterations)]
         metrics |= final_metrics(task, episodes, ends)

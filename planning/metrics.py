@@ -13,11 +13,14 @@ from torch import Tensor
 from envs.base import VectorEnv, simulate
 from envs.process_vector import EnvWorkerError
 from planning.episodes import Episodes
+from planning.planners.noise import EpisodeNoise
 from planning.problem import Problem
 from planning.task import PlanningTask
 from utils.statistics import wilson_interval
 
 log = logging.getLogger(__name__)
+
+NO_ITERATION = 2**32 - 1  # number of a random stream that no plan draws from
 
 
 def final_metrics(task: PlanningTask, episodes: Episodes, ends: Sequence[int]) -> dict[str, Any]:
@@ -41,12 +44,14 @@ def final_metrics(task: PlanningTask, episodes: Episodes, ends: Sequence[int]) -
     }
     starts = env.success(played[:, 0], problem.goal_states).success.cpu()
     idle = solved_by_doing_nothing(env, problem, ends)
+    drawn = solved_by(env, problem, ends, _random_actions(task, ends[-1]))
     hashes = problem.hashes()
     return {
         **_rate("success_rate", episodes.solved),
         **_rate("solved_at_start_rate", starts),
         **_rate("do_nothing_rate", idle),
         "do_nothing_steps": ends[-1],
+        **_rate("random_rate", drawn),
         "n_evals": len(problem),
         "distinct_episodes": len(set(hashes)),
         **_distances(task, moments),
@@ -60,28 +65,51 @@ def final_metrics(task: PlanningTask, episodes: Episodes, ends: Sequence[int]) -
         "solved_at_step": steps,
         "solved_at_start": starts.tolist(),
         "solved_by_doing_nothing": idle.tolist(),
+        "solved_by_random_actions": drawn.tolist(),
+        **_expert(env, problem, ends),
     }
 
 
 def solved_by_doing_nothing(env: VectorEnv, problem: Problem, ends: Sequence[int]) -> Tensor:
-    """Whether zero raw actions solve each episode, being inside the region at the end of an iteration.
+    """Whether zero raw actions solve each episode: see ``solved_by``."""
+    return solved_by(env, problem, ends, torch.zeros(len(problem), 0, env.env_action_dim))
+
+
+def solved_by(env: VectorEnv, problem: Problem, ends: Sequence[int], actions: Tensor) -> Tensor:
+    """Whether given actions solve each episode, being inside the region at the end of an iteration.
 
     Args:
         env: The simulator, whose episodes are replaced; nothing is drawn.
         problem: The episodes.
         ends: Raw steps executed after 0, 1, ... iterations.
+        actions: (B, K, env_action_dim) raw actions; after their end nothing is done.
 
     Returns:
         (B,) bool, on the CPU.
     """
     env.reset(problem.seeds, problem.states, problem.layouts)
+    nothing = actions.new_zeros(len(problem), max(0, ends[-1] - actions.shape[1]), env.env_action_dim)
+    executed = torch.cat([actions, nothing], 1)
     solved = torch.zeros(len(problem), dtype=torch.bool)
     for before, after in itertools.pairwise(ends):
-        nothing = torch.zeros(len(problem), after - before, env.env_action_dim)
-        solved |= env.success(env.step(nothing)[:, -1], problem.goal_states).success.cpu()
+        solved |= env.success(env.step(executed[:, before:after])[:, -1], problem.goal_states).success.cpu()
         if solved.all():
             break
     return solved
+
+
+def _random_actions(task: PlanningTask, num_steps: int) -> Tensor:
+    """Draw raw actions (B, num_steps, env_action_dim) with the data's mean and deviation."""
+    noise = EpisodeNoise.derive(task.seed, task.problem.seeds, NO_ITERATION, "cpu")
+    return task.observer.normalizer.actions_to_raw(noise.randn(num_steps, task.env.env_action_dim))
+
+
+def _expert(env: VectorEnv, problem: Problem, ends: Sequence[int]) -> dict[str, Any]:
+    """Say what the actions solve that are known to lead to the goals, where there are any."""
+    if problem.actions is None:
+        return {}
+    solved = solved_by(env, problem, ends, problem.actions)
+    return {**_rate("expert_rate", solved), "solved_by_expert": solved.tolist()}
 
 
 def _rate(name: str, outcomes: Tensor) -> dict[str, float]:
@@ -135,11 +163,10 @@ def _pixel_distances(env: VectorEnv, problem: Problem, ends: Sequence[Tensor], c
     """Root mean square differences (B,) of the images of each of ``ends`` and of the goals, a few at a time."""
     distances: list[list[Tensor]] = [[] for _ in ends]
     for rows in torch.arange(len(problem)).split(chunk):
-        seeds = [problem.seeds[row] for row in rows.tolist()]
-        layouts = {name: value[rows] for name, value in problem.layouts.items()}
+        some = problem.part(rows)
         images = []
         for part in (problem.goal_states, *ends):
-            env.reset(seeds, part[rows], layouts)
+            env.reset(some.seeds, part[rows], some.layouts)
             images.append(env.render().float())  # float before the difference: uint8 would wrap around
         for found, image in zip(distances, images[1:], strict=True):
             found.append((image - images[0]).flatten(1).square().mean(1).sqrt())

@@ -162,6 +162,7 @@ class MPCController:
         device = task.observer.device
         seeds = [task.problem.seeds[row] for row in rows.tolist()]
         noise = EpisodeNoise.derive(task.seed, seeds, episodes.iteration, device)
+        branches = task.branches(episodes, rows)
         rows = rows.to(device)
         context, past_actions = episodes.context(rows, self.planner.rollout.num_context)
         return PlanRequest(
@@ -178,6 +179,7 @@ class MPCController:
             speed=task.speed,
             memory_budget_gb=task.memory_budget_gb,
             progress=progress,
+            branches=branches,
         )
 
     def _plan(self, task: PlanningTask, episodes: Episodes, request: PlanRequest, rows: Tensor) -> tuple[Plan, Latent]:

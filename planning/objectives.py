@@ -95,6 +95,12 @@ class GoalDistance:
         """Whether only the last frame of a rollout is looked at, so that the others need not be kept."""
         return self.mode in ("last", "staged", "auto")
 
+    def first_seen(self, last: int) -> int:
+        """Number of the first frame of a rollout 0 ... ``last`` that is looked at."""
+        if self.sees_only_last:
+            return last
+        return min(self._due, last) if self.mode == "deadline" else 0
+
     def at(self, executed: int, horizon: int, taken: int) -> GoalDistance:
         """What one plan of a closed loop minimises.
 
@@ -135,7 +141,7 @@ class GoalDistance:
         """Weights of the frames (T + 1,), with sum 1, and what their mean is divided by."""
         frame = torch.arange(cost.shape[1], device=cost.device, dtype=cost.dtype)
         if self.mode == "deadline":
-            weight = (frame >= min(self._due, cost.shape[1] - 1)).to(cost.dtype)
+            weight = (frame >= self.first_seen(cost.shape[1] - 1)).to(cost.dtype)
             return weight / weight.sum(), 1
         skipped = 0 if self.settings["first_frame"] else 1
         weight = self.settings["base"] ** frame * (frame >= skipped)

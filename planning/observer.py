@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from datasets.units.folding import unfold_actions
 from datasets.units.normalizer import Normalizer
 from envs.base import VectorEnv
 from models.latent import Latent, cat_latents
@@ -51,6 +52,10 @@ class Observer:
             self.model.encoder(chunk.to(self.device)) for chunk in frames.flatten(0, 1).split(self.frames_per_chunk)
         ]
         return torch.cat(chunks).unflatten(0, frames.shape[:2])
+
+    def raw_actions(self, blocks: Tensor) -> Tensor:
+        """Raw actions (B, T * frameskip, env_action_dim), on the CPU, of z-scored blocks (B, T, A)."""
+        return unfold_actions(self.normalizer.actions_to_raw(blocks.cpu()), self.normalizer.env_action_dim).float()
 
     def proprio(self, env: VectorEnv, states: Tensor) -> Tensor:
         """z-scored proprio (..., E_in) of raw states (..., S)."""

@@ -25,6 +25,7 @@ from planning.observer import Observer
 from planning.problem import Problem
 from planning.recording import Recorder
 from planning.saved_evaluation import IDENTITY, TARGETS, agreed
+from planning.simulated import NO_GRADIENTS
 from planning.targets import read_targets
 from planning.task import PlanningTask
 from utils import distributed
@@ -42,6 +43,8 @@ def prepare_evaluation(config: PlanConfig, device: torch.device) -> Evaluation:
             broken or belongs to other settings; the folder is left as it is.
     """
     controller, objective = MPCController.of(config.planner.build()), config.objective.build()
+    if config.dynamics == "simulator" and controller.planner.differentiates:
+        raise ValueError(NO_GRADIENTS)
     checkpoint = read_checkpoint(Path(config.ckpt_path), config.model_epoch)
     check_environment(checkpoint, config.env.name)
     trained = {"model": [str(checkpoint.path), checkpoint.epoch, checkpoint.about.get("step")]}
@@ -102,6 +105,7 @@ def _task(
     """Put starts, goals and what judges plans together."""
     env, frameskip = request.env, request.frameskip
     goal_states = env.reset(problem.seeds, problem.goal_states, problem.layouts)
+    another = config.dynamics == "simulator"
     recorded = min(config.n_plot_samples, len(problem)) if distributed.is_main() else 0
     return PlanningTask(
         env=env,
@@ -115,6 +119,7 @@ def _task(
         initial_actions=_known_actions(problem, observer, frameskip) if config.debug_dset_init else None,
         speed=speed,
         shared=True,
+        rollout_env=config.env.simulator.build(image_size=env.image_size) if another else None,
         recorder=Recorder(env.render(torch.arange(recorded))) if recorded else None,
     )
 

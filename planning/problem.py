@@ -39,6 +39,16 @@ class Problem:
         """Name each episode by its start, goal and layout."""
         return episode_hashes(self._arrays())
 
+    def part(self, rows: Tensor) -> Problem:
+        """The episodes ``rows`` (b,), which may be repeated."""
+        return Problem(
+            [self.seeds[row] for row in rows.tolist()],
+            self.states[rows],
+            self.goal_states[rows],
+            {name: value[rows] for name, value in self.layouts.items()},
+            None if self.actions is None else self.actions[rows],
+        )
+
     def with_rows(self, rows: Tensor, other: Problem) -> Problem:
         """Replace what the episodes ``rows`` (b,) are about by the b episodes of another; they keep their seeds."""
 

@@ -17,6 +17,7 @@ from planning.observer import Observer
 from planning.planners.base import Planner
 from planning.planners.noise import EpisodeNoise
 from planning.planners.plan import ActionSpace, Plan
+from planning.simulated import Branches, SimulatedGoalCost
 from utils.ranges import MemoryBudget
 
 
@@ -37,7 +38,8 @@ class PlanRequest:
         horizon: Blocks to plan; None means the planner's.
         speed: How the model is prepared for rollouts.
         memory_budget_gb: See ``LatentGoalCost``.
-        progress: Called with the number of rollouts just imagined.
+        progress: Called with the number of rollouts just made.
+        branches: Roll candidates out in the simulator; None: the model imagines what follows.
     """
 
     planner: Planner
@@ -53,6 +55,7 @@ class PlanRequest:
     speed: FastPaths = field(default_factory=FastPaths)
     memory_budget_gb: MemoryBudget = AUTO
     progress: Callable[[int], None] | None = None
+    branches: Branches | None = None
 
     def plan(self) -> Plan:
         """Ask the planner."""
@@ -63,8 +66,11 @@ class PlanRequest:
         return self.planner.initial_actions(self.noise, self.space, self.warm_start, self.horizon)
 
     @cached_property
-    def cost(self) -> LatentGoalCost:
-        """What is minimised, under the model's present weights."""
+    def cost(self) -> LatentGoalCost | SimulatedGoalCost:
+        """What is minimised, under the model's present weights or in the simulator."""
+        if self.branches is not None:
+            present = self.context[:, self.context.num_frames - 1 :]
+            return SimulatedGoalCost(self.branches, self.observer, self.objective, present, self.goal, self.progress)
         nothing = self.space.zero.new_empty(self.context.batch_size, 0, self.space.zero.numel())
         return LatentGoalCost(
             self.speed.prepare(self.observer.model),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,21 @@ from utils.reading.torch_file import read_torch
 STATE, TARGETS, FINISHED = "planning_state.pt", "plan_targets.npz", "finished.json"
 IDENTITY = (
     "env", "planner", "objective", "seed", "n_evals", "goal_source", "goal_file_path", "goal_H", "debug_dset_init",
-    "n_plot_samples", "unsolved_starts_only",
+    "n_plot_samples", "unsolved_starts_only", "dynamics",
 )  # fmt: skip
 """Settings that must be equal for a saved state to be continued."""
-BEFORE: dict[str, dict[str, Any]] = {"planner": {"shrinking": "none"}, "objective": {"first_frame": True}}
+BEFORE: dict[str, Any] = {
+    "planner": {"shrinking": "none"},
+    "objective": {"first_frame": True},
+    "dynamics": "model",
+}
 """What evaluations did that were begun before there were these settings."""
 SUMMARISED = ("success_rate", "success_rate_low", "success_rate_high", "n_evals", "planning_seconds_per_episode")
 """Metrics that the line on the terminal is made of."""
-SUMMARISED_NOW = (
-    "do_nothing_rate", "do_nothing_rate_low", "do_nothing_rate_high", "solved_at_start_rate", "distinct_episodes",
-)  # fmt: skip
-"""Those that evaluations of before lack."""
+SUMMARISED_NOW = ("distinct_episodes", "solved_at_start_rate", *(
+    f"{rate}{end}" for rate in ("do_nothing_rate", "random_rate", "expert_rate") for end in ("", "_low", "_high")
+))  # fmt: skip
+"""Those that some evaluations lack."""
 NEWER = ("unsolved_starts_only",)  # an evaluation that was begun without one of these goes on without it
 
 
@@ -53,17 +58,24 @@ def agreed(identity: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any], b
     if objective.get("mode") == "auto" and then.get("objective") == objective | {"mode": "last"}:
         identity["objective"] = then["objective"]
     now = json.loads(json.dumps(identity))
-    known = {
-        group: {key: value for key, value in settings.items() if key in now[group]} | then[group]
-        for group, settings in BEFORE.items()
-        if isinstance(then.get(group), dict)
-    }
-    changed = [key for key in now if {**then, **known}.get(key) != now[key]]
+    then = _completed(then, BEFORE, now)
+    changed = [key for key in now if then.get(key) != now[key]]
     if changed and is_begun:
         raise ValueError(f"{folder} holds an evaluation with another {', '.join(changed)}; use another folder")
     if changed:
         raise ValueError(f"{folder} holds a finished evaluation with other settings; use another folder")
     return identity, is_begun
+
+
+def _completed(then: Mapping[str, Any], before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """Add to the settings ``then`` those of ``before`` that they lack and that there are ``now``, at any depth."""
+    found = dict(then)
+    for key, value in before.items():
+        if isinstance(value, dict) and isinstance(then.get(key), dict) and isinstance(now.get(key), dict):
+            found[key] = _completed(then[key], value, now[key])
+        elif key in now and not isinstance(value, dict):
+            found.setdefault(key, value)
+    return found
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -94,7 +106,8 @@ def read_finished(path: Path) -> dict[str, Any]:
     for key in ("identity", "metrics"):
         if not isinstance(kept.get(key), dict):
             raise FileError(f"{path} holds no {key}; {remedy}")
-    names = (*SUMMARISED, *(SUMMARISED_NOW if SUMMARISED_NOW[0] in kept["metrics"] else ()))
-    if odd := [name for name in names if not isinstance(kept["metrics"].get(name), int | float)]:
+    metrics = kept["metrics"]
+    names = [*SUMMARISED, *(name for name in SUMMARISED_NOW if re.sub("_(low|high)$", "", name) in metrics)]
+    if odd := [name for name in names if not isinstance(metrics.get(name), int | float)]:
         raise FileError(f"{path}: {', '.join(odd)} should be numbers; {remedy}")
     return kept | {"identity": current_names(kept["identity"])}

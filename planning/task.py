@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from datasets.units.folding import unfold_actions
 from envs.base import VectorEnv
 from models.latent import Latent, cat_latents
 from models.speed.compiling import AUTO
@@ -18,6 +17,7 @@ from planning.objectives import GoalDistance
 from planning.observer import Observer
 from planning.problem import Problem
 from planning.recording import Recorder
+from planning.simulated import Branches
 from utils import distributed
 from utils.ranges import MemoryBudget
 
@@ -39,6 +39,7 @@ class PlanningTask:
         memory_budget_gb: See ``LatentGoalCost``.
         initial_actions: (B, T, A) z-scored start of the first plan, in the place of the planner's own.
         recorder: Records what some episodes saw and imagined.
+        rollout_env: A second simulator, in which plans are rolled out instead of imagined; None: the model imagines.
         speed: How the model is prepared for rollouts.
         shared: Whether all of several processes have these same episodes: each then plans for its share of them.
     """
@@ -53,6 +54,7 @@ class PlanningTask:
     memory_budget_gb: MemoryBudget = AUTO
     initial_actions: Tensor | None = None
     recorder: Recorder | None = None
+    rollout_env: VectorEnv | None = None
     speed: FastPaths = field(default_factory=FastPaths)
     shared: bool = False
 
@@ -96,7 +98,7 @@ class PlanningTask:
         """
         env, limit, steps = self.env, self.observer.model.num_hist, actions.shape[1]
         raw = torch.zeros(len(self.problem), steps * self.frameskip, env.env_action_dim)
-        raw[rows] = unfold_actions(self.observer.normalizer.actions_to_raw(actions.cpu()), env.env_action_dim).float()
+        raw[rows] = self.observer.raw_actions(actions)
         episodes.played = torch.cat([episodes.played, raw], 1)
         seen = []
         for k, block in enumerate(raw.split(self.frameskip, 1)):
@@ -110,6 +112,18 @@ class PlanningTask:
         latent = cat_latents(seen, 1)
         episodes.observe(rows.to(actions.device), actions, latent, limit)
         return latent
+
+    def branches(self, episodes: Episodes, rows: Tensor) -> Branches | None:
+        """What rolls plans for ``rows`` (b,) out in the simulator; None where the model imagines them."""
+        if self.rollout_env is None:
+            return None
+        return Branches(self.rollout_env, self.problem.part(rows), episodes.played[rows])
+
+    def close(self) -> None:
+        """Close its simulators."""
+        self.env.close()
+        if self.rollout_env is not None:
+            self.rollout_env.close()
 
     def judge(self, episodes: Episodes) -> Tensor:
         """Note which episodes their last iteration solved; returns the distances (B,) of all to their goals."""

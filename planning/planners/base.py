@@ -37,6 +37,7 @@ class Planner(ABC):
     Attributes:
         sample_type: Initial actions: "randn" (standard normal), "zero" (zero raw action), "mean" (the data set's mean
             action, zero in z-scored units), "proposal" (the model's).
+        differentiates: Whether it asks for gradients, which a simulator cannot give.
         step_evaluations: Rollouts per episode of one step; a subclass sets it before it calls this constructor.
         shortest: Rollouts per episode of the shortest possible plan; set likewise.
 
@@ -45,6 +46,7 @@ class Planner(ABC):
     """
 
     sample_type = "zero"
+    differentiates = False
     step_evaluations: int
     shortest: int
 

@@ -24,6 +24,8 @@ class CEMGDPlanner(CEMPlanner):
         cem_share: Share of a budget that CEM gets, in (0, 1); the descent gets what is left.
     """
 
+    differentiates = True
+
     def __init__(
         self,
         horizon: Small = 5,

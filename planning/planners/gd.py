@@ -103,6 +103,8 @@ class MultiStartPlanner(Planner):
             others are standard normal; the best of all is kept.
     """
 
+    differentiates = True
+
     def __init__(self, horizon: int, opt_steps: int, sample_type: str, num_starts: int, **common: Any) -> None:
         if num_starts < 1:
             raise ValueError(f"planner.num_starts must be at least 1, got {num_starts}")

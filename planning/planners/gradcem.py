@@ -28,6 +28,8 @@ class GradCEMPlanner(CEMPlanner):
     ``num_samples``: divide it by that number here.
     """
 
+    differentiates = True
+
     def __init__(
         self,
         horizon: Small = 5,

@@ -164,6 +164,7 @@ def check_budget(make: MakePlanner) -> None:
         plan = planner.optimize(cost, *initial(planner))
         said, done = [(each.evaluations, each.gradient_evaluations) for each in (plan, cost)]
         assert said == done, f"rollouts (all, differentiated) are counted: the plan says {said}, the cost saw {done}"
+        assert bool(done[1]) <= planner.differentiates, "a planner that asks for gradients sets differentiates = True"
         assert limit is None or done[0] <= limit, (
             f"planner.budget_evals={limit} is kept, got {done[0]} rollouts: let search.steps count the steps"
         )

@@ -43,7 +43,7 @@ def build_evaluation(node):
     config = parsed(PlanConfig, node)
     device = runtime.pick_device(config.device)
     runtime.autocast(config.precision, device)
-    prepare_evaluation(config, device).task.env.close()
+    prepare_evaluation(config, device).task.close()
 
 
 def build_collections(node):

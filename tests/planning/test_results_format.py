@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,10 +12,12 @@ import torch
 from demo.stages import composed
 from plan import plan, summary
 from planning.config import PlanConfig
-from planning.metrics import final_metrics
+from planning.metrics import _random_actions, final_metrics, solved_by
 from planning.mpc import MPCController
-from planning.saved_evaluation import FINISHED, STATE, read_finished
-from tests.builders import REPOSITORY, PointEnv, point_task, wall_model_directory
+from planning.observer import Observer
+from planning.problem import Problem
+from planning.saved_evaluation import FINISHED, STATE, agreed, read_finished
+from tests.builders import POINT_NORMALIZER, REPOSITORY, PointEnv, near, point_task, wall_model_directory
 from utils.loggers import read_json_lines
 
 QUICK = ["n_evals=3", "n_plot_samples=0", "device=cpu", "num_threads=1", "planner.max_iter=2"]
@@ -111,6 +114,33 @@ def test_doing_nothing_is_a_baseline_by_the_rule_of_mpc():
     assert found["solved_at_start"] == [False] * 3 and found["solved_at_start_rate"] == 0
 
 
+def test_random_actions_have_the_mean_and_the_deviation_of_the_data():
+    """Without a deviation ten steps lead to ten times the mean; with it, an episode goes its own way."""
+    task, env = point_task(gains=(1.0, 1.0))
+    starts = torch.zeros(2, 2).double()
+    problem = Problem([1, 2], starts, starts + torch.tensor([1.0, -2.0]), env.default_layouts(2))
+    units = replace(task.observer.normalizer, action_std=torch.full((2,), 1e-6))
+    task = replace(task, problem=problem, observer=Observer(task.observer.model, units))
+    episodes = Scripted.__new__(Scripted).script(task, torch.zeros(2, 10, 2))
+    found = final_metrics(task, episodes, [0, 2, 10])
+    assert found["solved_by_random_actions"] == [True, True] and found["random_rate"] == 1
+    assert "expert_rate" not in found
+    drawn = _random_actions(point_task(gains=(1.0,) * 50)[0], 200)
+    near(drawn.mean((0, 1)), POINT_NORMALIZER.action_mean, 0.05)
+    near(drawn.flatten(0, 1).std(0), POINT_NORMALIZER.action_std, 0.05)
+    assert len(torch.unique(drawn[:, 0, 0])) == 50
+
+
+def test_recorded_actions_are_a_baseline_by_the_rule_of_mpc():
+    """Three steps to the goal: after four the point has gone nowhere else, in two it is not there yet."""
+    env = PointEnv()
+    actions = torch.tensor([[[0.0, 1.0]] * 3, [[0.0, 0.5]] * 3])
+    starts = torch.zeros(2, 2).double()
+    problem = Problem([1, 2], starts, starts + actions.sum(1), env.default_layouts(2), actions)
+    for ends, expected in (([0, 2, 4], [True, True]), ([0, 2], [False, False]), ([0, 3], [True, True])):
+        assert solved_by(env, problem, ends, actions).tolist() == expected
+
+
 def test_episodes_that_begin_solved_and_repeat_are_counted_and_said(model, tmp_path):
     states = np.array([[15.0, 20], [15, 20], [15, 30]])
     goals = np.array([[16.0, 20], [16, 20], [50, 30]])
@@ -121,7 +151,8 @@ def test_episodes_that_begin_solved_and_repeat_are_counted_and_said(model, tmp_p
     assert found["distinct_episodes"] == 2 and found["episode_seed"] == [5, 6, 7]
     assert found["episode_hash"][0] == found["episode_hash"][1] != found["episode_hash"][2]
     line = summary(found)
-    assert "doing nothing 67 % [21-94], 67 % begin solved, 3 episodes (2 distinct)" in line
+    assert "doing nothing 67 % [21-94], random actions " in line
+    assert "], 67 % begin solved, 3 episodes (2 distinct)" in line
 
 
 def test_goals_beyond_what_can_be_executed_are_a_warning(model, tmp_path, caplog):
@@ -156,9 +187,11 @@ def test_an_evaluation_begun_before_the_protocol_was_a_setting_goes_on_with_its_
             evaluated(model, tmp_path / "run", *old)
     monkeypatch.undo()
     state = torch.load(tmp_path / "run" / STATE, weights_only=True)
-    del state["identity"]["unsolved_starts_only"]
+    del state["identity"]["unsolved_starts_only"], state["identity"]["dynamics"]
     torch.save(state, tmp_path / "run" / STATE)
 
+    with pytest.raises(ValueError, match="holds an evaluation with another dynamics"):
+        agreed(state["identity"] | {"dynamics": "simulator"}, tmp_path / "run")
     found = evaluated(model, tmp_path / "run", "seed=3")  # where the default is true
     assert found["unsolved_starts_only"] is False
     assert found["episode_seed"] == [1, 4, 7]

@@ -18,7 +18,8 @@ from planning.planners.noise import EpisodeNoise
 from planning.planners.plan import ActionSpace
 from tests.builders import REPOSITORY, WitnessedNoise
 
-NAMES = sorted(path.stem for path in (REPOSITORY / "conf" / "planner").glob("*.yaml"))
+OPTIONS = sorted(path.stem for path in (REPOSITORY / "conf" / "planner").glob("*.yaml"))
+NAMES = [name for name in OPTIONS if name not in ("random", "mpc_random")]  # which search nothing
 OPEN_LOOP = [name for name in NAMES if not name.startswith("mpc_")]
 TARGET = torch.tensor([[[0.5, -0.5], [0.2, 0.0]], [[-1.0, 0.25], [0.0, 0.6]], [[0.1, 1.0], [-0.4, 0.3]]])  # (3, 2, 2)
 
@@ -179,6 +180,14 @@ WRONG = [
 def test_a_wrong_option_names_key_value_and_what_is_allowed(name, change, message):
     with pytest.raises(ValueError, match=message):
         type(build(name))(**change)
+
+
+def test_random_actions_are_drawn_and_not_searched():
+    planner, noise = build("random"), WitnessedNoise(seeds(3))
+    start = planner.initial_actions(noise, space(0.1, 0.2))
+    plan = planner.optimize(bowl(start + 1), start, noise)
+    assert torch.equal(plan.actions, noise.given[0]) and len(noise.given) == 1
+    assert torch.as_tensor(plan.evaluations).unique().tolist() == [1]
 
 
 def test_a_misspelt_option_is_an_error(open_loop):
