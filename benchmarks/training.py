@@ -57,11 +57,11 @@ def _refresh(setting: Setting) -> Iterator[Work]:
         steps = REFRESH_SLICE if setting.slices else method.planner.opt_steps
         method.planner.opt_steps = steps
         with setting.autocast(), torch.no_grad():
-            features = trainer.train_step.features(batch)
+            latent = trainer.train_step.latent(batch)
 
         def run() -> object:
             with setting.autocast():
-                return method.correct(batch, features)
+                return method.correct(batch, latent)
 
         done, whole = (_refresh_flops(trainer, method.planner, len(batch), each) for each in (steps, REFRESH_STEPS))
         sliced = f"{steps} gradient steps" if steps < REFRESH_STEPS else ""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from datasets.batch import Batch
 from datasets.frames import ImageFrames
+from models.latent import Latent
 from models.world_model import WorldModel
 from planning.observer import Observer
 from training.gradients import gather_rows, sum_gradients, sum_numbers
@@ -74,20 +75,24 @@ class TrainingStep:
 
     def _losses(self, batch: Batch, position: int) -> tuple[dict[str, Tensor], Tensor]:
         """Every loss by its name in the log, and the sum that is minimised."""
-        settings, features = self.settings, self.features(batch)
+        settings, latent = self.settings, self.latent(batch)
         losses = {"loss": torch.zeros((), device=self.device)}
         if settings.train_predictor or settings.train_encoder or settings.train_proposal:
-            losses = self.method.losses(batch, features, position)
+            losses = self.method.losses(batch, latent, position)
         objective = losses["loss"]
         if settings.train_encoder and self.regularizer.acts:
-            everything = gather_rows(features, distributed.share(settings.batch_size))
+            everything = gather_rows(latent.visual, distributed.share(settings.batch_size))
             terms = {k: v / distributed.size() for k, v in self.regularizer.losses(everything).items()}
             losses = {**losses, **terms}
             objective = objective + losses["regularizer_loss"]
         if settings.train_decoder:
-            losses["decoder_loss"] = self._decoder_loss(batch, features.detach())
+            losses["decoder_loss"] = self._decoder_loss(batch, latent.visual.detach())
             objective = objective + losses["decoder_loss"]
         return losses, objective
+
+    def latent(self, batch: Batch) -> Latent:
+        """Latents (B, F): what everything but the encoder sees of the frames."""
+        return self.model.embed(self.features(batch), batch.proprio)
 
     def features(self, batch: Batch) -> Tensor:
         """Visual features (B, F, P, D): each distinct frame encoded once, with gradients only if the encoder trains."""

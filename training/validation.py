@@ -27,8 +27,8 @@ from utils.runtime import autocast
 
 SMALLEST_TILE = 112  # pixels; smaller frames are enlarged to it
 
-Features = Callable[[Batch], Tensor]
-"""Visual features (B, F, P, D) of a batch."""
+Latents = Callable[[Batch], Latent]
+"""Latents (B, F) of a batch's frames."""
 
 
 @dataclass(kw_only=True)
@@ -51,12 +51,12 @@ class Validation:
 
     def measure(self, epoch: int) -> dict[str, float]:
         """Losses by their name in the log, none where nothing predicts; draws the picture of that epoch, too."""
-        model, features, settings = self.train_step.model, self.train_step.features, self.settings
+        model, latents, settings = self.train_step.model, self.train_step.latent, self.settings
         if model.predictor is None:
             return {}
         with autocast(settings.precision, self.train_step.device):
-            values = validation_losses(model, self.batches(), features, spread=settings.train_encoder)
-            values |= self.train_step.method.validate(self.batches(), features)
+            values = validation_losses(model, self.batches(), latents, spread=settings.train_encoder)
+            values |= self.train_step.method.validate(self.batches(), latents)
             if settings.num_reconstruct_samples and distributed.is_main():
                 self._draw(self.folder / "open_loop" / f"epoch_{epoch}.png")
         return values
@@ -75,18 +75,18 @@ class Validation:
         rows = min(self.settings.num_reconstruct_samples, len(self.data))
         batch = self._read(torch.linspace(0, len(self.data) - 1, rows).long())
         images = None
-        model, features = self.train_step.model, self.train_step.features
+        model = self.train_step.model
         if model.decoder is not None:
             samples, frames = batch.actions.shape[:2]
             every = torch.arange(samples * frames)
             images = self.train_step.images(batch, every // frames, every % frames).unflatten(0, (samples, frames))
         batch = batch.to(self.train_step.device)
-        draw_open_loop(model, batch, features, images, path, self.retry)
+        draw_open_loop(model, batch, self.train_step.latent, images, path, self.retry)
 
 
 @torch.no_grad()
 def validation_losses(
-    model: WorldModel, batches: Iterable[Batch], features: Features, spread: bool = False
+    model: WorldModel, batches: Iterable[Batch], latents: Latents, spread: bool = False
 ) -> dict[str, float]:
     """Measure teacher-forcing losses, and the open-loop error at the last step beside that of a frame that stays.
 
@@ -97,7 +97,7 @@ def validation_losses(
     weight = 0
     with planning_mode(model):
         for batch in batches:
-            latent = model.embed(features(batch), batch.proprio)
+            latent = latents(batch)
             loss = model.teacher_forcing_loss(model.windows(latent, batch.actions))
             errors, still = open_loop_errors(model, latent, batch.actions)
             values = {"loss": loss.total, "visual_loss": loss.visual, "proprio_loss": loss.proprio}
@@ -125,7 +125,7 @@ def open_loop_errors(model: WorldModel, latent: Latent, actions: Tensor) -> tupl
 
 @torch.no_grad()
 def draw_open_loop(
-    model: WorldModel, batch: Batch, features: Features, images: Tensor | None, path: Path, retry: Retry | None = None
+    model: WorldModel, batch: Batch, latents: Latents, images: Tensor | None, path: Path, retry: Retry | None = None
 ) -> None:
     """Draw a picture of rollouts from the first frame of each sample.
 
@@ -133,7 +133,7 @@ def draw_open_loop(
     the error over the steps, beside that of a frame that stays.
     """
     with planning_mode(model):
-        latent = model.embed(features(batch), batch.proprio)
+        latent = latents(batch)
         if model.decoder is None or images is None:
             _draw_errors(*open_loop_errors(model, latent, batch.actions), path, retry)
             return

@@ -99,7 +99,7 @@ def test_an_adversarial_step_has_the_same_loss_and_the_same_gradients(trainer):
     draws = torch.Generator().manual_seed(ours.settings.seed)
     ours.method._uniform = lambda part, noise: torch.empty(part.shape).uniform_(-1, 1, generator=draws)
     prediction, decoding = method.losses(batch)
-    losses = ours.method.losses(batch, ours.train_step.features(batch), position=0)
+    losses = ours.method.losses(batch, ours.train_step.latent(batch), position=0)
     torch.testing.assert_close(prediction, losses["loss"], **TOLERANCE)
     assert decoding.item() > 0
     prediction.backward()
@@ -120,7 +120,7 @@ def test_a_refresh_sees_the_same_frames(trainer):
     ours.model.eval()
     batch = ours.train_data.__getitems__(range(2))
     plain = PlainModel(ours.model).frozen()
-    [expected] = ours.method.correct(batch, ours.train_step.features(batch))
+    [expected] = ours.method.correct(batch, ours.train_step.latent(batch))
     actions = expected.actions.reshape(2, 5, -1)
     env, observer = ours.method.context.env, ours.train_step.observer
     features, planned = plain_refresh(plain, env, observer, batch, actions, steps=0, context=ours.model.num_hist)

@@ -21,7 +21,7 @@ def trainer(tmp_path):
 
 def losses_of(training):
     batch = training.train_data.__getitems__(range(4))
-    return batch, training.method.losses(batch, training.train_step.features(batch), 0)
+    return batch, training.method.losses(batch, training.train_step.latent(batch), 0)
 
 
 @pytest.mark.parametrize("hist", [1, 2])
@@ -33,7 +33,7 @@ def test_every_step_of_every_window_counts(trainer, hist, discount):
     )
     batch, found = losses_of(training)
     model = training.model
-    latent = model.embed(training.train_step.features(batch), batch.proprio)
+    latent = training.train_step.latent(batch)
     per_step = [[], []]
     for start in range(latent.num_frames - hist - 2):
         imagined = model.rollout(latent[:, start : start + hist], batch.actions[:, start : start + hist + 2])
@@ -62,7 +62,7 @@ def test_training_on_imagined_steps_lowers_their_error(tmp_path):
     training = build(tmp_path / "run", *STATE, "N=5", *options)
 
     def error():
-        return validation_losses(training.model, training.validation.batches(), training.train_step.features)[
+        return validation_losses(training.model, training.validation.batches(), training.train_step.latent)[
             "val_open_loop_visual"
         ]
 

@@ -356,8 +356,8 @@ def test_validation_neither_draws_nor_learns_nor_leaves_eval_mode_behind(tiny):
     training = tiny("predictor.dropout=0.5")
     training.model.train()
     state, before = torch.get_rng_state(), weights(training.model)
-    first = validation_losses(training.model, training.validation.batches(), training.train_step.features)
-    second = validation_losses(training.model, training.validation.batches(), training.train_step.features)
+    first = validation_losses(training.model, training.validation.batches(), training.train_step.latent)
+    second = validation_losses(training.model, training.validation.batches(), training.train_step.latent)
     assert first == second  # the same batches, no dropout
     assert torch.equal(state, torch.get_rng_state())
     assert not changed(before, weights(training.model))

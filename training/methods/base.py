@@ -11,6 +11,7 @@ from torch import Tensor
 
 from datasets.batch import Batch
 from envs.base import VectorEnv
+from models.latent import Latent
 from models.world_model import PredictionLoss, Windows, WorldModel
 from planning.observer import Observer
 from training.methods.replay_buffer import ReplayBuffer
@@ -82,7 +83,7 @@ class Method:
         """
         self.context = context
 
-    def losses(self, batch: Batch, features: Tensor, position: int) -> dict[str, Tensor]:
+    def losses(self, batch: Batch, latent: Latent, position: int) -> dict[str, Tensor]:
         """Losses of a step, scalars by the name in the log: "loss" is minimised, the others are parts of it.
 
         Of several processes each gives what its own samples contribute to the mean over all samples: their sum over
@@ -90,23 +91,22 @@ class Method:
 
         Args:
             batch: Of the data set.
-            features: (B, F, P, D) its encoded frames.
+            latent: (B, F) of its frames.
             position: Number of the batch in its epoch, from 0.
         """
-        model = self.context.model
-        expert = model.windows(model.embed(features, batch.proprio), batch.actions)
+        expert = self.context.model.windows(latent, batch.actions)
         expert = NumberedWindows.of(expert, self._share(batch))
-        windows = NumberedWindows.of(self.windows(expert, batch, features, position))
+        windows = NumberedWindows.of(self.windows(expert, batch, latent, position))
         loss, part = self.loss(windows), len(windows) / windows.total
         return {"loss": loss.total * part, "visual_loss": loss.visual * part, "proprio_loss": loss.proprio * part}
 
-    def windows(self, expert: Windows, batch: Batch, features: Tensor, position: int) -> Windows:
+    def windows(self, expert: Windows, batch: Batch, latent: Latent, position: int) -> Windows:
         """What to train on at this step.
 
         Args:
             expert: Windows of the data set batch.
             batch: That batch.
-            features: (B, F, P, D) its encoded frames.
+            latent: (B, F) of its frames.
             position: Number of the batch in its epoch, from 0.
         """
         return expert
@@ -123,12 +123,12 @@ class Method:
         """
         return {}
 
-    def validate(self, batches: Iterable[Batch], features: Callable[[Batch], Tensor]) -> dict[str, float]:
+    def validate(self, batches: Iterable[Batch], latents: Callable[[Batch], Latent]) -> dict[str, float]:
         """Losses of an epoch's end, by the name in the log, besides those of the dynamics.
 
         Args:
             batches: Of the validation data.
-            features: Gives the encoded frames (B, F, P, D) of a batch.
+            latents: Gives those (B, F) of a batch's frames.
         """
         return {}
 

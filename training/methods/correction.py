@@ -117,18 +117,19 @@ class Corrector:
             raise ValueError(f"method.frame_stride must divide frameskip={context.frameskip}, got {self.frame_stride}")
         self._known = context
 
-    def plan(self, batch: Batch, features: Tensor, share: Share, refresh: int, draws: torch.Generator) -> Planned:
+    def plan(self, batch: Batch, latent: Latent, share: Share, refresh: int, draws: torch.Generator) -> Planned:
         """What the model would do in each sample's task.
 
         Args:
-            features: (B, F, P, D) the batch's encoded frames.
+            batch: Samples of the data set.
+            latent: (B, F) of their frames.
             share: Where the samples lie in the batch of all processes; their randomness depends on that.
             refresh: Number of this call, on which it depends, too.
             draws: Of starts and goals.
         """
         with planning_mode(self._context.model), torch.no_grad():
             drawn = self.tasks == "random_state"
-            ends, start, goal = self._drawn_tasks(batch, share, draws) if drawn else self._own_tasks(batch, features)
+            ends, start, goal = self._drawn_tasks(batch, share, draws) if drawn else self._own_tasks(batch, latent)
             rows = range(share.first, share.first + share.count)
             if self.loop is None:
                 return Planned(ends[0], self._plan_once(start, goal, rows, refresh))
@@ -177,16 +178,15 @@ class Corrector:
         lengths = torch.tensor(self.loop.executed(episodes.iteration))[iterations] * context.frameskip
         return context.observer.normalizer.actions_to_z(episodes.played), lengths
 
-    def _own_tasks(self, batch: Batch, features: Tensor) -> tuple[tuple[Tensor, Tensor], Latent, Latent]:
+    def _own_tasks(self, batch: Batch, latent: Latent) -> tuple[tuple[Tensor, Tensor], Latent, Latent]:
         """Make a task of each sample, from its first frame to the one ``horizon`` blocks later.
 
         Returns:
             Raw states (B, S) of start and goal, and their (B, 1) latents.
         """
         ends = [0, self.planner.horizon]
-        latent = self._context.model.embed(features[:, ends].detach(), batch.proprio[:, ends])
-        states = batch.states[:, ends].cpu()
-        return (states[:, 0], states[:, 1]), latent[:, :1], latent[:, 1:]
+        states, known = batch.states[:, ends].cpu(), latent[:, ends].detach()
+        return (states[:, 0], states[:, 1]), known[:, :1], known[:, 1:]
 
     def _drawn_tasks(
         self, batch: Batch, share: Share, draws: torch.Generator

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from datasets.batch import Batch
+from models.latent import Latent
 from training.methods.base import Method, TrainingContext
 from utils.ranges import PositiveShare, Small
 
@@ -44,12 +45,11 @@ class Offline(Method):
                 f"least {self.rollout_steps}"
             )
 
-    def losses(self, batch: Batch, features: Tensor, position: int) -> dict[str, Tensor]:
+    def losses(self, batch: Batch, latent: Latent, position: int) -> dict[str, Tensor]:
         """See ``Method.losses``; with several steps also the loss of the last one, as ``rollout_loss``."""
         if self.rollout_steps == 1:
-            return super().losses(batch, features, position)
+            return super().losses(batch, latent, position)
         model, steps, hist = self.context.model, self.rollout_steps, self.context.model.num_hist
-        latent = model.embed(features, batch.proprio)
         starts = latent.num_frames - hist - steps + 1
 
         def spans(part: Tensor, offset: int, length: int) -> Tensor:
@@ -59,7 +59,7 @@ class Offline(Method):
         context = latent.map(lambda part: spans(part, 0, hist))
         target = latent.map(lambda part: spans(part.detach(), hist, steps))
         imagined = model.rollout(context, spans(batch.actions, 0, hist + steps - 1))[:, hist:]
-        first = super().losses(batch, features, position)
+        first = super().losses(batch, latent, position)
         total, weights, part = first["loss"], 1.0, self._share(batch).fraction
         for step in range(1, steps):
             now = slice(step, step + 1)

@@ -6,10 +6,10 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from datasets.batch import Batch
 from envs.base import Trajectory
+from models.latent import Latent
 from models.speed.compiling import AUTO
 from models.speed.fast_paths import FastPaths
 from models.world_model import Windows
@@ -113,14 +113,14 @@ class Online(Method):
         self._draws.manual_seed(context.seed)
         self.replay = ReplayBuffer(context.folder / "replay", self.capacity, context.retry)
 
-    def windows(self, expert: Windows, batch: Batch, features: Tensor, position: int) -> Windows:
+    def windows(self, expert: Windows, batch: Batch, latent: Latent, position: int) -> Windows:
         """The expert windows and as many corrected ones, where the buffer has them."""
         slot = position // self.period
         if position % self.period == 0:
             if self._thread is None:
-                self._keep(slot, self.correct(batch, features))
+                self._keep(slot, self.correct(batch, latent))
             else:
-                planned = self._plan(batch, features)
+                planned = self._plan(batch, latent)
                 self._playing = slot, planned, self._thread.submit(self.corrector.play, batch, planned)
         own = NumberedWindows.of(expert)
         corrected = self._draw(slot if self.sampling == "slot" else None, own.total)
@@ -135,17 +135,17 @@ class Online(Method):
         size = {"replay_trajectories": float(len(self.replay)), "replay_megabytes": self.replay.num_bytes / 2**20}
         return super().updated() | size
 
-    def correct(self, batch: Batch, features: Tensor) -> list[Corrected]:
+    def correct(self, batch: Batch, latent: Latent) -> list[Corrected]:
         """Plan for one task per sample of the batch, execute in the simulator, encode what it shows.
 
         Returns:
             Trajectories of one length each: a closed loop's end where the episode was solved.
         """
-        planned = self._plan(batch, features)
+        planned = self._plan(batch, latent)
         return self.corrector.encode(planned, self.corrector.play(batch, planned))
 
-    def _plan(self, batch: Batch, features: Tensor) -> Planned:
-        return self.corrector.plan(batch, features, self._share(batch), self._refreshes, self._draws)
+    def _plan(self, batch: Batch, latent: Latent) -> Planned:
+        return self.corrector.plan(batch, latent, self._share(batch), self._refreshes, self._draws)
 
     def _keep(self, slot: int, corrected: list[Corrected]) -> None:
         for number, part in enumerate(corrected):

@@ -66,7 +66,7 @@ class ProposalTraining(Method):
         self._refuse_short_samples(context, self._proposal.horizon + 1)
         self._draws.manual_seed(context.seed)
 
-    def losses(self, batch: Batch, features: Tensor, position: int) -> dict[str, Tensor]:
+    def losses(self, batch: Batch, latent: Latent, position: int) -> dict[str, Tensor]:
         """See ``Method.losses``; beside the proposal's error that of proposing the mean action always."""
         model = self.context.model
         if model.predictor is not None:
@@ -76,10 +76,10 @@ class ProposalTraining(Method):
         # drawn for the samples of all processes: which one has a sample does not matter
         drawn = (share.total, self.pairs)
         ahead = torch.randint(1, self._proposal.horizon + 1, drawn, generator=self._draws)
-        room = features.shape[1] - ahead  # starts from which the goal is still in the sample
+        room = latent.num_frames - ahead  # starts from which the goal is still in the sample
         first = (torch.rand(drawn, generator=self._draws, dtype=torch.float64) * room).long()
         first, ahead = first[share.rows].flatten(), ahead[share.rows].flatten()
-        start, goal, target = self._tasks(batch, features, row, first, ahead)
+        start, goal, target = self._tasks(batch, latent, row, first, ahead)
         proposal = self._proposal(start, goal).float()
         action = F.mse_loss(proposal, target)
         losses = {"loss": action, "action_loss": action.detach(), "mean_action_loss": target.square().mean()}
@@ -89,13 +89,13 @@ class ProposalTraining(Method):
         return {name: value * share.fraction for name, value in losses.items()}
 
     def _tasks(
-        self, batch: Batch, features: Tensor, row: Tensor, first: Tensor, ahead: Tensor
+        self, batch: Batch, latent: Latent, row: Tensor, first: Tensor, ahead: Tensor
     ) -> tuple[Latent, Latent, Tensor]:
         """Pick starts (n, 1), goals (n, 1) and target blocks (n, T, A).
 
         Args:
             batch: Samples of the data set.
-            features: (B, F, P, D) their encoded frames.
+            latent: (B, F) of their frames.
             row: (n,) sample.
             first: (n,) frame of the start.
             ahead: (n,) how many blocks later the goal is reached, 1..T.
@@ -106,11 +106,11 @@ class ProposalTraining(Method):
         frames = (first + steps).clamp(max=batch.actions.shape[1] - 1)  # what lies beyond the goal is replaced below
         zero = context.observer.normalizer.zero_block(context.frameskip).to(device)
         target = torch.where((steps < ahead)[..., None], batch.actions[row, frames], zero)
-        latent = context.model.embed(features, batch.proprio).detach()
-        return latent[row, first], latent[row, first + ahead], target
+        known = latent.detach()
+        return known[row, first], known[row, first + ahead], target
 
     @torch.no_grad()
-    def validate(self, batches: Iterable[Batch], features: Callable[[Batch], Tensor]) -> dict[str, float]:
+    def validate(self, batches: Iterable[Batch], latents: Callable[[Batch], Latent]) -> dict[str, float]:
         """See ``Method.validate``: both errors, with goals at every distance from each sample's first frame."""
         sums, weight = {"val_action_loss": 0.0, "val_mean_action_loss": 0.0}, 0
         horizon = self._proposal.horizon
@@ -118,7 +118,7 @@ class ProposalTraining(Method):
             for batch in batches:
                 row = torch.arange(len(batch)).repeat_interleave(horizon)
                 ahead = torch.arange(1, horizon + 1).repeat(len(batch))
-                start, goal, target = self._tasks(batch, features(batch), row, torch.zeros_like(row), ahead)
+                start, goal, target = self._tasks(batch, latents(batch), row, torch.zeros_like(row), ahead)
                 sums["val_action_loss"] += F.mse_loss(self._proposal(start, goal).float(), target).item() * len(batch)
                 sums["val_mean_action_loss"] += target.square().mean().item() * len(batch)
                 weight += len(batch)

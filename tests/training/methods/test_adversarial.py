@@ -25,8 +25,7 @@ def trainer(tmp_path):
 
 def windows_of(trainer, first=0):
     batch = trainer.train_data.__getitems__(range(first, first + 4))
-    latent = trainer.model.embed(trainer.train_step.features(batch), batch.proprio)
-    return trainer.model.windows(latent, batch.actions)
+    return trainer.model.windows(trainer.train_step.latent(batch), batch.actions)
 
 
 class Spy:

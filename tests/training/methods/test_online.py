@@ -36,11 +36,10 @@ def online(tmp_path):
 
 
 def step_of(trainer, position=0, count=4):
-    """Batch, features and expert windows, as the trainer would hand them over."""
+    """Batch, latents and expert windows, as the trainer would hand them over."""
     batch = trainer.train_data.__getitems__(range(position, position + count))
-    features = trainer.train_step.features(batch)
-    expert = trainer.model.windows(trainer.model.embed(features, batch.proprio), batch.actions)
-    return batch, features, expert
+    latent = trainer.train_step.latent(batch)
+    return batch, latent, trainer.model.windows(latent, batch.actions)
 
 
 class Given(Planner):
@@ -65,12 +64,12 @@ class Given(Planner):
 def test_a_plan_that_repeats_the_data_set_gives_the_data_set_back(online, images):
     """Start, units of actions and proprio, layouts, frames and their order: all are right, or this fails."""
     training = online(images=images)
-    batch, features, _ = step_of(training)
+    batch, latent, _ = step_of(training)
     assert batch.layouts["fix_door_location"].unique().numel() > 1 or len(batch.trajectory.unique()) == 1
     training.method.corrector.planner = Given(batch.actions[:, :5])
-    [corrected] = training.method.correct(batch, features)
-    assert corrected.features.shape == features.shape
-    torch.testing.assert_close(corrected.features, features, rtol=0, atol=2e-3)
+    [corrected] = training.method.correct(batch, latent)
+    assert corrected.features.shape == latent.visual.shape
+    torch.testing.assert_close(corrected.features, latent.visual, rtol=0, atol=2e-3)
     torch.testing.assert_close(corrected.proprio, batch.proprio, rtol=0, atol=1e-4)
     torch.testing.assert_close(corrected.actions.flatten(1), batch.actions[:, :5].flatten(1))
 
@@ -88,7 +87,7 @@ def test_the_layouts_of_the_batch_reach_the_simulator(online):
 
     training.method.context.env.reset = noting
     training.method.corrector.planner = Given(batch.actions[:, :5])
-    [corrected] = training.method.correct(batch, training.train_step.features(batch))
+    [corrected] = training.method.correct(batch, training.train_step.latent(batch))
     assert len(told) == 1
     for name in ("fix_door_location", "fix_wall_location"):
         assert torch.equal(told[0][name], batch.layouts[name])
@@ -98,8 +97,8 @@ def test_the_layouts_of_the_batch_reach_the_simulator(online):
 @pytest.mark.parametrize("history", [1, 3])
 def test_no_window_mixes_and_every_one_is_a_transition_of_the_simulator(online, history):
     training = online(*(WITH_HISTORY if history == 3 else ()))
-    batch, features, expert = step_of(training)
-    joined = training.method.windows(expert, batch, features, position=0)
+    batch, latent, expert = step_of(training)
+    joined = training.method.windows(expert, batch, latent, position=0)
     count, per_trajectory = len(expert.actions), 6 - history
     for part in ("visual", "proprio"):
         assert torch.equal(getattr(joined.source, part)[:count], getattr(expert.source, part))
@@ -131,13 +130,13 @@ def test_no_window_mixes_and_every_one_is_a_transition_of_the_simulator(online, 
 @pytest.mark.parametrize("horizon", [3, 5])
 def test_the_goal_lies_as_many_blocks_ahead_as_the_planner_looks(online, horizon):
     training = online(f"method.planner.horizon={horizon}")
-    batch, features, expert = step_of(training)
+    batch, latent, expert = step_of(training)
     training.method.corrector.planner = planner = Given(horizon=horizon)
-    training.method.windows(expert, batch, features, 0)
+    training.method.windows(expert, batch, latent, 0)
     cost = planner.asked[0]
-    assert torch.equal(cost.goal.visual, features[:, horizon : horizon + 1])
+    assert torch.equal(cost.goal.visual, latent.visual[:, horizon : horizon + 1])
     assert torch.equal(cost.goal.proprio, training.model.proprio_encoder(batch.proprio[:, horizon : horizon + 1]))
-    assert torch.equal(cost.context.visual, features[:, :1])
+    assert torch.equal(cost.context.visual, latent.visual[:, :1])
     assert cost.context.num_frames == 1 and cost.past_actions.shape[1] == 0
     assert training.method.replay.entries(0)[0].features.shape[1] == horizon + 1
 
@@ -157,14 +156,14 @@ def test_a_plan_too_short_for_one_window_is_an_error(online):
 
 
 def reordered(step):
-    batch, features, expert = step
-    return expert, batch, features
+    batch, latent, expert = step
+    return expert, batch, latent
 
 
 def test_simulated_proprio_is_in_the_units_of_the_data_set(online):
     training = online()
-    batch, features, expert = step_of(training)
-    training.method.windows(expert, batch, features, 0)
+    batch, latent, expert = step_of(training)
+    training.method.windows(expert, batch, latent, 0)
     entry, normalizer = training.method.replay.entries(0)[0], training.train_step.observer.normalizer
     torch.testing.assert_close(entry.proprio[:, 0], batch.proprio[:, 0])
     raw = normalizer.actions_to_raw(entry.actions)
@@ -176,13 +175,13 @@ def test_simulated_proprio_is_in_the_units_of_the_data_set(online):
 @pytest.mark.parametrize("tasks", ["batch", "random_state"])
 def test_planning_leaves_the_global_generators_alone(online, tasks):
     training = online(f"method.tasks={tasks}")
-    batch, features, expert = step_of(training)
+    batch, latent, expert = step_of(training)
     before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002  (watched)
-    training.method.windows(expert, batch, features, 0)
+    training.method.windows(expert, batch, latent, 0)
     assert torch.equal(before[0], torch.get_rng_state())
     assert np.array_equal(before[1], np.random.get_state()[1])  # noqa: NPY002
     assert before[2] == random.getstate()
-    training.method.windows(expert, batch, features, 0)
+    training.method.windows(expert, batch, latent, 0)
     one, other = training.method.replay.entries(0)
     assert not torch.equal(one.actions, other.actions)  # another refresh, another draw
 
@@ -207,8 +206,8 @@ def test_the_model_plans_in_eval_mode_without_weight_gradients_and_is_put_back(o
             assert torch.autograd.grad(cost(actions[:, None]).sum(), actions)[0].isfinite().all()
 
     training.method.corrector.planner = Given(look=look)
-    batch, features, expert = step_of(training)
-    training.method.windows(expert, batch, features, 0)
+    batch, latent, expert = step_of(training)
+    training.method.windows(expert, batch, latent, 0)
     assert seen
     assert {name: module.training for name, module in model.named_modules()} == modes
     assert {name for name, parameter in model.named_parameters() if parameter.requires_grad} == trained
@@ -218,10 +217,10 @@ def test_the_model_plans_in_eval_mode_without_weight_gradients_and_is_put_back(o
 def test_the_model_is_put_back_even_if_planning_fails(online):
     training = online()
     training.model.train()
-    batch, features, expert = step_of(training)
+    batch, latent, expert = step_of(training)
     training.method.corrector.planner = Given(torch.full((4, 5, 10), float("nan")))
     with pytest.raises(ValueError, match=r"actions must be numbers, got NaN \(did the planner diverge\?\)"):
-        training.method.windows(expert, batch, features, 0)
+        training.method.windows(expert, batch, latent, 0)
     assert training.model.predictor.training
     assert any(parameter.requires_grad for parameter in training.model.parameters())
     assert len(training.method.replay) == 0
@@ -265,10 +264,10 @@ def test_a_closed_loop_is_carried_out_as_in_an_evaluation(online, images, tasks)
     options = [o for o in CLOSED if images or "opt_steps" not in o]
     training = online(*options, "method.planner.n_taken_actions=2", f"method.tasks={tasks}", images=images)
     method, env = training.method, training.method.context.env
-    batch, features, _ = step_of(training)
+    batch, latent, _ = step_of(training)
     ran, run = [], method.corrector.loop.run
     method.corrector.loop.run = lambda task, episodes: (run(task, episodes), ran.append((task, episodes)))
-    parts = method.correct(batch, features)
+    parts = method.correct(batch, latent)
     task, episodes = ran[0]
     normalizer = training.train_step.observer.normalizer
     env.reset(task.problem.seeds, task.problem.states, task.problem.layouts)
@@ -291,14 +290,14 @@ def test_a_closed_loop_is_carried_out_as_in_an_evaluation(online, images, tasks)
 def test_what_a_solved_episode_does_no_more_is_not_trained_on(online):
     training = online(*CLOSED[:1], "method.planner.max_iter=3", "method.planner.sub_planner.opt_steps=1")
     method, run = training.method, training.method.corrector.loop.run
-    batch, features, _ = step_of(training)
+    batch, latent, _ = step_of(training)
 
     def solve_some(task, episodes):
         run(task, episodes)
         episodes.solved_at[:] = torch.tensor([0, 1, 1, 2])
 
     method.corrector.loop.run = solve_some
-    assert [part.actions.shape[:2] for part in method.correct(batch, features)] == [(2, 5), (1, 10), (1, 15)]
+    assert [part.actions.shape[:2] for part in method.correct(batch, latent)] == [(2, 5), (1, 10), (1, 15)]
 
 
 @pytest.mark.parametrize(
@@ -320,17 +319,17 @@ def test_planners_that_cannot_be_repeated_or_teach_nothing_are_refused(online, o
 
 def test_a_closed_loop_replans_with_its_own_noise_at_every_refresh(online):
     training = online(*CLOSED[:1], "method.planner.max_iter=1", "method.planner.sub_planner.opt_steps=1")
-    batch, features, expert = step_of(training)
-    training.method.windows(expert, batch, features, 0)
-    training.method.windows(expert, batch, features, 0)
+    batch, latent, expert = step_of(training)
+    training.method.windows(expert, batch, latent, 0)
+    training.method.windows(expert, batch, latent, 0)
     first, second = training.method.replay.entries(0)
     assert not torch.equal(first.actions, second.actions)
 
 
 def test_frame_stride_1_gives_a_window_at_every_offset(online):
     training = online("method.frame_stride=1")
-    batch, features, expert = step_of(training)
-    training.method.windows(expert, batch, features, 0)
+    batch, latent, expert = step_of(training)
+    training.method.windows(expert, batch, latent, 0)
     entry = training.method.replay.entries(0)[0]
     assert entry.features.shape[:2] == (4, 26)
     drawn = training.method._draw(0, at_most=1000)
@@ -353,28 +352,28 @@ def constant(value: float) -> Corrected:
 
 def test_later_epochs_replay_the_slot_of_the_batch(online):
     training = online("replay_buffer_frequency=3")
-    method, (batch, features, expert) = training.method, step_of(training)
+    method, (batch, latent, expert) = training.method, step_of(training)
     for slot in range(3):
         method.replay.add(slot, f"old{slot}", constant(10.0 + slot))
     for position, slot in ((1, 0), (2, 0), (4, 1), (8, 2)):
-        joined = method.windows(expert, batch, features, position)
+        joined = method.windows(expert, batch, latent, position)
         assert len(joined.actions) == 2 * len(expert.actions)
         assert (joined.source.visual[len(expert.actions) :] == 10 + slot).all()
     assert len(method.replay.entries(None)) == 3  # none of these positions refreshes
-    method.windows(expert, batch, features, 3)
+    method.windows(expert, batch, latent, 3)
     assert len(method.replay.entries(1)) == 2
-    empty = method.windows(expert, batch, features, 10)
+    empty = method.windows(expert, batch, latent, 10)
     assert len(empty.actions) == len(expert.actions)
 
 
 def test_replay_from_the_whole_memory_reaches_all_of_it(online):
     training = online("replay_buffer_frequency=3", "method.replay_sampling=all")
-    method, (batch, features, expert) = training.method, step_of(training)
+    method, (batch, latent, expert) = training.method, step_of(training)
     for slot in range(3):
         method.replay.add(slot, f"old{slot}", constant(10.0 + slot))
     seen = set()
     for _ in range(5):
-        joined = method.windows(expert, batch, features, 1)
+        joined = method.windows(expert, batch, latent, 1)
         assert len(joined.actions) == 2 * len(expert.actions)
         seen |= set(joined.source.visual[len(expert.actions) :].unique().tolist())
     assert seen == {10.0, 11.0, 12.0}
@@ -383,7 +382,7 @@ def test_replay_from_the_whole_memory_reaches_all_of_it(online):
 def test_random_tasks_are_those_of_an_evaluation_in_the_layouts_of_the_batch(online, monkeypatch):
     training = online("method.tasks=random_state", "method.replay_capacity=8")
     method, env = training.method, training.method.context.env
-    batch, features, _ = step_of(training)
+    batch, latent, _ = step_of(training)
     asked, original = [], env.sample_start_goal
     monkeypatch.setattr(
         env, "sample_start_goal", lambda seeds, layouts: asked.append((seeds, layouts)) or original(seeds, layouts)
@@ -391,7 +390,7 @@ def test_random_tasks_are_those_of_an_evaluation_in_the_layouts_of_the_batch(onl
     costs = []
     for _ in range(2):
         method.corrector.planner = Given()
-        [corrected] = method.correct(batch, features)
+        [corrected] = method.correct(batch, latent)
         costs.append(method.planner.asked[0])
         seeds, layouts = asked[-1]
         assert all(torch.equal(layouts[name], batch.layouts[name]) for name in batch.layouts)
@@ -500,8 +499,8 @@ def test_simulators_of_this_process_do_not_overlap(online, monkeypatch):
 def test_a_shorter_history_is_seen_by_the_mask_not_made_up(online):
     """With H = 3 the predictor is trained on 1, 2 and 3 frames of a plan, as a rollout meets them."""
     training = online(*WITH_HISTORY)
-    batch, features, expert = step_of(training)
-    joined = training.method.windows(expert, batch, features, 0)
+    batch, latent, expert = step_of(training)
+    joined = training.method.windows(expert, batch, latent, 0)
     model = training.model.eval()
     with torch.no_grad():
         model.predictor.head.weight.normal_(std=0.1)
@@ -530,8 +529,8 @@ def test_online_and_adversarial_compose(online, tmp_path):
     method.setup(
         TrainingContext(training.model, training.train_step.observer, training.method.context.env, 5, 0, tmp_path / "b")
     )
-    batch, features, expert = step_of(training)
-    windows = method.windows(expert, batch, features, 0)
+    batch, latent, expert = step_of(training)
+    windows = method.windows(expert, batch, latent, 0)
     assert len(windows.actions) == 2 * len(expert.actions)
     assert method.loss(windows).total > Method.loss(method, windows).total
     again = Both(planner=Given(), objective=training.method.corrector.objective, visual_eps_factor=0.5)
@@ -539,7 +538,7 @@ def test_online_and_adversarial_compose(online, tmp_path):
         TrainingContext(training.model, training.train_step.observer, training.method.context.env, 5, 3, tmp_path / "b")
     )
     again.load_state_dict(method.state_dict())
-    one, two = (each.windows(expert, batch, features, 1) for each in (method, again))
+    one, two = (each.windows(expert, batch, latent, 1) for each in (method, again))
     assert torch.equal(one.actions, two.actions)
     assert torch.equal(method.loss(one).total, again.loss(two).total)
     assert set(method.updated()) == {
@@ -579,7 +578,7 @@ def test_the_plan_is_better_than_its_start_under_the_model(online):
     training.method.corrector.planner = Noting(
         opt_steps=20, lr=planner.descent.lr, action_noise=planner.descent.action_noise
     )
-    batch, features, expert = step_of(training)
-    training.method.windows(expert, batch, features, 0)
+    batch, latent, expert = step_of(training)
+    training.method.windows(expert, batch, latent, 0)
     before, after = plans[0]
     assert after.mean() < 0.5 * before.mean()

@@ -17,9 +17,9 @@ def test_corrected_windows_are_perturbed_too(tmp_path):
     batch = training.train_data.__getitems__(range(4))
     made = []
     for each in (training, alone):
-        features = each.train_step.features(batch)
-        expert = each.model.windows(each.model.embed(features, batch.proprio), batch.actions)
-        made.append(each.method.windows(expert, batch, features, 0))
+        latent = each.train_step.latent(batch)
+        expert = each.model.windows(latent, batch.actions)
+        made.append(each.method.windows(expert, batch, latent, 0))
     both, online = made
     assert len(both.actions) > len(expert.actions)
     torch.testing.assert_close(both.source.visual, online.source.visual)

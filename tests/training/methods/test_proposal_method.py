@@ -61,31 +61,31 @@ def point_method(**settings):
     batch = Batch(
         proprio=z, actions=actions, states=states, trajectory=torch.arange(SAMPLES), start=torch.zeros(SAMPLES)
     )
-    return method, batch, z[:, :, None]
+    return method, batch, model.embed(z[:, :, None], z)
 
 
 def test_the_targets_are_the_blocks_of_the_data_and_then_the_zero_action():
-    method, batch, features = point_method()
+    method, batch, latent = point_method()
     row, first, ahead = torch.tensor([4, 5, 6]), torch.tensor([0, 2, 3]), torch.tensor([3, 1, 2])
-    start, goal, target = method._tasks(batch, features, row, first, ahead)
+    start, goal, target = method._tasks(batch, latent, row, first, ahead)
     zero = POINT_NORMALIZER.zero_block(FRAMESKIP)
     assert torch.equal(target[0], batch.actions[4, :3])
     assert torch.equal(target[1], torch.stack([batch.actions[5, 2], zero, zero]))
     assert torch.equal(target[2], torch.stack([batch.actions[6, 3], batch.actions[6, 4], zero]))
-    assert torch.equal(start.visual[:, 0], features[row, first])
-    assert torch.equal(goal.visual[:, 0], features[row, first + ahead])
+    assert torch.equal(start.visual[:, 0], latent.visual[row, first])
+    assert torch.equal(goal.visual[:, 0], latent.visual[row, first + ahead])
     assert torch.equal(goal.proprio[:, 0], batch.proprio[row, first + ahead])
     assert not POINT_NORMALIZER.actions_to_raw(target[1, 1:]).abs().max() > 1e-6
 
 
 def test_every_distance_and_every_start_that_fits_is_drawn():
-    method, batch, features = point_method(pairs=8)
+    method, batch, latent = point_method(pairs=8)
     seen = []
     original = method._tasks
-    method._tasks = lambda b, f, row, first, ahead: (
-        seen.append((row, first, ahead)) or original(b, f, row, first, ahead)
+    method._tasks = lambda b, z, row, first, ahead: (
+        seen.append((row, first, ahead)) or original(b, z, row, first, ahead)
     )
-    method.losses(batch, features, 0)
+    method.losses(batch, latent, 0)
     row, first, ahead = seen[0]
     assert row.bincount().tolist() == [8] * SAMPLES
     assert set(zip(first.tolist(), ahead.tolist(), strict=True)) == {
@@ -93,10 +93,10 @@ def test_every_distance_and_every_start_that_fits_is_drawn():
     }
 
 
-def fit(method, batch, features, steps=150):
+def fit(method, batch, latent, steps=150):
     optimizer = torch.optim.Adam(method._proposal.parameters(), lr=3e-3)
     for position in range(steps):
-        losses = method.losses(batch, features, position)
+        losses = method.losses(batch, latent, position)
         optimizer.zero_grad()
         losses["loss"].backward()
         optimizer.step()
@@ -104,25 +104,25 @@ def fit(method, batch, features, steps=150):
 
 
 def test_it_learns_far_more_than_the_mean():
-    method, batch, features = point_method()
-    before = method.validate([batch], lambda _: features)
+    method, batch, latent = point_method()
+    before = method.validate([batch], lambda _: latent)
     assert before["val_action_loss"] == pytest.approx(before["val_mean_action_loss"]), "untrained it is the mean"
-    losses = fit(method, batch, features)
+    losses = fit(method, batch, latent)
     assert losses["action_loss"] < 0.5 * losses["mean_action_loss"]
-    after = method.validate([batch], lambda _: features)
+    after = method.validate([batch], lambda _: latent)
     assert after["val_action_loss"] < 0.5 * after["val_mean_action_loss"] == 0.5 * before["val_mean_action_loss"]
 
 
 def test_the_goal_weight_finds_the_way_where_the_actions_of_the_data_say_nothing():
     ends = {}
     for weight in (1e-9, 3.0):
-        method, batch, features = point_method(goal_weight=weight)
+        method, batch, latent = point_method(goal_weight=weight)
         unrelated = dataclasses.replace(batch, actions=batch.actions.flip(0))
         model = method.context.model
         model.requires_grad_(False)
         model.proposal.requires_grad_(True)
         before = weights(model)
-        losses = fit(method, unrelated, features)
+        losses = fit(method, unrelated, latent)
         ends[weight] = losses["goal_loss"].item()
         assert losses["loss"].item() == pytest.approx((losses["action_loss"] + weight * losses["goal_loss"]).item())
         assert changed(before, weights(model)) == {"proposal"}
