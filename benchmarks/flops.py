@@ -73,7 +73,8 @@ class ModelFlops:
     """Floating-point operations of a world model's parts, and of what is done with them.
 
     Attributes:
-        encoder, decoder: Forward of one frame.
+        encoder: Forward of one frame, projector included: no plan ever passes through either.
+        decoder: Forward of one frame.
         predictor: Its blocks.
         patches: Tokens of a frame.
         history: H.
@@ -91,7 +92,7 @@ class ModelFlops:
         assert model.predictor is not None, "a model without a predictor is not timed"
         decoder = 0.0 if model.decoder is None else _decoder(model.decoder, model.layout.num_patches)
         predictor = _predictor(model.predictor)
-        return cls(_encoder(model.encoder), predictor, decoder, model.layout.tokens_per_frame, model.num_hist)
+        return cls(_features(model), predictor, decoder, model.layout.tokens_per_frame, model.num_hist)
 
     def predict(self, frames: int, backward: Backward = "none") -> float:
         """One call of the predictor on ``frames`` frames of context."""
@@ -136,6 +137,14 @@ def _blocks(vit: ViTPredictor, around: int = 0) -> TransformerFlops:
     state = {name: tensor.shape for name, tensor in vit.state_dict().items()}
     out, widen = state["transformer.layers.0.0.to_out.0.weight"], state["transformer.layers.0.1.net.1.weight"]
     return TransformerFlops(len(vit.transformer.layers), out[0], out[1], widen[0], around)
+
+
+def _features(model: WorldModel) -> float:
+    """Count what the latent of one frame takes."""
+    encoder, projector = model.encoder, model.projector
+    if projector is None:
+        return _encoder(encoder)
+    return _encoder(encoder) + counted(projector, torch.zeros(1, encoder.num_patches, encoder.emb_dim))
 
 
 def _encoder(encoder: Encoder) -> float:

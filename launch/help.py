@@ -13,6 +13,7 @@ from launch.composing import Composer, keys_of
 from launch.conf import groups
 
 WIDTH = 44  # of a setting, before its description
+EMPTY_GROUPS = ("experiment", "cluster", "proposal", "projector")  # of which most configs choose nothing
 
 
 def help_text(command: str, about: str, composer: Composer, overrides: Sequence[str]) -> str:
@@ -40,7 +41,7 @@ def help_text(command: str, about: str, composer: Composer, overrides: Sequence[
 
 def _options(composer: Composer, files: Sequence[tuple[Path, str]], config: dict[str, Any]) -> list[str]:
     used = {path for path, _ in files}
-    known = {group for path, _ in files if (group := path.parent.name)} | {*config, "experiment", "cluster", "proposal"}
+    known = {group for path, _ in files if (group := path.parent.name)} | {*config, *EMPTY_GROUPS}
     lines = []
     for group, options in groups(composer.folders).items():
         if group not in known:

@@ -8,14 +8,17 @@ from typing import Any
 
 from torch import nn
 
-from models.interfaces import Decoder, Encoder, Predictor, Proposal
+from models.interfaces import Decoder, Encoder, Predictor, Projector, Proposal
 from utils.schema import Component
 
 PARTS = ("encoder", "proprio_encoder", "action_encoder", "predictor", "decoder")
 """Attributes of ``WorldModel`` that are networks; each is also a config group."""
 
-OPTIONAL = ("proposal",)
+OPTIONAL = ("proposal", "projector")
 """The same, of networks that most models do not have."""
+
+BEHIND_PROJECTOR = ("predictor", "decoder", "proposal")
+"""Parts whose sizes follow from what a projector makes of the encoder's features."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +42,7 @@ class Architecture:
     action_encoder: Component[nn.Module]
     proprio_encoder: Component[nn.Module]
     proposal: Component[Proposal] | None = None
+    projector: Component[Projector] | None = None
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> Architecture:

@@ -12,7 +12,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_class
 
 from models.architecture import Architecture
-from models.interfaces import Encoder
+from models.interfaces import Decoder, Encoder, Projector
 from models.tokens import TOKEN_LAYOUTS, TokenLayout
 from models.world_model import WorldModel
 from utils.machine import as_size, available_memory
@@ -45,8 +45,9 @@ def build_world_model(
     """
     _check(architecture)
     encoder = _part(architecture.encoder, {"img_size": architecture.img_size, "state_dim": state_dim})
-    layout = _token_layout(architecture, encoder)
-    networks: dict[str, Any] = {"encoder": encoder}
+    projector = _projector(architecture, encoder)
+    layout = _token_layout(architecture, projector or encoder)
+    networks: dict[str, Any] = {"encoder": encoder, "projector": projector}
     for part, sizes in _sizes(architecture, layout, env_action_dim, proprio_dim).items():
         networks[part] = None
         described: Component[Any] | None = getattr(architecture, part)
@@ -54,13 +55,23 @@ def build_world_model(
             _check_memory(part, described, sizes)
             with torch.device("meta") if part in without_weights else contextlib.nullcontext():
                 networks[part] = _part(described, sizes)
+    if projector is not None and networks["decoder"] is not None:
+        _check_drawn(networks["decoder"], architecture.img_size, projector.num_patches)
     return WorldModel(**networks, layout=layout, num_hist=architecture.num_hist)
 
 
-def _token_layout(architecture: Architecture, encoder: Encoder) -> TokenLayout:
+def _projector(architecture: Architecture, encoder: Encoder) -> Projector | None:
+    if architecture.projector is None:
+        return None
+    sizes = {"in_dim": encoder.emb_dim, "num_patches": encoder.num_patches, "grid": encoder.grid}
+    _check_memory("projector", architecture.projector, sizes)
+    return _part(architecture.projector, sizes)
+
+
+def _token_layout(architecture: Architecture, source: Encoder | Projector) -> TokenLayout:
     return TOKEN_LAYOUTS[architecture.concat_dim](
-        num_patches=encoder.num_patches,
-        visual_dim=encoder.emb_dim,
+        num_patches=source.num_patches,
+        visual_dim=source.emb_dim,
         proprio_dim=architecture.proprio_emb_dim,
         action_dim=architecture.action_emb_dim,
         proprio_repeat=architecture.num_proprio_repeat,
@@ -71,7 +82,7 @@ def _token_layout(architecture: Architecture, encoder: Encoder) -> TokenLayout:
 def _sizes(
     architecture: Architecture, layout: TokenLayout, env_action_dim: int, proprio_dim: int
 ) -> dict[str, dict[str, int]]:
-    """Sizes that each network but the encoder may ask for, by the names of its constructor's arguments."""
+    """Sizes that each network behind encoder and projector may ask for, by the names of its constructor's arguments."""
     action_dim = env_action_dim * architecture.frameskip
     tokens = {"num_patches": layout.tokens_per_frame, "dim": layout.token_dim}
     patches = {"num_patches": layout.num_patches}
@@ -95,7 +106,16 @@ def _check(architecture: Architecture) -> None:
             raise ValueError(f"{key} must be at least 1, got {size}")
 
 
-def _check_memory(part: str, described: Component[Any], sizes: Mapping[str, int]) -> None:
+def _check_drawn(decoder: Decoder, img_size: int, num_patches: int) -> None:
+    """Refuse a decoder that makes smaller images of the patches that a projector leaves."""
+    if decoder.img_size != img_size:
+        raise ValueError(
+            f"the decoder draws {decoder.img_size} x {decoder.img_size} pixels from the {num_patches} patches that the "
+            f"projector leaves, and img_size is {img_size}; use decoder=conv, or has_decoder=false"
+        )
+
+
+def _check_memory(part: str, described: Component[Any], sizes: Mapping[str, Any]) -> None:
     """Refuse a network whose weights alone do not fit into memory, before any of them is drawn."""
     node = described.settings
     widths = [value for value in (*node.values(), *sizes.values()) if isinstance(value, int)]
@@ -117,9 +137,10 @@ def _check_memory(part: str, described: Component[Any], sizes: Mapping[str, int]
         )
 
 
-def _part(described: Component[T], sizes: Mapping[str, int]) -> T:
+def _part(described: Component[T], sizes: Mapping[str, Any]) -> T:
     """Build a part; it gets those ``sizes`` that its constructor asks for and its config leaves open."""
     node = described.settings
     wanted = inspect.signature(get_class(node["_target_"])).parameters
     sizes = {name: size for name, size in sizes.items() if name in wanted and name not in node}
-    return described.build(_recursive_=False, **sizes)  # a node of a checkpoint builds this class and no other
+    # a node of a checkpoint builds this class and no other, from plain data
+    return described.build(_recursive_=False, _convert_="all", **sizes)

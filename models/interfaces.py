@@ -16,6 +16,7 @@ class Encoder(nn.Module):
     Attributes:
         emb_dim: D.
         num_patches: P.
+        grid: (h, w) of the patches, which are in the order of its rows; None: they form no grid.
         observes: "visual" (images) or "state" (z-scored simulator states).
         saved_with_model: Whether its tensors belong into a checkpoint although it is frozen.
         weights_sha256: Of the file its weights came from; None if there was none.
@@ -23,6 +24,7 @@ class Encoder(nn.Module):
 
     emb_dim: int
     num_patches: int
+    grid: tuple[int, int] | None = None
     observes: str = "visual"
     saved_with_model: bool = True
     weights_sha256: str | None = None
@@ -42,6 +44,25 @@ class Encoder(nn.Module):
     @torch.no_grad()
     def calibrate(self, frames: Tensor) -> None:
         """Look at frames (n, 3, S, S) of the training data once, before a training from scratch; may do nothing."""
+
+
+class Projector(nn.Module, ABC):
+    """A learned map of an encoder's features, on which everything else is built: predictor, decoder, goals, planners.
+
+    Options of the config group ``projector``. Beside its settings a constructor gets those of these sizes that it asks
+    for: ``in_dim``, ``num_patches`` and ``grid``, D, P and [h, w] of the encoder; ``grid`` is None if there is none.
+
+    Attributes:
+        emb_dim: D of the result.
+        num_patches: P of the result.
+    """
+
+    emb_dim: int
+    num_patches: int
+
+    @abstractmethod
+    def forward(self, features: Tensor) -> Tensor:
+        """Map the encoder's features (..., P, D) of each frame by itself to (..., num_patches, emb_dim)."""
 
 
 KVCache = tuple[Tensor, ...]

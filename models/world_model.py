@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.interfaces import Decoder, Encoder, Predictor, Proposal
+from models.interfaces import Decoder, Encoder, Predictor, Projector, Proposal
 from models.latent import Latent, cat_latents
 from models.rollout import Imagination
 from models.tokens import TokenLayout
@@ -55,6 +55,7 @@ class WorldModel(nn.Module):
         predictor: Block-causal map of tokens to the tokens one model step later; None if built without.
         decoder: Visual features -> images in [-1, 1]; None if built without. It never influences the dynamics.
         num_hist: H, frames the predictor was trained to see.
+        projector: Map of the encoder's features, on top of which all others are; None: they are taken as they are.
         proposal: Start and goal latents -> proposed action blocks; None in most models. Only planners ask for it.
         reuse_history: Whether rollouts reuse what they have computed of earlier frames, see ``Imagination``.
     """
@@ -71,6 +72,7 @@ class WorldModel(nn.Module):
         layout: TokenLayout,
         num_hist: int,
         proposal: Proposal | None = None,
+        projector: Projector | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -81,10 +83,12 @@ class WorldModel(nn.Module):
         self.layout = layout
         self.num_hist = num_hist
         self.proposal = proposal
+        self.projector = projector
 
     def embed(self, features: Tensor, proprio: Tensor) -> Latent:
-        """Latent of frames whose visual features (B, T, P, D) are known; ``proprio`` (B, T, E_in) is z-scored."""
-        return Latent(features, self.proprio_encoder(proprio))
+        """Latent of frames that the encoder gave features (B, T, P, D); ``proprio`` (B, T, E_in) is z-scored."""
+        visual = features if self.projector is None else self.projector(features)
+        return Latent(visual, self.proprio_encoder(proprio))
 
     def encode(self, visual: Tensor, proprio: Tensor) -> Latent:
         """Encode frames (B, T, 3, S, S) in 0..255, or whatever the encoder observes, with proprio (B, T, E_in)."""

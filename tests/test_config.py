@@ -14,7 +14,7 @@ from datasets.trajectories import Trajectories
 from envs.expert import Expert
 from models.architecture import Architecture
 from models.build import build_world_model
-from models.interfaces import Encoder, Proposal
+from models.interfaces import Encoder, Projector, Proposal
 from models.speed.fast_paths import FastPaths
 from planning.mpc import MPCController
 from planning.objectives import REPLANNED, GoalDistance
@@ -83,6 +83,12 @@ def check_class(group, option, tmp_path):
     assert issubclass(get_class(config[group]["_target_"]), {"encoder": Encoder, "proposal": Proposal}[group])
 
 
+def check_projector(group, option, tmp_path):
+    """It names a class, or leaves no trace in the config; what the class does is in tests/contracts."""
+    found = composed(f"projector={option}", run_dir="r").get("projector")
+    assert found is None if option == "none" else issubclass(get_class(found["_target_"]), Projector)
+
+
 def check_env(group, option, tmp_path):
     """Its expert acts and its data are read; what the environment does is in tests/contracts."""
     config = composed(f"env={option}", run_dir=str(tmp_path))["env"]
@@ -99,6 +105,7 @@ def check_method(group, option, tmp_path):
 def check_regularizer(group, option, tmp_path):
     """It gives terms exactly if it says that it acts."""
     regularizer = instantiate(composed(f"regularizer={option}", run_dir=str(tmp_path))["regularizer"])
+    regularizer.setup(num_frames=3, num_patches=4, dim=5)
     assert isinstance(regularizer, Regularizer)
     assert regularizer.name == option
     assert bool(regularizer.losses(torch.randn(2, 3, 4, 5))) == regularizer.acts
@@ -212,6 +219,7 @@ CHECKS = {
     "decoder": check_part,
     "action_encoder": check_part,
     "proprio_encoder": check_part,
+    "projector": check_projector,
     "proposal": check_class,
     "method": check_method,
     "regularizer": check_regularizer,

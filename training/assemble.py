@@ -35,7 +35,7 @@ from utils.retry import Retry
 
 log = logging.getLogger(__name__)
 
-TRAINED = ("train_encoder", "train_predictor", "train_decoder", "train_proposal")
+TRAINED = ("train_encoder", "train_projector", "train_predictor", "train_decoder", "train_proposal")
 FINETUNING_LR, FROM_SCRATCH_LR = 1e-5, 5e-4  # of the predictor; Source: DINO-WM's and the paper's settings
 
 
@@ -51,10 +51,10 @@ def build_trainer(config: TrainConfig, explicit: Set[str], device: torch.device)
     written = {**config.recorded, **start.architecture.as_dict()}
     check_resumable(config.folder, written)
     model, settings = start.model, _settings(config, start, method)
-    optimizers = _fast_and_optimized(config, start, settings)
+    regularizer = _regularizer(config, start, settings, device)
+    optimizers = _fast_and_optimized(config, start, settings, regularizer)
     check_method(method, settings)
     check_processes(settings)
-    regularizer = _regularizer(config, start, settings)
     warn_of_moving_latents(model, settings)
     data = TrainingData.open(config, start, explicit)
     observer = Observer(model, data.normalizer, action_range=data.action_range)
@@ -82,12 +82,15 @@ def build_trainer(config: TrainConfig, explicit: Set[str], device: torch.device)
     return trainer
 
 
-def _fast_and_optimized(config: TrainConfig, start: StartingModel, settings: TrainSettings) -> Optimizers:
+def _fast_and_optimized(
+    config: TrainConfig, start: StartingModel, settings: TrainSettings, regularizer: Regularizer
+) -> Optimizers:
     """Make the model fast, and give its parts optimisers."""
     speed = config.speed.build()
     speed.install(start.model, trains=True)
     trained = {name: getattr(settings, name) for name in TRAINED}
-    return Optimizers(start.model, _rates(config.training, start), **trained, fused=speed.fused_optimizers)
+    rates, fused = _rates(config.training, start), speed.fused_optimizers
+    return Optimizers(start.model, rates, **trained, loss_weights=regularizer, fused=fused)
 
 
 def _context(
@@ -135,24 +138,33 @@ def _files(
     )
 
 
-def _regularizer(config: TrainConfig, start: StartingModel, settings: TrainSettings) -> Regularizer:
+def _regularizer(
+    config: TrainConfig, start: StartingModel, settings: TrainSettings, device: torch.device
+) -> Regularizer:
     """Build what acts on the features; warn of an encoder that stays random, or that nothing keeps from collapsing."""
     regularizer = config.regularizer.build()
-    if regularizer.acts and not settings.train_encoder:
+    if regularizer.acts and not settings.trains_features:
         raise ValueError(
-            f"regularizer={regularizer.name} has no effect on an encoder that is not trained; set "
-            "model.train_encoder=true, or regularizer=none"
+            f"regularizer={regularizer.name} has no effect on features that are not trained; set "
+            "model.train_encoder=true, projector=channel (or model.train_projector=true for the one that the "
+            "checkpoint brings), or regularizer=none"
         )
+    with torch.random.fork_rng(devices=[]):  # by all processes alike, and the dropout that follows draws the same
+        torch.manual_seed(settings.seed)
+        layout = start.model.layout
+        regularizer.setup(config.N + start.architecture.num_hist, layout.num_patches, layout.visual_dim)
+    regularizer.to(device)
     encoder = start.model.encoder
     if "encoder" not in start.fresh or encoder.weights_sha256 is not None or not list(encoder.parameters()):
         return regularizer
     if not settings.train_encoder:
         log.warning("the encoder has random weights and model.train_encoder=false: it will stay random")
-    elif not regularizer.acts:  # not an error: a short run without it is how one sees what it does
+    elif not regularizer.prevents_collapse:  # not an error: a short run without it is how one sees what it does
         log.warning(
-            "model.train_encoder=true with random weights and regularizer=none: features that are the same for every "
+            "model.train_encoder=true with random weights and regularizer=%s: features that are the same for every "
             "frame are the easiest to predict, so the encoder will COLLAPSE (val_feature_std in the log falls to 0); "
-            "set regularizer=vicreg"
+            "set regularizer=vicreg, or regularizer.variance_weight above 0",
+            regularizer.name,
         )
     return regularizer
 
@@ -164,15 +176,16 @@ def _settings(config: TrainConfig, start: StartingModel, method: Method) -> Trai
     values = {name: getattr(given, name) for name in names}
     if config.debug:
         values |= {"epochs": 1, "max_batches": min(4, given.max_batches or 4), "val_batches": 2}
-    decoder = start.model.decoder is not None
-    wanted = parts.train_decoder
+    decoder, predictor = start.model.decoder is not None, start.model.predictor is not None
+    new_projector = start.model.projector is not None and "projector" in start.fresh and predictor
     return TrainSettings(
         **values,
         num_workers=config.env.num_workers,
         precision=config.precision,
         train_encoder=parts.train_encoder,
-        train_predictor=parts.train_predictor and start.model.predictor is not None,
-        train_decoder=decoder and "decoder" in start.fresh if wanted is None else wanted,
+        train_projector=new_projector if parts.train_projector is None else parts.train_projector,
+        train_predictor=parts.train_predictor and predictor,
+        train_decoder=decoder and "decoder" in start.fresh if parts.train_decoder is None else parts.train_decoder,
         train_proposal=not method.trains_dynamics,
     )
 
@@ -187,4 +200,5 @@ def _rates(training: TrainingConfig, start: StartingModel) -> LearningRates:
         weight_decay=training.weight_decay,
         schedule=training.schedule,
         proposal=training.proposal_lr or LearningRates.proposal,
+        projector=training.projector_lr,
     )

@@ -38,14 +38,15 @@ FREE_ON_RESUME = ("run_dir", "dry_run", "device", "num_threads", "logger",
 def check_method(method: Method, settings: TrainSettings) -> None:
     """A method and the parts that are trained must go together."""
     if not method.trains_dynamics:
-        for key in ("train_encoder", "train_predictor"):
+        for key in ("train_encoder", "train_projector", "train_predictor"):
             if getattr(settings, key):
+                first = " (a new projector wants a training of its own first)" if key == "train_projector" else ""
                 raise ValueError(
                     f"model.{key}=true excludes method={method.name}, which trains the proposal and "
-                    "leaves the dynamics as they are; leave it out"
+                    f"leaves the dynamics as they are; leave it out{first}"
                 )
         return
-    dynamics = settings.train_predictor or settings.train_encoder
+    dynamics = settings.train_predictor or settings.trains_features
     if not dynamics and type(method) is not Offline:
         raise ValueError(
             f"method={method.name} has no effect where the predictor is not trained (model.train_predictor, "
@@ -127,7 +128,7 @@ def check_latent_cache(training: TrainingConfig, encoder: Encoder, train_encoder
 
 def warn_of_moving_latents(model: WorldModel, settings: TrainSettings) -> None:
     """A proposal is kept by every method, but it knows only the latents that it was trained on."""
-    moving = [part for part in ("encoder", "proprio_encoder") if any(_trained(getattr(model, part)))]
+    moving = [part for part in ("encoder", "projector", "proprio_encoder") if any(_trained(getattr(model, part)))]
     if model.proposal is not None and not settings.train_proposal and moving:
         log.warning(
             "the proposal stays as it is while %s changes under it; train it again afterwards with method=proposal",
@@ -135,9 +136,9 @@ def warn_of_moving_latents(model: WorldModel, settings: TrainSettings) -> None:
         )
 
 
-def _trained(module: nn.Module) -> Iterator[bool]:
-    """List those of its parameters that take gradients."""
-    return (parameter.requires_grad for parameter in module.parameters())
+def _trained(module: nn.Module | None) -> Iterator[bool]:
+    """Say of each of its parameters whether it takes gradients."""
+    return (parameter.requires_grad for parameter in ([] if module is None else module.parameters()))
 
 
 def check_resumable(folder: Path, config: Mapping[str, Any]) -> None:

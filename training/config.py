@@ -9,7 +9,7 @@ from annotated_types import Interval
 from torch import nn
 
 from models.architecture import Architecture
-from models.interfaces import Decoder, Encoder, Predictor, Proposal
+from models.interfaces import Decoder, Encoder, Predictor, Projector, Proposal
 from planning.config import RunConfig
 from training.methods.base import Method
 from training.regularizer import Regularizer
@@ -32,6 +32,7 @@ class TrainingConfig(Settings):
     action_encoder_lr: Positive
     decoder_lr: Positive
     encoder_lr: Positive
+    projector_lr: Positive
     proposal_lr: Positive | None  # only with method=proposal
     weight_decay: NonNegative
     schedule: str
@@ -50,6 +51,7 @@ class TrainedParts(Settings):
     """The group ``model``: which parts change."""
 
     train_encoder: bool
+    train_projector: bool | None
     train_predictor: bool
     train_decoder: bool | None
 
@@ -73,6 +75,7 @@ class TrainConfig(RunConfig):
     action_encoder: Component[nn.Module]
     proprio_encoder: Component[nn.Module]
     proposal: Component[Proposal] | None
+    projector: Component[Projector] | None
     num_hist: Small
     num_pred: Small
     frameskip: Small

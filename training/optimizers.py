@@ -47,6 +47,7 @@ class LearningRates:
         weight_decay: Of AdamW.
         schedule: See ``SCHEDULES``.
         proposal: Of the proposal, > 0.
+        projector: Of the projector, > 0.
     """
 
     encoder: float
@@ -56,10 +57,11 @@ class LearningRates:
     weight_decay: float = 0.01
     schedule: str = "constant"
     proposal: float = 1e-3
+    projector: float = 1e-5
 
     def __post_init__(self) -> None:
         """Refuse rates that cannot train."""
-        for part in ("encoder", "predictor", "action_encoder", "decoder", "proposal"):
+        for part in ("encoder", "predictor", "action_encoder", "decoder", "proposal", "projector"):
             if not getattr(self, part) > 0:
                 raise ValueError(f"training.{part}_lr must be > 0, got {getattr(self, part)}")
         if self.schedule not in SCHEDULES:
@@ -78,6 +80,8 @@ class Optimizers:
         train_predictor: Whether the predictor changes, and with it the action and proprio encoders.
         train_decoder: Whether the decoder changes.
         train_proposal: Whether the proposal changes.
+        train_projector: Whether the projector changes.
+        loss_weights: What the loss alone has weights for, no part of the model; trained at the predictor's rate.
         fused: Whether an update is one operation on all weights of a part, instead of several on each.
 
     Raises:
@@ -92,11 +96,13 @@ class Optimizers:
         train_predictor: bool,
         train_decoder: bool,
         train_proposal: bool = False,
+        train_projector: bool = False,
+        loss_weights: nn.Module | None = None,
         fused: bool = True,
     ) -> None:
         self.fused = fused
-        wanted = {"encoder": train_encoder, "predictor": train_predictor, "decoder": train_decoder}
-        for part, is_wanted in wanted.items():
+        wanted = {"encoder": train_encoder, "projector": train_projector, "predictor": train_predictor}
+        for part, is_wanted in {**wanted, "decoder": train_decoder}.items():
             if is_wanted and not list(_parameters(getattr(model, part))):
                 raise ValueError(f"model.train_{part}=true, but the model's {part} has nothing to train")
         model.requires_grad_(False)
@@ -107,6 +113,8 @@ class Optimizers:
         if train_encoder:
             self._add("encoder", [model.encoder], torch.optim.Adam, rates.encoder)
         decay = {"weight_decay": rates.weight_decay}
+        if train_projector:
+            self._add("projector", [model.projector], torch.optim.AdamW, rates.projector, **decay)
         if train_predictor:
             self._add("predictor", [model.predictor], torch.optim.AdamW, rates.predictor, **decay)
             small = [model.action_encoder, model.proprio_encoder]
@@ -117,9 +125,10 @@ class Optimizers:
             self._add("proposal", [model.proposal], torch.optim.AdamW, rates.proposal, **decay)
         if not self._optimizers:
             raise ValueError(
-                "nothing to train: model.train_encoder, train_predictor and train_decoder are all false, or of parts "
-                "that the model lacks (has_predictor, has_decoder); set one of them to true"
+                "nothing to train: model.train_encoder, train_projector, train_predictor and train_decoder are all "
+                "false, or of parts that the model lacks (has_predictor, has_decoder); set one of them to true"
             )
+        self._add("regularizer", [loss_weights], torch.optim.AdamW, rates.predictor, **decay)
 
     def _add(self, name: str, modules: Sequence[nn.Module | None], kind: Any, lr: float, **options: float) -> None:
         parameters = [p.requires_grad_() for module in modules for p in _parameters(module)]

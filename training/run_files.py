@@ -80,6 +80,7 @@ class RunFiles:
             "model": self.train_step.model.state_dict(),
             "optimizers": self.train_step.optimizers.state_dict(),
             "method": self.train_step.method.state_dict(),
+            "regularizer": self.train_step.regularizer.state_dict(),
             **random_state(),
         }
         if distributed.is_main():
@@ -106,6 +107,7 @@ class RunFiles:
             self.train_step.model.load_state_dict(state["model"])
             self.train_step.optimizers.load_state_dict(state["optimizers"])
             self.train_step.method.load_state_dict(state["method"])
+            self.train_step.regularizer.load_state_dict(state.get("regularizer", {}))
             self.logger.rewind(state["log"])
             progress = Progress(state["step"], state["epoch"], state["position"])
         except (KeyError, TypeError, RuntimeError) as error:  # complete, but of another model or version

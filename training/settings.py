@@ -39,3 +39,9 @@ class TrainSettings:
     train_decoder: bool = True
     precision: str = "auto"
     train_proposal: bool = False
+    train_projector: bool = False
+
+    @property
+    def trains_features(self) -> bool:
+        """Whether what the predictor sees of a frame changes."""
+        return self.train_encoder or self.train_projector

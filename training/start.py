@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from datasets.trajectories import Trajectories
-from models.architecture import PARTS, Architecture
+from models.architecture import OPTIONAL, PARTS, Architecture
 from models.build import build_world_model
 from models.checkpoints.architecture import settle_architecture
 from models.checkpoints.loading import check_environment, place_weights
@@ -61,7 +61,7 @@ def starting_model(config: TrainConfig, explicit: Set[str], device: torch.device
         architecture = place_weights(architecture)
     torch.manual_seed(config.training.seed)  # initial weights now, dropout later
     model = build_world_model(architecture, *env.sizes)
-    fresh = list(PARTS) if checkpoint is None else load_weights(model, checkpoint)
+    fresh = [*PARTS, *OPTIONAL] if checkpoint is None else load_weights(model, checkpoint)
     if not distributed.is_main():
         torch.manual_seed(own_seed(config.training.seed))  # equal weights, but not equal dropout
     return StartingModel(model.to(device), architecture, checkpoint, fresh)

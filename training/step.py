@@ -34,7 +34,7 @@ class TrainingStep:
         observer: Encodes the frames of a frozen encoder.
         frames: Reads images where latents stand in for them.
         settings: Which parts change, and in which precision.
-        regularizer: Of the features, where the encoder trains.
+        regularizer: Of the features, where the encoder or the projector trains.
     """
 
     model: WorldModel
@@ -67,7 +67,7 @@ class TrainingStep:
         self.optimizers.zero_grad()
         if objective.requires_grad:  # a process may have none of the decoder's frames
             objective.backward()
-        sum_gradients(self.model.parameters())
+        sum_gradients([*self.model.parameters(), *self.regularizer.parameters()])
         self.optimizers.step(progress)
         with autocast(self.settings.precision, self.device):
             numbers = self.method.updated()
@@ -77,10 +77,10 @@ class TrainingStep:
         """Every loss by its name in the log, and the sum that is minimised."""
         settings, latent = self.settings, self.latent(batch)
         losses = {"loss": torch.zeros((), device=self.device)}
-        if settings.train_predictor or settings.train_encoder or settings.train_proposal:
+        if settings.train_predictor or settings.trains_features or settings.train_proposal:
             losses = self.method.losses(batch, latent, position)
         objective = losses["loss"]
-        if settings.train_encoder and self.regularizer.acts:
+        if settings.trains_features and self.regularizer.acts:
             everything = gather_rows(latent.visual, distributed.share(settings.batch_size))
             terms = {k: v / distributed.size() for k, v in self.regularizer.losses(everything).items()}
             losses = {**losses, **terms}
@@ -95,7 +95,7 @@ class TrainingStep:
         return self.model.embed(self.features(batch), batch.proprio)
 
     def features(self, batch: Batch) -> Tensor:
-        """Visual features (B, F, P, D): each distinct frame encoded once, with gradients only if the encoder trains."""
+        """The encoder's features (B, F, P, D): each distinct frame encoded once, with gradients only if that trains."""
         if batch.latents is not None:
             return batch.latents.to(self.device).float()  # half as much to copy, where they are kept so
         if self.settings.train_encoder:

@@ -88,6 +88,7 @@ class Trainer:
         """
         self.step, self.epoch, self.position = self.files.resume()
         make_equal(self.model)
+        make_equal(self.train_step.regularizer)
         with StopSignals() as stop, one_line_if_a_reader_dies(self.folder):
             while self.epoch < self.settings.epochs:
                 self._train_epoch(stop)
@@ -103,6 +104,8 @@ class Trainer:
         self.model.train()
         if not self.settings.train_encoder:
             self.model.encoder.eval()
+        if self.model.projector is not None:
+            self.model.projector.train(self.settings.train_projector)
         begin, first = time.perf_counter(), self.position
         steps = self.settings.epochs * self.epoch_batches
         title = f"{self.method.name} epoch {self.epoch + 1}/{self.settings.epochs}"

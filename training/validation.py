@@ -16,7 +16,7 @@ from datasets.windows import WindowDataset
 from models.latent import Latent
 from models.world_model import WorldModel, planning_mode
 from training.gradients import weighted_means
-from training.regularizer import feature_spread
+from training.latent_geometry import curvature, feature_spread, step_correlation
 from training.settings import TrainSettings
 from training.step import TrainingStep
 from utils import distributed
@@ -55,7 +55,7 @@ class Validation:
         if model.predictor is None:
             return {}
         with autocast(settings.precision, self.train_step.device):
-            values = validation_losses(model, self.batches(), latents, spread=settings.train_encoder)
+            values = validation_losses(model, self.batches(), latents, geometry=settings.trains_features)
             values |= self.train_step.method.validate(self.batches(), latents)
             if settings.num_reconstruct_samples and distributed.is_main():
                 self._draw(self.folder / "open_loop" / f"epoch_{epoch}.png")
@@ -86,11 +86,11 @@ class Validation:
 
 @torch.no_grad()
 def validation_losses(
-    model: WorldModel, batches: Iterable[Batch], latents: Latents, spread: bool = False
+    model: WorldModel, batches: Iterable[Batch], latents: Latents, geometry: bool = False
 ) -> dict[str, float]:
     """Measure teacher-forcing losses, and the open-loop error at the last step beside that of a frame that stays.
 
-    With ``spread`` also how far the encoder is from collapsed, see ``training.regularizer.feature_spread``.
+    With ``geometry`` also how the latents lie, see ``training.latent_geometry``.
     """
     sums: dict[str, float] = {}
     first_frames: list[Tensor] = []
@@ -102,17 +102,28 @@ def validation_losses(
             errors, still = open_loop_errors(model, latent, batch.actions)
             values = {"loss": loss.total, "visual_loss": loss.visual, "proprio_loss": loss.proprio}
             values |= {"open_loop_visual": errors[-1], "nothing_moves_visual": still[-1]}
+            if geometry:
+                values |= _path_geometry(latent.visual.float())
+                first_frames.append(latent.visual[:, 0].cpu())
             for name, value in values.items():
                 sums[f"val_{name}"] = sums.get(f"val_{name}", 0.0) + value.item() * len(batch)
             weight += len(batch)
-            if spread:
-                first_frames.append(latent.visual[:, 0].cpu())
     means = weighted_means(sums, weight)
     used: dict[str, float] = {}
-    if spread:
+    if geometry:
         every = [frames for part in distributed.gather(first_frames) for frames in part]
         used = feature_spread(torch.cat(every))
     return means | {f"val_{name}": value for name, value in used.items()}
+
+
+def _path_geometry(features: Tensor) -> dict[str, Tensor]:
+    """How straight the paths of patches (B, F, P, D) and of whole frames are, and what distances tell of steps."""
+    frames = features.flatten(2)
+    return {
+        "curvature": curvature(features),
+        "frame_curvature": curvature(frames[:, :, None]),
+        "step_correlation": step_correlation(frames).mean(),
+    }
 
 
 def open_loop_errors(model: WorldModel, latent: Latent, actions: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,11 +13,12 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from models.architecture import OPTIONAL, PARTS, SCALARS, Architecture
+from models.architecture import BEHIND_PROJECTOR, OPTIONAL, PARTS, SCALARS, Architecture
 from models.checkpoints.config_file import OPTION_FOLDERS
 from models.checkpoints.native import Checkpoint
 from models.foreign.dino_wm import PLAIN, CheckpointError
 from models.foreign.dino_wm_config import shown_by_embeddings, translate_config
+from utils.schema import Component
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,9 @@ FOREIGN_PARTS = {"predictor": "vit", "decoder": "vqvae", "action_encoder": "prop
 def settle_architecture(wanted: Architecture, explicit: Set[str], checkpoint: Checkpoint | None) -> Architecture:
     """Settle the architecture to build.
 
+    A projector may be put on the encoder of a checkpoint that has none. The parts behind it start anew then, so that
+    what is said of them holds.
+
     Args:
         wanted: That of the composed config.
         explicit: Keys that the user set, such as "num_hist", "encoder" (a config group) or "predictor.depth".
@@ -50,8 +54,10 @@ def settle_architecture(wanted: Architecture, explicit: Set[str], checkpoint: Ch
     """
     if checkpoint is None:
         return wanted
-    stored = settled = stored_architecture(checkpoint)
-    conflicts = []
+    stored = stored_architecture(checkpoint)
+    if wanted.projector is not None and stored.projector is None:
+        stored = _with_projector(wanted, stored, explicit, checkpoint.path)
+    settled, conflicts = stored, []
     for key in SCALARS:
         asked, has = getattr(wanted, key), getattr(stored, key)
         if asked != has and key in explicit:
@@ -62,6 +68,8 @@ def settle_architecture(wanted: Architecture, explicit: Set[str], checkpoint: Ch
         asked, has = getattr(wanted, part), getattr(stored, part)
         if has is None:
             settled = replace(settled, **{part: asked})
+        elif asked is None and part in explicit:
+            conflicts.append(f"{part}=none was asked for, the checkpoint has {has.settings['_target_']}")
         elif asked is not None:
             conflicts += _part_conflicts(part, asked.settings, has.settings, explicit)
             settled = settled.with_arguments(part, **_changeable(part, asked.settings, has.settings, explicit))
@@ -70,6 +78,23 @@ def settle_architecture(wanted: Architecture, explicit: Set[str], checkpoint: Ch
             f"{checkpoint.path}: {'; '.join(conflicts)}. Leave the override out, or train from scratch elsewhere"
         )
     return settled
+
+
+def _with_projector(wanted: Architecture, stored: Architecture, explicit: Set[str], path: Path) -> Architecture:
+    """Put the projector that is asked for on a stored encoder, and the explicit settings into the parts behind it."""
+    assert wanted.projector is not None, "asked for"
+    log.warning(
+        "%s has no projector: %s is put on its encoder. Encoder, action and proprio encoder are kept; projector, "
+        "%s START ANEW",
+        *(path, wanted.projector.settings["_target_"], " and ".join(BEHIND_PROJECTOR[:2])),
+    )
+    renewed: dict[str, Any] = {"projector": wanted.projector, "proposal": wanted.proposal}
+    for part in ("predictor", "decoder"):
+        asked, has = getattr(wanted, part), getattr(stored, part)
+        given = {key: value for key, value in asked.settings.items() if f"{part}.{key}" in explicit}
+        renewed[part] = asked if part in explicit else Component({**has.settings, **given})
+    renewed |= {"has_decoder": wanted.has_decoder} if "has_decoder" in explicit else {}
+    return replace(stored, **renewed)
 
 
 def stored_architecture(checkpoint: Checkpoint) -> Architecture:

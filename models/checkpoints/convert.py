@@ -75,6 +75,11 @@ def convert(path: Path, out: Path, to: str | None = None, like: Path | None = No
 
 def _known_there(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
     """Return the tensors of a checkpoint without those of networks that the earlier release does not have."""
+    if "projector" in checkpoint.optional_parts or any(name.startswith("projector.") for name in checkpoint.tensors):
+        raise CheckpointError(
+            f"{checkpoint.path} has a projector, without which its predictor is of no use, and the earlier release "
+            f"knows none: it cannot be converted --to {DINO_WM}"
+        )
     kept = {n: t for n, t in checkpoint.tensors.items() if n.partition(".")[0] not in OPTIONAL}
     if left_out := sorted({name.partition(".")[0] for name in checkpoint.tensors.keys() - kept.keys()}):
         log.warning("%s: %s is left out, an original has no place for it", checkpoint.path, ", ".join(left_out))

@@ -90,7 +90,7 @@ def load_for_planning(
     brought = {name.partition(".")[0] for name in checkpoint.tensors} & {"predictor", "decoder"}
     model = build_world_model(architecture, *sizes, without_weights=brought)
     absent = load_weights(model, checkpoint)
-    needed = [part for part in absent if part in ("predictor", "action_encoder", "proprio_encoder")]
+    needed = [part for part in absent if part in ("predictor", "projector", "action_encoder", "proprio_encoder")]
     if needed or model.predictor is None:
         raise CheckpointError(f"{checkpoint.path} has no {' and no '.join(needed or ['predictor'])}: it cannot plan")
     trained_with = checkpoint.about.get("encoder_sha256")

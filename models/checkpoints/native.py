@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from models.architecture import OPTIONAL, PARTS
+from models.architecture import BEHIND_PROJECTOR, OPTIONAL, PARTS
 from models.checkpoints.about import FORMAT, HEADER, read_about
 from models.checkpoints.config_file import read_model_config
 from models.foreign.dino_wm import WITHOUT_EFFECT, CheckpointError, is_finite, read_pickled_checkpoint
@@ -28,6 +29,8 @@ from utils.reading.opening import FileError
 from utils.reading.safetensors_file import SafetensorsFile
 from utils.retry import Retry
 from utils.tensor_files import write_safetensors
+
+log = logging.getLogger(__name__)
 
 LATEST = "latest"
 MOST_PROBLEMS = 8  # listed in one error
@@ -56,9 +59,12 @@ class Checkpoint:
     def optional_parts(self) -> list[str]:
         """Those of ``models.architecture.OPTIONAL`` that it has: weights of ours, and what they are in ``config``.
 
-        A file of DINO-WM may bring a proposal of another kind, which has no counterpart here.
+        A file of DINO-WM may bring a proposal of another kind, which has no counterpart here. A projector may do
+        without weights.
         """
-        brought = {name.partition(".")[0] for name in self.tensors} if self.path.suffix == ".safetensors" else set()
+        if self.path.suffix != ".safetensors":
+            return []
+        brought = {"projector"} | {name.partition(".")[0] for name in self.tensors}
         return [part for part in OPTIONAL if part in brought and self.config.get(part) is not None]
 
 
@@ -191,11 +197,15 @@ def write_tensors(
 def load_weights(model: WorldModel, checkpoint: Checkpoint) -> list[str]:
     """Fill ``model`` from a checkpoint; returns the parts that it does not bring (they keep the weights they have).
 
+    A model may have a projector where the checkpoint has none. Then the parts behind it are not brought either, and
+    take over what tensors are of the same shape.
+
     Raises:
         CheckpointError: Listing every missing, unknown or misshapen tensor of the parts that it does bring.
     """
     brought = {name.split(".", 1)[0] for name in checkpoint.tensors}.difference(OPTIONAL)
     brought.update(checkpoint.optional_parts)
+    new = BEHIND_PROJECTOR if model.projector is not None and "projector" not in brought else ()
     absent, problems = [], []
     for part in (*PARTS, *OPTIONAL):
         module = getattr(model, part)
@@ -205,6 +215,12 @@ def load_weights(model: WorldModel, checkpoint: Checkpoint) -> list[str]:
         wanted = module.state_dict()
         if part not in brought and wanted:
             absent.append(part)
+            continue
+        if part in new:
+            absent.append(part)
+            fitting = {n: t for n, t in found.items() if n in wanted and wanted[n].shape == t.shape and is_finite(t)}
+            log.info("%s: %d of its %d tensors are the checkpoint's", part, len(fitting), len(wanted))
+            module.load_state_dict(fitting, strict=False)
             continue
         found = {name: tensor for name, tensor in found.items() if not WITHOUT_EFFECT.fullmatch(f"{part}.{name}")}
         problems += _differences(part, wanted, found)

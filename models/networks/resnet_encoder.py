@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -52,10 +54,14 @@ class ResNetEncoder(Encoder):
         img_size: S, side of the images, pixels; at least 16.
         width: Channels of the first stage, a multiple of 8; the later ones have two and four times as many.
         depth: Residual blocks per stage.
-        emb_dim: D, features of a patch.
+        emb_dim: D, features of a token.
+        pool: Whether a frame is one token, the mean over its patches.
+        layer_norm: Whether the features of a token pass a LayerNorm last. Then their scale cannot shrink, which is
+            half of what a regulariser of the variance is for.
 
     Attributes:
-        num_patches: (S // 16) ** 2, so 16 at 64 and 65 pixels. observes: "visual", i.e. it wants images.
+        num_patches: (S // 16) ** 2, so 16 at 64 and 65 pixels, 196 at 224; 1 with ``pool``.
+        observes: "visual", i.e. it wants images.
 
     Raises:
         ValueError: If a size is not supported.
@@ -63,7 +69,15 @@ class ResNetEncoder(Encoder):
 
     coordinates: Tensor
 
-    def __init__(self, img_size: int = 65, width: Width = 16, depth: Small = 1, emb_dim: EmbeddingSize = 32) -> None:
+    def __init__(
+        self,
+        img_size: int = 65,
+        width: Width = 16,
+        depth: Small = 1,
+        emb_dim: EmbeddingSize = 32,
+        pool: bool = False,
+        layer_norm: bool = False,
+    ) -> None:
         super().__init__()
         if img_size < STRIDE:
             raise ValueError(f"img_size must be at least {STRIDE} with encoder=resnet, got {img_size}")
@@ -71,9 +85,10 @@ class ResNetEncoder(Encoder):
             raise ValueError(f"encoder.width must be a positive multiple of 8 (groups of GroupNorm), got {width}")
         if depth < 1 or emb_dim < 1:
             raise ValueError(f"encoder.depth and encoder.emb_dim must be at least 1, got {depth} and {emb_dim}")
-        self.img_size, self.emb_dim = img_size, emb_dim
-        self.grid = (img_size // STRIDE, img_size // STRIDE)
-        self.num_patches = self.grid[0] * self.grid[1]
+        self.img_size, self.emb_dim, self.pool = img_size, emb_dim, pool
+        self.side = img_size // STRIDE
+        self.grid = (1, 1) if pool else (self.side, self.side)
+        self.num_patches = math.prod(self.grid)
         line = torch.linspace(-1, 1, img_size)
         coordinates = torch.stack(torch.meshgrid(line, line, indexing="xy"))
         self.register_buffer("coordinates", coordinates, persistent=False)  # (2, S, S); these follow from the size
@@ -88,6 +103,7 @@ class ResNetEncoder(Encoder):
         )
         self.norm = nn.GroupNorm(widths[-1] // 8, widths[-1])
         self.head = nn.Conv2d(widths[-1], emb_dim, 1)
+        self.last_norm = nn.LayerNorm(emb_dim) if layer_norm else nn.Identity()
 
     def forward(self, visual: Tensor) -> Tensor:
         """Images (..., 3, S, S), uint8 or float in 0..255 -> features (..., P, emb_dim), row by row.
@@ -100,5 +116,6 @@ class ResNetEncoder(Encoder):
         image = visual.reshape(-1, *visual.shape[-3:]).to(self.coordinates.dtype) / 127.5 - 1
         shown = torch.cat([image, self.coordinates.expand(len(image), -1, -1, -1)], 1)
         features = self.head(F.relu(self.norm(self.blocks(self.stem(shown)))))
-        features = features[..., : self.grid[0], : self.grid[1]].flatten(2).transpose(1, 2)
+        features = features[..., : self.side, : self.side].flatten(2).transpose(1, 2)
+        features = self.last_norm(features.mean(1, keepdim=True) if self.pool else features)
         return features.reshape(*leading, self.num_patches, self.emb_dim)

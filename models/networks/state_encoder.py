@@ -21,7 +21,6 @@ class StateEncoder(Encoder):
     def __init__(self, state_dim: int) -> None:
         super().__init__()
         self.emb_dim = state_dim
-        self.grid = (1, 1)
         self.num_patches = 1
 
     def forward(self, visual: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from tests.contracts.options import Composing, names
 GROUPS = {
     "env_option": "env",
     "dataset_option": "dataset",
+    "projector_option": "projector",
     "proposal_option": "proposal",
     "planner_option": "planner",
     "method_option": "method",
@@ -16,11 +17,16 @@ GROUPS = {
 }
 
 
+NOTHING = {("projector", "none")}
+"""Options that build nothing."""
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give a test that asks for an option every one of its group."""
     for argument, group in GROUPS.items():
         if argument in metafunc.fixturenames:
-            metafunc.parametrize(argument, names(metafunc.config, group), scope="module")
+            options = [name for name in names(metafunc.config, group) if (group, name) not in NOTHING]
+            metafunc.parametrize(argument, options, scope="module")
 
 
 @pytest.fixture(scope="session")

@@ -56,7 +56,7 @@ def check_sizes(encoder: Encoder, shape: Shape) -> None:
     features = encoder(seen)
     expected = (6, encoder.num_patches, encoder.emb_dim)
     assert features.shape == expected, f"features are (..., num_patches, emb_dim)={expected}, got {features.shape}"
-    grid = getattr(encoder, "grid", (encoder.num_patches,))
+    grid = encoder.grid or (encoder.num_patches,)
     assert math.prod(grid) == encoder.num_patches, f"the grid {grid} has num_patches={encoder.num_patches} places"
     assert features.is_floating_point() and features.isfinite().all(), "features are finite floats"
     for leading in ((2, 3), (1, 3, 2)):

@@ -36,7 +36,7 @@ def test_every_example_works_as_it_stands(mine, spawn, tmp_path):
     texts = [piece.text.removeprefix("PYTHONPATH=. ") for piece in commands(PAGE)]
     lines = [absolute(text, mine) for text in texts if text.startswith("python ")]
     groups = {path.parent.name for path in mine.glob("*/*.yaml")}
-    assert groups == {"env", "planner", "method", "encoder", "dataset", "proposal"}
+    assert groups == {"env", "planner", "method", "encoder", "projector", "dataset", "proposal"}
     (tmp_path / "data").mkdir()
     more = {"PYTHONPATH": str(REPOSITORY), "DATASET_DIR": str(tmp_path / "data"), "OMP_NUM_THREADS": "1"}
     (tmp_path / "commands").write_text("\n".join(lines))
@@ -44,7 +44,7 @@ def test_every_example_works_as_it_stands(mine, spawn, tmp_path):
         process = spawn([sys.executable, "-m", "tests.pages.follow"], cwd=tmp_path, env=os.environ | more, stdin=file)
         said, _ = process.communicate()
     assert process.returncode == 0, said[-4000:]
-    assert said.count("] success ") == 4 and said.count("finished 4 steps") == 5, said[-4000:]
+    assert said.count("] success ") == 4 and said.count("finished 4 steps") == 6, said[-4000:]
 
 
 def absolute(command: str, mine: Path) -> str:

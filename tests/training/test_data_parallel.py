@@ -32,7 +32,9 @@ IMAGE_PARTS = {
     "decoder": ["model.train_decoder=true", "training.decoder_frames=3"],
     "encoder": ["experiment=wall_resnet", "encoder.width=8", "encoder.emb_dim=8", "has_decoder=false"],
     "latents": ["training.latent_cache=disk"],
-}
+    "projector": ["experiment=wall_straight", "has_decoder=false", "projector.hidden=8", "regularizer.pool=mlp",
+                  "regularizer.variance_weight=1"],
+}  # fmt: skip
 
 
 def train(folder, overrides, data, base=None):

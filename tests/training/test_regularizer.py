@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ from models.checkpoints.native import read_checkpoint
 from tests.builders import option
 from tests.training.resuming import assert_same_run, interrupt
 from tests.training.tiny import build, changed, run, weights, without_times
-from training.regularizer import Regularizer, VICReg, covariance_loss, feature_spread, variance_loss
+from training.latent_geometry import curvature, feature_spread, step_correlation
+from training.regularizer import POOLS, FeatureTerms, Regularizer, VICReg, covariance_loss, variance_loss
 
 RESNET = (
     "experiment=wall_resnet",
@@ -78,6 +80,63 @@ def test_slowness_pulls_neighbours_in_time_together_and_nothing_else():
     torch.testing.assert_close(features.grad[:, 0], -2 * step / 2, rtol=1e-4, atol=1e-6)
 
 
+def path(*points: tuple[float, float]) -> torch.Tensor:
+    """(1, F, 1, 2)."""
+    return torch.tensor(points)[None, :, None].float()
+
+
+STRAIGHT, CORNER = path((0, 0), (1, 1), (3, 3), (4, 4)), path((0, 0), (2, 0), (2, 1), (5, 1))
+THERE_AND_BACK, PAUSE = path((0, 0), (1, 2), (0, 0)), path((0, 0), (1, 0), (1, 0), (1, 1))
+
+
+@pytest.mark.parametrize(("points", "expected"), [(STRAIGHT, 0), (CORNER, 1), (THERE_AND_BACK, 2), (PAUSE, 0)])
+def test_curvature_of_known_paths(points, expected):
+    assert curvature(points).item() == pytest.approx(expected, abs=1e-6)
+    assert curvature(1e-3 * points).item() == pytest.approx(expected, abs=1e-6), "whatever its scale"
+
+
+def test_steps_without_a_direction_are_left_out_of_mean_and_gradient():
+    corner, still = torch.cat([CORNER, torch.zeros_like(CORNER)]).requires_grad_(), curvature(torch.zeros(2, 4, 3, 5))
+    assert curvature(corner).item() == pytest.approx(1) and still.item() == 0
+    curvature(corner).backward()
+    assert corner.grad.isfinite().all() and corner.grad[0].any() and not corner.grad[1].any()
+
+
+def test_descending_curvature_straightens_a_path():
+    points = numbers(2, 6, 3, 4).requires_grad_()
+    optimizer = torch.optim.SGD([points], lr=2.0)
+    for _ in range(200):
+        optimizer.zero_grad()
+        curvature(points).backward()
+        optimizer.step()
+    assert curvature(points).item() < 0.1 < curvature(numbers(2, 6, 3, 4)).item()
+
+
+def test_distances_that_grow_with_the_steps_correlate_with_them():
+    line = torch.arange(5.0)[None, :, None] * torch.tensor([1.0, 2.0])
+    assert step_correlation(line).item() == pytest.approx(1)
+    assert step_correlation(torch.zeros(1, 5, 2)).item() == 0
+    # round a square, steps 1 1 1 2 2 3 have ranks 1 1 1 3.5 3.5 5; four distances of 2 and two diagonals 1.5 and 4.5
+    square = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]]])
+    ranks = torch.tensor([[1, 1, 1, 3.5, 3.5, 5], [1.5, 1.5, 1.5, 4.5, 4.5, 1.5]])
+    assert step_correlation(square).item() == pytest.approx(torch.corrcoef(ranks)[0, 1].item(), abs=1e-6)
+
+
+def test_the_pool_says_whose_path_is_straight():
+    """Two patches that turn together by a right angle, and two whose turns cancel in the mean."""
+    together = torch.cat([CORNER[:, :3], CORNER[:, :3] - 7], 2)
+    opposite = torch.cat([path((0, 0), (1, 0), (1, 1)), path((0, 0), (0, 1), (1, 1))], 2)
+    found = {}
+    for pool in POOLS:
+        terms = FeatureTerms(curvature_weight=1.0, pool=pool)
+        torch.manual_seed(0)
+        terms.setup(num_frames=3, num_patches=2, dim=2)
+        found[pool] = [terms.losses(z)["curvature_loss"].item() for z in (together, opposite)]
+    assert found["patch"] == found["flatten"] == pytest.approx([1, 1], abs=1e-6)
+    assert found["mean"] == pytest.approx([1, 0], abs=1e-6)
+    assert 0 < found["mlp"][0] < 2
+
+
 def test_spread_by_hand():
     one, other = torch.zeros(40, 2, 3), torch.zeros(40, 2, 3)
     one[:, 0, 0] = 1.0  # every frame looks the same
@@ -96,6 +155,8 @@ def test_every_option_is_a_regularizer():
     assert not instantiate(option("regularizer", "none")).acts
     vicreg = instantiate(option("regularizer", "vicreg"))
     assert vicreg.acts and vicreg.name == "vicreg"
+    straighten = instantiate(option("regularizer", "straighten"))
+    assert straighten.acts and straighten.weights["curvature"] == 0.1 and not straighten.prevents_collapse
     assert Regularizer().losses(numbers(2, 2, 2, 2)) == {}
 
 
@@ -111,6 +172,27 @@ def test_every_option_is_a_regularizer():
 def test_weights_that_mean_nothing_are_refused(weights, message):
     with pytest.raises(ValueError, match=message):
         VICReg(*weights)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "regularizer=straighten: all of its weights are 0; set regularizer=none"),
+        ({"curvature_weight": -1.0}, "regularizer.curvature_weight must be >= 0, got -1.0"),
+        (
+            {"curvature_weight": 1.0, "pool": "max"},
+            "regularizer.pool must be one of patch, mean, flatten, mlp, got 'max'",
+        ),
+    ],
+)
+def test_terms_that_mean_nothing_are_refused(settings, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        FeatureTerms(**settings)
+
+
+def test_a_bend_takes_three_frames():
+    with pytest.raises(ValueError, match=r"needs samples of 3 frames, and N \+ num_hist = 2; raise N by 1"):
+        FeatureTerms(curvature_weight=0.1).setup(num_frames=2, num_patches=1, dim=2)
 
 
 def test_variance_stays_with_it_and_falls_without(tmp_path):
@@ -131,7 +213,7 @@ def test_it_acts_on_the_encoder_and_is_logged(tmp_path):
     assert changed(before, weights(trainer.model)) == {"encoder", "predictor", "action_encoder"}
     line = without_times(trainer.folder / "logs.json")[0]
     terms = [line[f"{name}_loss"] for name in ("variance", "covariance", "slowness")]
-    expected = sum(weight * term for weight, term in zip(trainer.train_step.regularizer.weights, terms, strict=True))
+    expected = sum(weight * term for weight, term in zip((1.0, 0.04, 1.0), terms, strict=True))
     assert line["regularizer_loss"] == pytest.approx(expected, rel=1e-4)
     stored = read_checkpoint(trainer.folder).tensors
     assert torch.equal(stored["encoder.stem.weight"], trainer.model.encoder.stem.weight)
@@ -163,7 +245,7 @@ def test_finetuning_starts_from_it_and_leaves_the_encoder_alone(tmp_path, method
 
 
 def test_a_regularizer_without_a_trained_encoder_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"regularizer=vicreg has no effect on an encoder that is not trained; set"):
+    with pytest.raises(ValueError, match=r"regularizer=vicreg has no effect on features that are not trained; set"):
         build(tmp_path / "run", *RESNET, "model.train_encoder=false")
     with pytest.raises(ValueError, match=r"regularizer=vicreg has no effect"):
         build(tmp_path / "run", "regularizer=vicreg")
@@ -177,6 +259,9 @@ def test_a_random_encoder_that_would_collapse_or_stay_random_is_warned_of(tmp_pa
         assert not [record for record in caplog.records if record.name == "training.assemble"]
         build(tmp_path / "without", *RESNET, "regularizer=none")
         assert "COLLAPSE" in caplog.text and "set regularizer=vicreg" in caplog.text
+        caplog.clear()
+        build(tmp_path / "straight", *RESNET, "regularizer=straighten")
+        assert "regularizer=straighten" in caplog.text and "COLLAPSE" in caplog.text
         caplog.clear()
         build(tmp_path / "frozen", *RESNET, "regularizer=none", "model.train_encoder=false")
         assert "it will stay random" in caplog.text

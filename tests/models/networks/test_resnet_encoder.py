@@ -53,6 +53,21 @@ def test_width_depth_and_emb_dim_change_the_network():
     assert encoder_of(emb_dim=7)(images(1)).shape == (1, 16, 7)
 
 
+def test_it_can_be_the_papers_two_encoders():
+    """14 x 14 tokens of 384, and one of 512 (arXiv 2603.12231), both with a LayerNorm at the end."""
+    for sizes, tokens in (({"emb_dim": 384}, (196, 384)), ({"emb_dim": 512, "pool": True}, (1, 512))):
+        encoder = encoder_of(img_size=224, width=32, depth=2, layer_norm=True, **sizes)
+        features = encoder(images(1, side=224))
+        assert features.shape == (1, *tokens) == (1, encoder.num_patches, encoder.emb_dim)
+        assert features.mean(-1).abs().max() < 1e-5 and (features.var(-1, correction=0) - 1).abs().max() < 1e-2
+
+
+def test_one_token_is_the_mean_over_patches():
+    one, shown = encoder_of(pool=True), images(2)
+    assert one.grid == (1, 1)
+    torch.testing.assert_close(one(shown)[:, 0], encoder_of()(shown).mean(1))
+
+
 def test_a_block_with_silent_convolutions_passes_its_input_on():
     block, x = ResidualBlock(8, 8), torch.randn(2, 8, 5, 5)
     torch.nn.init.zeros_(block.second.weight)
