@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 from datasets.units.normalizer import Normalizer
-from demo.stages import composed
 from envs.process_vector import ProcessVectorEnv
 from envs.wall.vector_env import WallVectorEnv
 from models.networks.state_encoder import StateEncoder
@@ -21,6 +20,8 @@ from planning.problem import Problem
 from planning.targets import write_targets
 from planning.task import PlanningTask
 from tests.builders import WALL_NORMALIZER, batch_sizes, near, numbers, wall_model, wall_model_directory
+from tests.training.tiny import composed
+from utils.schema import parsed
 
 FRAMESKIP = 5
 
@@ -137,7 +138,7 @@ def evaluated(model, folder, *more):
     loop = ["planner=mpc_cem", "planner.max_iter=2", "planner.n_taken_actions=3"]
     loop += [f"planner.sub_planner.{text}" for text in ("horizon=3", "opt_steps=4", "num_samples=32", "topk=5")]
     given = [*few, f"goal_file_path={model / 'goals.npz'}", f"ckpt_path={model}", f"run_dir={folder}", *loop, *more]
-    return plan(composed(PlanConfig, "plan_wall", given))
+    return plan(parsed(PlanConfig, composed(*given, name="plan_wall")))
 
 
 def test_the_search_solves_with_the_simulator_what_it_does_not_with_a_random_model(random_model, tmp_path):
@@ -157,4 +158,4 @@ def test_the_search_solves_with_the_simulator_what_it_does_not_with_a_random_mod
 def test_a_planner_by_gradients_is_refused_before_anything_is_read(tmp_path):
     given = ["planner=mpc_gd", "dynamics=simulator", "ckpt_path=none", f"run_dir={tmp_path}"]
     with pytest.raises(ValueError, match=r"^dynamics=simulator gives no gradients, and this planner wants them"):
-        plan(composed(PlanConfig, "plan_wall", given))
+        plan(parsed(PlanConfig, composed(*given, name="plan_wall")))
