@@ -16,6 +16,7 @@ from planning.mpc import MPCController
 from planning.objectives import GoalDistance
 from planning.observer import Observer
 from planning.planners.cem import CEMPlanner
+from planning.prepare_evaluation import prepare_evaluation
 from planning.problem import Problem
 from planning.targets import write_targets
 from planning.task import PlanningTask
@@ -156,6 +157,6 @@ def test_the_search_solves_with_the_simulator_what_it_does_not_with_a_random_mod
 
 
 def test_a_planner_by_gradients_is_refused_before_anything_is_read(tmp_path):
-    given = ["planner=mpc_gd", "dynamics=simulator", "ckpt_path=none", f"run_dir={tmp_path}"]
+    given = ["planner=mpc_gd_lbfgs", "dynamics=simulator", "ckpt_path=none", f"run_dir={tmp_path}"]
     with pytest.raises(ValueError, match=r"^dynamics=simulator gives no gradients, and this planner wants them"):
-        plan(parsed(PlanConfig, composed(*given, name="plan_wall")))
+        prepare_evaluation(parsed(PlanConfig, composed(*given, name="plan_wall")), torch.device("cpu"))
