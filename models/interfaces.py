@@ -126,10 +126,26 @@ class Proposal(nn.Module, ABC):
 
     Attributes:
         horizon: T, action blocks that are proposed; a planner that uses them needs the same horizon.
+        remembers: Whether ``remember`` does anything.
     """
 
     horizon: int
+    remembers = False
 
     @abstractmethod
     def forward(self, start: Latent, goal: Latent) -> Tensor:
         """Propose z-scored action blocks (B, T, A) that lead from ``start`` (B, 1) to ``goal`` (B, 1)."""
+
+    def candidates(self, start: Latent, goal: Latent, num: int) -> Tensor:
+        """Propose alternatives (B, n, T, A), 1 <= n <= ``num``, the first of them as ``forward``; this one has one."""
+        return self(start, goal)[:, None]
+
+    def remember(self, frames: Latent, actions: Tensor, numbers: Tensor, zero: Tensor) -> None:
+        """Take in samples of the data, in training; for proposals that look things up. This one does nothing.
+
+        Args:
+            frames: (B, F) latents of consecutive model frames.
+            actions: (B, F, A) z-scored block that was executed at each.
+            numbers: (B, F) int64, >= 0, which frame of the data it is; the one a model step later has the next number.
+            zero: (A,) z-scored block that does nothing in raw units.
+        """

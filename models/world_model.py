@@ -179,7 +179,16 @@ class WorldModel(nn.Module):
         Raises:
             ValueError: If the model has no proposal.
         """
-        return self.require_proposal()(start, goal).float()  # planners go on from it, in small steps
+        return self.propose_several(start, goal, 1)[:, 0]
+
+    def propose_several(self, start: Latent, goal: Latent, num: int) -> Tensor:
+        """Alternatives (B, n, T, A), at most ``num``: as many as the proposal has, the first as from ``propose``.
+
+        Raises:
+            ValueError: If the model has no proposal.
+        """
+        found = self.require_proposal().candidates(start, goal, num)
+        return found.float()  # planners go on from it, in small steps
 
     def require_predictor(self) -> Predictor:
         """The predictor.
@@ -199,8 +208,8 @@ class WorldModel(nn.Module):
         """
         if self.proposal is None:
             raise ValueError(
-                "planner.sample_type=proposal needs a model with a proposal network; this one has none: train one with "
-                "python train.py method=proposal ckpt_path=..., or use planner.sample_type=randn or zero"
+                "planner.sample_type=proposal needs a model with a proposal (planner=policy, too); this one has none: "
+                "train one with python train.py method=proposal ckpt_path=..., or use planner.sample_type=randn or zero"
             )
         return self.proposal
 

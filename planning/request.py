@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
 from models.latent import Latent
@@ -88,10 +89,16 @@ class PlanRequest:
     def space(self) -> ActionSpace:
         """What the planner may know of actions; the model's proposal only where the planner begins with it."""
         observer, low, high = self.observer, None, None
-        asks = self.planner.sample_type == "proposal"
-        proposal = observer.model.propose(self.context[:, -1:], self.goal) if asks else None
+        proposal, alternatives = self._proposals() if self.planner.sample_type == "proposal" else (None, None)
         if observer.action_range is not None:
             blocks = observer.action_range.repeat(1, self.frameskip)
             low, high = observer.normalizer.actions_to_z(blocks).to(observer.device)
         zero = observer.normalizer.zero_block(self.frameskip).to(observer.device)
-        return ActionSpace(zero, observer.normalizer.env_action_dim, low, high, proposal)
+        return ActionSpace(zero, observer.normalizer.env_action_dim, low, high, proposal, alternatives)
+
+    @torch.no_grad()
+    def _proposals(self) -> tuple[Tensor, Tensor]:
+        """What the model proposes (B, T, A), and what is left of it for further starts (B, n, T, A)."""
+        found = self.observer.model.propose_several(self.context[:, -1:], self.goal, self.planner.num_starts)
+        has_rest = self.warm_start is not None and self.warm_start.shape[1] > 0  # which is the first start then
+        return found[:, 0], found if has_rest and self.planner.adds_proposal else found[:, 1:]

@@ -26,7 +26,7 @@ from models.architecture import Architecture
 from models.build import build_world_model
 from models.checkpoints.architecture import stored_architecture
 from models.checkpoints.native import load_weights, read_checkpoint, write_checkpoint, write_model_config
-from models.interfaces import Predictor
+from models.interfaces import Predictor, Proposal
 from models.latent import Latent
 from models.networks.proprio import ProprioceptiveEmbedding
 from models.networks.state_encoder import StateEncoder
@@ -168,6 +168,23 @@ class PointPredictor(Predictor):
     def forward(self, tokens: Tensor) -> Tensor:
         change = self.one * (tokens[..., 4:] @ self.effect + self.drift)
         return torch.cat([tokens[..., :4] + change.repeat(1, 1, 2), tokens[..., 4:]], -1)
+
+
+class PointProposal(Proposal):
+    """The way straight to the goal for ``PointEnv`` at gain 1; alternatives add 1, 2 ... to every number."""
+
+    def __init__(self, horizon: int, frameskip: int = 2) -> None:
+        super().__init__()
+        self.horizon, self.frameskip = horizon, frameskip
+
+    def forward(self, start: Latent, goal: Latent) -> Tensor:
+        way = (goal.visual - start.visual)[:, 0] * POINT_NORMALIZER.state_std  # (B, 1, 2)
+        steps = way / (self.horizon * self.frameskip)
+        block = POINT_NORMALIZER.actions_to_z(steps).repeat(1, 1, self.frameskip)
+        return block.expand(-1, self.horizon, -1).contiguous()
+
+    def candidates(self, start: Latent, goal: Latent, num: int) -> Tensor:
+        return self(start, goal)[:, None] + torch.arange(num)[:, None, None]
 
 
 POINT_NORMALIZER = Normalizer(

@@ -176,6 +176,9 @@ def _settings(config: TrainConfig, start: StartingModel, method: Method) -> Trai
     values = {name: getattr(given, name) for name in names}
     if config.debug:
         values |= {"epochs": 1, "max_batches": min(4, given.max_batches or 4), "val_batches": 2}
+    if not method.trains_dynamics and start.model.proposal and not list(start.model.proposal.parameters()):
+        log.info("the proposal has no weights to train: one epoch shows it all it needs (training.epochs is not used)")
+        values["epochs"] = 1
     decoder, predictor = start.model.decoder is not None, start.model.predictor is not None
     new_projector = start.model.projector is not None and "projector" in start.fresh and predictor
     return TrainSettings(

@@ -123,7 +123,7 @@ class Optimizers:
             self._add("decoder", [model.decoder], torch.optim.Adam, rates.decoder)
         if train_proposal:
             self._add("proposal", [model.proposal], torch.optim.AdamW, rates.proposal, **decay)
-        if not self._optimizers:
+        if not self._optimizers and not train_proposal:  # one without weights only remembers
             raise ValueError(
                 "nothing to train: model.train_encoder, train_projector, train_predictor and train_decoder are all "
                 "false, or of parts that the model lacks (has_predictor, has_decoder); set one of them to true"

@@ -38,6 +38,8 @@ class Planner(ABC):
         sample_type: Initial actions: "randn" (standard normal), "zero" (zero raw action), "mean" (the data set's mean
             action, zero in z-scored units), "proposal" (the model's).
         differentiates: Whether it asks for gradients, which a simulator cannot give.
+        num_starts: Initial sequences per episode.
+        adds_proposal: Whether a new proposal is a further start where the first one is the rest of the last plan.
         step_evaluations: Rollouts per episode of one step; a subclass sets it before it calls this constructor.
         shortest: Rollouts per episode of the shortest possible plan; set likewise.
 
@@ -47,6 +49,8 @@ class Planner(ABC):
 
     sample_type = "zero"
     differentiates = False
+    num_starts = 1
+    adds_proposal = False
     step_evaluations: int
     shortest: int
 
@@ -120,11 +124,12 @@ class Planner(ABC):
         """
         length = self.horizon if horizon is None else horizon
         kept = 0 if warm_start is None else min(warm_start.shape[1], length)
-        fresh = self._fresh_actions(length - kept, noise, space)
+        fresh = self._fresh_actions(kept, length, noise, space)
         return fresh if warm_start is None else torch.cat([warm_start[:, :kept], fresh], 1)
 
-    def _fresh_actions(self, steps: int, noise: EpisodeNoise, space: ActionSpace) -> Tensor:
-        """The last ``steps`` blocks (B, steps, A) of a plan about which nothing is known yet."""
+    def _fresh_actions(self, first: int, end: int, noise: EpisodeNoise, space: ActionSpace) -> Tensor:
+        """The blocks from ``first`` up to ``end`` (B, end - first, A) of a plan of which no more is known."""
+        steps = end - first
         if self.sample_type == "randn":
             return noise.randn(steps, space.zero.numel())
         if self.sample_type == "mean":
@@ -137,4 +142,4 @@ class Planner(ABC):
                 f"planner.horizon={self.horizon}: the model's proposal has {space.proposal.shape[1]}"
                 " blocks; set planner.horizon to that, or planner.sample_type=randn"
             )
-        return space.proposal[:, self.horizon - steps :]
+        return space.proposal[:, first:end]

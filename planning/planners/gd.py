@@ -100,27 +100,44 @@ class MultiStartPlanner(Planner):
     Args:
         sample_type: Initial actions, see ``Planner``.
         num_starts: Initial sequences per episode, >= 1. The first is that of ``sample_type`` or the warm start, the
-            others are standard normal; the best of all is kept.
+            next are what else the model proposes, the others are standard normal; the best of all is kept.
+        adds_proposal: In a closed loop with ``sample_type`` "proposal", let the second start be a new proposal; else
+            it only completes the rest of the last plan.
     """
 
     differentiates = True
 
-    def __init__(self, horizon: int, opt_steps: int, sample_type: str, num_starts: int, **common: Any) -> None:
+    def __init__(
+        self,
+        horizon: int,
+        opt_steps: int,
+        sample_type: str,
+        num_starts: int,
+        adds_proposal: bool = False,
+        **common: Any,
+    ) -> None:
         if num_starts < 1:
             raise ValueError(f"planner.num_starts must be at least 1, got {num_starts}")
         sample_type = "proposal" if sample_type == "initnet" else sample_type  # its former name
         if sample_type not in SAMPLE_TYPES:
             raise ValueError(f"planner.sample_type must be one of {', '.join(SAMPLE_TYPES)}, got {sample_type!r}")
-        self.sample_type, self.num_starts = sample_type, num_starts
+        if adds_proposal and (sample_type != "proposal" or num_starts == 1):
+            raise ValueError(
+                "planner.adds_proposal=true is a further start, from a proposal: it needs planner.num_starts of at "
+                "least 2 and planner.sample_type=proposal"
+            )
+        self.sample_type, self.num_starts, self.adds_proposal = sample_type, num_starts, adds_proposal
         self.step_evaluations, self.shortest = num_starts, 2 * num_starts
         super().__init__(horizon, opt_steps, **common)
 
     def _starts(self, search: Search, start: Tensor, noise: EpisodeNoise) -> Tensor:
         """Initial sequences (B, N, T, A), of which ``start`` (B, T, A) is the first."""
-        if self.num_starts == 1:
-            return start[:, None]
-        others = noise.randn(self.num_starts - 1, *start.shape[1:])
-        return torch.cat([start[:, None], search.clip(others)], 1)
+        starts, proposed = start[:, None], search.space.alternatives
+        if self.num_starts > 1 and proposed is not None:
+            starts = torch.cat([starts, search.clip(proposed[:, : self.num_starts - 1, : start.shape[1]])], 1)
+        if not (missing := self.num_starts - starts.shape[1]):
+            return starts
+        return torch.cat([starts, search.clip(noise.randn(missing, *start.shape[1:]))], 1)
 
 
 class GDPlanner(MultiStartPlanner):

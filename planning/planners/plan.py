@@ -69,6 +69,7 @@ class ActionSpace:
         low: (A,) lowest z-scored actions of the data set; None where they are not known.
         high: (A,) highest ones.
         proposal: (B, T, A) blocks that the model proposes; None where it is not asked.
+        alternatives: (B, n, T, A) other blocks that it proposes, for further starts; None where there are none.
     """
 
     zero: Tensor
@@ -76,6 +77,7 @@ class ActionSpace:
     low: Tensor | None = None
     high: Tensor | None = None
     proposal: Tensor | None = None
+    alternatives: Tensor | None = None
 
     @classmethod
     def plain(cls, like: Tensor) -> ActionSpace:

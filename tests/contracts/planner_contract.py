@@ -48,7 +48,14 @@ class Bowl:
 def initial(planner: Planner, seeds: Sequence[int] = SEEDS, horizon: int | None = None) -> tuple[Tensor, EpisodeNoise]:
     """Where a planner begins, and the noise that it goes on with."""
     noise = EpisodeNoise(seeds)
-    return planner.initial_actions(noise, ActionSpace(torch.zeros(ACTION_DIM), ACTION_DIM), horizon=horizon), noise
+    return planner.initial_actions(noise, space_of(planner, torch.zeros(ACTION_DIM), seeds), horizon=horizon), noise
+
+
+def space_of(planner: Planner, zero: Tensor, seeds: Sequence[int] = SEEDS) -> ActionSpace:
+    """What a planner knows of actions: with a proposal, if it begins with one."""
+    asks = planner.sample_type == "proposal"
+    drawn = [numbers(planner.horizon, len(zero), seed=seed) for seed in seeds] if asks else None
+    return ActionSpace(zero, ACTION_DIM, proposal=None if drawn is None else torch.stack(drawn))
 
 
 def check_outcome(plan: Plan, cost: CostFn, start: Tensor) -> None:
@@ -74,7 +81,8 @@ def check_outcome(plan: Plan, cost: CostFn, start: Tensor) -> None:
 
 def check_initial_actions(make: MakePlanner) -> None:
     """Initial actions are as long as was asked for, and begin with what is left of the last plan."""
-    planner, space = make(), ActionSpace(torch.ones(4), 2)
+    planner = make()
+    space = space_of(planner, torch.ones(4))
     left_over = numbers(3, planner.horizon - 1, 4)
     completed = planner.initial_actions(EpisodeNoise(SEEDS), space, left_over)
     assert initial(planner)[0].shape == (3, planner.horizon, ACTION_DIM), "initial actions are (B, horizon, A)"
@@ -98,7 +106,7 @@ def check_plan(make: MakePlanner) -> None:
 def check_world_model(make: MakePlanner) -> None:
     """The same under a world model, whose weights are left alone, also where gradients are switched off."""
     planner, model = make(opt_steps=2), bare_model(num_hist=2)
-    space, noise = ActionSpace(torch.zeros(4), 2), EpisodeNoise(SEEDS)
+    space, noise = space_of(planner, torch.zeros(4)), EpisodeNoise(SEEDS)
     start, goal = latent_of(3, 1, model=model), latent_of(3, 1, model=model, seed=1)
     actions = planner.initial_actions(noise, space)
     cost = LatentGoalCost(model, GoalDistance(), start, torch.empty(3, 0, 4), goal, planner.rollout)

@@ -9,7 +9,7 @@ from hydra.utils import get_class, instantiate
 
 from planning.mpc import MPCController
 from planning.planners.base import Planner
-from tests.builders import point_task
+from tests.builders import PointProposal, point_task
 from tests.contracts.planner_contract import CHECKS
 
 
@@ -36,6 +36,7 @@ def test_it_is_carried_out_in_an_environment(settings):
     inner = {key: {**settings[key], "opt_steps": 2} for key in settings if key == "sub_planner"}
     task, env = point_task(gains=(0.0, 0.0))  # nothing helps
     loop = MPCController.of(instantiate(settings, **(inner or {"opt_steps": 2})))
+    task.observer.model.proposal = PointProposal(loop.planner.horizon, task.frameskip)
     loop.max_iter = min(loop.max_iter or 2, 2)
     episodes = task.start()
     loop.run(task, episodes, lambda _: None)

@@ -18,12 +18,15 @@ from training.gradients import weighted_means
 from training.methods.base import Method, TrainingContext
 from utils.ranges import NonNegative, Small
 
+LONGEST = 2**24  # model frames that a trajectory may have
+
 
 class ProposalTraining(Method):
     """Regression onto the data set's own actions; encoders and predictor are frozen.
 
-    From every sample, starts s and goals s + k, with k uniform in 1..T, are drawn. The targets are the k blocks of the
-    data and, after them, the block of zero raw actions: reach the goal and stay there.
+    From every sample, starts s and goals s + k, with k uniform in 1..farthest, are drawn. The targets are the first T
+    of the k blocks of the data and, after them, the block of zero raw actions: reach the goal and stay there. A
+    proposal without weights only remembers the samples.
 
     Source: Parthasarathy et al., arXiv 2512.09929, ablation of the initialisation (trained on expert trajectories).
     Deviation: goals at every distance up to the horizon, not at that distance only, since in MPC the goal comes nearer
@@ -31,6 +34,7 @@ class ProposalTraining(Method):
 
     Args:
         pairs: Starts and goals drawn from every sample, >= 1.
+        farthest: Blocks between a start and its goal at most, >= 1; None means T, those of the proposal.
         goal_weight: Of a second term, the goal distance of the frozen model's rollout under the proposal, whose
             gradient passes through the model to the network; >= 0, 0 leaves the rollout out.
 
@@ -43,9 +47,9 @@ class ProposalTraining(Method):
     trains_dynamics = False
     _proposal: Proposal
 
-    def __init__(self, pairs: Small = 4, goal_weight: NonNegative = 0.0) -> None:
+    def __init__(self, pairs: Small = 4, goal_weight: NonNegative = 0.0, farthest: Small | None = None) -> None:
         super().__init__()
-        self.pairs, self.goal_weight = pairs, goal_weight
+        self.pairs, self.goal_weight, self._farthest = pairs, goal_weight, farthest
         self._distance = GoalDistance()
         self._draws = torch.Generator()
 
@@ -63,8 +67,13 @@ class ProposalTraining(Method):
                 "(has_predictor=false); set method.goal_weight=0"
             )
         self._proposal = context.model.require_proposal()
-        self._refuse_short_samples(context, self._proposal.horizon + 1)
+        self._refuse_short_samples(context, self.farthest + 1)
         self._draws.manual_seed(context.seed)
+
+    @property
+    def farthest(self) -> int:
+        """Blocks between a start and its goal at most."""
+        return self._farthest or self._proposal.horizon
 
     def losses(self, batch: Batch, latent: Latent, position: int) -> dict[str, Tensor]:
         """See ``Method.losses``; beside the proposal's error that of proposing the mean action always."""
@@ -75,13 +84,15 @@ class ProposalTraining(Method):
         row = torch.arange(len(batch)).repeat_interleave(self.pairs)
         # drawn for the samples of all processes: which one has a sample does not matter
         drawn = (share.total, self.pairs)
-        ahead = torch.randint(1, self._proposal.horizon + 1, drawn, generator=self._draws)
+        ahead = torch.randint(1, self.farthest + 1, drawn, generator=self._draws)
         room = latent.num_frames - ahead  # starts from which the goal is still in the sample
         first = (torch.rand(drawn, generator=self._draws, dtype=torch.float64) * room).long()
         first, ahead = first[share.rows].flatten(), ahead[share.rows].flatten()
         start, goal, target = self._tasks(batch, latent, row, first, ahead)
         proposal = self._proposal(start, goal).float()
         action = F.mse_loss(proposal, target)
+        if self._proposal.remembers:  # after it was asked, or it would know the answers
+            self._remember(batch, latent.detach())
         losses = {"loss": action, "action_loss": action.detach(), "mean_action_loss": target.square().mean()}
         if self.goal_weight:
             distance = self._distance(model.rollout(start, proposal), goal).mean()
@@ -98,7 +109,7 @@ class ProposalTraining(Method):
             latent: (B, F) of their frames.
             row: (n,) sample.
             first: (n,) frame of the start.
-            ahead: (n,) how many blocks later the goal is reached, 1..T.
+            ahead: (n,) how many blocks later the goal is reached, 1..farthest.
         """
         context, device = self.context, batch.actions.device
         row, first, ahead = (each.to(device)[:, None] for each in (row, first, ahead))
@@ -109,15 +120,24 @@ class ProposalTraining(Method):
         known = latent.detach()
         return known[row, first], known[row, first + ahead], target
 
+    def _remember(self, batch: Batch, latent: Latent) -> None:
+        """Show the proposal all frames of a batch, numbered along each trajectory in model steps."""
+        context, skip = self.context, self.context.frameskip
+        chain = batch.trajectory * skip + batch.start % skip  # raw steps between model frames have chains of their own
+        first = chain * LONGEST + batch.start // skip
+        numbers = first[:, None] + torch.arange(latent.num_frames, device=first.device)
+        zero = context.observer.normalizer.zero_block(skip).to(batch.actions)
+        self._proposal.remember(latent, batch.actions, numbers, zero)
+
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch], latents: Callable[[Batch], Latent]) -> dict[str, float]:
         """See ``Method.validate``: both errors, with goals at every distance from each sample's first frame."""
         sums, weight = {"val_action_loss": 0.0, "val_mean_action_loss": 0.0}, 0
-        horizon = self._proposal.horizon
+        farthest = self.farthest
         with planning_mode(self.context.model):
             for batch in batches:
-                row = torch.arange(len(batch)).repeat_interleave(horizon)
-                ahead = torch.arange(1, horizon + 1).repeat(len(batch))
+                row = torch.arange(len(batch)).repeat_interleave(farthest)
+                ahead = torch.arange(1, farthest + 1).repeat(len(batch))
                 start, goal, target = self._tasks(batch, latents(batch), row, torch.zeros_like(row), ahead)
                 sums["val_action_loss"] += F.mse_loss(self._proposal(start, goal).float(), target).item() * len(batch)
                 sums["val_mean_action_loss"] += target.square().mean().item() * len(batch)

@@ -19,7 +19,8 @@ from planning.planners.plan import ActionSpace
 from tests.builders import REPOSITORY, WitnessedNoise
 
 OPTIONS = sorted(path.stem for path in (REPOSITORY / "conf" / "planner").glob("*.yaml"))
-NAMES = [name for name in OPTIONS if name not in ("random", "mpc_random")]  # which search nothing
+SEARCHLESS = ("random", "mpc_random", "policy", "mpc_policy")
+NAMES = [name for name in OPTIONS if name not in SEARCHLESS]
 OPEN_LOOP = [name for name in NAMES if not name.startswith("mpc_")]
 TARGET = torch.tensor([[[0.5, -0.5], [0.2, 0.0]], [[-1.0, 0.25], [0.0, 0.6]], [[0.1, 1.0], [-0.4, 0.3]]])  # (3, 2, 2)
 

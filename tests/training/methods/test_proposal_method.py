@@ -12,8 +12,9 @@ from datasets.batch import Batch
 from models.checkpoints.loading import EncoderConfig, load_for_planning
 from models.checkpoints.native import read_checkpoint
 from models.networks.initnet import InitNet
+from models.networks.inverse import InverseModel
 from planning.observer import Observer
-from tests.builders import POINT_NORMALIZER, numbers, point_model
+from tests.builders import POINT_NORMALIZER, latent_of, numbers, point_model
 from tests.training.resuming import assert_same_run, interrupt
 from tests.training.tiny import STATE, build, changed, composed, header, run, train_config, weights, without_times
 from training.methods.base import TrainingContext
@@ -47,11 +48,14 @@ def frozen_tensors(folder):
     return {n: t for n, t in read_checkpoint(folder).tensors.items() if not n.startswith("proposal.")}
 
 
-def point_method(**settings):
+def point_method(network=None, **settings):
     """The method on a point in the plane that moves by its actions, and a batch of random walks."""
     torch.manual_seed(0)
     model = point_model(frameskip=FRAMESKIP)
-    model.proposal = InitNet(1, 2, 2, 2 * FRAMESKIP, HORIZON, width=32, depth=2, heads=2, dim_head=16, mlp_dim=64)
+    sizes = (1, 2, 2, 2 * FRAMESKIP, HORIZON)
+    model.proposal = (
+        network(*sizes) if network else InitNet(*sizes, width=32, depth=2, heads=2, dim_head=16, mlp_dim=64)
+    )
     method = ProposalTraining(**settings)
     method.setup(TrainingContext(model, Observer(model, POINT_NORMALIZER), None, FRAMESKIP, 0, None))
     actions = numbers(SAMPLES, 6, 1, seed=1).expand(-1, -1, 2 * FRAMESKIP).clone()  # every raw action of a block alike
@@ -93,6 +97,17 @@ def test_every_distance_and_every_start_that_fits_is_drawn():
     }
 
 
+def test_goals_may_lie_beyond_what_is_proposed():
+    method, batch, latent = point_method(pairs=8, farthest=5)
+    asked = []
+    original = method._tasks
+    method._tasks = lambda *a: asked.append(a[-1]) or original(*a)
+    method.losses(batch, latent, 0)
+    assert set(asked[0].tolist()) == {1, 2, 3, 4, 5}
+    row, first, ahead = torch.tensor([4]), torch.tensor([0]), torch.tensor([5])
+    assert torch.equal(original(batch, latent, row, first, ahead)[2][0], batch.actions[4, :HORIZON])
+
+
 def fit(method, batch, latent, steps=150):
     optimizer = torch.optim.Adam(method._proposal.parameters(), lr=3e-3)
     for position in range(steps):
@@ -103,14 +118,35 @@ def fit(method, batch, latent, steps=150):
     return losses
 
 
-def test_it_learns_far_more_than_the_mean():
-    method, batch, latent = point_method()
+@pytest.mark.parametrize("network", [None, InverseModel], ids=["attention", "inverse"])
+def test_it_learns_far_more_than_the_mean(network):
+    method, batch, latent = point_method(network)
     before = method.validate([batch], lambda _: latent)
     assert before["val_action_loss"] == pytest.approx(before["val_mean_action_loss"]), "untrained it is the mean"
     losses = fit(method, batch, latent)
     assert losses["action_loss"] < 0.5 * losses["mean_action_loss"]
     after = method.validate([batch], lambda _: latent)
     assert after["val_action_loss"] < 0.5 * after["val_mean_action_loss"] == 0.5 * before["val_mean_action_loss"]
+
+
+def test_a_proposal_that_remembers_sees_every_frame_in_one_epoch_and_comes_back_with_the_model(base, tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        looked_up = ("method=proposal", "proposal=neighbors", "training.max_batches=null")
+        trainer = run(tmp_path / "run", *STATE, *looked_up, f"ckpt_path={base}")
+    assert trainer.epoch == 1 and "no weights to train" in caplog.text
+    data = trainer.train_data
+    seen = {
+        (t, s + data.frameskip * f)
+        for t, s in zip(data.trajectory.tolist(), data.start.tolist(), strict=True)
+        for f in range(data.sample_frames)
+    }
+    assert trainer.model.proposal.num_frames == len(seen)
+    sizes = train_config(*STATE, run_dir="r").env.sizes
+    model, _ = load_for_planning(read_checkpoint(trainer.folder), sizes, EncoderConfig(), torch.device("cpu"))
+    start, goal = (latent_of(3, 1, model=model, seed=seed) for seed in (1, 2))
+    found = model.propose_several(start, goal, 4)
+    assert found.shape[:2] == (3, 4) and torch.equal(found, trainer.model.propose_several(start, goal, 4))
+    assert torch.equal(found[:, 0], model.propose(start, goal)) and not torch.equal(found[:, 0], found[:, 1])
 
 
 def test_the_goal_weight_finds_the_way_where_the_actions_of_the_data_say_nothing():
