@@ -102,6 +102,10 @@ class Predictor(nn.Module):
         first = predicted.shape[1] - (tokens.shape[1] if wanted is None else wanted)
         return predicted[:, first:], (seen,) if keep else ()
 
+    def of_episodes(self, episode: Tensor | None) -> Predictor:
+        """Return what predicts for rows of these episodes (R,); None: row r is of episode r. Here all share one."""
+        return self
+
 
 class Decoder(nn.Module):
     """A map of patch features (..., P, D) to images (..., 3, S, S) in [-1, 1].

@@ -75,8 +75,9 @@ class Imagination:
         frames = [layout.assemble(present, embedded[:, :1])]  # (R, 1, P', D') each, from the present on
         predicted: list[Tensor] = []
         cache: KVCache | None = None
+        predictor = self.predictor.of_episodes(episode)
         for step in range(actions.shape[1]):
-            newest, cache = self._step(frames, cache, episode, last=step + 1 == actions.shape[1])
+            newest, cache = self._step(predictor, frames, cache, episode, last=step + 1 == actions.shape[1])
             predicted = [newest] if only_last else [*predicted, newest]
             action = embedded[:, step + 1 : step + 2]
             if action.shape[1]:
@@ -84,7 +85,7 @@ class Imagination:
         return layout.split(newest if only_last else torch.cat(predicted, 1))
 
     def _step(
-        self, frames: list[Tensor], cache: KVCache | None, episode: Tensor | None, last: bool
+        self, predictor: Predictor, frames: list[Tensor], cache: KVCache | None, episode: Tensor | None, last: bool
     ) -> tuple[Tensor, KVCache | None]:
         """The frame (R, 1, P', D') after ``frames``, and what the next step may reuse."""
         known = self._past.shape[1]
@@ -92,7 +93,7 @@ class Imagination:
         if not self._reuses:
             past = _rows(self._past[:, start:], episode)
             window = torch.cat([past, *frames[max(0, start - known) :]], 1)
-            return self.predictor(window.flatten(1, 2)).view_as(window)[:, -1:], None
+            return predictor(window.flatten(1, 2)).view_as(window)[:, -1:], None
         if cache is None:
             cache, new = self._cache_of(start, episode), frames[max(0, start - known) :]
         else:
@@ -100,7 +101,7 @@ class Imagination:
         grows = not last and known + len(frames) < self.seen
         tokens = torch.cat(new, 1).flatten(1, 2)
         size = self.model.layout.tokens_per_frame
-        predicted, kept = self.predictor.extend(tokens, cache, wanted=size, keep=grows)
+        predicted, kept = predictor.extend(tokens, cache, wanted=size, keep=grows)
         return predicted[:, None], kept if grows else None
 
     def _cache_of(self, start: int, episode: Tensor | None) -> KVCache:

@@ -30,6 +30,7 @@ class Episodes:
         planning_seconds: (B,) wall-clock seconds of planning, shared evenly by the episodes planned together.
         evaluations: (B,) rollouts imagined while planning.
         records: One dict of numbers per iteration.
+        adapted: Weights (B, *shape) that each episode has for itself, by name; see ``planning.adaptation``.
     """
 
     states: Tensor
@@ -44,6 +45,7 @@ class Episodes:
     planning_seconds: Tensor
     evaluations: Tensor
     records: list[dict[str, Any]] = field(default_factory=list)
+    adapted: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def begin(
@@ -82,7 +84,7 @@ class Episodes:
     def to(self, device: torch.device) -> Episodes:
         """Move everything that the model reads to its ``device``; the numbers stay on the CPU."""
         moved = {name: getattr(self, name).to(device) for name in ("visual", "proprio", "past_actions", "warm_start")}
-        return replace(self, **moved)
+        return replace(self, **moved, adapted={name: value.to(device) for name, value in self.adapted.items()})
 
     @property
     def active(self) -> Tensor:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from models.latent import Latent
+from models.latent import Latent, cat_latents
+from planning.adaptation import Adaptation
 from planning.episodes import Episodes
 from planning.objectives import GoalDistance
 from planning.planners.base import Planner
@@ -38,6 +40,7 @@ class MPCController:
         shrinking: How many blocks are planned: "none": always the planner's horizon; "plan": as many as are left until
             the first plan ends, then anew from the full horizon; "budget": no more than can still be executed.
         time_limit_minutes: No new iteration begins after that long, > 0; None sets no limit.
+        adapt: Settings of an ``Adaptation``, which lets the model learn in each episode; None leaves it as it is.
 
     Raises:
         ValueError: Naming the key, its value and what is allowed.
@@ -50,6 +53,7 @@ class MPCController:
         n_taken_actions: Small = 1,
         time_limit_minutes: Limit | None = None,
         shrinking: str = "none",
+        adapt: Mapping[str, Any] | None = None,
     ) -> None:
         if shrinking not in SHRINKING:
             raise ValueError(f"planner.shrinking must be one of {', '.join(SHRINKING)}, got {shrinking!r}")
@@ -70,6 +74,7 @@ class MPCController:
             )
         self.planner, self.max_iter, self.n_taken_actions = sub_planner, max_iter, n_taken_actions
         self.time_limit_minutes, self.shrinking = time_limit_minutes, shrinking
+        self.adaptation = None if adapt is None else Adaptation.of(adapt)
 
     @classmethod
     def of(cls, planner: Planner | MPCController) -> MPCController:
@@ -109,6 +114,8 @@ class MPCController:
             after_iteration: Called after each iteration, e.g. to log and to save.
             progress: Called with the number of rollouts just imagined, many times in an iteration.
         """
+        if self.adaptation is not None and not episodes.adapted:
+            episodes.adapted = self.adaptation.begin(task.observer.model, len(task.problem))
         deadline = None if self.time_limit_minutes is None else time.monotonic() + 60 * self.time_limit_minutes
         while len(episodes.active) and (self.max_iter is None or episodes.iteration < self.max_iter):
             if deadline is not None and task.any_process(time.monotonic() > deadline):
@@ -124,11 +131,16 @@ class MPCController:
         request = self.request(task, episodes, rows, progress)
         plan, imagined = self._plan(task, episodes, request, rows)
         planned = time.perf_counter()
-        seen = task.execute(episodes, rows, plan.actions[:, : self.n_taken_actions], imagined)
+        actions = plan.actions[:, : self.n_taken_actions]
+        seen = task.execute(episodes, rows, actions, imagined, sees_all=self.adaptation is not None)
         episodes.remember_plan(rows.to(plan.actions.device), plan.actions[:, self.n_taken_actions :])
         executed = time.perf_counter()
         episodes.iteration += 1
         distance = task.judge(episodes)
+        judged = time.perf_counter()
+        learnt = self._learn(task, episodes, rows, request, actions, seen) if self.adaptation is not None else {}
+        planned += (learning := time.perf_counter() - judged)
+        executed += learning
         episodes.divergence[rows] = _distance(imagined[:, -1:], seen[:, -1:])
         episodes.planning_seconds[rows] += (planned - begin) / len(rows)
         episodes.evaluations[rows] += plan.evaluations
@@ -148,8 +160,25 @@ class MPCController:
                 "simulation_seconds": executed - planned,
                 "model_evaluations": plan.evaluations,
                 "gradient_evaluations": plan.gradient_evaluations,
+                **learnt,
             }
         )
+
+    def _learn(
+        self, task: PlanningTask, episodes: Episodes, rows: Tensor, request: PlanRequest, actions: Tensor, seen: Latent
+    ) -> dict[str, float]:
+        """Let the model of each episode that goes on learn from what it just saw; numbers for the log."""
+        goes_on = (~episodes.solved[rows]).nonzero().squeeze(1).to(actions.device)
+        if self.adaptation is None or not len(goes_on):
+            return {}
+        past = actions[:, :0] if request.past_actions is None else request.past_actions
+        frames = cat_latents([request.context, seen], 1)[goes_on]
+        done, places = torch.cat([past, actions], 1)[goes_on], rows.to(actions.device)[goes_on]
+        own = {name: value[places] for name, value in episodes.adapted.items()}
+        own, losses = self.adaptation.learn(task.observer.model, own, frames, done, seen.num_frames)
+        for name, value in own.items():
+            episodes.adapted[name][places] = value
+        return {"adaptation_loss": _finite_mean(losses)}
 
     def objective(self, task: PlanningTask, episodes: Episodes) -> GoalDistance:
         """What the next plan minimises."""
@@ -180,6 +209,7 @@ class MPCController:
             memory_budget_gb=task.memory_budget_gb,
             progress=progress,
             branches=branches,
+            adapted={name: value[rows] for name, value in episodes.adapted.items()} if episodes.iteration else {},
         )
 
     def _plan(self, task: PlanningTask, episodes: Episodes, request: PlanRequest, rows: Tensor) -> tuple[Plan, Latent]:

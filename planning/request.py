@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from models.adapted import adapted_model
 from models.latent import Latent
 from models.speed.compiling import AUTO
 from models.speed.fast_paths import FastPaths
@@ -41,6 +42,7 @@ class PlanRequest:
         memory_budget_gb: See ``LatentGoalCost``.
         progress: Called with the number of rollouts just made.
         branches: Roll candidates out in the simulator; None: the model imagines what follows.
+        adapted: Weights that each problem has for itself, see ``planning.adaptation``; empty: all share the model.
     """
 
     planner: Planner
@@ -57,6 +59,7 @@ class PlanRequest:
     memory_budget_gb: MemoryBudget = AUTO
     progress: Callable[[int], None] | None = None
     branches: Branches | None = None
+    adapted: Mapping[str, Tensor] = field(default_factory=dict)
 
     def plan(self) -> Plan:
         """Ask the planner."""
@@ -73,8 +76,9 @@ class PlanRequest:
             present = self.context[:, self.context.num_frames - 1 :]
             return SimulatedGoalCost(self.branches, self.observer, self.objective, present, self.goal, self.progress)
         nothing = self.space.zero.new_empty(self.context.batch_size, 0, self.space.zero.numel())
+        model, shared = self.observer.model, not self.adapted
         return LatentGoalCost(
-            self.speed.prepare(self.observer.model),
+            self.speed.prepare(model) if shared else adapted_model(model, self.adapted, self.speed.reuse_history),
             self.objective,
             self.context,
             nothing if self.past_actions is None else self.past_actions,
@@ -82,7 +86,7 @@ class PlanRequest:
             self.planner.rollout,
             self.memory_budget_gb,
             self.progress,
-            self.speed.captures(self.observer.device),
+            shared and self.speed.captures(self.observer.device),
         )
 
     @cached_property

@@ -21,7 +21,7 @@ IDENTITY = (
 )  # fmt: skip
 """Settings that must be equal for a saved state to be continued."""
 BEFORE: dict[str, Any] = {
-    "planner": {"shrinking": "none", "adds_proposal": False, "sub_planner": {"adds_proposal": False}},
+    "planner": {"shrinking": "none", "adapt": None, "adds_proposal": False, "sub_planner": {"adds_proposal": False}},
     "objective": {"first_frame": True},
     "dynamics": "model",
 }

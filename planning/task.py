@@ -84,7 +84,9 @@ class PlanningTask:
         """Blocks executed so far."""
         return episodes.played.shape[1] // self.frameskip
 
-    def execute(self, episodes: Episodes, rows: Tensor, actions: Tensor, imagined: Latent) -> Latent:
+    def execute(
+        self, episodes: Episodes, rows: Tensor, actions: Tensor, imagined: Latent, sees_all: bool = False
+    ) -> Latent:
         """Step the simulator through action blocks and take in what it shows.
 
         Args:
@@ -92,9 +94,10 @@ class PlanningTask:
             rows: (b,) the planned ones.
             actions: (b, n, A) z-scored blocks.
             imagined: (b, n + 1) latents that the model had imagined for them, the present first.
+            sees_all: Whether every frame is encoded.
 
         Returns:
-            Latents (b, m) of the last m <= n frames, as many as the model's history holds.
+            Latents (b, m) of the last m <= n frames: all, or as many as the model's history holds.
         """
         env, limit, steps = self.env, self.observer.model.num_hist, actions.shape[1]
         raw = torch.zeros(len(self.problem), steps * self.frameskip, env.env_action_dim)
@@ -105,7 +108,7 @@ class PlanningTask:
             episodes.states = env.step(block)[:, -1]
             if self.recorder is not None:
                 self.recorder.record(env, rows)
-            if k >= steps - limit:  # older frames would leave the history at once
+            if sees_all or k >= steps - limit:  # older frames would leave the history at once
                 seen.append(self.observer.present(env, episodes.states, rows))
         if self.recorder is not None:
             self.recorder.record_imagined(imagined, rows, self.observer.model)

@@ -33,7 +33,9 @@ def test_a_planner_keeps_its_contract(check, make):
 def test_it_is_carried_out_in_an_environment(settings):
     """Open loop once and to its end, in a closed loop block by block, for no longer than it is meant to."""
     assert issubclass(get_class(settings["_target_"]), Planner | MPCController), "it is a planner, or a loop around one"
-    inner = {key: {**settings[key], "opt_steps": 2} for key in settings if key == "sub_planner"}
+    inner: dict = {key: {**settings[key], "opt_steps": 2} for key in settings if key == "sub_planner"}
+    if "adapt" in settings:
+        inner["adapt"] = {"lr": 0.1, "parameters": "all"}
     task, env = point_task(gains=(0.0, 0.0))  # nothing helps
     loop = MPCController.of(instantiate(settings, **(inner or {"opt_steps": 2})))
     task.observer.model.proposal = PointProposal(loop.planner.horizon, task.frameskip)
