@@ -68,7 +68,8 @@ def summary(result: Mapping[str, Any]) -> str:
     distinct = result.get("distinct_episodes", result["n_evals"])
     repeated = f" ({distinct} distinct)" if distinct < result["n_evals"] else ""
     seconds = result["planning_seconds_per_episode"]
-    return f"{text}, {result['n_evals']} episodes{repeated}, planning {seconds:.2f} s per episode"
+    taken = f"{seconds:.2f} s" if seconds >= 0.1 else f"{1000 * seconds:.1f} ms"  # a policy takes a few
+    return f"{text}, {result['n_evals']} episodes{repeated}, planning {taken} per episode"
 
 
 def plan(config: PlanConfig) -> dict[str, Any]:

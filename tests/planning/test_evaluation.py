@@ -301,6 +301,16 @@ def test_a_sudden_end_loses_one_iteration(finished, model, tmp_path, monkeypatch
     assert_continued(finished, model, tmp_path)
 
 
+def test_what_was_learnt_while_planning_is_saved_and_used_again(model, tmp_path, monkeypatch):
+    adapt, whole, cut = "planner.adapt={lr: 0.01, parameters: all}", tmp_path / "whole", tmp_path / "cut"
+    finished = whole, plan(config(model, whole, adapt))
+    with monkeypatch.context() as patch:
+        at_iteration(patch, 3, crash)
+        with pytest.raises(KeyboardInterrupt):
+            plan(config(model, cut, adapt))
+    assert_continued(finished, model, cut, adapt)
+
+
 @pytest.mark.parametrize("moment", ["_save", "_finish"])
 def test_an_end_between_two_files_repeats_nothing(finished, model, tmp_path, monkeypatch, moment):
     """After the log was written and before the state was; and after all planning."""
@@ -320,10 +330,10 @@ def test_an_end_between_two_files_repeats_nothing(finished, model, tmp_path, mon
     assert_continued(finished, model, tmp_path)
 
 
-def assert_continued(finished, model: Path, folder: Path) -> None:
+def assert_continued(finished, model: Path, folder: Path, *overrides: str) -> None:
     """The rest gives what an uninterrupted run gave: numbers, log, pictures, videos."""
     expected, metrics = finished
-    assert untimed(plan(config(model, folder))) == untimed(metrics)
+    assert untimed(plan(config(model, folder, *overrides))) == untimed(metrics)
     assert logged(folder) == logged(expected)
     for path in expected.glob("iteration_*.png"):
         assert (folder / path.name).read_bytes() == path.read_bytes()
@@ -351,6 +361,7 @@ def interrupted(model, tmp_path, monkeypatch) -> Path:
         ("n_evals=2", "n_evals"),
         ("objective.alpha=0.5", "objective"),
         ("planner.sub_planner.lr=0.1", "planner"),
+        ("planner.adapt={lr: 0.1}", "planner"),
         ("n_plot_samples=0", "n_plot_samples"),
         ("n_plot_samples=3", "n_plot_samples"),
         ("+env.simulator.door=25", "env"),
@@ -364,9 +375,10 @@ def test_other_settings_do_not_continue_a_run(interrupted, model, change, named)
 
 
 def test_an_evaluation_from_before_the_default_depended_on_the_planner_goes_on_as_it_began(interrupted, model, caplog):
-    """Then the objective was last, and neither shrinking nor first_frame was there."""
+    """Then the objective was last, and some settings were not there."""
     state = torch.load(interrupted / STATE, weights_only=True)
-    del state["identity"]["planner"]["shrinking"]
+    del state["identity"]["planner"]["shrinking"], state["identity"]["planner"]["adapt"]
+    del state["identity"]["planner"]["sub_planner"]["adds_proposal"], state["episodes"]["adapted"]
     state["identity"]["objective"]["mode"] = "last"
     torch.save(state, interrupted / STATE)
     with caplog.at_level("INFO"):

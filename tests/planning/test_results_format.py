@@ -42,7 +42,7 @@ def documented(heading: str) -> set[str]:
 
 
 def test_every_field_is_documented_and_every_documented_field_is_there(model, tmp_path):
-    results = evaluated(model, tmp_path, "goal_source=random_action", "goal_H=2")
+    results = evaluated(model, tmp_path, "goal_source=random_action", "goal_H=2", "planner.adapt={lr: 0.01}")
     assert documented("results.json") == set(results) == set(json.loads((tmp_path / "results.json").read_text()))
     *iterations, final = read_json_lines(tmp_path / "logs.json")
     assert documented("logs.json") == set(iterations[0])
