@@ -45,6 +45,10 @@ def prepare_evaluation(config: PlanConfig, device: torch.device) -> Evaluation:
     controller, objective = MPCController.of(config.planner.build()), config.objective.build()
     if config.dynamics == "simulator" and controller.planner.differentiates:
         raise ValueError(NO_GRADIENTS)
+    if config.dynamics == "simulator" and controller.adaptation is not None:
+        raise ValueError(
+            "planner.adapt lets the model learn, which dynamics=simulator does not ask; set one of the two"
+        )
     checkpoint = read_checkpoint(Path(config.ckpt_path), config.model_epoch)
     check_environment(checkpoint, config.env.name)
     trained = {"model": [str(checkpoint.path), checkpoint.epoch, checkpoint.about.get("step")]}

@@ -156,7 +156,17 @@ def test_the_search_solves_with_the_simulator_what_it_does_not_with_a_random_mod
         evaluated(random_model, tmp_path / "model", "dynamics=simulator")
 
 
-def test_a_planner_by_gradients_is_refused_before_anything_is_read(tmp_path):
-    given = ["planner=mpc_gd_lbfgs", "dynamics=simulator", "ckpt_path=none", f"run_dir={tmp_path}"]
-    with pytest.raises(ValueError, match=r"^dynamics=simulator gives no gradients, and this planner wants them"):
+@pytest.mark.parametrize(
+    ("planner", "message"),
+    [
+        (["planner=mpc_gd_lbfgs"], r"^dynamics=simulator gives no gradients, and this planner wants them"),
+        (
+            ["planner=mpc_cem", "planner.adapt={lr: 0.1}"],
+            r"^planner\.adapt lets the model learn, which dynamics=simulator",
+        ),
+    ],
+)
+def test_what_wants_the_model_is_refused_before_anything_is_read(tmp_path, planner, message):
+    given = [*planner, "dynamics=simulator", "ckpt_path=none", f"run_dir={tmp_path}"]
+    with pytest.raises(ValueError, match=message):
         prepare_evaluation(parsed(PlanConfig, composed(*given, name="plan_wall")), torch.device("cpu"))
