@@ -141,7 +141,7 @@ def _files(
 def _regularizer(
     config: TrainConfig, start: StartingModel, settings: TrainSettings, device: torch.device
 ) -> Regularizer:
-    """Build what acts on the features; warn of an encoder that stays random, or that nothing keeps from collapsing."""
+    """Build what acts on the features."""
     regularizer = config.regularizer.build()
     if regularizer.acts and not settings.trains_features:
         raise ValueError(
@@ -150,23 +150,31 @@ def _regularizer(
             "checkpoint brings), or regularizer=none"
         )
     with torch.random.fork_rng(devices=[]):  # by all processes alike, and the dropout that follows draws the same
-        torch.manual_seed(settings.seed)
+        torch.default_generator.manual_seed(settings.seed)
         layout = start.model.layout
         regularizer.setup(config.N + start.architecture.num_hist, layout.num_patches, layout.visual_dim)
-    regularizer.to(device)
+    _warn_of_collapse(start, settings, regularizer)
+    return regularizer.to(device)
+
+
+def _warn_of_collapse(start: StartingModel, settings: TrainSettings, regularizer: Regularizer) -> None:
+    """Warn of an encoder that stays random, and of features that nothing keeps from collapsing."""
     encoder = start.model.encoder
-    if "encoder" not in start.fresh or encoder.weights_sha256 is not None or not list(encoder.parameters()):
-        return regularizer
-    if not settings.train_encoder:
+    is_drawn = "encoder" in start.fresh and encoder.weights_sha256 is None and list(encoder.parameters())
+    if is_drawn and not settings.train_encoder:
         log.warning("the encoder has random weights and model.train_encoder=false: it will stay random")
-    elif not regularizer.prevents_collapse:  # not an error: a short run without it is how one sees what it does
+    elif is_drawn and not regularizer.prevents_collapse:  # no error: a short run without it shows what it does
         log.warning(
             "model.train_encoder=true with random weights and regularizer=%s: features that are the same for every "
             "frame are the easiest to predict, so the encoder will COLLAPSE (val_feature_std in the log falls to 0); "
             "set regularizer=vicreg, or regularizer.variance_weight above 0",
             regularizer.name,
         )
-    return regularizer
+    elif settings.train_projector and not regularizer.acts:
+        log.warning(
+            "a projector trains with regularizer=none: at a high training.projector_lr it collapses (val_feature_std "
+            "in the log falls towards 0)"
+        )
 
 
 def _settings(config: TrainConfig, start: StartingModel, method: Method) -> TrainSettings:

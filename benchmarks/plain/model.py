@@ -108,7 +108,7 @@ class PlainModel(nn.Module):
 
     def encode(self, visual: Tensor, proprio: Tensor) -> Latent:
         """Frames (B, T, 3, S, S) and z-scored proprio (B, T, E_in) -> latents (B, T)."""
-        return Latent(self.world.encoder(visual), self.world.proprio_encoder(proprio))
+        return self.world.encode(visual, proprio)
 
     def tokens(self, latent: Latent, actions: Tensor) -> Tensor:
         """Predictor input (B, T, P, D') of latents (B, T) and z-scored action blocks (B, T, A)."""

@@ -118,6 +118,14 @@ def test_the_parts_behind_a_new_one_may_be_chosen_anew(tmp_path, plain):
     assert trainer.model.decoder is not None
 
 
+def test_one_that_nothing_keeps_apart_is_warned_of(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING, logger="training.assemble"):
+        build(tmp_path / "straight", *TINY)
+        assert not [record for record in caplog.records if record.name == "training.assemble"]
+        build(tmp_path / "none", *TINY, "regularizer=none")
+    assert "a projector trains with regularizer=none" in caplog.text
+
+
 def test_a_new_one_excludes_the_training_of_a_proposal(tmp_path, plain):
     with pytest.raises(
         ValueError, match=r"train_projector=true excludes method=proposal.* a training of its own first"
