@@ -25,7 +25,7 @@ ENOUGH_GB = 4.0  # without gradients, larger chunks are no faster
 
 
 class LatentGoalCost:
-    """Differentiable ``cost(actions (B, N, T, A)) -> (B, N)``.
+    """Differentiable ``cost(actions (B, N, T, A)) -> (B, N)``, of all problems or of some.
 
     Rows are imagined independently, in chunks that fit ``memory_budget_gb``; with gradients each chunk is
     differentiated before the next one starts, so the peak does not grow with B or N.
@@ -62,25 +62,28 @@ class LatentGoalCost:
         self._budget_gb = memory_budget_gb
         self.progress = progress
 
-    def __call__(self, actions: Tensor) -> Tensor:
-        """Cost (B, N) of z-scored ``actions`` (B, N, T, A)."""
+    def __call__(self, actions: Tensor, problems: Tensor | None = None) -> Tensor:
+        """Cost (b, N) of z-scored ``actions`` (b, N, T, A) in ``problems`` (b,); None means all B, in their order."""
         n = actions.shape[1]
         flat = rearrange(actions, "b n t a -> (b n) t a")
+        episodes = self._everyone(actions) if problems is None else problems
+        episodes = episodes.repeat_interleave(n, output_size=len(flat))
         with_grad = torch.is_grad_enabled() and flat.requires_grad
         rows = self._rows_at_a_time(actions.shape[2], with_grad)
         if with_grad and flat.shape[0] > rows:
-            cost = _ChunkedCost.apply(flat, self, n, rows)
+            cost = _ChunkedCost.apply(flat, self, episodes, rows)
         else:
+            chunks = zip(flat.split(rows), episodes.split(rows), strict=True)
             with torch.set_grad_enabled(with_grad):  # or weights that are not frozen would keep every chunk's graph
-                cost = torch.cat([self._rows(flat[i : i + rows], i, n) for i in range(0, flat.shape[0], rows)])
+                cost = torch.cat([self._rows(*chunk) for chunk in chunks])
         return rearrange(cost, "(b n) -> b n", n=n)
 
     def imagine(self, actions: Tensor) -> Latent:
         """Imagine what follows from ``actions`` (B, T, A): latents (B, T + 1), the present first; no gradients."""
         with torch.no_grad():
             rows = self._rows_at_a_time(actions.shape[1], with_grad=False)
-            everyone = self._episodes(actions, 0, 1)
-            chunks = [self._rollout(*part) for part in zip(actions.split(rows), everyone.split(rows), strict=True)]
+            parts = zip(actions.split(rows), self._everyone(actions).split(rows), strict=True)
+            chunks = [self._rollout(*part) for part in parts]
         return cat_latents(chunks, 0)
 
     def _rows_at_a_time(self, num_steps: int, with_grad: bool) -> int:
@@ -98,9 +101,8 @@ class LatentGoalCost:
             return int(GPU_SHARE * torch.cuda.get_device_properties(device).total_memory)
         return int(ENOUGH_GB * 2**30)
 
-    def _rows(self, actions: Tensor, first: int, n: int) -> Tensor:
-        """Cost of the rows of the flattened batch (B * N) from ``first`` on."""
-        episode = self._episodes(actions, first, n)
+    def _rows(self, actions: Tensor, episode: Tensor) -> Tensor:
+        """Cost (R,) of rows ``actions`` (R, T, A) that go on from each its ``episode`` (R,)."""
         only_last = self.objective.sees_only_last
         rollout = self._imagine(actions, episode, only_last) if only_last else self._rollout(actions, episode)
         cost = self.objective(rollout, self.goal[episode])
@@ -108,8 +110,8 @@ class LatentGoalCost:
             self.progress(actions.shape[0])
         return cost
 
-    def _episodes(self, actions: Tensor, first: int, n: int) -> Tensor:
-        return torch.arange(first, first + actions.shape[0], device=actions.device) // n
+    def _everyone(self, actions: Tensor) -> Tensor:
+        return torch.arange(len(actions), device=actions.device)
 
     def _rollout(self, actions: Tensor, episode: Tensor) -> Latent:
         present = self.context[:, self.context.num_frames - 1 :][episode]
@@ -120,13 +122,13 @@ class _ChunkedCost(torch.autograd.Function):
     """Rows do not influence each other, so each chunk's gradient can be taken as soon as its cost is known."""
 
     @staticmethod
-    def forward(ctx: Any, actions: Tensor, cost: LatentGoalCost, n: int, rows: int) -> Tensor:
+    def forward(ctx: Any, actions: Tensor, cost: LatentGoalCost, episodes: Tensor, rows: int) -> Tensor:
         """Costs of all rows (B * N,); keeps their gradients instead of the graph."""
         values, gradients = [], []
-        for first in range(0, actions.shape[0], rows):
-            chunk = actions[first : first + rows].detach().requires_grad_()
+        for part, episode in zip(actions.split(rows), episodes.split(rows), strict=True):
+            chunk = part.detach().requires_grad_()
             with torch.enable_grad():
-                value = cost._rows(chunk, first, n)
+                value = cost._rows(chunk, episode)
                 gradients.append(torch.autograd.grad(value.sum(), chunk)[0])
             values.append(value.detach())
         ctx.save_for_backward(torch.cat(gradients))

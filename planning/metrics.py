@@ -67,6 +67,7 @@ def final_metrics(task: PlanningTask, episodes: Episodes, ends: Sequence[int]) -
         "solved_by_doing_nothing": idle.tolist(),
         "solved_by_random_actions": drawn.tolist(),
         **_expert(env, problem, ends),
+        "model_evaluations": episodes.evaluations.tolist(),
     }
 
 

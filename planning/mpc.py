@@ -158,8 +158,8 @@ class MPCController:
                 "cost_trace": [[step, _finite_mean(cost)] for step, cost in plan.trace],
                 "planning_seconds": planned - begin,
                 "simulation_seconds": executed - planned,
-                "model_evaluations": plan.evaluations,
-                "gradient_evaluations": plan.gradient_evaluations,
+                "model_evaluations": plan.evaluations.double().mean().item(),
+                "gradient_evaluations": plan.gradient_evaluations.double().mean().item(),
                 **learnt,
             }
         )

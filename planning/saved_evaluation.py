@@ -20,8 +20,9 @@ IDENTITY = (
     "n_plot_samples", "unsolved_starts_only", "dynamics",
 )  # fmt: skip
 """Settings that must be equal for a saved state to be continued."""
+_OF_A_PLANNER = {"adds_proposal": False, "stop_gain": None, "stop_steps": 5}
 BEFORE: dict[str, Any] = {
-    "planner": {"shrinking": "none", "adapt": None, "adds_proposal": False, "sub_planner": {"adds_proposal": False}},
+    "planner": {"shrinking": "none", "adapt": None, **_OF_A_PLANNER, "sub_planner": _OF_A_PLANNER},
     "objective": {"first_frame": True},
     "dynamics": "model",
 }

@@ -37,6 +37,7 @@ from planning.goals import Problem
 from planning.objectives import GoalDistance
 from planning.observer import Observer
 from planning.planners.noise import EpisodeNoise
+from planning.planners.plan import Plan
 from planning.task import PlanningTask
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -242,6 +243,12 @@ class WitnessedNoise(EpisodeNoise):
     def randn(self, *shape: int) -> Tensor:
         self.given.append(super().randn(*shape))
         return self.given[-1].clone()
+
+
+def plan_of(actions: Tensor, evaluations: int = 1, gradient_evaluations: int = 0) -> Plan:
+    """What a planner returns that has found ``actions`` (B, T, A), at no cost."""
+    counts = [torch.full((len(actions),), count) for count in (evaluations, gradient_evaluations)]
+    return Plan(actions, torch.zeros(len(actions)), [], *counts)
 
 
 def batch_sizes(module: nn.Module) -> list[int]:

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from models.rollout_type import ROLLOUT_TYPES
 from planning.planners.noise import EpisodeNoise
+from planning.planners.patience import Patience
 from planning.planners.plan import ActionSpace, Budget, CostFn, Plan
 from planning.planners.search import Search
-from utils.ranges import Count, Limit, Period, Small
+from utils.ranges import Count, Limit, Period, Share, Small
 
 SAMPLE_TYPES = ("randn", "zero", "proposal")
 
@@ -33,6 +34,9 @@ class Planner(ABC):
             first plan is preceded by two rollouts off the clock: what a process does once (kernels to load, caches to
             fill) is not charged, and the length of a single rollout is known.
         budget_evals: Rollouts per episode that one plan may take; None sets no limit.
+        stop_gain: Share of its best cost, in [0, 1), that an episode must gain within ``stop_steps`` steps, or else its
+            search ends; None: no search ends early.
+        stop_steps: See there, >= 1.
 
     Attributes:
         sample_type: Initial actions: "randn" (standard normal), "zero" (zero raw action), "mean" (the data set's mean
@@ -63,8 +67,15 @@ class Planner(ABC):
         clip_actions: bool = False,
         budget_ms: Limit | None = None,
         budget_evals: Period | None = None,
+        stop_gain: Share | None = None,
+        stop_steps: Count = 5,
     ) -> None:
-        for key, value in (("horizon", horizon), ("opt_steps", opt_steps), ("eval_every", eval_every)):
+        for key, value in (
+            ("horizon", horizon),
+            ("opt_steps", opt_steps),
+            ("eval_every", eval_every),
+            ("stop_steps", stop_steps),
+        ):
             if value < 1:
                 raise ValueError(f"planner.{key} must be at least 1, got {value}")
         if rollout_type not in ROLLOUT_TYPES:
@@ -76,7 +87,10 @@ class Planner(ABC):
                 f"planner.budget_evals={budget_evals} does not allow one step, which takes {self.shortest} rollouts "
                 "with what is evaluated at the end: raise it, or let a step take fewer (num_samples, num_starts)"
             )
+        if stop_gain is not None and not 0 <= stop_gain < 1:
+            raise ValueError(f"planner.stop_gain must be in [0, 1) or null, got {stop_gain}")
         self.horizon, self.opt_steps, self.eval_every = horizon, opt_steps, eval_every
+        self.patience = None if stop_gain is None else Patience(stop_gain, stop_steps)
         self.clip_actions, self.budget = clip_actions, Budget(budget_ms, budget_evals)
         self._rollout_seconds = None if budget_ms else 0.0
         self.rollout = ROLLOUT_TYPES[rollout_type]
@@ -103,7 +117,8 @@ class Planner(ABC):
             )
         if self._rollout_seconds is None:
             self._rollout_seconds = Search(cost, self.budget, 1, known, False).seconds_of_one(actions_init[:, None])
-        search = Search(cost, self.budget, self.eval_every, known, self.clip_actions, self._rollout_seconds)
+        settings = (self.budget, self.eval_every, known, self.clip_actions, self._rollout_seconds, self.patience)
+        search = Search(cost, *settings)
         self._search(search, search.clip(actions_init.detach()), noise)
         return search.finish()
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-CostFn = Callable[[Tensor], Tensor]
+CostFn = Callable[..., Tensor]
 """z-scored actions (B, N, T, A) -> cost (B, N), differentiable.
 
-It may have two attributes: ``capturable``, that its work on a GPU may become a CUDA graph, and ``progress``, called
-with the number of rows just evaluated."""
+Where only some problems are still searched, it is called with their candidates (b, N, T, A) and numbers (b,). It may
+have two attributes: ``capturable``, that its work on a GPU may become a CUDA graph, and ``progress``, called with the
+number of rows just evaluated."""
 
 
 @dataclass(frozen=True)
@@ -23,15 +24,15 @@ class Plan:
         actions: (B, T, A) z-scored action blocks, of all that were evaluated those of lowest cost.
         cost: (B,) their cost under the model.
         trace: (step, (B,) cost) pairs, every ``eval_every`` optimisation steps; the last one is ``cost``.
-        evaluations: Rollouts imagined per episode.
-        gradient_evaluations: How many of them were differentiated as well.
+        evaluations: (B,) rollouts imagined, on the CPU.
+        gradient_evaluations: (B,) how many of them were differentiated as well.
     """
 
     actions: Tensor
     cost: Tensor
-    trace: list[tuple[int, Tensor]] = field(default_factory=list)
-    evaluations: int = 0
-    gradient_evaluations: int = 0
+    trace: list[tuple[int, Tensor]]
+    evaluations: Tensor
+    gradient_evaluations: Tensor
 
     def to(self, device: torch.device) -> Plan:
         """Move the plan to ``device``."""
@@ -40,22 +41,20 @@ class Plan:
 
 
 def join_plans(plans: Sequence[Plan]) -> Plan:
-    """Join plans to one for the episodes of all, in their order.
-
-    Under a budget in time they may differ in length: the trace has the steps that all have, the counts are the largest.
-    """
+    """Join plans to one for the episodes of all, in their order; after the end of a shorter one its cost stays."""
     if len(plans) == 1:
         return plans[0]
     traces = [dict(plan.trace[:-1]) for plan in plans]
-    common = [step for step in traces[0] if all(step in trace for trace in traces)]
-    costs = [[trace[step] for trace in traces] for step in common] + [[plan.cost for plan in plans]]
-    last = max(plan.trace[-1][0] for plan in plans)
+    steps = sorted(set().union(*traces))
+    pairs = list(zip(plans, traces, strict=True))
+    joined = [(step, torch.cat([trace.get(step, plan.cost) for plan, trace in pairs])) for step in steps]
+    cost, last = torch.cat([plan.cost for plan in plans]), max(plan.trace[-1][0] for plan in plans)
     return Plan(
         torch.cat([plan.actions for plan in plans]),
-        torch.cat([plan.cost for plan in plans]),
-        [(step, torch.cat(parts)) for step, parts in zip([*common, last], costs, strict=True)],
-        max(plan.evaluations for plan in plans),
-        max(plan.gradient_evaluations for plan in plans),
+        cost,
+        [*joined, (last, cost)],
+        torch.cat([plan.evaluations for plan in plans]),
+        torch.cat([plan.gradient_evaluations for plan in plans]),
     )
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from models.speed.cuda_graphs import Captured
+from planning.planners.patience import Patience, Stalling
 from planning.planners.plan import ActionSpace, Budget, CostFn, Plan
 
 PACE_STEPS = 5  # that a step's length is judged by
@@ -26,6 +27,7 @@ class Search:
         space: Its range is what ``clip`` clips to.
         clips: Whether ``clip`` does anything.
         rollout_seconds: At least so long takes what is evaluated at the end; only read under a time budget.
+        patience: When the search for a problem's plan ends early; None: never.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class Search:
         space: ActionSpace,
         clips: bool,
         rollout_seconds: float = 0.0,
+        patience: Patience | None = None,
     ) -> None:
         self._cost, self._budget, self._eval_every = cost, budget, eval_every
         self.space, self._clips, self._rollout_seconds = space, clips, rollout_seconds
@@ -43,12 +46,14 @@ class Search:
         self.trace: list[tuple[int, Tensor]] = []
         self._best: tuple[Tensor, Tensor] | None = None  # actions (B, T, A), cost (B,)
         self._pace: deque[float] = deque(maxlen=PACE_STEPS)  # seconds per evaluation of the last steps
+        self._patience = patience
+        self._stalling: Stalling | None = None
         self._begin = self._now()
 
     def values(self, actions: Tensor) -> Tensor:
         """Evaluate candidates (B, N, T, A): costs (B, N)."""
         with torch.no_grad():
-            values = self._cost(actions.detach())
+            values = self._evaluate(actions.detach())
         self.evaluations += actions.shape[1]
         self._keep_best(actions, values)
         return values
@@ -63,7 +68,7 @@ class Search:
         """Do the work of ``gradients`` without counting it, which whoever captures this work does beside it."""
         with torch.enable_grad():
             leaf = actions.detach().requires_grad_()
-            values = self._cost(leaf)
+            values = self._evaluate(leaf)
             # sum, not mean: a problem's gradient must not depend on how many are batched with it
             gradients = torch.autograd.grad(values.sum(), leaf)[0]
         self._keep_best(actions, values.detach())
@@ -75,8 +80,12 @@ class Search:
         self.evaluations += actions.shape[1]
 
     def captured(self, work: Callable[[], None], calls: int) -> Captured:
-        """Turn ``work``, which is called about so many times, into one CUDA graph if the cost function allows it."""
-        allowed = getattr(self._cost, "capturable", False) and self._budget.milliseconds is None
+        """Turn ``work``, which is called about so many times, into one CUDA graph if the cost function allows it.
+
+        A graph can neither hold a clock nor let problems leave.
+        """
+        plain = self._budget.milliseconds is None and self._patience is None
+        allowed = plain and getattr(self._cost, "capturable", False)
         return Captured(work, self.space.zero.device, allowed, calls)
 
     def show_progress(self, actions: Tensor) -> None:
@@ -99,11 +108,13 @@ class Search:
     def steps(self, most: int, evaluations: int, reserve: int, until: float = 1.0) -> Iterator[int]:
         """Count optimisation steps while the budget lasts; the very first one is taken however small it is.
 
+        A problem that stalls is evaluated no more; when all have, the steps end.
+
         Args:
             most: Steps at most.
             evaluations: How many a step takes.
             reserve: Evaluations to be left for afterwards.
-            until: Share of the budget after which no step begins.
+            until: Share of the budget after which no step begins; below 1, other steps follow, and nothing stalls yet.
         """
         for step in range(most):
             if self.steps_done and not self._affords(evaluations, reserve, until):
@@ -111,12 +122,16 @@ class Search:
             begin = self._now()
             yield step
             self.steps_done += 1
+            if until == 1 and not self._goes_on():
+                return
             self._pace.append((self._now() - begin) / evaluations)
 
     def record(self, values: Tensor) -> None:
         """Note the cost (B,) that the current step starts from, once, if this step is traced."""
         noted = bool(self.trace) and self.trace[-1][0] == self.steps_done
         if self.steps_done % self._eval_every == 0 and not noted:
+            if self._stalling is not None and self._best is not None:  # where there is none of this step, the plan's
+                values = self._best[1].index_copy(0, self._stalling.going, values[self._stalling.going])
             self.trace.append((self.steps_done, values))
 
     def finish(self) -> Plan:
@@ -124,7 +139,32 @@ class Search:
         assert self._best is not None, "a planner evaluates something"
         actions, cost = self._best
         trace = [*self.trace, (self.steps_done, cost)]
-        return Plan(actions, cost, trace, self.evaluations, self.gradient_evaluations)
+        counts = torch.tensor([[self.evaluations], [self.gradient_evaluations]]).repeat(1, len(cost))
+        if self._stalling is not None:
+            stopped = torch.ones(len(cost), dtype=torch.bool).index_fill(0, self._stalling.going.cpu(), False)
+            counts = torch.where(stopped, self._stalling.spent.cpu(), counts)
+        return Plan(actions, cost, trace, *counts)
+
+    def _goes_on(self) -> bool:
+        """After a step: whether there are problems that have not stalled."""
+        if self._patience is None:
+            return True
+        assert self._best is not None, "a step evaluates something"
+        if self._stalling is None:
+            self._stalling = Stalling(self._patience, self._best[1])
+        else:
+            self._stalling.notice(self._best[1], (self.evaluations, self.gradient_evaluations))
+        return len(self._stalling.going) > 0
+
+    def _evaluate(self, actions: Tensor) -> Tensor:
+        """Costs (B, N) of candidates (B, N, T, A); infinite, and free, for problems that have stalled."""
+        if self._stalling is None or len(self._stalling.going) == len(actions):
+            return self._cost(actions)
+        going = self._stalling.going
+        if not len(going):
+            return actions.new_full(actions.shape[:2], torch.inf)
+        found = self._cost(actions[going], going)
+        return found.new_full(actions.shape[:2], torch.inf).index_copy(0, going, found)
 
     def _affords(self, evaluations: int, reserve: int, until: float) -> bool:
         limit = self._budget.evaluations

@@ -33,16 +33,19 @@ class Bowl:
     def __init__(self, planner: Planner, rows: Sequence[int] = (0, 1, 2)) -> None:
         self.target = 2 * numbers(len(SEEDS), planner.horizon, ACTION_DIM)[list(rows)]
         self.steepness = torch.tensor([0.5, 1.0, 2.0])[list(rows), None]
-        self.evaluations = self.gradient_evaluations = 0
+        self.evaluations, self.gradient_evaluations = torch.zeros(2, len(rows), dtype=torch.long)
 
-    def __call__(self, actions: Tensor) -> Tensor:
-        batch, steps = self.target.shape[0], actions.shape[-2]
+    def __call__(self, actions: Tensor, problems: Tensor | None = None) -> Tensor:
+        chosen = torch.arange(len(self.target)) if problems is None else problems
+        batch, steps = len(chosen), actions.shape[-2]
         assert actions.ndim == 4 and len(actions) == batch and actions.shape[3] == ACTION_DIM, (
             f"candidates are (B, N, T, A) with B={batch} and A={ACTION_DIM}, got {tuple(actions.shape)}"
         )
-        self.evaluations += actions.shape[1]
-        self.gradient_evaluations += actions.shape[1] if torch.is_grad_enabled() and actions.requires_grad else 0
-        return self.steepness * (actions - self.target[:, None, :steps]).square().sum((2, 3))
+        self.evaluations[chosen] += actions.shape[1]
+        if torch.is_grad_enabled() and actions.requires_grad:
+            self.gradient_evaluations[chosen] += actions.shape[1]
+        away = actions - self.target[chosen][:, None, :steps]
+        return self.steepness[chosen] * away.square().sum((2, 3))
 
 
 def initial(planner: Planner, seeds: Sequence[int] = SEEDS, horizon: int | None = None) -> tuple[Tensor, EpisodeNoise]:
@@ -170,12 +173,40 @@ def check_budget(make: MakePlanner) -> None:
         planner = make(opt_steps=STEPS if limit is None else 1000, budget_evals=limit)
         cost = Bowl(planner)
         plan = planner.optimize(cost, *initial(planner))
-        said, done = [(each.evaluations, each.gradient_evaluations) for each in (plan, cost)]
-        assert said == done, f"rollouts (all, differentiated) are counted: the plan says {said}, the cost saw {done}"
-        assert bool(done[1]) <= planner.differentiates, "a planner that asks for gradients sets differentiates = True"
-        assert limit is None or done[0] <= limit, (
-            f"planner.budget_evals={limit} is kept, got {done[0]} rollouts: let search.steps count the steps"
+        check_counts(plan, cost)
+        differentiated = bool(cost.gradient_evaluations.any())
+        assert differentiated <= planner.differentiates, "a planner that asks for gradients sets differentiates = True"
+        done = int(cost.evaluations.max())
+        assert limit is None or done <= limit, (
+            f"planner.budget_evals={limit} is kept, got {done} rollouts: let search.steps count the steps"
         )
+
+
+def check_counts(plan: Plan, cost: Bowl) -> None:
+    """A plan says how many rollouts ``cost`` saw of each problem."""
+    said, done = [[each.evaluations.tolist(), each.gradient_evaluations.tolist()] for each in (plan, cost)]
+    assert said == done, f"rollouts (all, differentiated) are counted: the plan says {said}, the cost saw {done}"
+
+
+def check_early_stop(make: MakePlanner) -> None:
+    """With ``stop_gain`` a problem that gains nothing takes fewer rollouts, and no problem notices the others."""
+
+    def plan(rows: Sequence[int], **settings: float) -> Plan:
+        planner = make(opt_steps=STEPS, **settings)
+        cost = Bowl(planner, rows)
+        cost.steepness *= torch.tensor([1.0, 0.0, 1.0])[list(rows), None]  # nothing can be gained in the second
+        found = planner.optimize(cost, *initial(planner, [SEEDS[row] for row in rows]))
+        check_counts(found, cost)
+        return found
+
+    stops = {"stop_gain": 0.01, "stop_steps": 2}
+    together, without = plan([0, 1, 2], **stops), plan([0, 1, 2])
+    assert together.evaluations[1] < without.evaluations[1], "what stalls is evaluated no more: count by search.steps"
+    assert (together.evaluations <= without.evaluations).all()
+    for rows in ([1], [2, 0]):
+        alone = plan(rows, **stops)
+        assert torch.equal(alone.evaluations, together.evaluations[rows]), "when a problem stops is its own affair"
+        torch.testing.assert_close(alone.actions, together.actions[rows], **BEFORE_ROUNDING)
 
 
 def check_failing_costs(make: MakePlanner) -> None:
@@ -204,5 +235,6 @@ CHECKS = (
     check_seeds,
     check_range,
     check_budget,
+    check_early_stop,
     check_failing_costs,
 )

@@ -61,6 +61,18 @@ def test_chunks_change_nothing_and_keep_to_the_budget(model, rows, with_grad):
         near(*(torch.autograd.grad((value * weights).sum(), actions)[0] for value in (found, expected)), 1e-5)
 
 
+@pytest.mark.parametrize("rows", [2, 12])
+def test_candidates_of_some_problems_cost_what_they_do_among_all(model, rows):
+    actions, chosen = numbers(3, 4, 3, 4).requires_grad_(), torch.tensor([2, 0])
+    cost = make(model, memory_budget_gb=budget(model, rows, 4, True))
+    whole = cost(actions)
+    found = cost(actions[chosen], chosen)
+    near(found, whole[chosen], 1e-5)
+    of_some, of_all = (torch.autograd.grad(value.sum(), actions)[0] for value in (found, whole))
+    near(of_some[chosen], of_all[chosen], 1e-5)
+    assert (of_some[1] == 0).all()
+
+
 def test_chunks_of_a_backward_pass_leave_the_weights_alone():
     model = bare_model(num_hist=2)
     chunked = make(model, memory_budget_gb=budget(model, 2, 4, True))

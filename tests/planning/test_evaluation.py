@@ -377,8 +377,9 @@ def test_other_settings_do_not_continue_a_run(interrupted, model, change, named)
 def test_an_evaluation_from_before_the_default_depended_on_the_planner_goes_on_as_it_began(interrupted, model, caplog):
     """Then the objective was last, and some settings were not there."""
     state = torch.load(interrupted / STATE, weights_only=True)
-    del state["identity"]["planner"]["shrinking"], state["identity"]["planner"]["adapt"]
-    del state["identity"]["planner"]["sub_planner"]["adds_proposal"], state["episodes"]["adapted"]
+    planner = state["identity"]["planner"]
+    del planner["shrinking"], planner["adapt"], planner["sub_planner"]["adds_proposal"]
+    del planner["sub_planner"]["stop_gain"], state["episodes"]["adapted"]
     state["identity"]["objective"]["mode"] = "last"
     torch.save(state, interrupted / STATE)
     with caplog.at_level("INFO"):

@@ -27,6 +27,7 @@ from tests.builders import (
     batch_sizes,
     near,
     numbers,
+    plan_of,
     point_model,
     point_task,
     wall_model,
@@ -50,7 +51,7 @@ class Scripted(GDPlanner):
     def optimize(self, cost, actions_init: torch.Tensor, noise: EpisodeNoise, space=None) -> Plan:
         self.given.append((cost, actions_init, noise))
         self.plans.append(self.script.pop(0) if self.script else actions_init + 1)
-        return Plan(self.plans[-1], torch.zeros(len(actions_init)), [], 1, 0)
+        return plan_of(self.plans[-1])
 
 
 def run(controller: MPCController, task: PlanningTask) -> Episodes:
@@ -279,6 +280,20 @@ def test_what_an_iteration_reports():
     assert episodes.planning_seconds[:2].tolist() == pytest.approx([first["planning_seconds"] / 3] * 2)
     both = first["planning_seconds"] / 3 + second["planning_seconds"]
     assert episodes.planning_seconds[2].item() == pytest.approx(both)
+
+
+def test_episodes_that_stop_early_are_counted_by_themselves():
+    """The second can be nowhere but at its start, so it gains nothing."""
+    task, _ = point_task(gains=(0.0, 0.0))
+    problem = replace(task.problem, goal_states=task.problem.goal_states.clone())
+    problem.goal_states[1] = problem.states[1]
+    goal = task.observer.present(task.env, task.env.reset(problem.seeds, problem.goal_states, problem.layouts))
+    task = replace(task, problem=problem, goal=goal)
+    episodes = task.start()
+    MPCController(planner(stop_gain=0.01, stop_steps=4, opt_steps=20), max_iter=1).iterate(task, episodes)
+    first, second = episodes.evaluations.tolist()
+    assert 5 == second < first <= 21
+    assert episodes.records[0]["model_evaluations"] == (first + second) / 2
 
 
 def test_the_divergence_is_between_the_imagined_and_the_true_end():

@@ -1,6 +1,7 @@
 """Several processes plan for the episodes of one evaluation: what one process finds, in one set of files."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,9 @@ import torch
 from plan import plan
 from planning.config import PlanConfig
 from planning.mpc import MPCController
-from planning.planners.plan import Plan, join_plans
+from planning.planners.plan import join_plans
 from planning.saved_evaluation import STATE
-from tests.builders import wall_model_directory
+from tests.builders import plan_of, wall_model_directory
 from tests.training.tiny import composed
 from utils.loggers import read_json_lines
 from utils.schema import parsed
@@ -104,12 +105,13 @@ def test_any_number_of_processes_continues_what_another_began(pair, model, tmp_p
     assert pair(planned, config(model, tmp_path / "begun", PLANNERS["gd"]))[0] == found
 
 
-def test_joined_plans_have_the_steps_that_all_have():
-    """Under a budget in time one process may get farther than another."""
-    long = Plan(torch.zeros(2, 1, 1), torch.tensor([1.0, 2.0]), [(0, torch.ones(2)), (5, torch.ones(2))], 7, 6)
-    long.trace.append((8, long.cost))
-    short = Plan(torch.ones(1, 1, 1), torch.tensor([3.0]), [(0, torch.zeros(1)), (4, torch.tensor([3.0]))], 5, 4)
+def test_joined_plans_have_the_steps_of_all():
+    """Under a budget in time one process may get farther than another; where it ended, its cost stays."""
+    long = replace(plan_of(torch.zeros(2, 1, 1), 7, 6), cost=torch.tensor([1.0, 2.0]))
+    long.trace.extend([(0, torch.ones(2)), (5, torch.ones(2)), (8, long.cost)])
+    short = replace(plan_of(torch.ones(1, 1, 1), 5, 4), cost=torch.tensor([3.0]))
+    short.trace.extend([(0, torch.zeros(1)), (4, short.cost)])
     joined = join_plans([long, short])
     assert joined.actions.flatten().tolist() == [0, 0, 1]
-    assert [(step, cost.tolist()) for step, cost in joined.trace] == [(0, [1, 1, 0]), (8, [1, 2, 3])]
-    assert (joined.evaluations, joined.gradient_evaluations) == (7, 6)
+    assert [(step, cost.tolist()) for step, cost in joined.trace] == [(0, [1, 1, 0]), (5, [1, 1, 3]), (8, [1, 2, 3])]
+    assert (joined.evaluations.tolist(), joined.gradient_evaluations.tolist()) == ([7, 7, 5], [6, 6, 4])

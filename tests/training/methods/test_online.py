@@ -14,7 +14,7 @@ from envs.process_vector import ProcessVectorEnv
 from envs.wall.vector_env import WallVectorEnv
 from planning.planners.base import Planner
 from planning.planners.gd import GDPlanner
-from planning.planners.plan import Plan
+from tests.builders import plan_of
 from tests.training.tiny import STATE, build, changed, run, weights, without_times
 from training.methods.adversarial import Adversarial
 from training.methods.base import Method, TrainingContext
@@ -54,7 +54,7 @@ class Given(Planner):
         if self.look is not None:
             self.look(cost, actions_init)
         actions = actions_init if self.actions is None else self.actions
-        return Plan(actions, torch.zeros(len(actions)))
+        return plan_of(actions)
 
     def _search(self, search, start, noise):
         raise AssertionError("optimize is overridden")
