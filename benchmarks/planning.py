@@ -17,6 +17,7 @@ from benchmarks.plain.planning import PlainDescent, PlainProblem, plain_cem_step
 from benchmarks.setting import Setting
 from models.world_model import WorldModel
 from planning.planners.cem import CEMPlanner
+from planning.planners.descent import Stage
 from planning.planners.plan import Budget
 from planning.planners.search import Search
 from planning.prepare_evaluation import prepare_evaluation
@@ -148,7 +149,8 @@ def _gd_step(setting: Setting) -> Iterator[Work]:
 
 def _descend(question: Asked, steps: int) -> object:
     start = question.request.start()[:, None]
-    return question.planner.descent.run(question.search(), start, question.request.noise, range(steps), steps)
+    stages = [Stage(1, steps, range(steps))]
+    return question.planner.descent.run(question.search(), start, question.request.noise, stages, steps)
 
 
 def _other_descents(setting: Setting, question: Asked, steps: int, stack: contextlib.ExitStack) -> Mapping[str, Run]:

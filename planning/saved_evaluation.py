@@ -20,7 +20,13 @@ IDENTITY = (
     "n_plot_samples", "unsolved_starts_only", "dynamics",
 )  # fmt: skip
 """Settings that must be equal for a saved state to be continued."""
-_OF_A_PLANNER = {"adds_proposal": False, "stop_gain": None, "stop_steps": 5}
+_OF_A_PLANNER = {
+    "adds_proposal": False,
+    "stop_gain": None,
+    "stop_steps": 5,
+    "lr_schedule": "constant",
+    "drop_every": None,
+}
 BEFORE: dict[str, Any] = {
     "planner": {"shrinking": "none", "adapt": None, **_OF_A_PLANNER, "sub_planner": _OF_A_PLANNER},
     "objective": {"first_frame": True},

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from planning.planners.cem import CEMPlanner
-from planning.planners.gd import Descent
+from planning.planners.descent import Descent, Stage
 from planning.planners.noise import EpisodeNoise
 from planning.planners.search import Search
 from utils.ranges import Count, NonNegative, Positive, Share, Small
@@ -36,6 +36,7 @@ class CEMGDPlanner(CEMPlanner):
         lr: Positive = 0.1,
         action_noise: NonNegative = 0.003,
         optimizer_type: str = "adam",
+        lr_schedule: str = "constant",
         cem_share: Share = 0.5,
         **common: Any,
     ) -> None:
@@ -43,7 +44,8 @@ class CEMGDPlanner(CEMPlanner):
             raise ValueError(f"planner.grad_steps must be at least 1, got {grad_steps}")
         if not 0 < cem_share < 1:
             raise ValueError(f"planner.cem_share must be in (0, 1), got {cem_share}")
-        self.grad_steps, self.descent, self.cem_share = grad_steps, Descent(lr, action_noise, optimizer_type), cem_share
+        self.descent = Descent(lr, action_noise, optimizer_type, lr_schedule)
+        self.grad_steps, self.cem_share = grad_steps, cem_share
         super().__init__(horizon, opt_steps, num_samples, topk, **common)
 
     def _evaluations_at_the_end(self) -> int:
@@ -51,5 +53,5 @@ class CEMGDPlanner(CEMPlanner):
 
     def _search(self, search: Search, start: Tensor, noise: EpisodeNoise) -> None:
         mean = self.refit(search, start, noise, reserve=self._evaluations_at_the_end(), until=self.cem_share)
-        steps = search.steps(self.grad_steps, 1, 1)
-        search.values(self.descent.run(search, mean[:, None], noise, steps, self.grad_steps))
+        stages = [Stage(1, self.grad_steps, search.steps(self.grad_steps, 1, 1))]
+        search.values(self.descent.run(search, mean[:, None], noise, stages, self.grad_steps))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from planning.planners.descent import lowest
 from planning.planners.gd import MultiStartPlanner
 from planning.planners.noise import EpisodeNoise
 from planning.planners.search import Search
@@ -56,6 +57,11 @@ class Curvature:
             kept.copy_(torch.where(good[:, None], torch.cat([kept[1:], new[None]]), kept))
         return good
 
+    def keep(self, rows: Tensor) -> None:
+        """Forget all but ``rows`` (r,)."""
+        self._steps, self._changes, self._rho = (each[:, rows] for each in (self._steps, self._changes, self._rho))
+        self.scale = self.scale[rows]
+
     def direction(self, gradient: Tensor) -> Tensor:
         """Minus the inverse Hessian times ``gradient`` (R, D), by the two-loop recursion."""
         found, weights = gradient, []
@@ -96,6 +102,12 @@ class QuasiNewton:
         self._curvature = Curvature(start, memory)
         self._point, self._gradient, self._step = start, torch.zeros_like(start), torch.zeros_like(start)
         self.trial, self.value = start, start.new_full(start.shape[:1], torch.inf)
+
+    def keep(self, rows: Tensor) -> None:
+        """End all searches but ``rows`` (r,)."""
+        self._curvature.keep(rows)
+        self._point, self._gradient, self._step = (each[rows] for each in (self._point, self._gradient, self._step))
+        self.trial, self.value = self.trial[rows], self.value[rows]
 
     def observe(self, value: Tensor, gradient: Tensor) -> None:
         """Take in cost (R,) and gradient (R, D) of ``trial``, and choose the next one."""
@@ -177,8 +189,13 @@ class LBFGSPlanner(MultiStartPlanner):
             return search.clip(points.view(shape)).view(points.shape)
 
         rows = QuasiNewton(starts.reshape(-1, start[0].numel()), self.memory, self.longest_step, clip)
-        for _ in search.steps(self.opt_steps, self.num_starts, self.num_starts):
-            values, gradients = search.gradients(rows.trial.view(shape))
-            rows.observe(values.flatten(), gradients.reshape(rows.trial.shape))
-            search.record(rows.value.view(shape[:2]).amin(1))
+        for stage in self._stages(search):
+            if stage.kept < shape[1]:
+                first = shape[1] * torch.arange(len(start), device=start.device)[:, None]
+                rows.keep((first + lowest(rows.value.view(shape[:2]), stage.kept)).flatten())
+                shape = torch.Size([len(start), stage.kept, *start.shape[1:]])
+            for _ in stage.steps:
+                values, gradients = search.gradients(rows.trial.view(shape))
+                rows.observe(values.flatten(), gradients.reshape(rows.trial.shape))
+                search.record(rows.value.view(shape[:2]).amin(1))
         search.values(rows.trial.view(shape))

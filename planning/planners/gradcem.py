@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from planning.planners.cem import CEMPlanner
-from planning.planners.gd import Descent
+from planning.planners.descent import Descent, Stage
 from planning.planners.noise import EpisodeNoise
 from planning.planners.search import Search, no_nan
 from utils.ranges import Count, NonNegative, Positive, Small
@@ -40,20 +40,21 @@ class GradCEMPlanner(CEMPlanner):
         lr: Positive = 0.1,
         action_noise: NonNegative = 0.003,
         optimizer_type: str = "adam",
+        lr_schedule: str = "constant",
         **common: Any,
     ) -> None:
         if grad_steps < 1:
             raise ValueError(f"planner.grad_steps must be at least 1, got {grad_steps}")
-        self.grad_steps, self.descent = grad_steps, Descent(lr, action_noise, optimizer_type)
+        self.grad_steps, self.descent = grad_steps, Descent(lr, action_noise, optimizer_type, lr_schedule)
         super().__init__(horizon, opt_steps, num_samples, topk, **common)
 
     def _evaluations_of_a_step(self) -> int:
         return self.num_samples * (self.grad_steps + 1)
 
     def _judge(self, search: Search, samples: Tensor, noise: EpisodeNoise) -> tuple[Tensor, Tensor]:
-        steps = range(self.grad_steps)
+        stages = [Stage(self.num_samples, self.grad_steps, range(self.grad_steps))]
         descended = self.descent.run(
-            search, samples, noise, steps, self.grad_steps, traced=lambda values: no_nan(values)[:, 0]
+            search, samples, noise, stages, self.grad_steps, traced=lambda values: no_nan(values)[:, 0]
         )
         costs = no_nan(search.values(descended))
         # where the descent left everything finite behind, the sample stays what it was, and is no elite of choice

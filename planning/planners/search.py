@@ -119,11 +119,13 @@ class Search:
         for step in range(most):
             if self.steps_done and not self._affords(evaluations, reserve, until):
                 return
+            if self._stalling is not None and not len(self._stalling.going):
+                return
             begin = self._now()
             yield step
             self.steps_done += 1
-            if until == 1 and not self._goes_on():
-                return
+            if until == 1 and self._patience is not None:
+                self._let_stop(self._patience)
             self._pace.append((self._now() - begin) / evaluations)
 
     def record(self, values: Tensor) -> None:
@@ -145,16 +147,13 @@ class Search:
             counts = torch.where(stopped, self._stalling.spent.cpu(), counts)
         return Plan(actions, cost, trace, *counts)
 
-    def _goes_on(self) -> bool:
-        """After a step: whether there are problems that have not stalled."""
-        if self._patience is None:
-            return True
+    def _let_stop(self, patience: Patience) -> None:
+        """After a step: let problems stop that have stalled."""
         assert self._best is not None, "a step evaluates something"
         if self._stalling is None:
-            self._stalling = Stalling(self._patience, self._best[1])
+            self._stalling = Stalling(patience, self._best[1])
         else:
             self._stalling.notice(self._best[1], (self.evaluations, self.gradient_evaluations))
-        return len(self._stalling.going) > 0
 
     def _evaluate(self, actions: Tensor) -> Tensor:
         """Costs (B, N) of candidates (B, N, T, A); infinite, and free, for problems that have stalled."""

@@ -10,6 +10,7 @@ from benchmarks.plain.training import PlainAdversarial
 from planning.cost import LatentGoalCost
 from planning.objectives import GoalDistance
 from planning.planners.cem import CEMPlanner
+from planning.planners.descent import Stage
 from planning.planners.gd import GDPlanner
 from planning.planners.noise import EpisodeNoise
 from planning.planners.plan import ActionSpace, Budget
@@ -59,7 +60,8 @@ def test_gradient_steps_visit_the_same_costs_and_end_at_the_same_actions(trainer
     costs = [descent.step() for _ in range(4)]
     search = Search(cost, Budget(), 1, ActionSpace.plain(actions), clips=False)
     planner = GDPlanner(lr=0.3, action_noise=0.0)
-    end = planner.descent.run(search, actions[:, None], EpisodeNoise(range(3)), range(4), lambda values: values[:, 0])
+    stages = [Stage(1, 4, range(4))]
+    end = planner.descent.run(search, actions[:, None], EpisodeNoise(range(3)), stages, 4, lambda values: values[:, 0])
     torch.testing.assert_close(end[:, 0], descent.actions.detach(), rtol=1e-3, atol=1e-3)
     assert not torch.allclose(end[:, 0], actions, atol=0.1)
     ours = GDPlanner(opt_steps=4, lr=0.3, action_noise=0.0, eval_every=1).optimize(

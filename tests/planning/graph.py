@@ -117,4 +117,4 @@ def count_on_the_device(monkeypatch: Any) -> None:
         module = importlib.import_module(name)
         if hasattr(module, "_get_capturable_supported_devices"):
             monkeypatch.setattr(module, "_get_capturable_supported_devices", lambda supports_xla=True: ["cpu"])
-    monkeypatch.setattr("planning.planners.gd._on_gpu", lambda tensors: True)
+    monkeypatch.setattr("planning.planners.descent._on_gpu", lambda tensors: True)

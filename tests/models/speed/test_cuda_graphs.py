@@ -8,7 +8,8 @@ from models.speed.cuda_graphs import WARM_UP, Captured
 from models.speed.fast_paths import FastPaths
 from planning.cost import LatentGoalCost
 from planning.objectives import SETTINGS, GoalDistance
-from planning.planners.gd import OPTIMIZERS, GDPlanner
+from planning.planners.descent import OPTIMIZERS
+from planning.planners.gd import GDPlanner
 from planning.planners.noise import EpisodeNoise
 from planning.planners.plan import ActionSpace
 from tests.builders import bare_model, latent_of, numbers
@@ -56,7 +57,12 @@ def plan(
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"num_starts": 3, "clip_actions": True}, {"action_noise": 0.0}, *({"objective": mode} for mode in SETTINGS)],
+    [
+        {},
+        {"num_starts": 3, "clip_actions": True},
+        {"lr_schedule": "cosine", "action_noise": 0.0},
+        *({"objective": mode} for mode in SETTINGS),
+    ],
     ids=str,
 )
 def test_replays_give_the_same_plan(optimizer, settings, monkeypatch):
@@ -71,6 +77,16 @@ def test_replays_give_the_same_plan(optimizer, settings, monkeypatch):
     for (step, found), (expected_step, expected) in zip(captured.trace, plain.trace, strict=True):
         assert step == expected_step
         torch.testing.assert_close(found, expected, rtol=TOLERANCE, atol=0)
+
+
+def test_a_batch_that_starts_leave_is_captured_anew(monkeypatch):
+    settings = {"num_starts": 4, "drop_every": 14}
+    plain = plan(capturable=False, **settings)
+    graphs = on_the_cpu(monkeypatch)
+    captured = plan(capturable=True, **settings)
+    assert [graph.replays for graph in graphs] == [14 - WARM_UP]  # the other six steps are not worth a graph
+    torch.testing.assert_close(captured.actions, plain.actions, rtol=0, atol=TOLERANCE)
+    assert torch.equal(captured.evaluations, plain.evaluations)
 
 
 def test_progress_goes_on_while_replaying(monkeypatch):

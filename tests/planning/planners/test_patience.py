@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from planning.planners.gd import GDPlanner
+from planning.planners.gd_lbfgs import LBFGSPlanner
 from planning.planners.noise import EpisodeNoise
 from planning.planners.patience import Patience, Stalling
 
@@ -56,6 +57,14 @@ def test_the_best_until_then_is_the_plan_and_nothing_is_evaluated_any_more():
     torch.testing.assert_close(plan.actions.flatten(), target, atol=0.05, rtol=0)
     assert all(value.isfinite().all() for _, value in plan.trace)
     assert plan.trace[2][1][0] == plan.cost[0], "where it stopped its cost stays"
+
+
+@pytest.mark.parametrize("kind", [GDPlanner, LBFGSPlanner])
+def test_when_all_have_stopped_nothing_follows_not_even_with_fewer_starts(kind):
+    flat = lambda actions: 0 * actions.sum((2, 3)) + 1  # noqa: E731
+    planner = kind(1, 60, num_starts=4, drop_every=2, stop_gain=0.01, stop_steps=3)
+    plan = planner.optimize(flat, torch.zeros(2, 1, 1), EpisodeNoise(range(2)))
+    assert plan.evaluations.tolist() == [4 + 4 + 2 + 2] * 2
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ from hydra.utils import instantiate
 from planning.mpc import MPCController
 from planning.planners.base import Planner
 from planning.planners.cem_gd import CEMGDPlanner
+from planning.planners.descent import OPTIMIZERS
 from planning.planners.noise import EpisodeNoise
-from planning.planners.plan import ActionSpace
+from planning.planners.plan import ActionSpace, Plan
 from tests.builders import REPOSITORY, WitnessedNoise
 
 OPTIONS = sorted(path.stem for path in (REPOSITORY / "conf" / "planner").glob("*.yaml"))
@@ -165,6 +166,8 @@ WRONG = [
     ("lr", {"lr": float("inf")}, r"planner\.lr must be > 0.* got inf"),
     ("var_scale", {"var_scale": float("nan")}, r"planner\.var_scale must be > 0"),
     ("cross_term", {"cross_term": 2}, r"planner\.cross_term must be in \[0, 1\], got 2"),
+    ("drop_every", {"drop_every": 0}, r"planner\.drop_every must be at least 1, got 0"),
+    ("lr_schedule", {"lr_schedule": "linear"}, r"planner\.lr_schedule must be one of constant, cosine, got 'linear'"),
     ("lr", {"lr": 0}, r"planner\.lr must be > 0.* got 0"),
     ("action_noise", {"action_noise": -1}, r"planner\.action_noise.* >= 0, got .*-1"),
     ("optimizer_type", {"optimizer_type": "lion"}, r"planner\.optimizer_type must be one of .*adamw, got 'lion'"),
@@ -227,6 +230,57 @@ def test_every_optimiser_descends_to_the_minimum(optimizer, lr):
     planner = build("gd", opt_steps=200, lr=lr, action_noise=0.0, optimizer_type=optimizer)
     found = planner.optimize(bowl(TARGET), torch.zeros_like(TARGET), EpisodeNoise(seeds(3))).actions
     torch.testing.assert_close(found, TARGET, atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_the_cosine_schedule_is_that_of_the_optimisers_rate(optimizer):
+    """Against torch's optimisers under a changing rate, 1, 3/4 and 1/4 of it in three steps."""
+    expected = torch.zeros_like(TARGET).requires_grad_()
+    descent = OPTIMIZERS[optimizer]([expected], 0.1)
+    visited = []
+    for share in (1, 0.75, 0.25):
+        descent.param_groups[0]["lr"] = 0.1 * share
+        expected.grad = torch.autograd.grad(bowl(TARGET)(expected[:, None]).sum(), expected)[0]
+        descent.step()
+        visited.append(expected.detach().clone())
+    seen = []
+
+    def cost(actions):
+        seen.append(actions[:, 0].detach().clone())
+        return bowl(TARGET)(actions)
+
+    planner = build("gd", opt_steps=3, lr=0.1, action_noise=0.0, optimizer_type=optimizer, lr_schedule="cosine")
+    planner.optimize(cost, torch.zeros_like(TARGET), EpisodeNoise(seeds(3)))
+    torch.testing.assert_close(torch.stack(seen[1:]), torch.stack(visited))
+
+
+@pytest.mark.parametrize("name", ["gd", "gd_lbfgs"])
+def test_the_worse_half_of_the_starts_is_dropped_and_the_others_go_on_as_before(name):
+    """All that is visited is what is visited when none is dropped, by those that were lowest when it came to it."""
+
+    def path(drop_every: int | None) -> tuple[list[torch.Tensor], list[torch.Tensor], Plan]:
+        visited, costs = [], []
+
+        def cost(actions):
+            visited.append(actions.detach().clone())
+            costs.append((1 + torch.sin(3 * actions + TARGET[:, None]) + (actions - TARGET[:, None]) ** 2).sum((2, 3)))
+            return costs[-1]
+
+        quiet = {"action_noise": 0.0} if name == "gd" else {}
+        planner = build(name, opt_steps=9, num_starts=5, drop_every=drop_every, **quiet)
+        return visited, costs, planner.optimize(cost, torch.zeros_like(TARGET), EpisodeNoise(seeds(3)))
+
+    every, costs, _ = path(None)
+    some, _, plan = path(2)
+    assert [candidates.shape[1] for candidates in some] == [5, 5, 3, 3, 2, 2, 1, 1, 1, 1]
+    assert plan.evaluations.tolist() == [24] * 3 and plan.gradient_evaluations.tolist() == [23] * 3
+    for all_of_them, kept in zip(every, some, strict=True):
+        distance = torch.cdist(kept.flatten(2), all_of_them.flatten(2))
+        assert distance.amin(2).max() < 1e-5
+    best = torch.stack([value.detach() for value in costs[:2]]).amin(0) if name == "gd_lbfgs" else costs[1].detach()
+    lowest = best.topk(3, 1, largest=False).indices.sort(1).values
+    expected = every[2].gather(1, lowest[:, :, None, None].expand(-1, -1, 2, 2))
+    torch.testing.assert_close(some[2], expected, atol=1e-5, rtol=0)
 
 
 def test_noise_of_the_given_size_is_added_after_every_step():
