@@ -12,6 +12,7 @@ from torch import Tensor
 
 from datasets.files import dataset_root
 from datasets.units.normalizer import Normalizer
+from datasets.units.quantiles import quantile_table
 from datasets.writer import Writer
 
 
@@ -52,10 +53,10 @@ class Trajectories(ABC):
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def action_range(self) -> Tensor:
-        """Lowest and highest raw actions (2, env_action_dim)."""
+    def action_quantiles(self) -> Tensor:
+        """Raw actions (101, env_action_dim) at the quantiles 0, 0.01, ... 1: the first are the lowest."""
         used = [rows[:length] for rows, length in zip(self.actions, self.lengths.tolist(), strict=True)]
-        return torch.stack(torch.cat(used).aminmax(dim=0))
+        return quantile_table(torch.cat(used))
 
     @property
     def state_dim(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from datasets.files import DatasetError
 from datasets.trajectories import Trajectories
 from datasets.units.normalizer import Normalizer
 from envs.config import EnvConfig
@@ -29,12 +30,26 @@ class ModelData:
         stored = stored_normalizer(self.checkpoint, self.env.sizes)
         return self._open().normalizer if stored is None else stored
 
-    def action_range(self, wanted: bool) -> Tensor | None:
-        """Return the raw range of the actions the model was trained on, if that is ``wanted``."""
-        if not wanted:
+    def action_quantiles(self, wanted: tuple[float, float] | None) -> Tensor | None:
+        """Return raw actions at evenly spaced quantiles of the training data; ends alone, if only these are ``wanted``.
+
+        Raises:
+            ValueError: If neither the model nor a data set says what is wanted.
+        """
+        if wanted is None:
             return None
-        stored = self.checkpoint.about.get("action_range")
-        return self._open().action_range() if stored is None else torch.tensor(stored)
+        about = self.checkpoint.about
+        stored = about.get("action_quantiles") or (about.get("action_range") if wanted == (0, 1) else None)
+        if stored is not None:
+            return torch.tensor(stored)
+        try:
+            return self._open().action_quantiles()
+        except DatasetError as error:
+            raise ValueError(
+                f"planner.clip_actions needs {'the range' if wanted == (0, 1) else 'quantiles'} of the data set's "
+                f"actions, which this model was saved without, and no data set gives them ({error}): set "
+                "planner.clip_actions=false, or DATASET_DIR"
+            ) from None
 
     def validation(self) -> tuple[Trajectories, list[int]]:
         """Return the trajectories, and which of them the model was not trained on."""

@@ -19,7 +19,8 @@ class Observer:
         model: The world model; its encoder ``observes`` "visual" or "state".
         normalizer: Units of the training data.
         frames_per_chunk: Images drawn and encoded at a time, which bounds memory.
-        action_range: (2, env_action_dim) lowest and highest raw actions of the training data; None if not known.
+        action_quantiles: (Q, env_action_dim) raw actions of the training data at Q evenly spaced quantiles, the lowest
+            first and the highest last; None if not known.
     """
 
     def __init__(
@@ -27,10 +28,10 @@ class Observer:
         model: WorldModel,
         normalizer: Normalizer,
         frames_per_chunk: int = 256,
-        action_range: Tensor | None = None,
+        action_quantiles: Tensor | None = None,
     ) -> None:
         self.model, self.normalizer, self.frames_per_chunk = model, normalizer, frames_per_chunk
-        self.action_range = action_range
+        self.action_quantiles = action_quantiles
 
     @property
     def wants_frames(self) -> bool:

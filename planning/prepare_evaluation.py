@@ -61,7 +61,8 @@ def prepare_evaluation(config: PlanConfig, device: torch.device) -> Evaluation:
     if controller.planner.sample_type == "proposal":
         model.require_proposal()
     data = ModelData(config.env, checkpoint)
-    observer = Observer(model, data.normalizer(), action_range=data.action_range(controller.planner.clip_actions))
+    quantiles = data.action_quantiles(controller.planner.clip_quantiles)
+    observer = Observer(model, data.normalizer(), action_quantiles=quantiles)
     env = config.env.simulator.build(image_size=architecture.img_size)
     unsolved_only = identity.get("unsolved_starts_only", False)
     request = _goal_request(config, env, architecture.frameskip, data, observer.normalizer, unsolved_only)

@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from datasets.units.quantiles import at_quantiles
 from models.adapted import adapted_model
 from models.latent import Latent
 from models.speed.compiling import AUTO
@@ -94,8 +95,9 @@ class PlanRequest:
         """What the planner may know of actions; the model's proposal only where the planner begins with it."""
         observer, low, high = self.observer, None, None
         proposal, alternatives = self._proposals() if self.planner.sample_type == "proposal" else (None, None)
-        if observer.action_range is not None:
-            blocks = observer.action_range.repeat(1, self.frameskip)
+        if observer.action_quantiles is not None:
+            ends = at_quantiles(observer.action_quantiles, self.planner.clip_quantiles or (0, 1))
+            blocks = ends.repeat(1, self.frameskip)
             low, high = observer.normalizer.actions_to_z(blocks).to(observer.device)
         zero = observer.normalizer.zero_block(self.frameskip).to(observer.device)
         return ActionSpace(zero, observer.normalizer.env_action_dim, low, high, proposal, alternatives)

@@ -57,7 +57,7 @@ def build_trainer(config: TrainConfig, explicit: Set[str], device: torch.device)
     check_processes(settings)
     warn_of_moving_latents(model, settings)
     data = TrainingData.open(config, start, explicit)
-    observer = Observer(model, data.normalizer, action_range=data.action_range)
+    observer = Observer(model, data.normalizer, action_quantiles=data.action_quantiles)
     advice = f"What was saved before is whole; continue with: python train.py resume={config.folder}"
     retry = Retry(config.disk_patience_minutes, config.folder / "hydra.yaml", advice)
     method.setup(_context(config, start, settings, observer, retry, needs_env=method.needs_env))
@@ -122,7 +122,8 @@ def _files(
     about = parentage(start.checkpoint) | {
         "normalizer": data.normalizer.to_dict(),
         "validation": data.split["val"],
-        "action_range": data.action_range.tolist(),
+        "action_range": data.action_quantiles[[0, -1]].tolist(),
+        "action_quantiles": data.action_quantiles.tolist(),
         "encoder_sha256": encoder.weights_sha256,
     }
     check_parent(config.folder, about)

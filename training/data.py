@@ -34,13 +34,13 @@ class TrainingData:
         trajectories: All there are.
         split: Numbers of those to train on and to validate on: "train" and "val".
         normalizer: Units of the model.
-        action_range: Raw range of the actions.
+        action_quantiles: See ``Trajectories.action_quantiles``.
     """
 
     trajectories: Trajectories
     split: dict[str, list[int]]
     normalizer: Normalizer
-    action_range: Tensor
+    action_quantiles: Tensor
 
     @classmethod
     def open(cls, config: TrainConfig, start: StartingModel, explicit: Set[str]) -> TrainingData:
@@ -53,7 +53,7 @@ class TrainingData:
         check_data(start, trajectories)
         split = split_trajectories(trajectories, start.checkpoint, config, explicit)
         normalizer = stored_normalizer(start.checkpoint, config.env.sizes) or trajectories.normalizer
-        return cls(trajectories, split, normalizer, trajectories.action_range())
+        return cls(trajectories, split, normalizer, trajectories.action_quantiles())
 
     def windows(self, config: TrainConfig, start: StartingModel, device: torch.device) -> dict[str, WindowDataset]:
         """Return the samples of each part of the split; latents in the place of images are made here."""

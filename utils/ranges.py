@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from annotated_types import Interval
+from annotated_types import Interval, Len
 
 from utils.machine import most_processes
 
@@ -36,6 +36,8 @@ NonNegative = Annotated[float, Interval(ge=0, le=1e6)]
 Limit = Annotated[float, Interval(gt=0, le=1e9)]
 Coordinate = Annotated[float, Interval(ge=-1e6, le=1e6)]
 Share = Annotated[float, Interval(ge=0, le=1)]
+Quantiles = Annotated[list[Share], Len(2, 2)]
+"""A lower and an upper one."""
 PositiveShare = Annotated[float, Interval(gt=0, le=1)]
 
 Choice = bool | Literal["auto"]

@@ -49,6 +49,10 @@ def _is_range(value: Any) -> bool:
     return value is None or (isinstance(value, list) and len(value) == 2 and all(map(_are_numbers, value)))
 
 
+def _is_table(value: Any) -> bool:
+    return isinstance(value, list) and len(value) > 1 and all(map(_are_numbers, value))
+
+
 def _are_statistics(value: Any) -> bool:
     return isinstance(value, dict) and all(map(_are_numbers, value.values()))
 
@@ -62,6 +66,7 @@ EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "normalizer": (_are_statistics, "lists of numbers by name"),
     "action_range": (_is_range, "two lists of numbers"),
+    "action_quantiles": (_is_table, "at least two lists of numbers"),
     "parent": (_is_text, "a text or null"),
     "parent_sha256": (_is_text, "a text or null"),
     "encoder_sha256": (_is_text, "a text or null"),

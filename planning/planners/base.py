@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from planning.planners.noise import EpisodeNoise
 from planning.planners.patience import Patience
 from planning.planners.plan import ActionSpace, Budget, CostFn, Plan
 from planning.planners.search import Search
-from utils.ranges import Count, Limit, Period, Share, Small
+from utils.ranges import Count, Limit, Period, Quantiles, Share, Small
 
 SAMPLE_TYPES = ("randn", "zero", "proposal")
 
@@ -29,7 +30,8 @@ class Planner(ABC):
         rollout_type: "regular": the model sees up to ``num_hist`` frames, as in training; "custom": the last one only;
             "custom_as_released": see ``models/rollout_type.py``.
         eval_every: a cost is recorded for the trace every that many steps, >= 1.
-        clip_actions: Keep actions within the data set's range.
+        clip_actions: Keep actions within the data set's range (true), or between two quantiles of its actions, such as
+            [0.02, 0.98].
         budget_ms: Milliseconds that one plan may take, see ``Budget``; None sets no limit. With a limit, a planner's
             first plan is preceded by two rollouts off the clock: what a process does once (kernels to load, caches to
             fill) is not charged, and the length of a single rollout is known.
@@ -39,6 +41,7 @@ class Planner(ABC):
         stop_steps: See there, >= 1.
 
     Attributes:
+        clip_quantiles: The quantiles of the data's actions that ``clip_actions`` stands for; (0, 1) is the range.
         sample_type: Initial actions: "randn" (standard normal), "zero" (zero raw action), "mean" (the data set's mean
             action, zero in z-scored units), "proposal" (the model's).
         differentiates: Whether it asks for gradients, which a simulator cannot give.
@@ -64,7 +67,7 @@ class Planner(ABC):
         opt_steps: Count,
         rollout_type: str = "regular",
         eval_every: Period = 1,
-        clip_actions: bool = False,
+        clip_actions: bool | Quantiles = False,
         budget_ms: Limit | None = None,
         budget_evals: Period | None = None,
         stop_gain: Share | None = None,
@@ -91,7 +94,8 @@ class Planner(ABC):
             raise ValueError(f"planner.stop_gain must be in [0, 1) or null, got {stop_gain}")
         self.horizon, self.opt_steps, self.eval_every = horizon, opt_steps, eval_every
         self.patience = None if stop_gain is None else Patience(stop_gain, stop_steps)
-        self.clip_actions, self.budget = clip_actions, Budget(budget_ms, budget_evals)
+        self.clip_actions, self.clip_quantiles = bool(clip_actions), _ends(clip_actions)
+        self.budget = Budget(budget_ms, budget_evals)
         self._rollout_seconds = None if budget_ms else 0.0
         self.rollout = ROLLOUT_TYPES[rollout_type]
 
@@ -158,3 +162,15 @@ class Planner(ABC):
                 " blocks; set planner.horizon to that, or planner.sample_type=randn"
             )
         return space.proposal[:, first:end]
+
+
+def _ends(clip_actions: bool | Sequence[float]) -> tuple[float, float] | None:
+    """The quantiles that actions are clipped to, if they are."""
+    if isinstance(clip_actions, bool):
+        return (0.0, 1.0) if clip_actions else None
+    if len(clip_actions) != 2 or not 0 <= clip_actions[0] < clip_actions[1] <= 1:
+        raise ValueError(
+            "planner.clip_actions must be true, false, or two quantiles [low, high] with 0 <= low < high <= 1, got "
+            f"{list(clip_actions)}"
+        )
+    return clip_actions[0], clip_actions[1]

@@ -26,7 +26,7 @@ def check_tables(data: Trajectories) -> None:
         }
         for width, table in rows.items():
             assert len(table) >= length and table.shape[1] == width and table[:length].isfinite().all()
-    assert data.action_range().shape == (2, data.env_action_dim)
+    assert data.action_quantiles().shape == (101, data.env_action_dim)
 
 
 def check_frames(data: Trajectories) -> None:

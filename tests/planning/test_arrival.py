@@ -34,7 +34,7 @@ def arrivals(controller: MPCController, objective: GoalDistance) -> Tensor:
     task, env = point_task(gains=(1.0,) * 8)
     reach = torch.tensor([[-1.0, -1.0], [1.0, 1.0]])
     task = replace(
-        task, observer=Observer(task.observer.model, POINT_NORMALIZER, action_range=reach), objective=objective
+        task, observer=Observer(task.observer.model, POINT_NORMALIZER, action_quantiles=reach), objective=objective
     )
     episodes = task.start()
     controller.run(task, episodes, lambda _: None)

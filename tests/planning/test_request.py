@@ -1,11 +1,14 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from planning.mpc import MPCController
+from planning.observer import Observer
 from planning.planners.gd import GDPlanner
 from planning.planners.noise import EpisodeNoise
 from planning.request import PlanRequest
-from tests.builders import near, point_task
+from tests.builders import POINT_NORMALIZER, near, point_task
 
 
 @pytest.mark.parametrize("num_hist", [1, 3])
@@ -40,3 +43,19 @@ def test_a_warm_start_and_a_horizon_reach_the_planner():
     plan = request.plan()
     assert plan.actions.shape == (1, 3, 4)
     near(plan.actions[:, :2], kept, 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("clip", "raw"), [(False, (-5.0, 5.0)), (True, (-5.0, 5.0)), ([0.02, 0.98], (-4.8, 4.8)), ([0.5, 0.985], (0, 4.85))]
+)
+def test_actions_are_clipped_to_what_the_data_have_at_these_quantiles(clip, raw):
+    task, _ = point_task()
+    table = torch.linspace(-5, 5, 101)[:, None].repeat(1, 2)
+    task = replace(task, observer=Observer(task.observer.model, POINT_NORMALIZER, action_quantiles=table))
+    planner = GDPlanner(horizon=3, opt_steps=4, lr=5.0, clip_actions=clip)
+    request = MPCController.of(planner).request(task, task.start(), torch.arange(3))
+    ends = torch.stack([request.space.low, request.space.high])
+    near(POINT_NORMALIZER.actions_to_raw(ends), torch.tensor(raw)[:, None].expand(2, 4), 1e-5)
+    planned = POINT_NORMALIZER.actions_to_raw(request.plan().actions)
+    inside = (planned >= raw[0] - 1e-4) & (planned <= raw[1] + 1e-4)
+    assert inside.all() or not clip

@@ -166,6 +166,8 @@ WRONG = [
     ("lr", {"lr": float("inf")}, r"planner\.lr must be > 0.* got inf"),
     ("var_scale", {"var_scale": float("nan")}, r"planner\.var_scale must be > 0"),
     ("cross_term", {"cross_term": 2}, r"planner\.cross_term must be in \[0, 1\], got 2"),
+    (None, {"clip_actions": [0.9, 0.1]}, r"planner\.clip_actions must be true, false, or two .* got \[0\.9, 0\.1\]"),
+    (None, {"clip_actions": [0.1]}, r"planner\.clip_actions must be true, false, or two quantiles.* got \[0\.1\]"),
     ("drop_every", {"drop_every": 0}, r"planner\.drop_every must be at least 1, got 0"),
     ("lr_schedule", {"lr_schedule": "linear"}, r"planner\.lr_schedule must be one of constant, cosine, got 'linear'"),
     ("lr", {"lr": 0}, r"planner\.lr must be > 0.* got 0"),
