@@ -201,7 +201,8 @@ def check_early_stop(make: MakePlanner) -> None:
 
     stops = {"stop_gain": 0.01, "stop_steps": 2}
     together, without = plan([0, 1, 2], **stops), plan([0, 1, 2])
-    assert together.evaluations[1] < without.evaluations[1], "what stalls is evaluated no more: count by search.steps"
+    if without.trace[-1][0] > 3:  # steps; some planners take none
+        assert together.evaluations[1] < without.evaluations[1], "what stalls is not evaluated: count by search.steps"
     assert (together.evaluations <= without.evaluations).all()
     for rows in ([1], [2, 0]):
         alone = plan(rows, **stops)
