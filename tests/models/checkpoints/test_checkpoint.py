@@ -1,5 +1,7 @@
 import json
+import re
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,8 +10,9 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
 from datasets.units.normalizer import Normalizer
+from models.architecture import Architecture
 from models.build import build_world_model
-from models.checkpoints.architecture import stored_architecture
+from models.checkpoints.architecture import settle_architecture, stored_architecture
 from models.checkpoints.loading import EncoderConfig, check_environment, load_for_planning, stored_normalizer
 from models.checkpoints.native import (
     CheckpointError,
@@ -23,6 +26,7 @@ from models.checkpoints.native import (
 )
 from tests.builders import WALL_NORMALIZER, option, wall_architecture, wall_model, wall_model_directory
 from utils.env_sizes import EnvSizes
+from utils.schema import Component
 
 WALL = EnvSizes(env_action_dim=2, proprio_dim=2, state_dim=2)
 CPU = torch.device("cpu")
@@ -269,6 +273,31 @@ def test_a_recorded_checkpoint_fills_every_part_it_brings(recorded):
     brought = [name for name in checkpoint.tensors if name in state]
     assert {name.split(".")[0] for name in brought} == {"predictor", "decoder", "action_encoder", "proprio_encoder"}
     assert all(torch.equal(state[name], checkpoint.tensors[name]) for name in brought)
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "copied"),
+    [("channel", 28, r"layers\.\d\.1\.net\.1\.bias"), ("global", 68, r"(?!pos_embedding).*")],
+)
+def test_a_recorded_checkpoint_gets_a_projector(recorded, name, width, copied):
+    """With ``global`` a token is as wide as before, here 48 + 10 + 10, but a frame has one of them."""
+    checkpoint = read_checkpoint(recorded[0])
+    sizes = {"hidden": 16, "emb_dim": 8 if name == "channel" else 48}
+    wanted = replace(
+        Architecture.from_dict(wall_architecture()), projector=Component(option("projector", name, **sizes))
+    )
+    architecture = settle_architecture(wanted, {"projector", "has_decoder"}, checkpoint)
+    architecture = replace(architecture, decoder=Component(option("decoder", "conv", width=4)))
+    sizes = {"embed_dim": 48, "depth": 1, "num_heads": 3, "weights": "random"}
+    model = build_world_model(architecture.with_arguments("encoder", **sizes), 2, 4, 7)
+    assert model.layout.token_dim == width
+    assert load_weights(model, checkpoint) == ["encoder", "predictor", "decoder", "projector"]
+    state = model.state_dict()
+    kept = {name for name in checkpoint.tensors if name in state and torch.equal(state[name], checkpoint.tensors[name])}
+    assert {name for name in state if name.startswith(("action_encoder", "proprio_encoder"))} <= kept
+    predictor = {name for name in state if name.startswith("predictor.")}
+    expected = {name for name in predictor if re.fullmatch(rf"predictor\.(transformer\.)?{copied}", name)}
+    assert expected and expected == predictor & kept
 
 
 @pytest.fixture
