@@ -20,9 +20,9 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from demo import stages
 from demo.publish import publish
 from demo.report import Report
+from experiments import stages
 from launch.command_line import one_line_errors, plain
 from launch.jobs import Job, run_jobs
 from launch.provenance import Provenance

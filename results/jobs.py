@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from demo import stages
+from experiments import stages
 from launch.jobs import Job
 
 GOALS_SEED = 99  # of the evaluations: the same goals for every training seed

@@ -6,20 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over training seeds and episodes, with its 95 % interval; ``each``: of every seed, or only their range."""
-
-    mean: float
-    low: float
-    high: float
-    each: Sequence[float] = ()
-
-    @property
-    def is_clear(self) -> bool:
-        """Whether the interval leaves out 0."""
-        return self.low > 0 or self.high < 0
+from experiments.estimate import Estimate
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ import hydra
 import torch
 from omegaconf import DictConfig
 
-from demo import stages
+from experiments import stages
 from launch.command_line import one_line_errors, plain
 from launch.conf import ROOT
 from launch.jobs import Job, run_jobs

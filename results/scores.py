@@ -11,16 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from experiments.estimate import Estimate
 from planning.saved_evaluation import TARGETS
 from results.jobs import Run, Study
-from results.numbers import Budget, Cost, Error, Estimate, Numbers
+from results.numbers import Budget, Cost, Error, Numbers
 from utils.reading.npz_file import read_npz
-from utils.statistics import crossed_interval
-
-
-def estimate(table: np.ndarray, is_rate: bool = True) -> Estimate:
-    """Estimate the mean of a (seeds, episodes) table of outcomes, or of their differences; see ``crossed_interval``."""
-    return Estimate(*crossed_interval(table, is_rate), each=tuple(table.mean(1).tolist()))
 
 
 class Scores:
@@ -37,12 +32,12 @@ class Scores:
     @functools.cache  # noqa: B019  (a report is made once)
     def success(self, model: str, planner: str, budget: int | None = None) -> Estimate:
         """Share of solved episodes, in [0, 1]."""
-        return estimate(self._solved(model, planner, budget))
+        return Estimate.of(self._solved(model, planner, budget))
 
     @functools.cache  # noqa: B019
     def difference(self, model: str, to: str, planner: str) -> Estimate:
         """Success of ``model`` minus that of ``to``, the same seeds and episodes compared, in [-1, 1]."""
-        return estimate(self._solved(model, planner) - self._solved(to, planner), is_rate=False)
+        return Estimate.of(self._solved(model, planner) - self._solved(to, planner), is_rate=False)
 
     def cost(self, planner: str, models: Sequence[str], budget: int | None = None) -> Cost:
         """What a planner took on some models."""
@@ -56,7 +51,7 @@ class Scores:
     def error(self, model: str, where: str) -> Estimate:
         """One-step visual error on "dataset" windows, or where the base's plans lead ("planner")."""
         per_seed = [self._results[f"gap_s{seed}"][model][where]["visual_mse"] for seed in self.study.seeds]
-        return estimate(np.array(per_seed))
+        return Estimate.of(np.array(per_seed))
 
     def numbers(self, made: Mapping[str, Any]) -> Numbers:
         """All that tables and figures show; ``made``: when, with what and how."""

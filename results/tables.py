@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from results.numbers import Estimate, Numbers
+from experiments.estimate import Estimate
+from results.numbers import Numbers
 from utils.pages import markdown_table
 
 
@@ -12,8 +13,8 @@ def success_table(numbers: Numbers) -> str:
     rows = [
         [
             name,
-            *(_percent(numbers.nothing[name]) for _ in idle),
-            *(_percent(numbers.success[model][name]) for model in numbers.models),
+            *(numbers.nothing[name].as_percent() for _ in idle),
+            *(numbers.success[model][name].as_percent() for model in numbers.models),
         ]
         for name in numbers.planners
     ]
@@ -22,7 +23,7 @@ def success_table(numbers: Numbers) -> str:
 
 def difference_table(numbers: Numbers) -> str:
     """What each finetuning adds, against the control (as many steps of plain training) and against the base."""
-    rows = [[name, *(_change(column[name]) for column in numbers.differences.values())] for name in numbers.planners]
+    rows = [[name, *(column[name].as_points() for column in numbers.differences.values())] for name in numbers.planners]
     return markdown_table(["planner", *numbers.differences], rows)
 
 
@@ -42,7 +43,7 @@ def budget_table(numbers: Numbers) -> str:
     rows = []
     for row in numbers.budgets:
         cost = [f"{row.cost.evaluations:.0f}", f"{row.cost.seconds:.3f}"]
-        rows.append([row.planner, str(row.rollouts), *cost, *(_percent(row.success[model]) for model in models)])
+        rows.append([row.planner, str(row.rollouts), *cost, *(row.success[model].as_percent() for model in models)])
     return markdown_table(["planner", "rollouts / plan", "rollouts / episode", "planning s / episode", *models], rows)
 
 
@@ -50,19 +51,6 @@ def gap_table(numbers: Numbers) -> str:
     """One-step error where the data set goes and where the base's plans lead."""
     rows = [[model, _error(e.dataset), _error(e.planner), f"{e.ratio:.1f}"] for model, e in numbers.errors.items()]
     return markdown_table(["model", "data set windows", "where the base's plans lead", "ratio"], rows)
-
-
-def _percent(of: Estimate) -> str:
-    each = f" ({100 * min(of.each):.0f}..{100 * max(of.each):.0f})" if of.each else ""
-    return f"{100 * of.mean:.0f} [{100 * of.low:.0f}, {100 * of.high:.0f}]{each}"
-
-
-def _change(of: Estimate) -> str:
-    # a digit more where a whole number would hide the sign
-    values = (of.mean, of.low, of.high)
-    mean, low, high = (f"{100 * v:+.1f}" if 0 < abs(v) < 0.005 else f"{100 * v:+.0f}" for v in values)
-    text = f"{mean} [{low}, {high}]"
-    return f"**{text}**" if of.is_clear else text
 
 
 def _error(of: Estimate) -> str:

@@ -6,6 +6,9 @@ import pytest
 
 from demo.publish import PICTURED
 from demo.publish import blocks as demo_blocks
+from experiments.config import StudyConfig
+from experiments.publish import block as recipe_block
+from experiments.stages import composed
 from results.numbers import Numbers
 from results.publish import blocks as study_blocks
 from tests.builders import REPOSITORY
@@ -15,6 +18,7 @@ from utils.pages import digest, read_numbers, write_block, write_numbers
 PUBLISHED = {path.stem: read_numbers(path) for path in sorted((REPOSITORY / "docs" / "published").glob("*.json"))}
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 DEMOS = [name for name in PUBLISHED if name.startswith("demo_")]
+RECIPES = [path.stem for path in sorted((REPOSITORY / "conf").glob("recipe_*.yaml"))]
 FIGURES = {f"{name}_{figure}": name for name in PICTURED for figure in ("success", "gap") if name in PUBLISHED} | {
     "results_success": "results_wall",
     "results_budgets": "results_wall",
@@ -32,6 +36,12 @@ def test_the_pages_have_the_published_numbers_of_the_study():
         assert read_block(REPOSITORY / page, name) == text
 
 
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_page_has_the_kept_outcomes_of_the_recipe(name):
+    config = composed(StudyConfig, name, [])
+    assert read_block(REPOSITORY / "docs" / "recipe.md", name) == recipe_block(REPOSITORY, config)
+
+
 @pytest.mark.parametrize("figure", FIGURES)
 def test_figures_are_drawn_from_the_published_numbers(figure):
     drawn_from = figure_digest(REPOSITORY / "docs" / "images" / f"{figure}.png")
@@ -40,7 +50,9 @@ def test_figures_are_drawn_from_the_published_numbers(figure):
 
 def test_no_other_block_says_that_it_was_generated_and_no_other_figure_shows_results():
     found = [name for page in PAGES for name in re.findall(r"<!-- begin generated: (\w+) -->", page.read_text())]
-    assert sorted(found) == sorted([*DEMOS, "demo_wall_summary", "objectives", "results_wall", "results_wall_summary"])
+    assert sorted(found) == sorted(
+        [*DEMOS, *RECIPES, "demo_wall_summary", "objectives", "results_wall", "results_wall_summary"]
+    )
     shown = {path.stem for path in (REPOSITORY / "docs" / "images").glob("*.png")}
     assert shown - set(FIGURES) == {"wall", "pusht", "point_maze"}, "pictures of the environments"
 

@@ -10,7 +10,7 @@ import plan
 import train
 from datasets.collect import collections
 from datasets.collecting.config import CollectConfig
-from demo.stages import composed
+from experiments.stages import composed
 from launch.command_line import overridden_keys
 from planning.config import PlanConfig
 from training.config import TrainConfig

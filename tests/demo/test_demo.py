@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 
 from datasets.collecting.config import CollectConfig
 from demo.__main__ import commands, make_jobs
-from demo.stages import composed
+from experiments.stages import composed
 from launch.command_line import plain
 from planning.config import PlanConfig
 from training.config import TrainConfig

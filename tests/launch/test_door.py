@@ -99,7 +99,7 @@ def test_help_shows_the_settings_as_they_are_now_with_the_comments_of_the_files(
     assert "Does it." in lines and not any("hydra.callbacks" in line for line in lines)
 
 
-@pytest.mark.parametrize("config", ["train", "plan_pusht", "collect", "demo_wall", "results_wall"])
+@pytest.mark.parametrize("config", ["train", "plan_pusht", "collect", "demo_wall", "recipe_wall", "results_wall"])
 def test_every_command_has_help(enter, config):
     assert "SETTINGS" in enter("-h", config=config)
 
@@ -128,7 +128,9 @@ def test_the_entries_answer_without_torch_and_a_reader_that_leaves_is_no_error()
         assert (process.wait(), said) == (128 + signal.SIGPIPE, "False\n")
 
 
-@pytest.mark.parametrize("entry", ["train", "plan", "demo/__main__", "results/__main__", "results/objectives"])
+@pytest.mark.parametrize(
+    "entry", ["train", "plan", "demo/__main__", "experiments/__main__", "results/__main__", "results/objectives"]
+)
 def test_every_entry_checks_its_command_line_first(monkeypatch, entry):
     monkeypatch.setattr(sys, "argv", ["x.py", "no_such_setting=1"])
     with pytest.raises(SystemExit, match="error: no_such_setting=1: there is no such setting"):

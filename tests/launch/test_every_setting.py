@@ -135,7 +135,7 @@ def test_every_setting_is_accepted_or_named(case, model, tmp_path, monkeypatch, 
 
 
 OPTIONS = sorted(path.relative_to(CONF) for path in CONF.rglob("*.yaml"))
-OTHERS = ("demo_", "results_", "cluster")
+OTHERS = ("demo_", "recipe_", "results_", "cluster")
 """Files whose settings are overrides of the entries, or those of a launcher."""
 
 

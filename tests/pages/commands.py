@@ -33,6 +33,7 @@ ENTRIES = {  # config if none is named, schema of its settings
     "plan.py": ("plan_wall", PlanConfig),
     "datasets.collect": ("collect", CollectConfig),
     "demo": ("demo_wall", None),
+    "experiments": ("recipe_wall", None),
     "results": ("results_wall", None),
     "results.objectives": ("results_objectives", None),
 }

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from demo.stages import composed
+from experiments.stages import composed
 from plan import plan, summary
 from planning.config import PlanConfig
 from planning.metrics import _random_actions, final_metrics, solved_by

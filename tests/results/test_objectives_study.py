@@ -4,7 +4,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from datasets.collecting.config import CollectConfig
-from demo.stages import composed
+from experiments.stages import composed
 from launch.command_line import plain
 from planning.config import PlanConfig
 from planning.objectives import REPLANNED, GoalDistance

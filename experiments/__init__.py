@@ -1,0 +1,1 @@
+"""Studies: many trainings and evaluations, compared on the same episodes."""

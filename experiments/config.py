@@ -1,0 +1,106 @@
+"""What a study compares; the comments of ``conf/recipe_wall.yaml`` say what each setting means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from utils.ranges import Count, Processes, Seed
+from utils.schema import OpenSettings, Settings
+
+Overrides = Sequence[str | Sequence[str]]
+"""Overrides of a command; an interpolated list within a list stands for its items."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(Settings):
+    """One model of a study.
+
+    Attributes:
+        base: The model that it is finetuned from; None: trained from scratch.
+        overrides: Of ``train.py``.
+    """
+
+    base: str | None = None
+    overrides: Overrides
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cells(Settings):
+    """Which models are evaluated with which planners.
+
+    Attributes:
+        models: Their names.
+        planners: Their names.
+        n_evals: Episodes, the first so many; None: those of the study.
+    """
+
+    models: Sequence[str]
+    planners: Sequence[str]
+    n_evals: Count | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyConfig(OpenSettings):
+    """A whole study.
+
+    Attributes:
+        env: Its ``plan_<env>.yaml`` plans.
+        folder: Where everything goes.
+        seeds: Training seeds to run now; each is a stage of its own.
+        goals_seed: Of the evaluations: the same episodes for every model, planner and training seed.
+        n_evals: Episodes of an evaluation.
+        num_workers: Jobs at a time; None: one per core, at most 3.
+        publish: Whether the numbers go into ``docs/published`` and the page.
+        collect: Overrides of ``python -m datasets.collect``.
+        models: By name.
+        planners: Overrides of ``plan.py``, by name.
+        evaluate: Overrides that all evaluations share.
+        cells: What is evaluated, by the question that it answers.
+        gap_planner: Whose plans the error of the models is measured on.
+        compare: Pairs of models, the second taken from the first.
+    """
+
+    env: str
+    folder: str
+    seeds: Sequence[Seed]
+    goals_seed: Seed
+    n_evals: Count
+    num_workers: Processes | None
+    publish: bool
+    collect: Overrides
+    models: Mapping[str, ModelConfig]
+    planners: Mapping[str, Overrides]
+    evaluate: Overrides
+    cells: Mapping[str, Cells]
+    gap_planner: str
+    compare: Sequence[Sequence[str]]
+
+    def __post_init__(self) -> None:
+        """Refuse names that nothing has.
+
+        Raises:
+            ValueError: Naming the key, the name and those there are.
+        """
+        models, planners = set(self.models), set(self.planners)
+        for name, model in self.models.items():
+            _refuse_unknown(f"models.{name}.base", [model.base] if model.base else [], models - {name})
+        for name, cells in self.cells.items():
+            _refuse_unknown(f"cells.{name}.models", cells.models, models)
+            _refuse_unknown(f"cells.{name}.planners", cells.planners, planners)
+        _refuse_unknown("gap_planner", [self.gap_planner], planners)
+        for pair in self.compare:
+            _refuse_unknown("compare", pair, models)
+            if len(pair) != 2:
+                raise ValueError(f"compare must be pairs of models, got {list(pair)}")
+
+
+def flat(overrides: Overrides) -> list[str]:
+    """List overrides one by one."""
+    return [text for each in overrides for text in ([each] if isinstance(each, str) else each)]
+
+
+def _refuse_unknown(key: str, names: Sequence[str], known: set[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{key}: there is no {name!r}; there are {', '.join(sorted(known))}")
