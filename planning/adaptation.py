@@ -49,6 +49,7 @@ class Adaptation:
         if parameters not in PARAMETERS:
             raise ValueError(f"planner.adapt.parameters must be one of {', '.join(PARAMETERS)}, got {parameters!r}")
         self.lr, self.steps, self.parameters = lr, steps, parameters
+        self._said = False
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Adaptation:
@@ -77,11 +78,13 @@ class Adaptation:
                 f"weights; set one of {', '.join(PARAMETERS)}"
             )
         count = sum(own[name].numel() for name in names)
-        log.info(
+        log.log(
+            logging.DEBUG if self._said else logging.INFO,
             "planner.adapt: every episode has %d weights of its own, %.1f MB in all; from the second iteration on they "
             "are planned with as they are, without what speed.* puts in their place (but reuse_history)",
             count, 4 * count * episodes / 1e6,
         )  # fmt: skip
+        self._said = True  # online training begins again and again
         return {name: own[name].detach().repeat(episodes, *[1] * own[name].ndim) for name in names}
 
     def learn(

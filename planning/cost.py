@@ -40,6 +40,7 @@ class LatentGoalCost:
         memory_budget_gb: For the activations of one chunk; "auto": 4, with gradients on a GPU a quarter of its memory.
         progress: Called with the number of rows just imagined.
         capturable: See ``planning.planners.plan.CostFn``.
+        whole_episodes: Whether chunks keep an episode's candidates together where they fit.
     """
 
     def __init__(
@@ -53,8 +54,9 @@ class LatentGoalCost:
         memory_budget_gb: MemoryBudget = AUTO,
         progress: Callable[[int], None] | None = None,
         capturable: bool = False,
+        whole_episodes: bool = False,
     ) -> None:
-        self.capturable = capturable
+        self.capturable, self.whole_episodes = capturable, whole_episodes
         self.model, self.objective = model, objective
         self.context, self.past_actions, self.goal = context, past_actions, goal
         with torch.no_grad():
@@ -70,6 +72,8 @@ class LatentGoalCost:
         episodes = episodes.repeat_interleave(n, output_size=len(flat))
         with_grad = torch.is_grad_enabled() and flat.requires_grad
         rows = self._rows_at_a_time(actions.shape[2], with_grad)
+        if self.whole_episodes and rows > n:
+            rows -= rows % n
         if with_grad and flat.shape[0] > rows:
             cost = _ChunkedCost.apply(flat, self, episodes, rows)
         else:

@@ -88,6 +88,7 @@ class PlanRequest:
             self.memory_budget_gb,
             self.progress,
             shared and self.speed.captures(self.observer.device),
+            whole_episodes=not shared,  # weights are given out once for each
         )
 
     @cached_property

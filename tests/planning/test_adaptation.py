@@ -65,9 +65,10 @@ def test_costs_are_those_of_each_episode_s_own_model(parameters, reuse):
     context, goal = latent_of(EPISODES, 2, model=model), latent_of(EPISODES, 1, model=model, seed=1)
     past, actions = numbers(EPISODES, 1, 4), numbers(EPISODES, 4, 3, 4).requires_grad_()
 
-    def cost(model, rows, gigabytes=4.0):
+    def cost(model, rows, gigabytes=4.0, whole=False):
         parts = (context[rows], past[rows], goal[rows])
-        return LatentGoalCost(model, GoalDistance("all"), *parts, memory_budget_gb=gigabytes)(actions[rows])
+        made = LatentGoalCost(model, GoalDistance("all"), *parts, memory_budget_gb=gigabytes, whole_episodes=whole)
+        return made(actions[rows])
 
     expected = []
     for number, predictor in enumerate(alone):
@@ -76,8 +77,8 @@ def test_costs_are_those_of_each_episode_s_own_model(parameters, reuse):
         expected.append(cost(one, slice(number, number + 1)))
     expected = torch.cat(expected)
     size = 5 * model.rollout_bytes(4, with_grad=True) / 2**30
-    for gigabytes in (4.0, size):
-        found = cost(adapted_model(model, weights, reuse), slice(None), gigabytes)
+    for gigabytes, whole in ((4.0, True), (size, True), (size, False)):
+        found = cost(adapted_model(model, weights, reuse), slice(None), gigabytes, whole)
         torch.testing.assert_close(found, expected)
         first, second = (torch.autograd.grad(each.sum(), actions, retain_graph=True)[0] for each in (found, expected))
         torch.testing.assert_close(first, second, atol=1e-4, rtol=1e-3)
