@@ -41,7 +41,7 @@ class Adaptation:
         ValueError: Naming the key, its value and what is allowed.
     """
 
-    def __init__(self, lr: Positive, steps: Small = 1, parameters: str = "last") -> None:
+    def __init__(self, lr: Positive, steps: Small = 1, parameters: str = "norms") -> None:
         if not 0 < lr < math.inf:
             raise ValueError(f"planner.adapt.lr must be > 0 and finite, got {lr}")
         if not (isinstance(steps, int) and steps >= 1):
@@ -61,7 +61,7 @@ class Adaptation:
         if unknown := sorted(set(settings) - {"lr", "steps", "parameters"}):
             raise ValueError(f"planner.adapt.{unknown[0]}: there is no such setting; there are lr, steps, parameters")
         if "lr" not in settings:
-            raise ValueError("planner.adapt.lr is missing: planner.adapt='{lr: 0.1, steps: 1, parameters: last}'")
+            raise ValueError("planner.adapt.lr is missing: planner.adapt='{lr: 0.3, steps: 1, parameters: norms}'")
         return cls(**settings)
 
     def begin(self, model: WorldModel, episodes: int) -> Weights:

@@ -128,7 +128,7 @@ def test_errors_are_those_of_single_predictions_from_real_frames():
 def test_one_step_is_a_plain_gradient_step_on_the_error_of_the_new_frames():
     model = bare_model(num_hist=2).requires_grad_(False)
     frames, actions = latent_of(2, 4, model=model), numbers(2, 3, 4)
-    adaptation = Adaptation(0.05)
+    adaptation = Adaptation(0.05, parameters="last")
     weights = adaptation.begin(model, 2)
     learnt, losses = adaptation.learn(model, weights, frames, actions, new=2)
     for row in range(2):
