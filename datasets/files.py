@@ -18,7 +18,7 @@ from utils.reading.torch_file import read_plain_pickle
 
 ROOT_VARIABLE = "DATASET_DIR"
 _AGAIN = "delete it and fetch it again"
-FOLDERS = ("pusht_noise", "point_maze", "wall_single")
+FOLDERS = ("pusht_noise", "point_maze", "point_maze_medium", "wall_single")
 SETTINGS_FILE = "collect.json"
 """The file, in the folder of a collected data set, that says what it was made with."""
 

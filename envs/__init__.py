@@ -17,7 +17,14 @@ for _name, _simulator, _limits in (
     # nothing stops a PushT agent; this is farther than 300 of the largest actions take it
     ("pusht", "envs.pusht.simulator:PushTSimulator", (-2e4, 2e4)),
     # m and m/s; the velocity is clipped to 5 before each step and may grow to about 6 within it
-    ("point_maze", "envs.point_maze.simulator:PointMazeSimulator", ((0.0, 0.0, -20.0, -20.0), (4.0, 4.0, 20.0, 20.0))),
+    *(
+        (name, f"envs.point_maze.simulator:{simulator}", ((0.0, 0.0, -20.0, -20.0), (x, y, 20.0, 20.0)))
+        for name, simulator, x, y in (
+            ("point_maze", "PointMazeSimulator", 4.0, 4.0),
+            ("point_maze_medium", "PointMazeMediumSimulator", 7.0, 7.0),
+            ("point_maze_large", "PointMazeLargeSimulator", 8.0, 11.0),
+        )
+    ),
 ):
     gymnasium.register(
         id=_name,

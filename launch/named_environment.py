@@ -8,7 +8,7 @@ from pathlib import Path
 from launch.grammar import key_of
 from models.checkpoints.config_file import read_model_config
 
-ENVIRONMENTS = ("pusht", "point_maze", "wall")
+ENVIRONMENTS = ("pusht", "point_maze", "point_maze_medium", "point_maze_large", "wall")
 """Those with a ``conf/plan_<env>.yaml``; nothing else that a checkpoint says may choose a configuration."""
 
 CHOOSING = ("-cn", "--config-n", "-cp", "--config-p", "-cd", "--config-d", "resume=")

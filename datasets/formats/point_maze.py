@@ -1,4 +1,4 @@
-"""The PointMaze data set as DINO-WM released it: ``point_maze/``."""
+"""The PointMaze data sets in the layout that DINO-WM released: ``point_maze/``, and those of the larger mazes."""
 
 from __future__ import annotations
 
@@ -45,3 +45,29 @@ class PointMazeTrajectories(TableTrajectories):
     writer = PointMazeWriter
     widths = {"states": 4, "actions": 2}  # noqa: RUF012
     channels_last = True
+
+
+class PointMazeMediumWriter(PointMazeWriter):
+    """Writes what ``PointMazeMediumTrajectories`` reads."""
+
+    folder = "point_maze_medium"
+
+
+class PointMazeMediumTrajectories(PointMazeTrajectories):
+    """Trajectories in the medium maze, as released with arXiv 2603.12231: the same files."""
+
+    name = "point_maze_medium"
+    writer = PointMazeMediumWriter
+
+
+class PointMazeLargeWriter(PointMazeWriter):
+    """Writes what ``PointMazeLargeTrajectories`` reads."""
+
+    folder = "point_maze_large"
+
+
+class PointMazeLargeTrajectories(PointMazeTrajectories):
+    """Trajectories in the large maze: the same files."""
+
+    name = "point_maze_large"
+    writer = PointMazeLargeWriter

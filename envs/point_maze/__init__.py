@@ -1,1 +1,1 @@
-"""PointMaze: a ball is pushed through a U-shaped corridor."""
+"""PointMaze: a ball is pushed through a maze, U-shaped, medium or large."""

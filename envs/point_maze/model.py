@@ -1,4 +1,4 @@
-"""The maze as a MuJoCo model, corrected for what newer versions of MuJoCo compute differently."""
+"""A maze as a MuJoCo model, corrected for what newer versions of MuJoCo compute differently."""
 
 from __future__ import annotations
 
@@ -6,29 +6,21 @@ import functools
 import logging
 
 from envs.opengl import mujoco
+from envs.point_maze.mazes import ORIGIN, Maze
 
 log = logging.getLogger(__name__)
 
-MAZE = (  # rows along x, columns along y; "#" is a wall, the rest is free ("G" is the original's unused goal)
-    "#####",
-    "#GOO#",
-    "###O#",
-    "#OOO#",
-    "#####",
-)
 FRAME_SKIP = 5  # simulation steps of 0.01 s in one environment step
-ORIGIN = 1.2  # where joint position 0 lies in the world, m, along x and y
-EXTENT = 9.734846922834954  # size that MuJoCo measures in the original model; sets camera distance and clipping planes
 OLDEST_MUJOCO = 3_006_000  # as mj_version() counts
 
 # Deviation: what the original's picture never shows is left out (the sky, the target, which it keeps out of view),
-# and its ground of 80 x 80 m in 320 x 320 pieces is one of 16 x 16 m in one piece. Not a bit of the image changes,
+# and its ground of 80 x 80 m in 320 x 320 pieces is one of 32 x 32 m in one piece. Not a bit of the image changes,
 # nor does the physics: to MuJoCo every plane is infinite. Loading and drawing take a fraction of the time.
 TEMPLATE = f"""
 <mujoco model="point_maze">
   <compiler angle="radian" inertiafromgeom="true"/>
   <option timestep="0.01" gravity="0 0 0" iterations="20" integrator="Euler"/>
-  <statistic extent="{EXTENT}"/>
+  <statistic extent="EXTENT"/>
   <visual>
     <headlight ambient="0.4 0.4 0.4" diffuse="0.8 0.8 0.8" specular="0.1 0.1 0.1"/>
     <map znear="0.01"/>
@@ -41,11 +33,11 @@ TEMPLATE = f"""
   </default>
   <asset>
     <texture name="checks" type="2d" builtin="checker" rgb1="0.2 0.3 0.4" rgb2="0.1 0.2 0.3" width="100" height="100"/>
-    <material name="checks" texture="checks" texrepeat="4 4"/>
+    <material name="checks" texture="checks" texrepeat="8 8"/>
     <material name="wall" rgba="0.7 0.5 0.3 1"/>
   </asset>
   <worldbody>
-    <geom type="plane" size="8 8 16" pos="0 0 -0.1" contype="1" conaffinity="0" material="checks"/>
+    <geom type="plane" size="16 16 32" pos="0 0 -0.1" contype="1" conaffinity="0" material="checks"/>
     <body name="ball" pos="{ORIGIN} {ORIGIN} 0">
       <joint name="x" axis="1 0 0"/>
       <joint name="y" axis="0 1 0"/>
@@ -63,18 +55,18 @@ TEMPLATE = f"""
 WALL = '<geom type="box" size="0.5 0.5 0.2" pos="{x} {y} 0" material="wall"/>'
 
 
-def maze_xml() -> str:
+def maze_xml(maze: Maze) -> str:
     """The model in MuJoCo's own format (MJCF), without the correction that can only be made once it is loaded.
 
-    Source: d4rl's U-shaped maze as DINO-WM uses it. The margin is half of the original's: since MuJoCo 3.5 two geoms
+    Source: d4rl's mazes as DINO-WM uses them. The margin is half of the original's: since MuJoCo 3.5 two geoms
     touch within the sum of their margins, before it was the larger one.
     """
-    cells = [(i, j) for i, row in enumerate(MAZE) for j, cell in enumerate(row) if cell == "#"]
-    return TEMPLATE.replace("WALLS", "\n    ".join(WALL.format(x=i + 1, y=j + 1) for i, j in cells))
+    walls = "\n    ".join(WALL.format(x=i + 1, y=j + 1) for i, j in maze.cells("#"))
+    return TEMPLATE.replace("WALLS", walls).replace("EXTENT", str(maze.extent))
 
 
 @functools.cache
-def maze_model() -> mujoco.MjModel:
+def maze_model(maze: Maze) -> mujoco.MjModel:
     """The loaded model, one for all episodes of the process; nothing that steps or draws changes it.
 
     Without the two corrections contacts are wrong by metres within 60 steps, and nothing says so.
@@ -84,12 +76,12 @@ def maze_model() -> mujoco.MjModel:
     """
     if mujoco.mj_version() < OLDEST_MUJOCO:
         raise RuntimeError(
-            f"env point_maze needs mujoco 3.6 or newer, found {mujoco.__version__}, whose contacts differ; "
+            f"env {maze.name} needs mujoco 3.6 or newer, found {mujoco.__version__}, whose contacts differ; "
             "install the versions in requirements.lock"
         )
     if mujoco.get_mju_user_warning() is None:  # by default they are written to MUJOCO_LOG.TXT, wherever one is
         mujoco.set_mju_user_warning(_log_warning)
-    model = mujoco.MjModel.from_xml_string(maze_xml())
+    model = mujoco.MjModel.from_xml_string(maze_xml(maze))
     # How softly a contact gives way depends on the ball's inverse mass, averaged over directions: 2 / (3 m) while
     # MuJoCo counted the direction in which it cannot move, 1 / m since 3.0.
     ball = model.body("ball").id

@@ -1,28 +1,29 @@
-"""PointMaze: a ball is pushed through a U-shaped corridor; MuJoCo simulates and draws it."""
+"""PointMaze: a ball is pushed through a maze; MuJoCo simulates and draws it."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from envs.episode_seeds import episode_generator
 from envs.opengl import mujoco
-from envs.point_maze.model import FRAME_SKIP, MAZE, ORIGIN, maze_model
+from envs.point_maze.mazes import LARGE_MAZE, MEDIUM_MAZE, ORIGIN, U_MAZE, Maze
+from envs.point_maze.model import FRAME_SKIP, maze_model
 from envs.point_maze.render import Image, maze_renderer
 from envs.simulator import EpisodeLayout, Simulator
 
 SUCCESS_RADIUS = 0.5  # m
 TOP_SPEED = 5.0  # m/s along each axis, enforced at the start of each step only
-POSITION_LIMITS = (0.5, 3.1)  # of sampled states, m, along x and y
-BESIDE_WALL = (1.1, 2.5)  # sampled states are not between these x values ...
+POSITION_LIMITS = (0.5, 3.1)  # of states sampled in the U, m, along x and y
+BESIDE_WALL = (1.1, 2.5)  # they are not between these x values ...
 BEYOND_WALL = 2.5  # ... unless their y is at least this: that is where the wall in the middle stands
+CELL_REACH = 0.25  # of states sampled in the other mazes, m from joint coordinates i, j of a free cell
 NEAREST_WALL = (
     0.03  # m from the ball's centre; its radius is 0.1, but walls are soft: pressed, it gets as near as 0.041
 )
-FREE_PLACES = "the ball's centre can be at x, y from 0.4 to 3.2 m, without the block x 1.2..2.4, y below 2.4"
 SPEED_LIMIT = 5.2262554  # of sampled states, m/s along each axis
 ALL_STATE = mujoco.mjtState.mjSTATE_INTEGRATION  # all that the next step depends on
 NOT_COPIED = ("_model", "_data", "_position", "_velocity", "_force", "_num_warnings", "_ball_place")
@@ -30,7 +31,7 @@ NOT_COPIED = ("_model", "_data", "_position", "_velocity", "_force", "_num_warni
 
 
 class PointMazeSimulator(Simulator):
-    """One episode: push the ball to a place in the maze.
+    """One episode: push the ball to a place in the U-shaped maze.
 
     States are (x, y, vx, vy) in m and m/s, float64; the maze reaches from 0.4 to 3.2 along both axes, and the world of
     the model lies 1.2 m further. An action is a force along x and y in units of 100 N, clipped to [-1, 1]; a step takes
@@ -41,7 +42,8 @@ class PointMazeSimulator(Simulator):
     unstable, are errors; the original went on, from position 0.
     """
 
-    name = "point_maze"
+    maze: ClassVar[Maze] = U_MAZE
+    name = maze.name
     state_dim = 4
     env_action_dim = 2
     proprio_indices = (0, 1, 2, 3)
@@ -53,7 +55,7 @@ class PointMazeSimulator(Simulator):
             RuntimeError: If the installed MuJoCo is too old.
         """
         super().__init__(image_size)
-        self._model = maze_model()
+        self._model = maze_model(self.maze)
         self._is_playing = False
         self._attach(mujoco.MjData(self._model))
 
@@ -76,7 +78,7 @@ class PointMazeSimulator(Simulator):
     def __setstate__(self, state: dict[str, Any]) -> None:
         moment, ball_place = state.pop("moment")
         self.__dict__ |= state
-        self._model = maze_model()
+        self._model = maze_model(self.maze)
         self._attach(mujoco.MjData(self._model))
         mujoco.mj_setState(self._model, self._data, moment, ALL_STATE)
         self._ball_place[:] = ball_place
@@ -99,18 +101,15 @@ class PointMazeSimulator(Simulator):
     @classmethod
     def misplaced(cls, state: NDArray[Any], layout: EpisodeLayout) -> str:
         """Name a place in a wall or outside the maze."""
-        x, y = state[:2].tolist()
-        # the wall of cell (i, j) is a box of side 1 around (i + 1, j + 1) in the world
-        column, row = (math.floor(value + ORIGIN - 0.5) for value in (x, y))
-        if not (0 <= column < len(MAZE) and 0 <= row < len(MAZE[0])):
-            return f"x={x:g}, y={y:g} lies outside the maze ({FREE_PLACES})"
-        centres = [
-            (i + 1 - ORIGIN, j + 1 - ORIGIN) for i, cells in enumerate(MAZE) for j, c in enumerate(cells) if c == "#"
-        ]
-        beyond = np.maximum(np.abs(np.array(centres) - (x, y)) - 0.5, 0)
-        if np.linalg.norm(beyond, axis=1).min() < NEAREST_WALL:
-            return f"x={x:g}, y={y:g} lies inside a wall ({FREE_PLACES})"
-        return ""
+        distance = cls.maze.wall_distance(state[:2])
+        if NEAREST_WALL <= distance < math.inf:
+            return ""
+        where = "lies outside the maze" if distance == math.inf else "lies inside a wall"
+        rows = " ".join(cls.maze.rows)
+        return (
+            f"x={state[0]:g}, y={state[1]:g} {where} (the middle of cell i, j is x={1 - ORIGIN:g} + i, "
+            f"y={1 - ORIGIN:g} + j; rows i, # a wall: {rows})"
+        )
 
     def reset(self, state: NDArray[Any], layout: EpisodeLayout) -> NDArray[np.float64]:
         """Start an episode in ``state`` (4,), which is returned as float64.
@@ -120,11 +119,11 @@ class PointMazeSimulator(Simulator):
                 is given.
         """
         if layout:
-            raise ValueError(f"env point_maze: all episodes have the same layout, got {sorted(layout)}")
+            raise ValueError(f"env {self.name}: all episodes have the same layout, got {sorted(layout)}")
         start = np.array(state, np.float64)
         if start.shape != (self.state_dim,) or not (np.abs(start) < mujoco.mjMAXVAL).all():
             raise ValueError(
-                f"env point_maze: a state must be 4 finite numbers below 1e10 in size (x, y, vx, vy), got {state}"
+                f"env {self.name}: a state must be 4 finite numbers below 1e10 in size (x, y, vx, vy), got {state}"
             )
         mujoco.mj_resetData(self._model, self._data)
         self._position[:], self._velocity[:] = start[:2], start[2:]
@@ -141,9 +140,9 @@ class PointMazeSimulator(Simulator):
         """
         self._require_episode()
         if actions.ndim != 2 or actions.shape[1] != self.env_action_dim:
-            raise ValueError(f"env point_maze: actions must be (K, {self.env_action_dim}), got {actions.shape}")
+            raise ValueError(f"env {self.name}: actions must be (K, {self.env_action_dim}), got {actions.shape}")
         if not np.isfinite(actions).all():
-            raise ValueError("env point_maze: actions must be finite, got NaN or infinity (did the planner diverge?)")
+            raise ValueError(f"env {self.name}: actions must be finite, got NaN or infinity (did the planner diverge?)")
         visited = np.empty((len(actions), self.state_dim))
         # the original computed all forces here, too, with mj_forward; mj_step begins with the same
         for force, row in zip(np.clip(actions, -1, 1), visited, strict=True):
@@ -154,7 +153,7 @@ class PointMazeSimulator(Simulator):
         if self._num_warnings.any():  # MuJoCo has then started anew from position 0
             self._is_playing = False
             warnings = [mujoco.mjtWarning(kind).name for kind in np.flatnonzero(self._num_warnings)]
-            raise RuntimeError(f"env point_maze: the simulation became unstable ({', '.join(warnings)})")
+            raise RuntimeError(f"env {self.name}: the simulation became unstable ({', '.join(warnings)})")
         return visited
 
     def render(self) -> Image:
@@ -168,11 +167,11 @@ class PointMazeSimulator(Simulator):
         """
         self._require_episode()
         x, y, _ = self._ball_place.tolist()
-        return maze_renderer(self.image_size).draw(x, y)
+        return maze_renderer(self.maze, self.image_size).draw(x, y)
 
     def _require_episode(self) -> None:
         if not self._is_playing:
-            raise RuntimeError("env point_maze: call reset before step and render")
+            raise RuntimeError(f"env {self.name}: call reset before step and render")
 
 
 def _sample_state(generator: np.random.RandomState) -> NDArray[np.float64]:
@@ -180,3 +179,37 @@ def _sample_state(generator: np.random.RandomState) -> NDArray[np.float64]:
         x, y = generator.uniform(*POSITION_LIMITS, size=2)
         if not BESIDE_WALL[0] < x < BESIDE_WALL[1] or y >= BEYOND_WALL:
             return np.array([x, y, *generator.uniform(-SPEED_LIMIT, SPEED_LIMIT, size=2)])
+
+
+class PointMazeMediumSimulator(PointMazeSimulator):
+    """One episode in a maze of 26 free cells, the second published layout.
+
+    All but maze, start and goal is as in the U. Joint coordinates of the maze reach from 0.4 to 6.2 along both axes.
+
+    Source: d4rl's medium maze; start and goal as the release of arXiv 2603.12231 draws them.
+    """
+
+    maze = MEDIUM_MAZE
+    name = maze.name
+
+    @classmethod
+    def sample_start_goal(cls, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Draw two free cells, mostly different ones, then a place and velocity in each: two (4,) float64 arrays."""
+        generator = episode_generator(seed)
+        cells = [*cls.maze.cells("O"), *cls.maze.cells("G")]
+        start, goal = generator.randint(len(cells)), generator.randint(len(cells))
+        if goal == start:
+            goal = generator.randint(len(cells))
+        return _sample_in_cell(generator, cells[start]), _sample_in_cell(generator, cells[goal])
+
+
+class PointMazeLargeSimulator(PointMazeMediumSimulator):
+    """One episode in d4rl's large maze of 46 free cells; x reaches from 0.4 to 7.2 m, y to 10.2 m."""
+
+    maze = LARGE_MAZE
+    name = maze.name
+
+
+def _sample_in_cell(generator: np.random.RandomState, cell: tuple[int, int]) -> NDArray[np.float64]:
+    place = generator.uniform(-CELL_REACH, CELL_REACH, size=2) + cell
+    return np.array([*place, *generator.uniform(-SPEED_LIMIT, SPEED_LIMIT, size=2)])

@@ -12,6 +12,8 @@ import envs  # noqa: F401  (registers the environments)
 from envs.gym_env import SingleEpisodeEnv
 from envs.wall.vector_env import WallVectorEnv
 
+MAZES = [pytest.param(f"point_maze{size}", marks=pytest.mark.render) for size in ("", "_medium", "_large")]
+
 
 @pytest.fixture
 def env():
@@ -19,7 +21,7 @@ def env():
 
 
 @pytest.mark.parametrize("options", [{}, {"image_size": 65}, {"render_mode": "rgb_array"}])
-@pytest.mark.parametrize("name", ["wall", "pusht", pytest.param("point_maze", marks=pytest.mark.render)])
+@pytest.mark.parametrize("name", ["wall", "pusht", *MAZES])
 def test_gymnasiums_checker_has_nothing_to_say(name, options):
     with warnings.catch_warnings():
         warnings.simplefilter("error")

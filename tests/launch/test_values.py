@@ -75,4 +75,4 @@ def test_the_list_of_classes_is_what_the_folder_names():
     } <= own_classes()
     assert not any(name.startswith(("hydra", "logging")) for name in own_classes())
     assert class_settings() == {"simulator"}
-    assert groups()["env"] == ["gymnasium", "point_maze", "pusht", "wall"]
+    assert groups()["env"] == ["gymnasium", "point_maze", "point_maze_large", "point_maze_medium", "pusht", "wall"]

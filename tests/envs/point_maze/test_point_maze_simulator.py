@@ -9,7 +9,8 @@ import pytest
 
 from envs.opengl import OpenGLError, graphics
 from envs.point_maze import model as point_maze_model
-from envs.point_maze.render import CAMERA_CENTER, MazeRenderer, maze_renderer
+from envs.point_maze.mazes import U_MAZE
+from envs.point_maze.render import MazeRenderer, maze_renderer
 from envs.point_maze.simulator import PointMazeSimulator
 
 NUM_CASES = 14
@@ -78,12 +79,12 @@ def test_all_that_was_recorded(shared_golden):
 def test_without_the_corrections_contacts_would_be_wrong(recorded, monkeypatch, correction):
     """What the tests above are good for; should MuJoCo take one of the changes back, this one says so."""
     if correction == "margin":
-        xml = point_maze_model.maze_xml().replace('margin="0.001"', 'margin="0.002"')
-        monkeypatch.setattr(point_maze_model, "maze_xml", lambda: xml)
-    wrong = point_maze_model.maze_model.__wrapped__()
+        xml = point_maze_model.maze_xml(U_MAZE).replace('margin="0.001"', 'margin="0.002"')
+        monkeypatch.setattr(point_maze_model, "maze_xml", lambda maze: xml)
+    wrong = point_maze_model.maze_model.__wrapped__(U_MAZE)
     if correction == "inverse mass":
         wrong.body_invweight0[1, 0] *= 3 / 2
-    monkeypatch.setattr("envs.point_maze.simulator.maze_model", lambda: wrong)
+    monkeypatch.setattr("envs.point_maze.simulator.maze_model", lambda maze: wrong)
     in_trajectories, in_steps = largest_errors(recorded)
     assert in_trajectories > 1
     assert in_steps > 0.01
@@ -213,7 +214,7 @@ def test_a_mujoco_that_computes_contacts_differently_is_refused(monkeypatch):
     monkeypatch.setattr(mujoco, "mj_version", lambda: 327)  # how 3.2.7 counts
     monkeypatch.setattr(mujoco, "__version__", "3.2.7")
     with pytest.raises(RuntimeError, match=r"mujoco 3\.6 or newer, found 3\.2\.7"):
-        point_maze_model.maze_model.__wrapped__()
+        point_maze_model.maze_model.__wrapped__(U_MAZE)
 
 
 def test_simulating_loads_neither_torch_nor_opengl(request):
@@ -270,7 +271,7 @@ def test_images_show_the_ball_one_simulation_step_before_the_state(opengl):
 @pytest.mark.render
 @pytest.mark.parametrize("image_size", [64, 65, 224])
 def test_drawing_only_a_part_changes_no_bit(image_size, opengl):
-    renderer = maze_renderer(image_size)
+    renderer = maze_renderer(U_MAZE, image_size)
     generator = np.random.default_rng(image_size)
     inside = generator.uniform(1.5, 4.5, (150, 2))
     anywhere = generator.uniform(-3, 9, (50, 2))
@@ -290,7 +291,7 @@ def test_images_of_any_size(image_size, opengl):
     red, green, blue = image.astype(int).transpose(2, 0, 1)
     is_ball = (green > red + 20) & (green > blue + 20)
     scale = image_size * 27.776 / 224
-    expected = (image_size - 1) / 2 + scale * (START[:2] + 1.2 - CAMERA_CENTER)
+    expected = (image_size - 1) / 2 + scale * (START[:2] + 1.2 - U_MAZE.camera_center)
     rows, columns = np.nonzero(is_ball)
     assert abs(columns.mean() - expected[0]) < 0.5
     assert abs(rows.mean() - expected[1]) < 0.5
@@ -308,7 +309,9 @@ def test_small_images_are_the_large_one_shrunk(opengl):
 def test_episodes_share_the_renderer_but_not_the_images(opengl, monkeypatch):
     created = []
     create = MazeRenderer.__init__
-    monkeypatch.setattr(MazeRenderer, "__init__", lambda self, size: created.append(size) or create(self, size))
+    monkeypatch.setattr(
+        MazeRenderer, "__init__", lambda self, maze, size: created.append(size) or create(self, maze, size)
+    )
     first, second = PointMazeSimulator(72), PointMazeSimulator(72)
     first.reset(START, {})
     second.reset(START[[0, 0, 2, 3]] + [2.0, 2.0, 0.0, 0.0], {})
