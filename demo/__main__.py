@@ -65,7 +65,7 @@ def make_jobs(config: Mapping[str, Any], folder: Path) -> list[Job]:
         "config_name": evaluating,
         "overrides": [
             *evaluation,
-            *planners["GD"],
+            *next(iter(planners.values())),
             "ckpt_path=unused",
             "run_dir=unused",
         ],
