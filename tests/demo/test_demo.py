@@ -65,7 +65,7 @@ def test_the_whole_story_in_small(tmp_path):
         listed("finetune.common", "experiment=wall_small", "training.epochs=1", "training.max_batches=3"),
         listed("finetune.online", "method=online", "method.planner.opt_steps=2"),
         listed("evaluate.common", "env=wall", "n_plot_samples=2", "planner.max_iter=2"),
-        listed("evaluate.GD", "planner=mpc_gd", "planner.sub_planner.opt_steps=2"),
+        listed("evaluate.L-BFGS", "planner=mpc_gd_lbfgs", "planner.sub_planner.opt_steps=2"),
     ]
     command = [sys.executable, "-m", "demo", *small]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
