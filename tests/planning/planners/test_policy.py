@@ -85,4 +85,4 @@ def test_the_policy_keeps_to_the_range():
     space = ActionSpace(torch.zeros(4), 2, low, high, proposal=numbers(3, HORIZON, 4))
     planner = PolicyPlanner(HORIZON, clip_actions=True)
     plan = planner.optimize(lambda actions: actions.square().sum((2, 3)), torch.zeros(3, HORIZON, 4), None, space)
-    assert torch.equal(plan.actions, space.proposal.clamp(low, high)) and plan.evaluations == 1
+    assert torch.equal(plan.actions, space.proposal.clamp(low, high)) and plan.evaluations.tolist() == [1, 1, 1]
