@@ -16,7 +16,7 @@ from tests.builders import POINT_NORMALIZER, REPOSITORY, PointEnv, point_task
 from tests.training.tiny import composed
 
 OPTIONS = sorted((REPOSITORY / "conf" / "planner").glob("mpc_*.yaml"))
-OPTIONS = [path for path in OPTIONS if path.stem != "mpc_random"]  # which searches nothing
+OPTIONS = [path for path in OPTIONS if path.stem not in ("mpc_random", "mpc_policy")]  # which search nothing
 NEVER = 99
 BLOCK = 2.0  # farthest that a block moves the point along an axis: two raw steps of 1
 
