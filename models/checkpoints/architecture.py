@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
 from collections.abc import Collection, Mapping, Set
@@ -198,11 +199,12 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, bool | int | float | None) or (isinstance(value, str) and "${" not in value)
 
 
-def _ours(part: str, name: str) -> dict[str, Any]:
+def _ours(part: str, name: str) -> Mapping[str, Any]:
     return _load(CONFIG / part / f"{name}.yaml")
 
 
-def _load(path: Path) -> dict[str, Any]:
+@functools.cache  # every checkpoint that is loaded is held against the same few files
+def _load(path: Path) -> Mapping[str, Any]:
     loaded = OmegaConf.to_container(OmegaConf.load(path))
     assert isinstance(loaded, dict)
     return {str(key): value for key, value in loaded.items() if key != TRUSTED}
