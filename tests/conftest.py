@@ -1,16 +1,26 @@
 """Fixtures shared by all tests."""
 
+import atexit
 import functools
 import os
+import shutil
 import signal
+import sys
+import tempfile
 
 # isort: split
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"  # a worker a core; OpenMP reads it once, when torch is loaded
+if sys.dont_write_bytecode and "PYTHONPYCACHEPREFIX" not in os.environ:
+    # each of a hundred processes would compile torch for itself, in 5 of its 9 seconds: all share a folder instead,
+    # which goes with the first of them, so that no bytecode is left behind
+    sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = tempfile.mkdtemp(prefix="bytecode-")
+    atexit.register(shutil.rmtree, sys.pycache_prefix, ignore_errors=True)
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # isort: split
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -96,6 +106,29 @@ def spawn() -> Iterator[Callable[..., subprocess.Popen[str]]]:
         process.wait()
         if process.stdout is not None:
             process.stdout.close()
+
+
+@pytest.fixture
+def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Any]]:
+    """Start ``python <words>`` with torch loaded; what still runs at the end of the test is killed.
+
+    Takes the words of the command line, a working directory, environment variables beside ours, and whether the
+    command leads a process group; gives a ``tests.forked.Forked``, with standard output and errors apart.
+    """
+    from tests.forked import Forked
+
+    started: list[Forked] = []
+
+    def begin(*words: object, cwd: Path = REPOSITORY, env: dict[str, str] | None = None, new_session: bool = False):
+        folder = tmp_path_factory.mktemp("said")
+        variables = os.environ | {"OMP_NUM_THREADS": "1"} | (env or {})
+        started.append(Forked(words, cwd, variables, folder / "output", folder / "errors", new_session))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture(scope="session")

@@ -16,19 +16,28 @@ CONTEXT.set_forkserver_preload(["tests.killing", "train"])  # torch is loaded on
 
 
 class Forked:
-    """``python <script> <arguments>`` as far as users can tell, with the methods of ``subprocess.Popen`` for tests.
+    """``python <words>`` as far as users can tell, with the methods of ``subprocess.Popen`` for tests.
 
     Args:
-        script: Path of the entry.
-        arguments: Of its command line.
+        words: Of the command line: a script, ``-m`` and a module, or ``-c`` and code; then its arguments.
         cwd: Its working directory.
         env: All its environment variables. Those that are read when torch is loaded have no effect any more.
-        output: File for what it writes to standard output and standard error.
+        output: File for what it writes to standard output.
+        errors: File for what it writes to standard error.
+        new_session: Whether it leads a process group of its own.
     """
 
-    def __init__(self, script: Path, arguments: Sequence[str], cwd: Path, env: Mapping[str, str], output: Path) -> None:
-        self.output = output
-        given = (str(script), [*arguments], str(cwd), dict(env), str(output))
+    def __init__(
+        self,
+        words: Sequence[object],
+        cwd: Path,
+        env: Mapping[str, str],
+        output: Path,
+        errors: Path,
+        new_session: bool = False,
+    ) -> None:
+        self._files = (output, errors)
+        given = ([str(word) for word in words], str(cwd), dict(env), str(output), str(errors), new_session)
         self._process = CONTEXT.Process(target=_run, args=given, daemon=False)
         self._process.start()
         self.pid = self._process.pid
@@ -46,13 +55,14 @@ class Forked:
         """Wait for its end."""
         self._process.join(timeout)
         if self._process.exitcode is None:
-            raise subprocess.TimeoutExpired(self.output.name, timeout or 0)
+            raise subprocess.TimeoutExpired(self._files[0].name, timeout or 0)
         return self._process.exitcode
 
-    def communicate(self, timeout: float | None = None) -> tuple[str, None]:
-        """Wait for its end, and give all that it said."""
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Wait for its end, and give all that it wrote to standard output and to standard error."""
         self.wait(timeout)
-        return self.output.read_text(), None
+        output, errors = self._files
+        return output.read_text(), errors.read_text()
 
     def send_signal(self, number: int) -> None:
         """Send it a signal, if it still runs."""
@@ -64,14 +74,26 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
 
-def _run(script: str, arguments: list[str], cwd: str, env: dict[str, str], output: str) -> None:
-    with Path(output).open("ab") as file:
-        for descriptor in (1, 2):
+def _run(words: list[str], cwd: str, env: dict[str, str], output: str, errors: str, new_session: bool) -> None:
+    for descriptor, path in ((1, output), (2, errors)):
+        with Path(path).open("ab") as file:
             os.dup2(file.fileno(), descriptor)
+    if new_session:
+        os.setsid()
     os.environ.clear()
     os.environ |= env
     os.chdir(cwd)
-    sys.argv = [script, *arguments]
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-    runpy.run_path(script, run_name="__main__")
+    sys.path[:0] = env.get("PYTHONPATH", "").split(os.pathsep)
+    if words[0] == "-m":
+        sys.argv = words[1:]
+        sys.path.insert(0, cwd)
+        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+    elif words[0] == "-c":
+        sys.argv = ["-c", *words[2:]]
+        exec(compile(words[1], "<string>", "exec"), {"__name__": "__main__"})
+    else:
+        sys.argv = words
+        sys.path.insert(0, str(Path(words[0]).resolve().parent))
+        runpy.run_path(words[0], run_name="__main__")

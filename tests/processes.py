@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import socket
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 from typing import Any
+
+from tests.forked import CONTEXT
 
 PATIENCE = 120.0  # seconds
 NAMES = [f"together {rank}" for rank in range(2)]
@@ -53,14 +54,13 @@ class Processes:
         return [results[rank] for rank in range(self.count)]
 
     def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         for rank in range(self.count):
-            ours, theirs = context.Pipe()
+            ours, theirs = CONTEXT.Pipe()
             arguments = (theirs, rank, self.count, port)
-            process = context.Process(target=_serve, name=NAMES[rank], args=arguments, daemon=True)
+            process = CONTEXT.Process(target=_serve, name=NAMES[rank], args=arguments, daemon=True)
             process.start()
             self._running.append(process)
             self._pipes.append(ours)

@@ -3,7 +3,6 @@
 import functools
 import os
 import re
-import subprocess
 import sys
 import textwrap
 
@@ -152,34 +151,30 @@ def page(tmp_path):
     return tmp_path / "mine"
 
 
-def held(folder):
-    """What the contracts say of the options in a folder."""
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-p",
-        "no:cacheprovider",
-        "-q",
-        "tests/contracts",
-        "--config-dir",
-        folder,
-    ]
-    outside = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
-    return subprocess.run(command, cwd=REPOSITORY, env=outside, capture_output=True, text=True, check=False)
+@pytest.fixture
+def held(forked, monkeypatch):
+    """A function that gives exit code and words of the contracts about the options in a folder."""
+    for name in [name for name in os.environ if name.startswith("PYTEST")]:
+        monkeypatch.delenv(name)
+
+    def run(folder):
+        process = forked("-m", "pytest", "-p", "no:cacheprovider", "-q", "tests/contracts", "--config-dir", folder)
+        return process.wait(300), process.communicate()[0]
+
+    return run
 
 
-def test_options_of_a_strangers_folder_are_held_against_the_contracts(mine):
-    done = held(mine)
-    assert done.returncode == 0 and "18 passed" in done.stdout, done.stdout
+def test_options_of_a_strangers_folder_are_held_against_the_contracts(mine, held):
+    code, said = held(mine)
+    assert code == 0 and "18 passed" in said, said
 
 
-def test_what_the_page_adds_to_a_model_and_around_it_keeps_its_contracts(page):
-    done = held(page)
-    assert done.returncode == 0 and int(re.findall(r"(\d+) passed", done.stdout)[0]) >= 37, done.stdout
+def test_what_the_page_adds_to_a_model_and_around_it_keeps_its_contracts(page, held):
+    code, said = held(page)
+    assert code == 0 and int(re.findall(r"(\d+) passed", said)[0]) >= 37, said
 
 
-def test_a_broken_planner_method_and_encoder_are_told_what_is_wrong(page):
+def test_a_broken_planner_method_and_encoder_are_told_what_is_wrong(page, held):
     for name, right, wrong in (
         ("random_shooting", "noise.randn(self.num_samples, *start.shape[1:])", "torch.randn(64, *start.shape[1:])"),
         ("noisy", '"generator": self.generator.get_state()', '"generator": torch.Generator().get_state()'),
@@ -188,7 +183,7 @@ def test_a_broken_planner_method_and_encoder_are_told_what_is_wrong(page):
         text = (page / f"{name}.py").read_text()
         assert right in text
         (page / f"{name}.py").write_text(text.replace(right, wrong))
-    said = held(page).stdout
+    _, said = held(page)
     for message in (
         "no global random number is drawn: draw from `noise`",
         "interrupted and resumed, a run ends with other weights of .*state_dict must hold all",
@@ -197,12 +192,12 @@ def test_a_broken_planner_method_and_encoder_are_told_what_is_wrong(page):
         assert re.search(message, said), said
 
 
-def test_a_stranger_trains_on_them(mine, tmp_path):
+def test_a_stranger_trains_on_them(mine, forked, tmp_path):
     options = ["--config-dir", mine, "env=rooms", "dataset=archives", "experiment=wall_state", "dry_run=true"]
     settings = ["frameskip=2", "N=1", "training.batch_size=2", f"ckpt_path={tmp_path / 'none'}", "device=cpu"]
-    command = [sys.executable, "train.py", *options, *settings]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert done.returncode == 0 and "4 trajectories, " in done.stdout + done.stderr, done.stderr
+    process = forked("train.py", *options, *settings)
+    output, errors = process.communicate(120)
+    assert process.returncode == 0 and "4 trajectories, " in output + errors, errors
 
 
 def test_an_environment_without_data_says_so_where_they_are_needed(mine):

@@ -1,36 +1,48 @@
 import contextlib
 import json
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks.bars import CEM_CALL, judge
-from benchmarks.ceiling import Ceiling
+from benchmarks.ceiling import CUBES, Ceiling
 from benchmarks.measure import Case, Pace, Timing, Work, measure
 from benchmarks.memory import peak_gb
 from benchmarks.table import duration, earlier, line, save
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+QUICK = ("-m", "benchmarks", "--quick", "--threads", "1")
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _small_ceilings(monkeypatch):
+    """A processor without bf16 would take 15 s for the usual ones."""
+    monkeypatch.setitem(CUBES, "cpu", (256, 512))
 
 
 def case(run, items=1, **options):
     return Case("product", lambda: contextlib.nullcontext(Work(run, items, "products", **options)))
 
 
-def command(*arguments):
-    return [sys.executable, "-m", "benchmarks", "--quick", "--threads", "1", *arguments]
+@pytest.fixture
+def run(forked):
+    """Run the command to the end that is expected; gives what it wrote to standard output and to errors."""
+
+    def run(*arguments, code=0):
+        process = forked(*QUICK, *arguments)
+        output, errors = process.communicate(300)
+        assert process.returncode == code, errors
+        return output, errors
+
+    return run
 
 
 def test_a_matrix_product_is_counted_right_and_reaches_its_own_ceiling():
-    a = torch.randn(1024, 1024)
-    timing = measure(case(lambda: a @ a), CPU, Pace(0.3, 3))
-    assert timing.gflop_per_item == pytest.approx(2 * 1024**3 / 1e9)
+    a = torch.randn(512, 512)
+    timing = measure(case(lambda: a @ a), CPU, Pace(0.1, 3))
+    assert timing.gflop_per_item == pytest.approx(2 * 512**3 / 1e9)
     assert timing.executed == 1
     assert 0.2 < timing.fraction < 1.5, "noise moves it, arithmetic does not"
     assert timing.gflops == pytest.approx(timing.items_per_second * timing.gflop_per_item)
@@ -52,7 +64,7 @@ def test_plain_ways_are_timed_in_turn_and_a_slice_is_projected():
     work = {"plain": lambda: ways, "whole": 10.0, "sliced": "a tenth", "counts": False}
     timing = measure(case(lambda: calls.append("ours") or time.sleep(0.01), **work), CPU, Pace(0.0, 2))
     assert calls == ["ours", "slow", "ours", "slow", "ours", "slow"], "one call for the memory, then two repeats"
-    assert 2 < timing.ratios["slow"] < 8
+    assert timing.ratios["slow"] > 1
     assert timing.whole_seconds == pytest.approx(10 * timing.seconds)
     assert "~" in line(timing, {}) and "x slow" in line(timing, {})
     alone = measure(case(lambda: time.sleep(0.01), **work), CPU, Pace(0.0, 1, plain=False))
@@ -111,10 +123,9 @@ def test_bars_are_judged_where_they_are_measured_and_projected_elsewhere():
 
 
 @pytest.mark.slow
-def test_the_bars_of_a_small_model_come_with_verdicts(tmp_path):
+def test_the_bars_of_a_small_model_come_with_verdicts(run, tmp_path):
     out = tmp_path / "bars.json"
-    run = command("--bars", "--size", "small", "--only", "H=3: (gd|adversarial) step", "--json", str(out))
-    printed = subprocess.run(run, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    printed, _ = run("--bars", "--size", "small", "--only", "H=3: (gd|adversarial) step", "--json", out)
     saved = json.loads(out.read_text())
     judged = {verdict["text"]: verdict for verdict in saved["bars"]}
     [gd, adversarial] = saved["timings"]
@@ -126,30 +137,28 @@ def test_the_bars_of_a_small_model_come_with_verdicts(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_table_compares_takes_overrides_and_refuses_those_nobody_knows(tmp_path):
+def test_a_table_compares_takes_overrides_and_refuses_those_nobody_knows(run, tmp_path):
     out = tmp_path / "bench.json"
     chosen = ("--only", "small H=3: (cem step|adversarial step)", "--plain", "planner.num_samples=40")
-    run = command(*chosen, "--json", str(out))
-    first = subprocess.run(run, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    first, _ = run(*chosen, "--json", out)
     cem, adversarial = json.loads(out.read_text())["timings"]
     assert (cem["name"], adversarial["name"]) == ("small H=3: cem step", "small H=3: adversarial step")
     assert cem["items_per_second"] * cem["seconds"] == pytest.approx(10 * 40)
     assert cem["ratios"].keys() == {"shipped", "frozen"} and adversarial["ratios"]["shipped"] > 2
     assert "x frozen" in first
-    again = subprocess.run([*run, "--compare", str(out)], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    assert again.stdout.count("x before") == 2
-    refused = subprocess.run(command("planner.lrr=1"), cwd=REPOSITORY, capture_output=True, text=True)
-    assert refused.returncode == 1 and refused.stderr.startswith("error: planner.lrr=1:")
+    assert run(*chosen, "--json", out, "--compare", out)[0].count("x before") == 2
+    _, errors = run("planner.lrr=1", code=1)
+    assert errors.startswith("error: planner.lrr=1:")
 
 
 @pytest.mark.slow
-def test_ctrl_c_keeps_what_is_measured(tmp_path):
+def test_ctrl_c_keeps_what_is_measured(forked, tmp_path):
     out = tmp_path / "bench.json"
-    process = subprocess.Popen(command("--size", "small", "--json", str(out)), cwd=REPOSITORY, stdout=subprocess.PIPE)
+    process = forked(*QUICK, "--size", "small", "--json", out)
     deadline = time.monotonic() + 60
     while not out.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     printed, _ = process.communicate(timeout=60)
-    assert process.returncode == 130 and b"interrupted" in printed
+    assert process.returncode == 130 and "interrupted" in printed
     assert json.loads(out.read_text())["timings"]

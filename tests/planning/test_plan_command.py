@@ -14,7 +14,6 @@ import pytest
 from planning.mpc import MPCController
 from planning.saved_evaluation import STATE
 from tests.builders import REPOSITORY, wall_model_directory
-from tests.forked import Forked
 from utils.loggers import read_json_lines
 
 SCRIPT = REPOSITORY / "plan.py"
@@ -171,26 +170,21 @@ def test_a_sweep_runs_every_member_in_a_folder_of_its_own(command, model, tmp_pa
     assert sorted(path.parent.name for path in made) == ["seed-1", "seed-2"]
 
 
-def launch(folder: Path, *arguments: str) -> Forked:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return Forked(SCRIPT, arguments, folder, environment, folder / "said.txt")
-
-
 @pytest.mark.slow
-def test_the_exit_code_of_a_mistake_is_one(tmp_path):
-    process = launch(tmp_path, "ckpt_path=nowhere")
-    shown, _ = process.communicate(timeout=120)
+def test_the_exit_code_of_a_mistake_is_one(forked, tmp_path):
+    process = forked(SCRIPT, "ckpt_path=nowhere", cwd=tmp_path)
+    shown = "".join(process.communicate(timeout=120))
     assert process.returncode == 1
     assert "error: ckpt_path=nowhere" in shown
     assert "Traceback" not in shown
 
 
 @pytest.mark.slow
-def test_a_killed_run_is_resumed_without_a_trace(command, model, tmp_path):
+def test_a_killed_run_is_resumed_without_a_trace(command, forked, model, tmp_path):
     """SIGKILL at whatever point it happens to be, some iterations in."""
     settings = [f"ckpt_path={model}", *QUICK, "planner.max_iter=30", "n_plot_samples=1"]
     folder = tmp_path / "killed"
-    process = launch(tmp_path, *settings, f"hydra.run.dir={folder}")
+    process = forked(SCRIPT, *settings, f"hydra.run.dir={folder}", cwd=tmp_path)
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
         if (folder / STATE).exists() and len(read_json_lines(folder / "logs.json")) >= 2:

@@ -2,10 +2,8 @@
 
 import filecmp
 import json
-import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -179,16 +177,17 @@ def test_config_builds_collector_and_data_set(tmp_path):
     assert len(data) == 10 and torch.equal(data.states, WallTrajectories(tmp_path).states)
 
 
-def command(folder, cwd, num_workers, *extra):
-    options = ["n_rollout=60", "image_size=224", "image_dtype=uint8", "num_steps=20", "chunk_size=4", *extra]
-    return subprocess.Popen(
-        [sys.executable, "-m", "datasets.collect", "env=wall", f"num_workers={num_workers}", *options],
-        cwd=cwd,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY), "DATASET_DIR": str(folder), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+@pytest.fixture
+def command(forked):
+    """Start a collection below a folder."""
+
+    def begin(folder, cwd, num_workers, *extra):
+        options = ["n_rollout=60", "image_size=224", "image_dtype=uint8", "num_steps=20", "chunk_size=4", *extra]
+        variables = {"PYTHONPATH": str(REPOSITORY), "DATASET_DIR": str(folder)}
+        words = ("-m", "datasets.collect", "env=wall", f"num_workers={num_workers}", *options)
+        return forked(*words, cwd=cwd, env=variables)
+
+    return begin
 
 
 def wait_for(condition, seconds=120.0):
@@ -210,7 +209,7 @@ def running(pid):
 @pytest.mark.parametrize(
     ("number", "num_workers"), [(signal.SIGKILL, 2), (signal.SIGTERM, 2), (signal.SIGINT, 1)], ids=lambda v: str(v)
 )
-def test_a_killed_command_goes_on_where_it_stopped(tmp_path, number, num_workers):
+def test_a_killed_command_goes_on_where_it_stopped(command, tmp_path, number, num_workers):
     (cwd := tmp_path / "cwd").mkdir()
     (root := tmp_path / "data").mkdir()
     folder = root / "wall_single"
@@ -238,7 +237,7 @@ def test_a_killed_command_goes_on_where_it_stopped(tmp_path, number, num_workers
 
 
 @pytest.mark.slow
-def test_user_errors_are_one_line(tmp_path):
+def test_user_errors_are_one_line(command, tmp_path):
     for extra, message in {
         ("env.collector.step_mean=9",): "collect: collector.step_mean must be in",
         ("image_dtype=int8", "data_path=x"): "collect: image_dtype must be one of",
