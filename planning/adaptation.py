@@ -42,10 +42,10 @@ class Adaptation:
     """
 
     def __init__(self, lr: Positive, steps: Small = 1, parameters: str = "norms") -> None:
-        if not 0 < lr < math.inf:
-            raise ValueError(f"planner.adapt.lr must be > 0 and finite, got {lr}")
-        if not (isinstance(steps, int) and steps >= 1):
-            raise ValueError(f"planner.adapt.steps must be a whole number, at least 1, got {steps}")
+        if type(lr) not in (int, float) or not 0 < lr < math.inf:
+            raise ValueError(f"planner.adapt.lr must be a finite number > 0, got {lr!r}")
+        if type(steps) is not int or steps < 1:
+            raise ValueError(f"planner.adapt.steps must be a whole number, at least 1, got {steps!r}")
         if parameters not in PARAMETERS:
             raise ValueError(f"planner.adapt.parameters must be one of {', '.join(PARAMETERS)}, got {parameters!r}")
         self.lr, self.steps, self.parameters = lr, steps, parameters

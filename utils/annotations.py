@@ -76,4 +76,7 @@ def _limited(limit: object) -> str:
         words = [f", above {above:.15g}"] if above is not None else []
         words += [f", at least {least:.15g}"] if least is not None else []
         return "".join([*words, *([f", at most {most:.15g}"] if most is not None else [])])
-    return f", {limit.min_length} to {limit.max_length} of them" if isinstance(limit, Len) else ""
+    if not isinstance(limit, Len):
+        return ""
+    few, many = limit.min_length, limit.max_length
+    return f", {few} of them" if few == many else f", {few} to {many} of them"

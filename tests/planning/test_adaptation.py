@@ -175,7 +175,9 @@ def test_saved_after_any_iteration_it_goes_on_to_the_same_numbers():
     ("adapt", "message"),
     [
         ({"steps": 1}, r"planner\.adapt\.lr is missing"),
-        ({"lr": 0}, r"planner\.adapt\.lr must be > 0 and finite, got 0"),
+        ({"lr": 0}, r"planner\.adapt\.lr must be a finite number > 0, got 0"),
+        ({"lr": "high"}, r"planner\.adapt\.lr must be a finite number > 0, got 'high'"),
+        ({"lr": 0.1, "steps": True}, r"planner\.adapt\.steps must be a whole number, at least 1, got True"),
         ({"lr": 0.1, "steps": 0}, r"planner\.adapt\.steps must be a whole number, at least 1, got 0"),
         ({"lr": 0.1, "parameters": "few"}, r"planner\.adapt\.parameters must be one of norms, last, all, got 'few'"),
         ({"lr": 0.1, "rate": 1}, r"planner\.adapt\.rate: there is no such setting; there are lr, steps, parameters"),

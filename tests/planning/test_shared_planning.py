@@ -19,11 +19,13 @@ from utils.schema import parsed
 
 ROUNDING = 1e-4  # relative; matrix products of other sizes add up in another order, and gradient steps pass that on
 CLOSED = ("planner.max_iter=3", "planner.n_taken_actions=1", "planner.sub_planner.horizon=3")
+STALLING = ("planner.sub_planner.opt_steps=6", "planner.sub_planner.stop_gain=0.1", "planner.sub_planner.stop_steps=2")
+DROPPING = "planner.sub_planner.drop_every=2"
 PLANNERS = {
     "gd": ["planner=mpc_gd", *CLOSED, "planner.sub_planner.opt_steps=3", "planner.sub_planner.eval_every=2"],
-    "starts": ["planner=mpc_gd", *CLOSED, "planner.sub_planner.opt_steps=3", "planner.sub_planner.num_starts=2"],
+    "starts, dropped": ["planner=mpc_gd", *CLOSED, *STALLING, "planner.sub_planner.num_starts=4", DROPPING],
     "cem": ["planner=mpc_cem", *CLOSED, "planner.sub_planner.num_samples=8", "planner.sub_planner.topk=2"],
-    "evaluations counted": ["planner=mpc_gd", *CLOSED, "planner.sub_planner.budget_evals=3"],
+    "evaluations counted": ["planner=mpc_gd", *CLOSED, "planner.sub_planner.budget_evals=3", "planner.adapt={lr: 0.1}"],
     "open loop": ["planner=gd", "planner.opt_steps=3"],
     "fewer episodes than processes": ["planner=mpc_gd", *CLOSED, "planner.sub_planner.opt_steps=3", "n_evals=1"],
 }

@@ -7,7 +7,7 @@ from planning.mpc import MPCController
 from planning.planners.gd import GDPlanner
 from planning.planners.noise import EpisodeNoise
 from planning.planners.plan import ActionSpace
-from planning.planners.policy import PolicyPlanner
+from planning.planners.searchless import PolicyPlanner
 from tests.builders import PointProposal, numbers, point_task
 
 HORIZON = 2

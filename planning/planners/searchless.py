@@ -1,4 +1,4 @@
-"""Random actions of the data's distribution: the floor under every planner."""
+"""Planners that search nothing: random actions, the floor under all others, and the model's proposal as it is."""
 
 from __future__ import annotations
 
@@ -29,3 +29,17 @@ class RandomPlanner(Planner):
 
     def _search(self, search: Search, start: Tensor, noise: EpisodeNoise) -> None:
         search.values(start[:, None])
+
+
+class PolicyPlanner(RandomPlanner):
+    """Plan what the model proposes, in the place of random actions.
+
+    In a closed loop the plan is always a new proposal, never the rest of the last one: the only planner whose plan may
+    cost more than its start.
+    """
+
+    sample_type = "proposal"
+
+    def _search(self, search: Search, start: Tensor, noise: EpisodeNoise) -> None:
+        proposal = search.space.proposal
+        super()._search(search, start if proposal is None else search.clip(proposal[:, : start.shape[1]]), noise)
