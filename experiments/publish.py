@@ -9,7 +9,7 @@ from experiments.outcomes import Outcomes
 from experiments.tables import Tables
 from utils.pages import write_block
 
-FOLDER, PAGE = Path("docs/published"), Path("docs/recipe.md")
+FOLDER, PAGE = Path("docs/published"), Path("docs/recipes.md")
 NOTHING = "No stage has been run yet."
 
 

@@ -39,7 +39,7 @@ def test_the_pages_have_the_published_numbers_of_the_study():
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_page_has_the_kept_outcomes_of_the_recipe(name):
     config = composed(StudyConfig, name, [])
-    assert read_block(REPOSITORY / "docs" / "recipe.md", name) == recipe_block(REPOSITORY, config)
+    assert read_block(REPOSITORY / "docs" / "recipes.md", name) == recipe_block(REPOSITORY, config)
 
 
 @pytest.mark.parametrize("figure", FIGURES)
