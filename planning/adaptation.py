@@ -80,8 +80,8 @@ class Adaptation:
         count = sum(own[name].numel() for name in names)
         log.log(
             logging.DEBUG if self._said else logging.INFO,
-            "planner.adapt: every episode has %d weights of its own, %.1f MB in all; from the second iteration on they "
-            "are planned with as they are, without what speed.* puts in their place (but reuse_history)",
+            "planner.adapt: every episode has %d weights of its own, %.1f MB in all; from the second iteration on the "
+            "plain predictor plans: of speed.* only reuse_history has an effect on it",
             count, 4 * count * episodes / 1e6,
         )  # fmt: skip
         self._said = True  # online training begins again and again

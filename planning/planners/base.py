@@ -158,8 +158,8 @@ class Planner(ABC):
         assert space.proposal is not None, "whoever plans asks the model, which refuses if it has none"
         if space.proposal.shape[1] != self.horizon:
             raise ValueError(
-                f"planner.horizon={self.horizon}: the model's proposal has {space.proposal.shape[1]}"
-                " blocks; set planner.horizon to that, or planner.sample_type=randn"
+                f"planner.horizon={self.horizon}: the model's proposal has {space.proposal.shape[1]} blocks; set "
+                f"planner.horizon={space.proposal.shape[1]}, or use a planner that does not begin with a proposal"
             )
         return space.proposal[:, first:end]
 
