@@ -50,5 +50,5 @@ docs: setup ## the pages of docs/ and an API reference as a site in site/, to be
 bench: setup ## how fast each part is
 	$(BIN)/python -m benchmarks
 
-clean: ## delete .venv, site and demo_outputs
-	rm -rf $(VENV) site demo_outputs
+clean: ## delete .venv, site, demo_outputs and experiments_outputs
+	rm -rf $(VENV) site demo_outputs experiments_outputs

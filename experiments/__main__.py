@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 
 from experiments.config import StudyConfig
 from experiments.outcomes import Outcomes
-from experiments.publish import publish
+from experiments.publish import publish, refuse_unpublishable
 from experiments.study import Study
 from experiments.tables import Tables
 from launch.command_line import one_line_errors, parse
@@ -51,6 +51,8 @@ def main(cfg: DictConfig) -> None:
 def _run(study: Study, folder: Path) -> None:
     config, jobs = study.config, study.jobs()
     workers = config.num_workers or min(available_cores(), MOST_WORKERS)
+    if config.publish:
+        refuse_unpublishable(ROOT, config, any(not (folder / "stages" / f"{job.name}.json").exists() for job in jobs))
     log.info("%d jobs, %d at a time, in %s", len(jobs), workers, folder)
     results = run_jobs(jobs, folder / "stages", workers)
     provenance = Provenance.read(folder / "stages", results)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from utils.ranges import Count, Processes, Seed
@@ -77,11 +77,13 @@ class StudyConfig(OpenSettings):
     compare: Sequence[Sequence[str]]
 
     def __post_init__(self) -> None:
-        """Refuse names that nothing has.
+        """Refuse names that nothing has, and what could not be kept or compared once it has run.
 
         Raises:
-            ValueError: Naming the key, the name and those there are.
+            ValueError: Naming the key, the value and what is allowed.
         """
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds must be at least one, each once, got {list(self.seeds)}")
         models, planners = set(self.models), set(self.planners)
         for name, model in self.models.items():
             _refuse_unknown(f"models.{name}.base", [model.base] if model.base else [], models - {name})
@@ -93,11 +95,52 @@ class StudyConfig(OpenSettings):
             _refuse_unknown("compare", pair, models)
             if len(pair) != 2:
                 raise ValueError(f"compare must be pairs of models, got {list(pair)}")
+        self._refuse_circles()
+        self._refuse_two_lengths()
+        for key, names in (("models", self.models), ("planners", self.planners)):
+            _refuse_same_file(key, names)
+
+    def _refuse_circles(self) -> None:
+        """A model that waits for itself would never be trained."""
+        for name in self.models:
+            line = [name]
+            while (base := self.models[line[-1]].base) is not None:
+                if base in line:
+                    raise ValueError(
+                        f"models.{name}.base: {' <- '.join([*line, base])} is a circle; train one from scratch"
+                    )
+                line.append(base)
+
+    def _refuse_two_lengths(self) -> None:
+        """Models are compared on all episodes of a planner, so these must be as many for each."""
+        lengths: dict[str, int] = {}
+        for name, cells in self.cells.items():
+            n_evals = cells.n_evals or self.n_evals
+            for planner in cells.planners:
+                if lengths.setdefault(planner, n_evals) != n_evals:
+                    raise ValueError(
+                        f"cells.{name}.n_evals: {planner!r} has {n_evals} episodes here and {lengths[planner]} in "
+                        "other cells; give one of them another name in planners"
+                    )
 
 
 def flat(overrides: Overrides) -> list[str]:
     """List overrides one by one."""
     return [text for each in overrides for text in ([each] if isinstance(each, str) else each)]
+
+
+def file_name(name: str) -> str:
+    """Name of a model or planner in names of files."""
+    return "".join(c if c.isalnum() else "_" for c in name)
+
+
+def _refuse_same_file(key: str, names: Iterable[str]) -> None:
+    known: dict[str, str] = {}
+    for name in names:
+        if "|" in name:
+            raise ValueError(f"{key}: {name!r} must not have a bar, which separates the columns of the outcomes")
+        if (other := known.setdefault(file_name(name), name)) != name:
+            raise ValueError(f"{key}: {other!r} and {name!r} would use the same files; rename one")
 
 
 def _refuse_unknown(key: str, names: Sequence[str], known: set[str]) -> None:

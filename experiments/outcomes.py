@@ -89,7 +89,7 @@ class Outcomes:
         """Read all seeds in ``folder``, in their order.
 
         Raises:
-            FileError: If a file is broken or one of the two is missing.
+            FileError: If a file is broken or one of the two is missing, or seeds met different episodes.
         """
         found = []
         for path in folder.glob("seed_*.json"):
@@ -98,7 +98,9 @@ class Outcomes:
                 found.append(cls(**{**read_numbers(path), "solved_at": solved_at}))
             except (OSError, ValueError, TypeError, IndexError) as error:
                 raise FileError(f"{path} and the .csv beside it are not a study's outcomes: {error}") from None
-        return sorted(found, key=lambda outcomes: outcomes.seed)
+        found.sort(key=lambda outcomes: outcomes.seed)
+        _refuse_other_episodes(folder, found)
+        return found
 
     def solved(self, model: str, planner: str) -> np.ndarray:
         """(episodes,) of 0 and 1."""
@@ -121,6 +123,19 @@ def _episodes(found: Sequence[tuple[Cell, Any]]) -> dict[str, str]:
         if hashes.setdefault(cell.planner, met) != met:
             raise ValueError(f"{cell.model} with {cell.planner} met other episodes than the rest: delete its results")
     return hashes
+
+
+def _refuse_other_episodes(folder: Path, found: Sequence[Outcomes]) -> None:
+    """Seeds are averaged episode by episode."""
+    first: dict[str, tuple[str, int]] = {}
+    for of in found:
+        for planner, met in of.episodes.items():
+            before, seed = first.setdefault(planner, (met, of.seed))
+            if before != met:
+                raise FileError(
+                    f"{folder}: seeds {seed} and {of.seed} met different episodes with {planner} (another n_evals, "
+                    "goals_seed or source of goals); delete seed_*.json of the old ones there, and run again"
+                )
 
 
 def _errors(gap: Mapping[str, Any]) -> dict[str, dict[str, float]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments import stages
-from experiments.config import Cells, StudyConfig, flat
+from experiments.config import Cells, StudyConfig, file_name, flat
 from launch.jobs import Job
 
 GAP_TASKS = 50  # trajectories on which the error of a model is measured
@@ -23,7 +23,7 @@ class Cell:
 
     def name(self, seed: int) -> str:
         """Name its job and its folder."""
-        return f"{_file_name(self.model)}_s{seed}_{_file_name(self.planner)}"
+        return f"{file_name(self.model)}_s{seed}_{file_name(self.planner)}"
 
 
 class Study:
@@ -62,7 +62,7 @@ class Study:
 
     def training(self, model: str, seed: int) -> str:
         """Name of a training's job and of its folder."""
-        return f"{_file_name(model)}_s{seed}"
+        return f"{file_name(model)}_s{seed}"
 
     def gap(self, base: str, seed: int) -> str:
         """Name of the job that measures the error of a base and of what was finetuned from it."""
@@ -100,7 +100,3 @@ class Study:
             "seed": self.config.goals_seed,
         }
         return Job(self.gap(base, seed), stages.measure_gap, arguments, [self.training(m, seed) for m in models])
-
-
-def _file_name(name: str) -> str:
-    return "".join(c if c.isalnum() else "_" for c in name)

@@ -69,7 +69,7 @@ class Tables:
         rows = []
         for base, models in self.outcomes[0].errors.items():
             for model in models:
-                found = [of.errors[base][model] for of in self.outcomes]
+                found = [of.errors[base][model] for of in self.outcomes if model in of.errors.get(base, {})]
                 rows.append([model, *(_range([each[where] for each in found]) for where in ("dataset", "planner"))])
         return markdown_table(["model", "data set windows", "where the base's plans lead"], rows)
 

@@ -47,11 +47,21 @@ def write_block(page: Path, name: str, text: str) -> None:
     Raises:
         ValueError: If the page does not have both markers, once each and in order.
     """
+    begin, end, whole = require_markers(page, name)
+    write_text(page, f"{whole.partition(begin)[0]}{begin}\n{text}\n{end}{whole.partition(end)[2]}")
+
+
+def require_markers(page: Path, name: str) -> tuple[str, str, str]:
+    """Return both markers, and the text of the page.
+
+    Raises:
+        ValueError: See ``write_block``.
+    """
     begin, end = f"<!-- begin generated: {name} -->", f"<!-- end generated: {name} -->"
     whole = page.read_text(encoding="utf-8")
     if (whole.count(begin), whole.count(end)) != (1, 1) or whole.index(begin) > whole.index(end):
         raise ValueError(f"{page} needs the two lines {begin} and {end}, between which published numbers go")
-    write_text(page, f"{whole.partition(begin)[0]}{begin}\n{text}\n{end}{whole.partition(end)[2]}")
+    return begin, end, whole
 
 
 def save_figure(figure: Any, path: Path, numbers: str) -> None:

@@ -1,9 +1,12 @@
 """What a study runs, what it keeps of it, and what its tables say."""
 
+from dataclasses import replace
+
 import pytest
 
 from experiments.config import StudyConfig
 from experiments.outcomes import Outcomes
+from experiments.publish import FOLDER, PAGE, publish, refuse_unpublishable
 from experiments.stages import composed
 from experiments.study import Study
 from experiments.tables import Tables
@@ -14,6 +17,7 @@ from utils.reading.opening import FileError
 from utils.schema import SettingError, parsed
 
 SHORT = ["training.epochs=1", "training.max_batches=3", "training.val_batches=1", "training.num_reconstruct_samples=0"]
+MORE = {"base": "plain", "overrides": ["experiment=wall_state", SHORT]}
 CONFIG = {
     "env": "wall",
     "folder": "x",
@@ -25,7 +29,7 @@ CONFIG = {
     "collect": ["env=wall", "n_rollout=20", "image_size=16", "image_dtype=uint8"],
     "models": {
         "plain": {"overrides": ["experiment=wall_state", SHORT]},
-        "plain + more": {"base": "plain", "overrides": ["experiment=wall_state", SHORT]},
+        "plain + more": MORE,
     },
     "planners": {"few": ["planner=gd", "planner.opt_steps=2"], "fewer": ["planner=gd_lbfgs", "planner.opt_steps=2"]},
     "evaluate": ["n_plot_samples=0", "goal_source=random_state"],
@@ -50,13 +54,28 @@ def config(**changed) -> StudyConfig:
         ({"gap_planner": "cem"}, "gap_planner: there is no 'cem'; there are few, fewer"),
         ({"cells": {"a": {"models": ["plain"], "planners": ["x"]}}}, "cells.a.planners: there is no 'x'"),
         ({"models": {"a": {"base": "a", "overrides": []}}}, "models.a.base: there is no 'a'"),
+        ({"seeds": []}, r"seeds must be at least one, each once, got \[\]"),
+        ({"seeds": [1, 1]}, r"seeds must be at least one, each once, got \[1, 1\]"),
+        (
+            {"models": {"plain": {"base": "plain + more", "overrides": []}, "plain + more": MORE}},
+            r"models.plain.base: plain <- plain \+ more <- plain is a circle; train one from scratch",
+        ),
+        (
+            {"cells": CONFIG["cells"] | {"b": {"models": ["plain + more"], "planners": ["few"], "n_evals": 3}}},
+            "cells.b.n_evals: 'few' has 3 episodes here and 4 in other cells; give one of them another name",
+        ),
+        (
+            {"models": CONFIG["models"] | {"plain - more": MORE}},
+            r"models: 'plain \+ more' and 'plain - more' would use the same files; rename one",
+        ),
+        ({"planners": CONFIG["planners"] | {"a | b": []}}, r"planners: 'a \| b' must not have a bar"),
         (
             {"cells": {"a": {"model": ["plain"]}}},
             "cells.a.model: there is no such setting; did you mean cells",
         ),
     ],
 )
-def test_a_name_that_nothing_has_is_refused_before_anything_runs(changed, message):
+def test_what_cannot_work_is_refused_before_anything_runs(changed, message):
     with pytest.raises((ValueError, SettingError), match=message):
         config(**changed)
 
@@ -92,6 +111,31 @@ def test_outcomes_come_back_as_they_were_written(tmp_path):
     (tmp_path / "seed_1.csv").unlink()
     with pytest.raises(FileError, match=r"seed_1.json and the .csv beside it are not a study's outcomes"):
         Outcomes.read(tmp_path)
+
+
+def test_seeds_that_met_different_episodes_are_not_averaged(tmp_path):
+    outcomes(0, [5], [5]).write(tmp_path)
+    replace(outcomes(1, [5, 6], [5, 6]), episodes={"few": "other"}).write(tmp_path)
+    with pytest.raises(FileError, match="seeds 0 and 1 met different episodes with few"):
+        Outcomes.read(tmp_path)
+
+
+def test_only_the_seeds_of_the_config_are_published_and_only_from_committed_code(tmp_path, monkeypatch):
+    page = tmp_path / PAGE
+    page.parent.mkdir()
+    page.write_text("no markers")
+    with pytest.raises(ValueError, match="needs the two lines"):
+        refuse_unpublishable(tmp_path, config(), must_run=False)
+    page.write_text("<!-- begin generated: x -->\n<!-- end generated: x -->")
+    monkeypatch.setattr("experiments.publish.revision", lambda: "abc-dirty")
+    refuse_unpublishable(tmp_path, config(), must_run=False)
+    with pytest.raises(ValueError, match=r"publish=true: .* at revision abc-dirty, .*commit what has changed"):
+        refuse_unpublishable(tmp_path, config(), must_run=True)
+    for seed in (0, 1):
+        outcomes(seed, [-1, 5], [5, 5]).write(tmp_path / "outcomes")
+    publish(tmp_path, config(seeds=[1]), tmp_path / "outcomes")
+    assert {path.name for path in (tmp_path / FOLDER / "x").iterdir()} == {"seed_1.csv", "seed_1.json"}
+    assert "Training seeds 1; 4 episodes" in page.read_text()
 
 
 def test_tables_count_an_episode_as_solved_from_its_first_step_on():

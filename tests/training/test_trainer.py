@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -40,7 +41,8 @@ def visited(trainer):
         epochs[trainer.epoch] += list(zip(batch.trajectory.tolist(), batch.start.tolist(), strict=True))
 
     trainer.on_step.append(noting)
-    trainer.train_step = lambda batch, position, progress: StepNumbers({"loss": 0.0}, torch.zeros(()))
+    numbers, regularizer = StepNumbers({"loss": 0.0}, torch.zeros(())), trainer.train_step.regularizer
+    trainer.train_step = Mock(return_value=numbers, regularizer=regularizer)
     trainer.fit()
     return epochs
 
