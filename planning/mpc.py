@@ -246,4 +246,4 @@ def _finite_mean(costs: Tensor) -> float:
 def _distance(a: Latent, b: Latent) -> Tensor:
     """(B, 2) Euclidean distances of the visual and proprio parts."""
     parts = ((a.visual, b.visual), (a.proprio, b.proprio))
-    return torch.stack([(x - y).flatten(1).norm(dim=1).cpu() for x, y in parts], 1)
+    return torch.stack([(x.float() - y).flatten(1).norm(dim=1).cpu() for x, y in parts], 1)

@@ -14,7 +14,7 @@ from models.latent import Latent
 from planning.cost import LatentGoalCost
 from planning.episodes import Episodes
 from planning.goals import Problem
-from planning.mpc import MPCController
+from planning.mpc import MPCController, _distance
 from planning.objectives import GoalDistance
 from planning.observer import Observer
 from planning.planners.gd import GDPlanner
@@ -467,3 +467,10 @@ def test_a_diverged_plan_waits_and_takes_no_other_episode_with_it():
     assert torch.equal(episodes.states[0], before[0]), "it took the zero action"
     assert not torch.equal(episodes.states[1:], before[1:])
     assert episodes.warm_start.isfinite().all()
+
+
+def test_what_an_encoder_gives_in_bf16_is_compared_in_float32():
+    imagined, seen = (Latent(numbers(2, 1, 64, 8, seed=n).bfloat16(), numbers(2, 1, 3, seed=n)) for n in (1, 2))
+    wide = [Latent(each.visual.float(), each.proprio) for each in (imagined, seen)]
+    found = _distance(imagined, seen)
+    assert found.dtype == torch.float32 and torch.equal(found, _distance(*wide))
