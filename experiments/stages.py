@@ -83,7 +83,7 @@ def measure_gap(
         checkpoint = read_checkpoint(Path(folder))
         model, architecture = load_for_planning(checkpoint, config.env.sizes, EncoderConfig(), torch.device("cpu"))
         normalizer = stored_normalizer(checkpoint, config.env.sizes)
-        assert normalizer is not None, "models of the demo carry their units"
+        assert normalizer is not None, "models trained here carry their units"
         observers[name] = Observer(model, normalizer)
         frameskip, size = architecture.frameskip, architecture.img_size
     env = config.env.simulator.build(image_size=size)

@@ -50,7 +50,7 @@ def one_step_error(env: VectorEnv, observer: Observer, visits: Visits, frameskip
 
     Returns:
         ``visual_mse`` and ``proprio_mse``: lists of B means over all windows of a trajectory. Comparable between models
-        that share encoder and proprio encoder.
+        that share encoder, projector and proprio encoder.
     """
     model = observer.model
     every = frameskip if observer.wants_frames else None

@@ -159,12 +159,14 @@ def _regularizer(
 
 
 def _warn_of_collapse(start: StartingModel, settings: TrainSettings, regularizer: Regularizer) -> None:
-    """Warn of an encoder that stays random, and of features that nothing keeps from collapsing."""
-    encoder = start.model.encoder
-    is_drawn = "encoder" in start.fresh and encoder.weights_sha256 is None and list(encoder.parameters())
-    if is_drawn and not settings.train_encoder:
-        log.warning("the encoder has random weights and model.train_encoder=false: it will stay random")
-    elif is_drawn and not regularizer.prevents_collapse:  # no error: a short run without it shows what it does
+    """Warn of parts that stay random, and of features that nothing keeps from collapsing."""
+    drawn = [part for part in ("encoder", "projector", "predictor") if _is_drawn(start, part)]
+    for part in drawn:
+        if not getattr(settings, f"train_{part}"):
+            log.warning("the %s has random weights and model.train_%s=false: it will stay random", part, part)
+    if (
+        "encoder" in drawn and settings.train_encoder and not regularizer.prevents_collapse
+    ):  # no error: a short run without it shows what it does
         log.warning(
             "model.train_encoder=true with random weights and regularizer=%s: features that are the same for every "
             "frame are the easiest to predict, so the encoder will COLLAPSE (val_feature_std in the log falls to 0); "
@@ -176,6 +178,13 @@ def _warn_of_collapse(start: StartingModel, settings: TrainSettings, regularizer
             "a projector trains with regularizer=none: at a high training.projector_lr it collapses (val_feature_std "
             "in the log falls towards 0)"
         )
+
+
+def _is_drawn(start: StartingModel, part: str) -> bool:
+    """Whether a part has weights that come from no file."""
+    module = getattr(start.model, part)
+    from_file = part == "encoder" and start.model.encoder.weights_sha256 is not None
+    return part in start.fresh and module is not None and not from_file and any(True for _ in module.parameters())
 
 
 def _settings(config: TrainConfig, start: StartingModel, method: Method) -> TrainSettings:

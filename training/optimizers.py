@@ -104,7 +104,9 @@ class Optimizers:
         wanted = {"encoder": train_encoder, "projector": train_projector, "predictor": train_predictor}
         for part, is_wanted in {**wanted, "decoder": train_decoder}.items():
             if is_wanted and not list(_parameters(getattr(model, part))):
-                raise ValueError(f"model.train_{part}=true, but the model's {part} has nothing to train")
+                lacks = getattr(model, part) is None
+                what = f"the model has no {part}" if lacks else f"the model's {part} has nothing to train"
+                raise ValueError(f"model.train_{part}=true, but {what}")
         model.requires_grad_(False)
         self.schedule = SCHEDULES[rates.schedule]
         self._peaks: dict[str, float] = {}

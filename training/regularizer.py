@@ -135,7 +135,10 @@ class FeatureTerms(Regularizer):
         if self.pool == "mean":
             return features.mean(2, keepdim=True)
         whole = features.flatten(2)
-        return (self.mlp(whole) if self.pool == "mlp" else whole)[:, :, None]
+        if self.pool == "mlp":
+            with torch.autocast(whole.device.type, enabled=False):  # bf16 would round short steps away
+                whole = self.mlp(whole)
+        return whole[:, :, None]
 
 
 class VICReg(FeatureTerms):

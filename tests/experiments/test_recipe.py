@@ -151,17 +151,15 @@ def test_tables_count_an_episode_as_solved_from_its_first_step_on():
 
 def test_hydra_knows_every_override_of_the_recipe():
     recipe = composed(StudyConfig, "recipe_wall", ["seeds=[0]"])
-    study, seen = Study(recipe), set()
-    for job in study.jobs():
-        overrides = job.arguments["overrides"]
-        if job.run.__name__ == "train":
-            composed(TrainConfig, "train", overrides)
-        elif job.run.__name__ == "evaluate":
-            settings = tuple(o for o in overrides if not o.startswith(("ckpt_path", "run_dir")))
-            if settings not in seen:
-                seen.add(settings)
-                composed(PlanConfig, job.arguments["config_name"], overrides)
-    assert len(seen) == len(recipe.planners)
+    schemas, seen = {"train": TrainConfig, "evaluate": PlanConfig}, {"train": set(), "evaluate": set()}
+    for job in Study(recipe).jobs():
+        entry, overrides = job.run.__name__, job.arguments["overrides"]
+        settings = tuple(o for o in overrides if not o.startswith(("ckpt_path", "run_dir")))
+        if entry in seen and settings not in seen[entry]:
+            seen[entry].add(settings)
+            composed(schemas[entry], job.arguments.get("config_name", "train"), overrides)
+    assert len(seen["evaluate"]) == len(recipe.planners)
+    assert len(seen["train"]) == 5 + 4, "both bases are finetuned alike"
 
 
 @pytest.mark.slow

@@ -126,6 +126,14 @@ def test_one_that_nothing_keeps_apart_is_warned_of(tmp_path, caplog):
     assert "a projector trains with regularizer=none" in caplog.text
 
 
+def test_a_new_one_that_is_not_trained_is_warned_of_and_one_that_is_not_there_refused(tmp_path, plain, caplog):
+    none = (*TINY, "regularizer=none", f"ckpt_path={plain}")
+    build(tmp_path / "run", *none, *NARROW, "model.train_projector=false")
+    assert "the projector has random weights and model.train_projector=false: it will stay random" in caplog.text
+    with pytest.raises(ValueError, match=r"train_projector=true, but the model has no projector"):
+        build(tmp_path / "none", *none, "projector=none", "model.train_projector=true")
+
+
 def test_a_new_one_excludes_the_training_of_a_proposal(tmp_path, plain):
     with pytest.raises(
         ValueError, match=r"train_projector=true excludes method=proposal.* a training of its own first"

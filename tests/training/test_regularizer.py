@@ -137,6 +137,14 @@ def test_the_pool_says_whose_path_is_straight():
     assert 0 < found["mlp"][0] < 2
 
 
+def test_the_network_of_the_curvature_computes_in_full_precision():
+    features, terms = 1 + 1e-3 * numbers(2, 4, 2, 3), FeatureTerms(curvature_weight=1.0, pool="mlp")
+    terms.setup(num_frames=4, num_patches=2, dim=3)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = terms.losses(features)["curvature_loss"]
+    torch.testing.assert_close(found, terms.losses(features)["curvature_loss"], rtol=0, atol=0)
+
+
 def test_spread_by_hand():
     one, other = torch.zeros(40, 2, 3), torch.zeros(40, 2, 3)
     one[:, 0, 0] = 1.0  # every frame looks the same

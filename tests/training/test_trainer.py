@@ -136,7 +136,7 @@ def test_without_a_predictor_the_decoder_alone_is_trained(tmp_path):
     ("overrides", "message"),
     [
         (["model.train_encoder=true"], "model.train_encoder=true, but the model's encoder has nothing to train"),
-        (["has_decoder=false", "model.train_decoder=true"], "model.train_decoder=true, but the model's decoder has no"),
+        (["has_decoder=false", "model.train_decoder=true"], "model.train_decoder=true, but the model has no decoder"),
         (["model.train_predictor=false", "model.train_decoder=false"], "nothing to train"),
         ([*DINO, "model.train_encoder=true", "training.latent_cache=memory"], "excludes model.train_encoder=true"),
         (["method=adversarial", "model.train_predictor=false"], "method=adversarial has no effect where the predictor"),
