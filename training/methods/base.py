@@ -146,12 +146,12 @@ class Method:
         """Where the samples of ``batch`` lie in the batch of all processes."""
         return distributed.share_of_batch(len(batch), self.context.batch_size)
 
-    def _refuse_short_samples(self, context: TrainingContext, frames: int) -> None:
-        """Raise unless a sample spans so many ``frames``: its goal lies that far ahead."""
+    def _refuse_short_samples(self, context: TrainingContext, blocks: int, setting: str) -> None:
+        """Raise unless a sample has a goal so many ``blocks`` ahead, as the ``setting`` says."""
         given, hist = context.sample_frames, context.model.num_hist
-        if given is not None and given < frames:
+        if given is not None and given <= blocks:
             raise ValueError(
-                f"N={given - hist}: a sample of N + num_hist = {given} frames is shorter than the {frames} that "
-                f"method={self.name} needs (its goal lies the planner's horizon ahead); set N to at least "
-                f"{frames - hist}"
+                f"N={given - hist}: a sample of N + num_hist = {given} frames is shorter than the {blocks + 1} that "
+                f"method={self.name} needs for goals {blocks} blocks ahead; set N to at least {blocks + 1 - hist}, or "
+                f"lower {setting}"
             )

@@ -103,7 +103,7 @@ class Online(Method):
         """
         super().setup(context)
         if self.corrector.tasks == "batch":
-            self._refuse_short_samples(context, self.planner.horizon + 1)
+            self._refuse_short_samples(context, self.planner.horizon, "method.planner.horizon")
         assert context.env is not None, "needs_env is set, so there is one"
         if self._thread is not None and not context.env.plays_in_background:
             raise ValueError(

@@ -67,7 +67,7 @@ class ProposalTraining(Method):
                 "(has_predictor=false); set method.goal_weight=0"
             )
         self._proposal = context.model.require_proposal()
-        self._refuse_short_samples(context, self.farthest + 1)
+        self._refuse_short_samples(context, self.farthest, "method.farthest")
         self._draws.manual_seed(context.seed)
 
     @property

@@ -142,7 +142,8 @@ def test_the_goal_lies_as_many_blocks_ahead_as_the_planner_looks(online, horizon
 
 
 def test_a_sample_too_short_for_the_goal_is_an_error_that_says_what_to_set(online, tmp_path):
-    with pytest.raises(ValueError, match=r"N=4: .*shorter than the 6 that method=online needs.*set N to at least 5"):
+    message = r"N=4: .*shorter than the 6 that method=online needs.*N to at least 5, or lower method\.planner\.horizon"
+    with pytest.raises(ValueError, match=message):
         online("N=4")
     assert not (tmp_path / "run" / "checkpoints").exists()
     online("N=4", "method.planner.horizon=4")
