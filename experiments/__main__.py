@@ -61,7 +61,7 @@ def _run(study: Study, folder: Path) -> None:
     page = Tables(config, Outcomes.read(folder / "outcomes")).page()
     write_text(folder / "report.md", page)
     if config.publish:
-        provenance.require_one_revision(folder)
+        provenance.require_committed(folder)  # not of one revision: publishing a seed makes another
         publish(ROOT, config, folder / "outcomes")
     log.info("\n%s\n\ntables: %s", page, folder / "report.md")
 

@@ -8,7 +8,7 @@ from experiments.config import StudyConfig
 from experiments.outcomes import Outcomes
 from experiments.tables import Tables
 from utils.pages import require_markers, write_block
-from utils.revision import revision
+from utils.revision import is_committed, revision
 
 FOLDER, PAGE = Path("docs/published"), Path("docs/recipes.md")
 NOTHING = "No stage has been run yet."
@@ -39,7 +39,7 @@ def refuse_unpublishable(root: Path, config: StudyConfig, must_run: bool) -> Non
     """
     require_markers(root / PAGE, name(config))
     code = revision()
-    if must_run and (code == "unknown" or code.endswith("-dirty")):
+    if must_run and not is_committed(code):
         raise ValueError(
             f"publish=true: the code is at revision {code}, and published numbers must come from a committed one: "
             "commit what has changed first, or leave publish out"

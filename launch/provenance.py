@@ -9,6 +9,7 @@ from pathlib import Path
 
 from utils.reading.json_file import read_json
 from utils.reading.opening import FileError
+from utils.revision import is_committed
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,24 @@ class Provenance:
             ValueError: If there are several, or one with changed files: what is published must name its code.
         """
         (first, *others) = self.revisions
-        if others or first == "unknown" or first.endswith("-dirty"):
+        if others or not is_committed(first):
             raise ValueError(
                 f"{folder}: its stages were run at revision {' and '.join(self.revisions)}; published numbers must "
                 "come from one committed revision: delete the folder, commit what has changed, and run again"
             )
         return first
+
+    def require_committed(self, folder: Path) -> None:
+        """Refuse results of changed files; those of several revisions do, since every one is named.
+
+        Raises:
+            ValueError: Naming the revisions.
+        """
+        if not all(map(is_committed, self.revisions)):
+            raise ValueError(
+                f"{folder}: its stages were run at revision {' and '.join(self.revisions)}; published numbers must "
+                "come from committed revisions: commit what has changed, delete the others' results, and run again"
+            )
 
 
 def _made(path: Path) -> Made | None:

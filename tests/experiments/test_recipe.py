@@ -11,6 +11,7 @@ from experiments.stages import composed
 from experiments.study import Study
 from experiments.tables import Tables
 from launch.jobs import run_jobs
+from launch.provenance import Provenance
 from planning.config import PlanConfig
 from training.config import TrainConfig
 from utils.reading.opening import FileError
@@ -136,6 +137,13 @@ def test_only_the_seeds_of_the_config_are_published_and_only_from_committed_code
     publish(tmp_path, config(seeds=[1]), tmp_path / "outcomes")
     assert {path.name for path in (tmp_path / FOLDER / "x").iterdir()} == {"seed_1.csv", "seed_1.json"}
     assert "Training seeds 1; 4 episodes" in page.read_text()
+
+
+def test_a_seed_may_be_run_at_a_later_revision_than_the_data_but_not_with_changed_files(tmp_path):
+    Provenance(["abc", "def"], "2026-01-01", 1.0).require_committed(tmp_path)
+    for code in ("def-dirty", "unknown"):
+        with pytest.raises(ValueError, match=f"run at revision abc and {code}; .* must come from committed revisions"):
+            Provenance(["abc", code], "2026-01-01", 1.0).require_committed(tmp_path)
 
 
 def test_tables_count_an_episode_as_solved_from_its_first_step_on():
