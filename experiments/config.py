@@ -59,6 +59,7 @@ class StudyConfig(OpenSettings):
         cells: What is evaluated, by the question that it answers.
         gap_planner: Whose plans the error of the models is measured on.
         compare: Pairs of models, the second taken from the first.
+        compare_planners: Pairs of planners likewise, which meet the same episodes as far as both go.
     """
 
     env: str
@@ -75,6 +76,7 @@ class StudyConfig(OpenSettings):
     cells: Mapping[str, Cells]
     gap_planner: str
     compare: Sequence[Sequence[str]]
+    compare_planners: Sequence[Sequence[str]]
 
     def __post_init__(self) -> None:
         """Refuse names that nothing has, and what could not be kept or compared once it has run.
@@ -91,10 +93,11 @@ class StudyConfig(OpenSettings):
             _refuse_unknown(f"cells.{name}.models", cells.models, models)
             _refuse_unknown(f"cells.{name}.planners", cells.planners, planners)
         _refuse_unknown("gap_planner", [self.gap_planner], planners)
-        for pair in self.compare:
-            _refuse_unknown("compare", pair, models)
-            if len(pair) != 2:
-                raise ValueError(f"compare must be pairs of models, got {list(pair)}")
+        for key, known in (("compare", models), ("compare_planners", planners)):
+            for pair in getattr(self, key):
+                _refuse_unknown(key, pair, known)
+                if len(pair) != 2:
+                    raise ValueError(f"{key} must be pairs of names, got {list(pair)}")
         self._refuse_circles()
         self._refuse_two_lengths()
         for key, names in (("models", self.models), ("planners", self.planners)):

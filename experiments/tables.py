@@ -34,6 +34,8 @@ class Tables:
                 "Differences, percentage points, on the same seeds and episodes, [95 % interval]; bold where it leaves "
                 f"out 0. Of these {self._comparisons()} about {0.05 * self._comparisons():.0f} may be bold by chance.",
                 self.differences(),
+                "The same between planners, on the episodes that both met.",
+                self.planner_differences(),
                 "Cost per episode, all models together; seconds are wall clock of one core with other jobs beside.",
                 self.cost(),
                 "One-step visual error of the models, mean over seeds (range).",
@@ -53,6 +55,12 @@ class Tables:
         planners = self._planners()
         rows = [[f"{a} - {b}", *(self._difference(a, b, p) for p in planners)] for a, b in self.config.compare]
         return markdown_table(["models", *planners], rows)
+
+    def planner_differences(self) -> str:
+        """Models by compared pairs of planners."""
+        pairs = self.config.compare_planners
+        rows = [[model, *(self._planner_difference(model, a, b) for a, b in pairs)] for model in self.config.models]
+        return markdown_table(["model", *(f"{a} - {b}" for a, b in pairs)], [row for row in rows if any(row[1:])])
 
     def cost(self) -> str:
         """What each planner takes per episode."""
@@ -86,6 +94,13 @@ class Tables:
         if first is None or second is None:
             return ""
         return Estimate.of(first - second, is_rate=False).as_points()
+
+    def _planner_difference(self, model: str, planner: str, to: str) -> str:
+        first, second = self._table(model, planner), self._table(model, to)
+        if first is None or second is None:
+            return ""
+        both = min(first.shape[1], second.shape[1])
+        return Estimate.of(first[:, :both] - second[:, :both], is_rate=False).as_points()
 
     def _comparisons(self) -> int:
         return sum(bool(self._difference(a, b, p)) for a, b in self.config.compare for p in self._planners())

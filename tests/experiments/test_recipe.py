@@ -40,6 +40,7 @@ CONFIG = {
     },
     "gap_planner": "few",
     "compare": [["plain + more", "plain"]],
+    "compare_planners": [["few", "fewer"]],
 }
 
 
@@ -51,7 +52,8 @@ def config(**changed) -> StudyConfig:
     ("changed", "message"),
     [
         ({"compare": [["plain", "plane"]]}, "compare: there is no 'plane'; there are plain, plain \\+ more"),
-        ({"compare": [["plain"]]}, "compare must be pairs of models, got \\['plain'\\]"),
+        ({"compare": [["plain"]]}, "compare must be pairs of names, got \\['plain'\\]"),
+        ({"compare_planners": [["few", "x"]]}, "compare_planners: there is no 'x'"),
         ({"gap_planner": "cem"}, "gap_planner: there is no 'cem'; there are few, fewer"),
         ({"cells": {"a": {"models": ["plain"], "planners": ["x"]}}}, "cells.a.planners: there is no 'x'"),
         ({"models": {"a": {"base": "a", "overrides": []}}}, "models.a.base: there is no 'a'"),
@@ -96,8 +98,8 @@ def outcomes(seed: int, plain: list[int], more: list[int]) -> Outcomes:
         seed=seed,
         made={"date": "2026-01-01", "revision": "abc", "versions": "torch 9"},
         episodes={"few": "0123456789abcdef"},
-        solved_at={"plain": {"few": plain}, "plain + more": {"few": more}},
-        cost={"plain": {"few": cost}, "plain + more": {"few": cost}},
+        solved_at={"plain": {"few": plain, "fewer": more[:2]}, "plain + more": {"few": more}},
+        cost={"plain": {"few": cost, "fewer": cost}, "plain + more": {"few": cost}},
         errors={"plain": {"plain": {"dataset": 0.1, "planner": 0.4}, "plain + more": {"dataset": 0.1, "planner": 0.2}}},
         training_seconds={"plain": 1.0, "plain + more": 2.0},
     )
@@ -108,7 +110,7 @@ def test_outcomes_come_back_as_they_were_written(tmp_path):
     for one in reversed(both):
         one.write(tmp_path)
     assert Outcomes.read(tmp_path) == both
-    assert (tmp_path / "seed_1.csv").read_text().splitlines()[2] == "1,5,10"
+    assert (tmp_path / "seed_1.csv").read_text().splitlines()[2:4] == ["1,5,10,10", "2,-1,,5"]
     (tmp_path / "seed_1.csv").unlink()
     with pytest.raises(FileError, match=r"seed_1.json and the .csv beside it are not a study's outcomes"):
         Outcomes.read(tmp_path)
@@ -149,10 +151,13 @@ def test_a_seed_may_be_run_at_a_later_revision_than_the_data_but_not_with_change
 def test_tables_count_an_episode_as_solved_from_its_first_step_on():
     tables = Tables(config(), [outcomes(seed, [-1, 5, -1, 0], [5, 10, 5, -1]) for seed in (0, 1)])
     rows = [line.split(" | ") for line in tables.success().splitlines()]
-    assert rows[2][:2] == ["| doing nothing", "25 |"]
-    assert rows[3][1].startswith("50 [") and rows[3][1].endswith("(50..50) |")
+    assert rows[2][:2] == ["| doing nothing", "25"]
+    assert rows[3][1].startswith("50 [") and rows[3][1].endswith("(50..50)")
     assert rows[4][1].startswith("75 [")
     assert tables.differences().splitlines()[2].startswith("| plain + more - plain | +25 [")
+    # of the two episodes that both planners met one solves the second, the other both
+    rows = tables.planner_differences().splitlines()
+    assert rows[0] == "| model | few - fewer |" and len(rows) == 3 and rows[2].startswith("| plain | -50 [")
     assert "| few | 0.500 | 8 | 4 |" in tables.cost()
     assert "| plain | 0.1000 (0.1000..0.1000) | 0.4000 (0.4000..0.4000) |" in tables.errors()
 
