@@ -24,15 +24,12 @@ from demo.publish import publish
 from demo.report import Report
 from experiments import stages
 from launch.command_line import one_line_errors, plain
-from launch.jobs import Job, run_jobs
+from launch.jobs import Job, run_jobs, workers_or_default
 from launch.provenance import Provenance
 from utils.folder_lock import holding
 from utils.links import check_contents
-from utils.machine import available_cores
 
 log = logging.getLogger("demo")
-
-MOST_WORKERS = 3  # if nothing is said: each takes 1.2 GB, and all should fit into 4
 
 
 def make_jobs(config: Mapping[str, Any], folder: Path) -> list[Job]:
@@ -103,7 +100,7 @@ def main(cfg: DictConfig) -> None:
 
 def _run(config: dict[str, Any], folder: Path) -> None:
     jobs = make_jobs(config, folder)
-    config["num_workers"] = config["num_workers"] or min(available_cores(), MOST_WORKERS)
+    config["num_workers"] = workers_or_default(config["num_workers"])
     results = run_jobs(jobs, folder / "stages", config["num_workers"])
     provenance = Provenance.read(folder / "stages", results)
     report = Report(config, results, folder, commands(jobs), runtime.describe_environment(), provenance)

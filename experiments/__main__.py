@@ -25,16 +25,13 @@ from experiments.study import Study
 from experiments.tables import Tables
 from launch.command_line import one_line_errors, parse
 from launch.conf import ROOT
-from launch.jobs import run_jobs
+from launch.jobs import kept_results, run_jobs, workers_or_default
 from launch.provenance import Provenance
 from utils.files import write_text
 from utils.folder_lock import holding
 from utils.links import check_contents
-from utils.machine import available_cores
 
 log = logging.getLogger("experiments")
-
-MOST_WORKERS = 3  # if nothing is said: each takes 1.2 GB, and all should fit into 4
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="recipe_wall")
@@ -50,12 +47,12 @@ def main(cfg: DictConfig) -> None:
 
 def _run(study: Study, folder: Path) -> None:
     config, jobs = study.config, study.jobs()
-    workers = config.num_workers or min(available_cores(), MOST_WORKERS)
+    workers, kept = workers_or_default(config.num_workers), folder / "stages"
     if config.publish:
-        refuse_unpublishable(ROOT, config, any(not (folder / "stages" / f"{job.name}.json").exists() for job in jobs))
+        refuse_unpublishable(ROOT, config, must_run=len(kept_results(jobs, kept)) < len(jobs))
     log.info("%d jobs, %d at a time, in %s", len(jobs), workers, folder)
-    results = run_jobs(jobs, folder / "stages", workers)
-    provenance = Provenance.read(folder / "stages", results)
+    results = run_jobs(jobs, kept, workers)
+    provenance = Provenance.read(kept, results)
     for seed in config.seeds:
         Outcomes.of(study, seed, results, _made(provenance)).write(folder / "outcomes")
     page = Tables(config, Outcomes.read(folder / "outcomes")).page()

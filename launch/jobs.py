@@ -21,10 +21,12 @@ from utils.child_processes import end_with_parent
 from utils.files import own_file, write_json
 from utils.folder_lock import Shares, keep
 from utils.interrupts import StopRequested, StopSignals
+from utils.machine import available_cores
 from utils.printable import printable_logs
 from utils.reading.json_file import RESULTS_BYTES, read_json
 from utils.revision import revision
 
+MOST_WORKERS = 3  # if nothing is said: each takes 1.2 GB, and all should fit into 4
 GRACE_SECONDS = 30.0  # for a worker to finish its step and save
 
 
@@ -50,6 +52,16 @@ class Job:
         return {"function": self.run.__qualname__, "arguments": json.loads(json.dumps(self.arguments))}
 
 
+def workers_or_default(num_workers: int | None) -> int:
+    """Jobs at a time: as many as are asked for, else one per core, up to ``MOST_WORKERS``."""
+    return num_workers or min(available_cores(), MOST_WORKERS)
+
+
+def kept_results(jobs: Sequence[Job], folder: Path) -> dict[str, Any]:
+    """Name -> result of those ``jobs`` that need not be run again."""
+    return {job.name: kept["result"] for job in jobs if (kept := _kept(folder, job)) is not None}
+
+
 def run_jobs(jobs: Sequence[Job], folder: Path, num_workers: int) -> dict[str, Any]:
     """Run ``jobs`` in dependency order, skipping those whose result is kept in ``folder``; return name -> result.
 
@@ -57,7 +69,7 @@ def run_jobs(jobs: Sequence[Job], folder: Path, num_workers: int) -> dict[str, A
         ValueError: Naming the first job that failed, why, and its log; the others' results are kept.
         StopRequested: After a signal; what runs then saves its own state first.
     """
-    results = {job.name: kept["result"] for job in jobs if (kept := _kept(folder, job)) is not None}
+    results = kept_results(jobs, folder)
     todo = [job for job in jobs if job.name not in results]
     running: dict[Future[Any], Job] = {}
     code = revision()

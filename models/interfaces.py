@@ -136,6 +136,17 @@ class Proposal(nn.Module, ABC):
     horizon: int
     remembers = False
 
+    @staticmethod
+    def refuse_not_positive(**sizes: int) -> None:
+        """Check sizes of a constructor, by their names.
+
+        Raises:
+            ValueError: If one is below 1.
+        """
+        for key, value in sizes.items():
+            if value < 1:
+                raise ValueError(f"proposal.{key} must be at least 1, got {value}")
+
     @abstractmethod
     def forward(self, start: Latent, goal: Latent) -> Tensor:
         """Propose z-scored action blocks (B, T, A) that lead from ``start`` (B, 1) to ``goal`` (B, 1)."""

@@ -21,17 +21,14 @@ from omegaconf import DictConfig
 
 from launch.command_line import one_line_errors, plain
 from launch.conf import ROOT
-from launch.jobs import run_jobs
+from launch.jobs import run_jobs, workers_or_default
 from launch.provenance import Provenance
 from results.jobs import Study
 from results.report import Report
 from utils.folder_lock import holding
 from utils.links import check_contents
-from utils.machine import available_cores
 
 log = logging.getLogger("results")
-
-MOST_WORKERS = 3  # if nothing is said: each takes 1.2 GB, and all should fit into 4
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="results_wall")
@@ -48,7 +45,7 @@ def main(cfg: DictConfig) -> None:
 def _run(config: dict[str, Any], folder: Path) -> None:
     study = Study(config, folder)
     jobs = study.jobs()
-    workers = config["num_workers"] or min(available_cores(), MOST_WORKERS)
+    workers = workers_or_default(config["num_workers"])
     log.info("%d stages, %d at a time, in %s", len(jobs), workers, folder)
     begin = time.perf_counter()
     results = run_jobs(jobs, folder / "stages", workers)

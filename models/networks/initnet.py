@@ -53,10 +53,9 @@ class InitNet(Proposal):
         dropout: DropoutRate = 0.0,
     ) -> None:
         super().__init__()
-        sizes = {"horizon": horizon, "width": width, "depth": depth, "heads": heads}
-        for key, value in (sizes | {"dim_head": dim_head, "mlp_dim": mlp_dim}).items():
-            if value < 1:
-                raise ValueError(f"proposal.{key} must be at least 1, got {value}")
+        self.refuse_not_positive(
+            horizon=horizon, width=width, depth=depth, heads=heads, dim_head=dim_head, mlp_dim=mlp_dim
+        )
         if not 0 <= dropout < 1:
             raise ValueError(f"proposal.dropout must be in [0, 1), got {dropout}")
         self.horizon = horizon

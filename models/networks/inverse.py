@@ -47,9 +47,7 @@ class InverseModel(Proposal):
         depth: Small = 2,
     ) -> None:
         super().__init__()
-        for key, value in {"horizon": horizon, "patch_width": patch_width, "width": width, "depth": depth}.items():
-            if value < 1:
-                raise ValueError(f"proposal.{key} must be at least 1, got {value}")
+        self.refuse_not_positive(horizon=horizon, patch_width=patch_width, width=width, depth=depth)
         self.horizon = horizon
         self.embed = nn.Linear(2 * visual_dim, patch_width)
         sizes = [num_patches * patch_width + 2 * proprio_dim] + [width] * depth

@@ -65,9 +65,7 @@ class Neighbors(Proposal):
         alpha: NonNegative = 1.0,
     ) -> None:
         super().__init__()
-        for key, value in {"horizon": horizon, "max_frames": max_frames, "key_dim": key_dim}.items():
-            if value < 1:
-                raise ValueError(f"proposal.{key} must be at least 1, got {value}")
+        self.refuse_not_positive(horizon=horizon, max_frames=max_frames, key_dim=key_dim)
         self.horizon, self.farthest, self.alpha = horizon, farthest or horizon, alpha
         entries = num_patches * visual_dim
         self.key_dim, self._missing = min(key_dim, entries), -entries % min(key_dim, entries)
