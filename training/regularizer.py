@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.latent_geometry import curvature
+from models.latent_geometry import curvature
 from utils.ranges import NonNegative
 
 POOLS = ("patch", "mean", "flatten", "mlp")
@@ -49,7 +49,7 @@ class Regularizer(nn.Module):
 class FeatureTerms(Regularizer):
     """Straight paths, features that vary, do not repeat each other, and change slowly: each by its weight.
 
-    ``curvature`` is the mean of 1 - cos between consecutive steps of a path (``training.latent_geometry.curvature``).
+    ``curvature`` is the mean of 1 - cos between consecutive steps of a path (``models.latent_geometry.curvature``).
     ``v`` is the mean hinge ``max(0, 1 - std)`` over the entries of the patches, with the standard deviation over the
     B * F frames of the step. ``c`` is the sum of squared covariances between different features of a patch, divided by
     their number D; the mean over patches. ``t`` is the mean squared difference of features one model step apart.

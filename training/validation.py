@@ -14,9 +14,9 @@ from datasets.batch import Batch
 from datasets.readers import RetriedSamples
 from datasets.windows import WindowDataset
 from models.latent import Latent
+from models.latent_geometry import curvature, feature_spread, step_correlation
 from models.world_model import WorldModel, planning_mode
 from training.gradients import weighted_means
-from training.latent_geometry import curvature, feature_spread, step_correlation
 from training.settings import TrainSettings
 from training.step import TrainingStep
 from utils import distributed
@@ -90,7 +90,7 @@ def validation_losses(
 ) -> dict[str, float]:
     """Measure teacher-forcing losses, and the open-loop error at the last step beside that of a frame that stays.
 
-    With ``geometry`` also how the latents lie, see ``training.latent_geometry``.
+    With ``geometry`` also how the latents lie, see ``models.latent_geometry``.
     """
     sums: dict[str, float] = {}
     first_frames: list[Tensor] = []

@@ -10,10 +10,10 @@ import torch
 from hydra.utils import instantiate
 
 from models.checkpoints.native import read_checkpoint
+from models.latent_geometry import curvature, feature_spread, step_correlation
 from tests.builders import option
 from tests.training.resuming import assert_same_run, interrupt
 from tests.training.tiny import build, changed, run, weights, without_times
-from training.latent_geometry import curvature, feature_spread, step_correlation
 from training.regularizer import POOLS, FeatureTerms, Regularizer, VICReg, covariance_loss, variance_loss
 
 RESNET = (

@@ -39,9 +39,20 @@ def step_correlation(points: Tensor) -> Tensor:
     Returns:
         (B,) Spearman's coefficients.
     """
-    first, second = torch.triu_indices(points.shape[1], points.shape[1], 1, device=points.device)
+    first, second = frame_pairs(points)
     distance = torch.cdist(points, points)[:, first, second]
-    ranks = torch.stack([_ranks(distance), _ranks((second - first).expand_as(distance))])
+    return rank_correlation(distance, (second - first).expand_as(distance))
+
+
+def frame_pairs(points: Tensor) -> tuple[Tensor, Tensor]:
+    """Number the two frames of every pair of ``points`` (B, F, ...): (F (F - 1) / 2,) each, the earlier one first."""
+    first, second = torch.triu_indices(points.shape[1], points.shape[1], 1, device=points.device)
+    return first, second
+
+
+def rank_correlation(first: Tensor, second: Tensor) -> Tensor:
+    """Correlate the ranks of two rows of numbers (B, n): (B,) Spearman's coefficients, 0 where a row is constant."""
+    ranks = torch.stack([_ranks(first), _ranks(second)])
     centred = ranks - ranks.mean(-1, keepdim=True)
     spread = centred.square().sum(-1).prod(0).sqrt()
     return centred.prod(0).sum(-1) / spread.clamp_min(SHORTEST_STEP)
