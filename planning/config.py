@@ -67,6 +67,7 @@ class PlanConfig(RunConfig):
     unsolved_starts_only: bool
     n_plot_samples: Annotated[int, Interval(ge=0, le=1000)]
     debug_dset_init: bool
+    save_latents: bool
     dynamics: Literal["model", "simulator"]
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from models.latent import Latent
+from planning.history import Iteration
 
 
 @dataclass
@@ -31,6 +32,7 @@ class Episodes:
         evaluations: (B,) rollouts imagined while planning.
         records: One dict of numbers per iteration.
         adapted: Weights (B, *shape) that each episode has for itself, by name; see ``planning.adaptation``.
+        history: What is kept of each iteration for each episode, see ``planning.history``.
     """
 
     states: Tensor
@@ -46,6 +48,7 @@ class Episodes:
     evaluations: Tensor
     records: list[dict[str, Any]] = field(default_factory=list)
     adapted: dict[str, Tensor] = field(default_factory=dict)
+    history: list[Iteration] = field(default_factory=list)
 
     @classmethod
     def begin(

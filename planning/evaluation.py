@@ -9,9 +9,12 @@ from typing import Any
 
 from tqdm import tqdm
 
+from planning.episode_record import EPISODES, EpisodeRecord
 from planning.episodes import Episodes
+from planning.history import reconstructed
 from planning.metrics import final_metrics
 from planning.mpc import MPCController
+from planning.replay import Replay
 from planning.saved_evaluation import FINISHED, STATE, TARGETS, read_finished, read_state
 from planning.task import PlanningTask
 from utils import distributed
@@ -92,13 +95,16 @@ class Evaluation:
         metrics = {name: self.identity.get(name, before) for name, before in protocol.items()}
         iterations = episodes.iteration if self.controller.max_iter is None else self.controller.max_iter
         ends = [blocks * task.frameskip for blocks in self.controller.executed(iterations)]
-        metrics |= final_metrics(task, episodes, ends)
+        replay = Replay.of(task.env, task.problem, episodes.played, ends)
+        metrics |= final_metrics(task, episodes, replay)
         if task.recorder is not None:
             task.recorder.write_videos(self.folder, episodes.solved, self.retry)
         self.logger.log({f"final_eval/{name}": value for name, value in metrics.items()})
         self.retry.write("the log", self.logger.position)
         self.logger.close()
         if distributed.is_main():
+            record = EpisodeRecord.of(episodes, replay, task.frameskip, self.controller.planner.horizon)
+            record.write(self.folder / EPISODES, self.retry)
             write_json(self.folder / "results.json", metrics, self.retry)
             write_json(self.folder / FINISHED, {"identity": self.identity, "metrics": metrics}, self.retry)
             # goes last: until then the evaluation can be finished again
@@ -127,6 +133,8 @@ class Evaluation:
             return None
         state = read_state(path)
         episodes = Episodes(**state["episodes"]).to(self.task.observer.device)
+        missing = episodes.iteration - len(episodes.history)  # begun before there was a history
+        episodes.history[:0] = reconstructed(episodes.records[:missing], episodes.solved_at)
         self.logger.rewind(state["log"])
         if self.task.recorder is not None and state["film"] is not None:
             self.task.recorder.load_state_dict(state["film"])

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from envs.base import VectorEnv, simulate
+from envs.base import VectorEnv
 from envs.process_vector import EnvWorkerError
 from planning.episodes import Episodes
 from planning.planners.noise import EpisodeNoise
 from planning.problem import Problem
+from planning.replay import Replay
 from planning.task import PlanningTask
 from utils.statistics import wilson_interval
 
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 NO_ITERATION = 2**32 - 1  # number of a random stream that no plan draws from
 
 
-def final_metrics(task: PlanningTask, episodes: Episodes, ends: Sequence[int]) -> dict[str, Any]:
+def final_metrics(task: PlanningTask, episodes: Episodes, replay: Replay) -> dict[str, Any]:
     """Metrics of finished episodes; docs/results_format.md describes every one.
 
     Rates lie in [0, 1], and every mean is over episodes of a number per episode.
@@ -31,18 +32,13 @@ def final_metrics(task: PlanningTask, episodes: Episodes, ends: Sequence[int]) -
     Args:
         task: Starts, goals, and the environment, whose episodes are replaced.
         episodes: As they ended.
-        ends: Raw steps executed after 0, 1, ... iterations, as many as the evaluation may make.
+        replay: Their course.
     """
-    env, problem = task.env, task.problem
-    played = simulate(env, problem.seeds, problem.states, episodes.played, problem.layouts).states
+    env, problem, ends = task.env, task.problem, replay.ends
     steps = [ends[iteration] for iteration in episodes.solved_at.tolist()]
-    moments = {
-        "at_solve": torch.stack(
-            [row[at] if at else end for row, at, end in zip(played, steps, episodes.states, strict=True)]
-        ),
-        "at_end": episodes.states,
-    }
-    starts = env.success(played[:, 0], problem.goal_states).success.cpu()
+    last = episodes.played.shape[1]
+    moments = {"at_solve": replay.at([at or last for at in steps]), "at_end": replay.at([last] * len(problem))}
+    starts = replay.inside[:, 0]
     idle = solved_by_doing_nothing(env, problem, ends)
     drawn = solved_by(env, problem, ends, _random_actions(task, ends[-1]))
     hashes = problem.hashes()
@@ -135,13 +131,12 @@ def _work(episodes: Episodes) -> dict[str, float]:
     }
 
 
-def _distances(task: PlanningTask, ends: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Measure distances of states (B, S) at several moments to the goals: means, and a list for the states."""
+def _distances(task: PlanningTask, ends: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Any]:
+    """Average distances to the goals at several moments, of states (B, S) and their distances (B,); list the latter."""
     env, problem = task.env, task.problem
     found: dict[str, Any] = {}
-    pixels = _pixel_means(env, problem, list(ends.values()), task.observer.frames_per_chunk)
-    for (moment, states), visual in zip(ends.items(), pixels, strict=True):
-        state = env.success(states, problem.goal_states).state_dist.double()
+    pixels = _pixel_means(env, problem, [states for states, _ in ends.values()], task.observer.frames_per_chunk)
+    for (moment, (states, state)), visual in zip(ends.items(), pixels, strict=True):
         proprio = (env.proprio(states) - env.proprio(problem.goal_states)).double().norm(dim=1)
         found[f"mean_state_dist_{moment}"] = state.mean().item()
         found[f"mean_visual_dist_{moment}"] = visual

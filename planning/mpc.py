@@ -13,6 +13,7 @@ from torch import Tensor
 from models.latent import Latent, cat_latents
 from planning.adaptation import Adaptation
 from planning.episodes import Episodes
+from planning.history import kept_latents, kept_of_execution, kept_of_plan, timing
 from planning.objectives import GoalDistance
 from planning.planners.base import Planner
 from planning.planners.noise import EpisodeNoise
@@ -144,6 +145,12 @@ class MPCController:
         episodes.divergence[rows] = _distance(imagined[:, -1:], seen[:, -1:])
         episodes.planning_seconds[rows] += (planned - begin) / len(rows)
         episodes.evaluations[rows] += plan.evaluations
+        episodes.history.append(
+            kept_of_plan(plan, rows, task.observer.raw_actions(plan.actions))
+            | kept_of_execution(imagined, seen, request.goal, task.objective.alpha)
+            | (kept_latents(request.cost.imagine(plan.actions)) if task.saves_latents else {})
+            | timing(rows, planned - begin, executed - planned)
+        )
         episodes.records.append(
             {
                 "iteration": episodes.iteration,

@@ -123,6 +123,7 @@ def _task(
         memory_budget_gb=config.memory_budget_gb,
         initial_actions=_known_actions(problem, observer, frameskip) if config.debug_dset_init else None,
         speed=speed,
+        saves_latents=config.save_latents,
         shared=True,
         rollout_env=config.env.simulator.build(image_size=env.image_size) if another else None,
         recorder=Recorder(env.render(torch.arange(recorded))) if recorded else None,

@@ -41,6 +41,7 @@ class PlanningTask:
         recorder: Records what some episodes saw and imagined.
         rollout_env: A second simulator, in which plans are rolled out instead of imagined; None: the model imagines.
         speed: How the model is prepared for rollouts.
+        saves_latents: Whether what is imagined of whole plans is kept.
         shared: Whether all of several processes have these same episodes: each then plans for its share of them.
     """
 
@@ -56,6 +57,7 @@ class PlanningTask:
     recorder: Recorder | None = None
     rollout_env: VectorEnv | None = None
     speed: FastPaths = field(default_factory=FastPaths)
+    saves_latents: bool = False
     shared: bool = False
 
     def start(self) -> Episodes:

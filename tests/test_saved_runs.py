@@ -19,6 +19,7 @@ import train
 from launch import sweep, sweep_table
 from launch.resume import expand_resume
 from launch.sweep_names import name_sweep
+from planning.episode_record import EpisodeRecord
 from utils.moved_settings import current_tensor
 
 TRAININGS = ("offline", "online", "adversarial", "online_adversarial", "initnet", "vit", "small", "resnet")
@@ -72,6 +73,8 @@ def test_planning_goes_on(runs, name, monkeypatch):
     for key, value in expected.items():
         if "seconds" not in key:
             assert found[key] == pytest.approx(value, rel=1e-3), key
+    if name != "plan_finished":
+        assert (EpisodeRecord.read(runs / name / "episodes.npz").states[:, 0] != 0).any()
 
 
 def test_finished_members_of_a_sweep_are_not_run_again(runs, monkeypatch):

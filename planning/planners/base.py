@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -123,8 +124,9 @@ class Planner(ABC):
             self._rollout_seconds = Search(cost, self.budget, 1, known, False).seconds_of_one(actions_init[:, None])
         settings = (self.budget, self.eval_every, known, self.clip_actions, self._rollout_seconds, self.patience)
         search = Search(cost, *settings)
-        self._search(search, search.clip(actions_init.detach()), noise)
-        return search.finish()
+        start = search.clip(actions_init.detach())
+        self._search(search, start, noise)
+        return replace(search.finish(), initial_cost=search.initial_cost(start))
 
     @abstractmethod
     def _search(self, search: Search, start: Tensor, noise: EpisodeNoise) -> None:

@@ -26,6 +26,8 @@ class Plan:
         trace: (step, (B,) cost) pairs, every ``eval_every`` optimisation steps; the last one is ``cost``.
         evaluations: (B,) rollouts imagined, on the CPU.
         gradient_evaluations: (B,) how many of them were differentiated as well.
+        initial_cost: (B,) cost of the initial actions, where the search began with evaluating them; else NaN. None if
+            the planner does not say.
     """
 
     actions: Tensor
@@ -33,11 +35,14 @@ class Plan:
     trace: list[tuple[int, Tensor]]
     evaluations: Tensor
     gradient_evaluations: Tensor
+    initial_cost: Tensor | None = None
 
     def to(self, device: torch.device) -> Plan:
         """Move the plan to ``device``."""
         trace = [(step, cost.to(device)) for step, cost in self.trace]
-        return replace(self, actions=self.actions.to(device), cost=self.cost.to(device), trace=trace)
+        initial = None if self.initial_cost is None else self.initial_cost.to(device)
+        moved = replace(self, actions=self.actions.to(device), cost=self.cost.to(device), trace=trace)
+        return replace(moved, initial_cost=initial)
 
 
 def join_plans(plans: Sequence[Plan]) -> Plan:
@@ -49,12 +54,14 @@ def join_plans(plans: Sequence[Plan]) -> Plan:
     pairs = list(zip(plans, traces, strict=True))
     joined = [(step, torch.cat([trace.get(step, plan.cost) for plan, trace in pairs])) for step in steps]
     cost, last = torch.cat([plan.cost for plan in plans]), max(plan.trace[-1][0] for plan in plans)
+    initial = [plan.initial_cost for plan in plans if plan.initial_cost is not None]
     return Plan(
         torch.cat([plan.actions for plan in plans]),
         cost,
         [*joined, (last, cost)],
         torch.cat([plan.evaluations for plan in plans]),
         torch.cat([plan.gradient_evaluations for plan in plans]),
+        torch.cat(initial) if len(initial) == len(plans) else None,
     )
 
 

@@ -45,6 +45,7 @@ class Search:
         self.evaluations = self.gradient_evaluations = self.steps_done = 0
         self.trace: list[tuple[int, Tensor]] = []
         self._best: tuple[Tensor, Tensor] | None = None  # actions (B, T, A), cost (B,)
+        self._first: tuple[Tensor, Tensor] | None = None  # the same, of the very first candidates
         self._pace: deque[float] = deque(maxlen=PACE_STEPS)  # seconds per evaluation of the last steps
         self._patience = patience
         self._stalling: Stalling | None = None
@@ -147,6 +148,12 @@ class Search:
             counts = torch.where(stopped, self._stalling.spent.cpu(), counts)
         return Plan(actions, cost, trace, *counts)
 
+    def initial_cost(self, start: Tensor) -> Tensor:
+        """Cost (B,) of ``start`` (B, T, A) if the search began with it; NaN where it began with something else."""
+        assert self._first is not None, "a planner evaluates something"
+        actions, cost = self._first
+        return cost.where((actions == start).flatten(1).all(1), torch.nan)
+
     def _let_stop(self, patience: Patience) -> None:
         """After a step: let problems stop that have stalled."""
         assert self._best is not None, "a step evaluates something"
@@ -189,6 +196,7 @@ class Search:
         lowest, at = no_nan(values).min(1)
         chosen = actions.detach()[torch.arange(len(actions), device=actions.device), at]
         if self._best is None:
+            self._first = actions.detach()[:, 0].clone(), values[:, 0].clone()
             self._best = chosen.clone(), lowest.clone()
             return
         kept, cost = self._best

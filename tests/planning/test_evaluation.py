@@ -21,6 +21,7 @@ from plan import plan
 from planning import metrics as evaluate
 from planning import recording
 from planning.config import PlanConfig
+from planning.episode_record import EpisodeRecord
 from planning.evaluation import Evaluation
 from planning.goals import Problem
 from planning.mpc import MPCController
@@ -148,6 +149,14 @@ def test_one_video_per_plotted_episode(finished):
         assert height >= 2 * 224 and width >= 2 * 224  # simulator above imagination, goal at the right
         right = frames[0][:224, 228:452].astype(int)
         assert np.abs(right - frames[-1][:224, 228:452].astype(int)).mean() < 1  # the goal does not move
+
+
+def test_what_happened_in_every_episode_is_kept(finished):
+    folder, metrics = finished
+    record = EpisodeRecord.read(folder / "episodes.npz")
+    assert record.states.shape == (3, 16, 2) and record.plans.shape == (3, 3, 15, 2)
+    assert record.trace_steps.tolist() == [[0, 2, 3]] * 3
+    assert record.evaluations.sum(1).tolist() == metrics["model_evaluations"]
 
 
 def test_no_state_is_left_when_it_is_done(finished):
@@ -335,6 +344,10 @@ def assert_continued(finished, model: Path, folder: Path, *overrides: str) -> No
     expected, metrics = finished
     assert untimed(plan(config(model, folder, *overrides))) == untimed(metrics)
     assert logged(folder) == logged(expected)
+    found, whole = (EpisodeRecord.read(path / "episodes.npz") for path in (folder, expected))
+    for name, value in vars(whole).items():
+        if "seconds" not in name and value is not None:
+            assert np.array_equal(getattr(found, name), value, equal_nan=np.asarray(value).dtype.kind == "f"), name
     for path in expected.glob("iteration_*.png"):
         assert (folder / path.name).read_bytes() == path.read_bytes()
     for path in expected.glob("*.mp4"):
@@ -379,7 +392,7 @@ def test_an_evaluation_from_before_the_default_depended_on_the_planner_goes_on_a
     state = torch.load(interrupted / STATE, weights_only=True)
     planner = state["identity"]["planner"]
     del planner["shrinking"], planner["adapt"], planner["sub_planner"]["adds_proposal"]
-    del planner["sub_planner"]["stop_gain"], state["episodes"]["adapted"]
+    del planner["sub_planner"]["stop_gain"], state["episodes"]["adapted"], state["episodes"]["history"]
     state["identity"]["objective"]["mode"] = "last"
     torch.save(state, interrupted / STATE)
     with caplog.at_level("INFO"):

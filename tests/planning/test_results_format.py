@@ -12,10 +12,12 @@ import torch
 from experiments.stages import composed
 from plan import plan, summary
 from planning.config import PlanConfig
+from planning.episode_record import EpisodeRecord
 from planning.metrics import _random_actions, final_metrics, solved_by
 from planning.mpc import MPCController
 from planning.observer import Observer
 from planning.problem import Problem
+from planning.replay import Replay
 from planning.saved_evaluation import FINISHED, STATE, agreed, read_finished
 from tests.builders import POINT_NORMALIZER, REPOSITORY, PointEnv, near, point_task, wall_model_directory
 from utils.loggers import read_json_lines
@@ -42,13 +44,72 @@ def documented(heading: str) -> set[str]:
 
 
 def test_every_field_is_documented_and_every_documented_field_is_there(model, tmp_path):
-    results = evaluated(model, tmp_path, "goal_source=random_action", "goal_H=2", "planner.adapt={lr: 0.01}")
+    settings = ("goal_source=random_action", "goal_H=2", "planner.adapt={lr: 0.01}", "save_latents=true")
+    results = evaluated(model, tmp_path, *settings)
     assert documented("results.json") == set(results) == set(json.loads((tmp_path / "results.json").read_text()))
     *iterations, final = read_json_lines(tmp_path / "logs.json")
     assert documented("logs.json") == set(iterations[0])
     assert set(final) == {f"final_eval/{name}" for name in results}
     with np.load(tmp_path / "plan_targets.npz") as arrays:
         assert documented("plan_targets.npz") == {re.sub("/.*", "/<name>", name) for name in arrays.files}
+    with np.load(tmp_path / "episodes.npz") as arrays:
+        assert documented("episodes.npz") == set(arrays.files)
+    assert EpisodeRecord.read(tmp_path / "episodes.npz").imagined_visual.shape[:3] == (3, 2, 3)
+
+
+SMALL_STEPS = "planner.sub_planner.var_scale=0.1"
+RECOMPUTED = {
+    "mpc_gd": [*QUICK, "planner.max_iter=3"],
+    "mpc_cem": [
+        *QUICK,
+        "planner.sub_planner.num_samples=4",
+        "planner.sub_planner.topk=2",
+        SMALL_STEPS,
+        "planner.n_taken_actions=2",
+    ],
+}
+
+
+@pytest.mark.parametrize("planner", list(RECOMPUTED))
+def test_results_can_be_computed_again_from_what_is_kept_of_the_episodes(model, tmp_path, planner):
+    """Of three episodes the first begins solved, the second may be reached, the last cannot."""
+    states, goals = np.array([[15.0, 20], [15, 20], [15, 30]]), np.array([[16.0, 20], [19.8, 20], [50, 30]])
+    np.savez(tmp_path / "goals.npz", seeds=np.array([5, 6, 7]), states=states, goal_states=goals)
+    given = [f"ckpt_path={model}", f"run_dir={tmp_path}", "goal_source=file", f"goal_file_path={tmp_path}/goals.npz"]
+    results = plan(composed(PlanConfig, "plan_wall", [f"planner={planner}", *RECOMPUTED[planner], *given]))
+    record = EpisodeRecord.read(tmp_path / "episodes.npz")
+    with np.load(tmp_path / "plan_targets.npz") as targets:
+        goals = targets["goal_states"]
+        assert np.array_equal(record.states[:, 0], targets["states"])
+
+    apart = np.linalg.norm(record.states - goals[:, None], axis=2)
+    assert record.distances == pytest.approx(apart) and np.array_equal(record.inside, apart < 4.5)
+    ends = record.iteration_ends
+    solved = record.inside[:, ends[1:]]
+    at = [int(row.argmax()) + 1 if row.any() else 0 for row in solved]
+    assert results["solved_at"] == at and results["success_rate"] == np.mean(np.array(at) > 0)
+    assert results["solved_at_step"] == [ends[number] for number in at]
+    assert results["solved_at_start_rate"] == record.inside[:, 0].mean() == pytest.approx(1 / 3)
+    assert results["state_dist_at_end"] == record.distances[:, ends[-1]].tolist()
+    chosen = [ends[number] if number else ends[-1] for number in at]
+    assert results["state_dist_at_solve"] == record.distances[range(3), chosen].tolist()
+    assert results["mean_state_dist_at_solve"] == pytest.approx(record.distances[range(3), chosen].mean())
+    assert results["iterations"] == len(ends) - 1 and results["do_nothing_steps"] == record.actions.shape[1]
+    assert results["model_evaluations"] == record.evaluations.sum(1).tolist()
+    assert results["gradient_evaluations_per_episode"] == record.gradients.sum() / 3
+    assert results["planning_seconds"] == pytest.approx(record.planning_seconds.sum())
+    assert results["simulation_seconds"] == pytest.approx(record.simulation_seconds.sum())
+
+    assert np.array_equal(record.planned, [[not n or i < n for i in range(len(ends) - 1)] for n in at])
+    for name in ("plans", "cost_before", "cost_after", "imagined_distance", "true_distance", "trace"):
+        assert np.array_equal(np.isfinite(getattr(record, name)).reshape(3, len(ends) - 1, -1).all(2), record.planned)
+    assert (record.cost_after[record.planned] <= record.cost_before[record.planned]).all()
+    assert (record.trace[:, :, 0] == record.cost_before)[record.planned].all()
+    first = record.plans[:, 0, : ends[1]]
+    assert np.array_equal(first, record.actions[:, : ends[1]]), "what was planned is what was executed"
+    assert any(at) and not all(at)
+    for number, actions in zip(at, record.actions, strict=True):
+        assert bool(number) == (actions[ends[number] :] == 0).all(), "solved episodes alone do nothing"
 
 
 class Coasting(PointEnv):
@@ -85,7 +146,7 @@ def coasted():
     task = type(task)(**{**vars(task), "env": env, "problem": problem})
     controller = Scripted.__new__(Scripted)
     episodes = controller.script(task, torch.zeros(3, 6, 2))
-    return final_metrics(task, episodes, [0, 2, 4, 6])
+    return final_metrics(task, episodes, Replay.of(task.env, task.problem, episodes.played, [0, 2, 4, 6]))
 
 
 def test_distances_belong_to_the_moment_that_their_name_says():
@@ -122,7 +183,7 @@ def test_random_actions_have_the_mean_and_the_deviation_of_the_data():
     units = replace(task.observer.normalizer, action_std=torch.full((2,), 1e-6))
     task = replace(task, problem=problem, observer=Observer(task.observer.model, units))
     episodes = Scripted.__new__(Scripted).script(task, torch.zeros(2, 10, 2))
-    found = final_metrics(task, episodes, [0, 2, 10])
+    found = final_metrics(task, episodes, Replay.of(task.env, problem, episodes.played, [0, 2, 10]))
     assert found["solved_by_random_actions"] == [True, True] and found["random_rate"] == 1
     assert "expert_rate" not in found
     drawn = _random_actions(point_task(gains=(1.0,) * 50)[0], 200)

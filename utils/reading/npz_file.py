@@ -29,8 +29,15 @@ HEADER = re.compile(
 """How an array of numbers begins. NumPy's own reader evaluates what stands there, and makes room for it at once."""
 
 
-def read_npz(path: Path, remedy: str = "write it again with numpy.savez") -> Mapping[str, Array]:
+def read_npz(
+    path: Path, remedy: str = "write it again with numpy.savez", most_per_byte: int = MOST_PER_BYTE
+) -> Mapping[str, Array]:
     """Read all arrays of numbers in a file, by name.
+
+    Args:
+        path: The file.
+        remedy: What to do about a broken one, for the message.
+        most_per_byte: Bytes that each of its bytes may unpack to; up to ``SMALL`` in all is always allowed.
 
     Raises:
         FileError: If it is no ``.npz``, is damaged, holds anything but numbers, or unpacks to far more than its size.
@@ -41,7 +48,7 @@ def read_npz(path: Path, remedy: str = "write it again with numpy.savez") -> Map
             with checked_zip(file, MAX_ARRAYS) as archive:
                 members = archive.infolist()
                 size = sum(member.file_size for member in members)
-                if size > max(SMALL, MOST_PER_BYTE * path.stat().st_size):
+                if size > max(SMALL, most_per_byte * path.stat().st_size):
                     raise ValueError(f"it unpacks to {size / 1e6:.0f} MB")
                 return {m.filename.removesuffix(".npy"): _array(archive.read(m), m.filename) for m in members}
         except Exception as error:  # damaged bytes make anything of the readers of zip, deflate and array headers
