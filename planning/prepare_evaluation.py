@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from datasets.units.folding import fold_actions
-from datasets.units.normalizer import Normalizer
 from envs.base import VectorEnv
 from envs.episode_seeds import episode_seeds
 from models.checkpoints.loading import check_environment, load_for_planning
-from models.checkpoints.native import read_checkpoint
+from models.checkpoints.native import Checkpoint, read_checkpoint
 from models.speed.fast_paths import FastPaths
 from planning.config import PlanConfig
 from planning.evaluation import Evaluation
@@ -22,6 +22,7 @@ from planning.model_data import ModelData
 from planning.mpc import MPCController
 from planning.objectives import GoalDistance
 from planning.observer import Observer
+from planning.planners.base import Planner
 from planning.problem import Problem
 from planning.recording import Recorder
 from planning.saved_evaluation import IDENTITY, TARGETS, agreed
@@ -55,60 +56,74 @@ def prepare_evaluation(config: PlanConfig, device: torch.device) -> Evaluation:
     identity, is_begun = agreed({key: config.recorded[key] for key in IDENTITY} | trained, config.folder)
     if identity["objective"] != config.objective.settings:  # it was "last" by default when this was begun
         objective = GoalDistance("last", identity["objective"]["alpha"])
-    model, architecture = load_for_planning(checkpoint, config.env.sizes, config.encoder, device)
-    speed = config.speed.build()
-    speed.install(model)
-    if controller.planner.sample_type == "proposal":
-        model.require_proposal()
-    data = ModelData(config.env, checkpoint)
-    quantiles = data.action_quantiles(controller.planner.clip_quantiles)
-    observer = Observer(model, data.normalizer(), action_quantiles=quantiles)
-    env = config.env.simulator.build(image_size=architecture.img_size)
-    unsolved_only = identity.get("unsolved_starts_only", False)
-    request = _goal_request(config, env, architecture.frameskip, data, observer.normalizer, unsolved_only)
+    loaded = load_model(config, checkpoint, controller.planner, device)
+    request = _goal_request(config, loaded, identity.get("unsolved_starts_only", False))
     if is_begun:  # goes on with its own episodes, even if today they would be drawn otherwise
-        problem = read_targets(config.folder / TARGETS, env, config.n_evals)
+        problem = read_targets(config.folder / TARGETS, loaded.env, config.n_evals)
     else:
         problem = make_problem(config.goal_source, request)
     _warn_of_far_goals(problem, controller, request.frameskip)
-    task = _task(config, request, problem, observer, objective, speed)
+    task = make_task(config, loaded, problem, objective)
     logger = run_logger(config.logger, config.recorded, config.folder)
     advice = f"Finished iterations are saved; continue with: python plan.py resume={config.folder}"
     retry = Retry(config.disk_patience_minutes, config.folder / TARGETS, advice)
     return Evaluation(controller, task, config.folder, logger, identity, retry)
 
 
-def _goal_request(
-    config: PlanConfig,
-    env: VectorEnv,
-    frameskip: int,
-    data: ModelData,
-    normalizer: Normalizer,
-    unsolved_only: bool,
-) -> GoalRequest:
+@dataclass(frozen=True)
+class LoadedModel:
+    """A checkpoint, ready to plan, and what it decides of an evaluation.
+
+    Attributes:
+        observer: Holds the model.
+        data: What it was trained on.
+        env: Draws images of its size.
+        frameskip: Raw steps of an action block.
+        speed: How it is prepared for rollouts.
+    """
+
+    observer: Observer
+    data: ModelData
+    env: VectorEnv
+    frameskip: int
+    speed: FastPaths
+
+
+def load_model(config: PlanConfig, checkpoint: Checkpoint, planner: Planner, device: torch.device) -> LoadedModel:
+    """Load the model of an evaluation.
+
+    Raises:
+        ValueError: If it does not fit, or lacks what ``planner`` needs.
+    """
+    model, architecture = load_for_planning(checkpoint, config.env.sizes, config.encoder, device)
+    speed = config.speed.build()
+    speed.install(model)
+    if planner.sample_type == "proposal":
+        model.require_proposal()
+    data = ModelData(config.env, checkpoint)
+    quantiles = data.action_quantiles(planner.clip_quantiles)
+    observer = Observer(model, data.normalizer(), action_quantiles=quantiles)
+    env = config.env.simulator.build(image_size=architecture.img_size)
+    return LoadedModel(observer, data, env, architecture.frameskip, speed)
+
+
+def _goal_request(config: PlanConfig, loaded: LoadedModel, unsolved_only: bool) -> GoalRequest:
     """Say what goals are to be like."""
     return GoalRequest(
-        env=env,
+        env=loaded.env,
         seeds=episode_seeds(config.seed, config.n_evals),
         goal_H=config.goal_H,
-        frameskip=frameskip,
-        validation=data.validation,
-        normalizer=normalizer,
+        frameskip=loaded.frameskip,
+        validation=loaded.data.validation,
+        normalizer=loaded.observer.normalizer,
         path=Path(config.goal_file_path) if config.goal_file_path else None,
         unsolved_starts_only=unsolved_only,
     )
 
 
-def _task(
-    config: PlanConfig,
-    request: GoalRequest,
-    problem: Problem,
-    observer: Observer,
-    objective: GoalDistance,
-    speed: FastPaths,
-) -> PlanningTask:
+def make_task(config: PlanConfig, loaded: LoadedModel, problem: Problem, objective: GoalDistance) -> PlanningTask:
     """Put starts, goals and what judges plans together."""
-    env, frameskip = request.env, request.frameskip
+    env, observer, frameskip, speed = loaded.env, loaded.observer, loaded.frameskip, loaded.speed
     goal_states = env.reset(problem.seeds, problem.goal_states, problem.layouts)
     another = config.dynamics == "simulator"
     recorded = min(config.n_plot_samples, len(problem)) if distributed.is_main() else 0
