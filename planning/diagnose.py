@@ -9,7 +9,6 @@ import argparse
 import logging
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +94,7 @@ def diagnose(
             found = diagnosed(subject, recorded, others, planes)
         finally:
             subject.task.close()
+            subject.simulator.close()
     named = {"model": config.ckpt_path, "planner": type(subject.controller.planner).__name__}
     found |= named | {"goals": identity["goal_source"], "seed": config.seed}
     write_json(run_folder / DIAGNOSIS, found)
@@ -163,9 +163,9 @@ def _subject(
     loaded = load_model(config, checkpoint, controller.planner, device)
     problem = read_targets(run_folder / TARGETS, loaded.env, config.n_evals)
     task = make_task(config, loaded, problem, objective)
-    task = replace(task, rollout_env=config.env.simulator.build(image_size=loaded.env.image_size))
+    simulator = config.env.simulator.build(image_size=loaded.env.image_size)
     solved = torch.from_numpy(record.inside[:, record.iteration_ends[1:]].any(1))
-    return Subject(task, controller, record, chosen_episodes(solved, episodes)), loaded.data
+    return Subject(task, controller, record, chosen_episodes(solved, episodes), simulator), loaded.data
 
 
 def _segments(subject: Subject, data: ModelData) -> Visits | None:

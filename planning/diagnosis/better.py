@@ -15,7 +15,7 @@ from planning.planners.noise import EpisodeNoise
 
 SEARCHED = 2**32 - 3  # number of a random stream that no plan draws from
 STEPS, LR, RANDOM_STARTS = 100, 0.1, 2  # of the longer search
-LONGER = "a longer search"
+LONGER, WAY = "a longer search", "a way to the goal"
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,11 @@ def better_plans(subject: Subject, rows: Tensor, ways: Mapping[int, Way], others
         raw = torch.stack([nothing if actions is None else actions for actions in known])
         has_way = torch.tensor([actions is not None for actions in known], device=plan.device)
         starts.append(torch.where(has_way[:, None, None], subject.fitted(raw, plan.shape[1]), plan))
-        names.append("the way to the goal")
+        names.append(WAY)
     for name, actions in others.items():
         fitted = subject.fitted(actions[rows], plan.shape[1])
         starts.append(torch.where(fitted.isfinite().all(2).all(1)[:, None, None], fitted, plan))
-        names.append(name)
+        names.append(f"the plan of {name}")
     candidates = torch.stack(starts, 1)
     longer = _searched(subject, rows, candidates)
     candidates, names = torch.cat([candidates, longer[:, None]], 1), [*names, LONGER]
@@ -69,7 +69,9 @@ def better_plans(subject: Subject, rows: Tensor, ways: Mapping[int, Way], others
         costs = request.cost(candidates)
     best_cost, best = costs.nan_to_num(torch.inf, torch.inf).min(1)
     chosen = candidates[torch.arange(len(rows), device=best.device), best]
-    return Better(plan, costs[:, 0].cpu(), chosen, best_cost.cpu(), [names[place] for place in best.tolist()])
+    sources = [names[place] for place in best.tolist()]
+    sources = [ways[row].source if name == WAY else name for row, name in zip(rows.tolist(), sources, strict=True)]
+    return Better(plan, costs[:, 0].cpu(), chosen, best_cost.cpu(), sources)
 
 
 def _searched(subject: Subject, rows: Tensor, starts: Tensor) -> Tensor:

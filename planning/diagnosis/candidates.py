@@ -45,11 +45,11 @@ class Visited:
 
         They come from neighbouring calls, as few as hold ``COMPARED`` of them, and are the best of these.
         """
-        share = MOMENTS.index(moment) / (len(MOMENTS) - 1)
-        each = self._calls[0][1].shape[1]
-        wanted = min(len(self._calls), -(-COMPARED // each))
-        first = round(share * (len(self._calls) - wanted))
-        calls = self._calls[first : first + wanted]
+        place = MOMENTS.index(moment) / (len(MOMENTS) - 1) * (len(self._calls) - 1)
+        calls: list[tuple[Tensor, Tensor]] = []
+        for call in sorted(range(len(self._calls)), key=lambda number: abs(number - place)):
+            if sum(costs.shape[1] for _, costs in calls) < COMPARED:
+                calls.append(self._calls[call])
         actions, costs = torch.cat([call[0] for call in calls], 1), torch.cat([call[1] for call in calls], 1)
         costs, best = costs.topk(min(COMPARED, costs.shape[1]), 1, largest=False)
         return actions.gather(1, best[:, :, None, None].expand(-1, -1, *actions.shape[2:])), costs

@@ -29,14 +29,18 @@ class Course:
     inside: Tensor
 
 
-@torch.no_grad()
 def carry_out(branches: Branches, observer: Observer, blocks: Tensor) -> Course:
     """Execute z-scored ``blocks`` (b, T, A), one row for each episode of ``branches``."""
-    env, goals = branches.env, branches.problem.goal_states
-    visited, seen = [branches.begin(torch.arange(len(blocks)))], []
-    seen.append(observer.present(env, visited[0]))
     raw = observer.raw_actions(blocks)
-    for block in raw.split(raw.shape[1] // blocks.shape[1], 1):
+    return watch(branches, observer, raw, raw.shape[1] // blocks.shape[1])
+
+
+def watch(branches: Branches, observer: Observer, raw: Tensor, frameskip: int) -> Course:
+    """Execute raw actions (b, T * frameskip, env_action_dim), one row for each episode of ``branches``."""
+    env, goals = branches.env, branches.problem.goal_states
+    visited = [branches.begin(torch.arange(len(raw)))]
+    seen = [observer.present(env, visited[0])]
+    for block in raw.split(frameskip, 1) if raw.shape[1] else ():
         visited.append(env.step(block)[:, -1])
         seen.append(observer.present(env, visited[-1]))
     outcomes = [env.success(states, goals) for states in visited]

@@ -60,8 +60,7 @@ def model_errors(subject: Subject, recorded: Visits | None) -> tuple[dict[str, l
 
 def _imagined_and_true(subject: Subject, problem: Problem, blocks: Tensor) -> tuple[Course, list[Mean]]:
     """Carry ``blocks`` (b, T, A) out from the starts of a problem, and measure how far off their imagination was."""
-    task, env = subject.task, subject.task.rollout_env
-    assert env is not None, "a diagnosis has a second simulator"
+    task, env = subject.task, subject.simulator
     course = carry_out(Branches(env, problem, torch.zeros(len(problem), 0, env.env_action_dim)), task.observer, blocks)
     present, model = course.latent[:, :1], task.speed.prepare(task.observer.model)
     rollout = subject.controller.planner.rollout

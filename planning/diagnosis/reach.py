@@ -59,7 +59,7 @@ def reach_of(subject: Subject, rows: Tensor, others: Mapping[str, Tensor]) -> Re
         others: Raw actions (B, n, env_action_dim) of all episodes that others executed, by the name of the others.
     """
     task, budget = subject.task, subject.ends[-1]
-    candidates = dict(others)
+    candidates = {f"the actions of {name}": actions for name, actions in others.items()}
     if task.problem.actions is not None:
         candidates = {RECORDED: task.problem.actions} | candidates
     ways: dict[int, Way] = {}

@@ -77,9 +77,9 @@ class Thresholds:
         near = float(np.quantile(inside, QUANTILE)) if len(inside) else -1.0
         return cls(near, float(np.quantile(gains, QUANTILE)) if len(gains) else 0.0)
 
-    def is_clear(self, cost: float, less: float) -> bool:
-        """Whether ``less`` is clearly below ``cost``."""
-        return cost - less > max(self.gain, LEAST_GAIN * abs(cost))
+    def clear(self, cost: float) -> float:
+        """How far below ``cost`` another must be, to be clearly lower."""
+        return max(self.gain, LEAST_GAIN * abs(cost))
 
 
 def reason(facts: Facts, limits: Thresholds) -> tuple[str, str]:
@@ -99,10 +99,10 @@ def reason(facts: Facts, limits: Thresholds) -> tuple[str, str]:
         if f.true <= limits.near:
             return DISTANCE, f"{promise}; carried out it is {f.true:.3g} in latents, yet {f.away:.3g} away in truth"
         return MODEL, f"{promise}; carried out it is {f.true:.3g} and {f.away:.3g} away in truth, while {reachable}"
-    if limits.is_clear(f.cost, f.best_cost):
+    if f.cost - f.best_cost > limits.clear(f.cost):
         return SEARCH, (
-            f"the first plan costs {f.cost:.3g}, and under the same model {f.best} costs {f.best_cost:.3g} (clear is a "
-            f"difference above {max(limits.gain, LEAST_GAIN * abs(f.cost)):.3g}); in the simulator they cost "
+            f"the first plan costs {f.cost:.3g}, the best that is known under the same model {f.best_cost:.3g} "
+            f"({f.best}; a difference above {limits.clear(f.cost):.3g} is clear); in the simulator they cost "
             f"{f.true_cost:.3g} and {f.best_true_cost:.3g}"
         )
     if f.came_true:
@@ -114,6 +114,6 @@ def reason(facts: Facts, limits: Thresholds) -> tuple[str, str]:
         f"{reachable}; their beginning costs {f.way_true_cost:.3g} in the simulator and {f.way_cost:.3g} in the model, "
         f"the first plan {f.true_cost:.3g} and {f.cost:.3g}"
     )
-    if limits.is_clear(f.true_cost, f.way_true_cost):
+    if f.true_cost - f.way_true_cost > limits.clear(f.true_cost):
         return MODEL, f"{compared}: the model ranks them the wrong way round"
     return DISTANCE, f"{compared}: even the simulator does not prefer them"

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from datasets.units.folding import fold_actions
-from envs.base import simulate
-from models.latent import Latent, cat_latents
+from envs.base import VectorEnv
+from models.latent import Latent
+from planning.diagnosis.course import watch
 from planning.episode_record import EpisodeRecord
 from planning.mpc import MPCController
 from planning.objectives import GoalDistance
@@ -21,24 +22,24 @@ from planning.request import PlanRequest
 from planning.simulated import Branches
 from planning.task import PlanningTask
 
-ROWS_AT_ONCE = 16  # episodes whose frames are in memory together
-
 
 @dataclass(frozen=True)
 class Subject:
     """A finished evaluation, of which some episodes are looked at.
 
     Attributes:
-        task: What it was about, with a second simulator, ``rollout_env``.
+        task: What it was about.
         controller: What planned in it.
         record: What happened.
         rows: (b,) numbers of the episodes that are looked at, ascending.
+        simulator: A second simulator, in which plans are carried out.
     """
 
     task: PlanningTask
     controller: MPCController
     record: EpisodeRecord
     rows: Tensor
+    simulator: VectorEnv
 
     @cached_property
     def ends(self) -> list[int]:
@@ -104,9 +105,8 @@ class Subject:
 
     def branches(self, iteration: int, rows: Tensor) -> Branches:
         """Where the episodes were before an iteration, to go on from in the simulator."""
-        assert self.task.rollout_env is not None, "a diagnosis has a second simulator"
         played = torch.from_numpy(self.record.actions)[rows, : int(self.record.iteration_ends[iteration])]
-        return Branches(self.task.rollout_env, self.task.problem.part(rows), played)
+        return Branches(self.simulator, self.task.problem.part(rows), played)
 
     def request(self, iteration: int, rows: Tensor, simulated: bool = False) -> PlanRequest:
         """What the planner was asked in an iteration for episodes ``rows`` (n,), without what its last plan left over.
@@ -142,15 +142,6 @@ class Subject:
     def _seen(self) -> Latent:
         """Latents (b, N) of what the episodes showed at the start and after every block, up to the last plan's."""
         steps = int(self.record.iteration_ends[self.iterations[-1]])
-        return cat_latents([self._watch(some, steps) for some in self.rows.split(ROWS_AT_ONCE)], 0)
-
-    @torch.no_grad()
-    def _watch(self, rows: Tensor, steps: int) -> Latent:
-        task, problem = self.task, self.task.problem.part(rows)
-        played = torch.from_numpy(self.record.actions)[rows, :steps]
-        every = task.frameskip if task.observer.wants_frames else None
-        seen = simulate(task.env, problem.seeds, problem.states, played, problem.layouts, every)
-        states = seen.states[:, :: task.frameskip]
-        return task.observer.model.embed(
-            task.observer.features(states, seen.frames), task.observer.proprio(task.env, states)
-        )
+        played = torch.from_numpy(self.record.actions)[self.rows, :steps]
+        start = self.branches(0, self.rows)
+        return watch(start, self.task.observer, played, self.task.frameskip).latent
