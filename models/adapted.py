@@ -81,10 +81,20 @@ def plain_copy(predictor: Predictor) -> Predictor:
     return copied
 
 
-def adapted_model(model: WorldModel, weights: Mapping[str, Tensor], reuse_history: bool = True) -> WorldModel:
-    """Give episodes predictors of their own; all else is shared with ``model``, which stays as it is."""
+def adapted_model(
+    model: WorldModel, weights: Mapping[str, Tensor], reuse_history: bool = True, plain: Predictor | None = None
+) -> WorldModel:
+    """Give episodes predictors of their own; all else is shared with ``model``, which stays as it is.
+
+    Args:
+        model: What they share.
+        weights: Those of each episode.
+        reuse_history: See ``WorldModel``.
+        plain: A ``plain_copy`` of the model's predictor; None makes one.
+    """
     adapted = copy.copy(model)
     adapted.__dict__["_modules"] = dict(model._modules)
-    adapted._modules["predictor"] = AdaptedPredictor(plain_copy(model.require_predictor()), weights)
+    network = plain_copy(model.require_predictor()) if plain is None else plain
+    adapted._modules["predictor"] = AdaptedPredictor(network, weights)
     adapted.reuse_history = reuse_history
     return adapted

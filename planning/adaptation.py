@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.adapted import Weights, adapted_model
+from models.adapted import Weights, adapted_model, plain_copy
 from models.interfaces import Predictor
 from models.latent import Latent
 from models.world_model import WorldModel
@@ -104,19 +104,21 @@ class Adaptation:
         """
         size = 4 * sum(value[0].numel() for value in weights.values())
         rows = max(1, int(ENOUGH_GB * 2**30 // (model.rollout_bytes(new, with_grad=True) + 3 * size)))
-        learnt, losses = [], []
+        learnt, losses, plain = [], [], plain_copy(model.require_predictor())
         for chunk in torch.arange(len(actions), device=actions.device).split(rows):
             own = {name: value[chunk] for name, value in weights.items()}
-            found = [self._step(model, own, frames[chunk], actions[chunk], new) for _ in range(self.steps)]
+            found = [self._step(model, plain, own, frames[chunk], actions[chunk], new) for _ in range(self.steps)]
             learnt.append(own)
             losses.append(found[0])
         return {name: torch.cat([part[name] for part in learnt]) for name in weights}, torch.cat(losses)
 
-    def _step(self, model: WorldModel, weights: Weights, frames: Latent, actions: Tensor, new: int) -> Tensor:
-        """Change ``weights`` by one step; returns the losses (b,) before."""
+    def _step(
+        self, model: WorldModel, plain: Predictor, weights: Weights, frames: Latent, actions: Tensor, new: int
+    ) -> Tensor:
+        """Change ``weights`` of the ``plain`` copy of the predictor by one step; returns the losses (b,) before."""
         with torch.enable_grad():
             leaves = {name: value.detach().requires_grad_() for name, value in weights.items()}
-            losses = prediction_errors(adapted_model(model, leaves), frames, actions, new)
+            losses = prediction_errors(adapted_model(model, leaves, plain=plain), frames, actions, new)
             # a sum: an episode's loss depends on its own weights alone
             gradients = torch.autograd.grad(losses.sum(), list(leaves.values()))
         for name, gradient in zip(leaves, gradients, strict=True):

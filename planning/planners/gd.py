@@ -53,6 +53,10 @@ class MultiStartPlanner(Planner):
                 "planner.adds_proposal=true is a further start, from a proposal: it needs planner.num_starts of at "
                 "least 2 and planner.sample_type=proposal"
             )
+        if drop_every is not None and num_starts == 1:
+            raise ValueError(
+                f"planner.drop_every={drop_every} has no effect on one start: raise planner.num_starts, or leave it out"
+            )
         self.sample_type, self.num_starts = sample_type, num_starts
         self.adds_proposal, self.drop_every = adds_proposal, drop_every
         self.step_evaluations, self.shortest = num_starts, 2 * num_starts

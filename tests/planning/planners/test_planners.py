@@ -169,6 +169,7 @@ WRONG = [
     (None, {"clip_actions": [0.9, 0.1]}, r"planner\.clip_actions must be true, false, or two .* got \[0\.9, 0\.1\]"),
     (None, {"clip_actions": [0.1]}, r"planner\.clip_actions must be true, false, or two quantiles.* got \[0\.1\]"),
     ("drop_every", {"drop_every": 0}, r"planner\.drop_every must be at least 1, got 0"),
+    ("drop_every", {"drop_every": 5}, r"planner\.drop_every=5 has no effect on one start: raise planner\.num_starts"),
     ("lr_schedule", {"lr_schedule": "linear"}, r"planner\.lr_schedule must be one of constant, cosine, got 'linear'"),
     ("lr", {"lr": 0}, r"planner\.lr must be > 0.* got 0"),
     ("action_noise", {"action_noise": -1}, r"planner\.action_noise.* >= 0, got .*-1"),
