@@ -122,6 +122,14 @@ class VectorEnv(OwnCopies, ABC):
     def success(self, states: Tensor, goals: Tensor) -> Outcome:
         """Compare states (B, S) with goals (B, S)."""
 
+    def places(self, states: Tensor) -> dict[str, Tensor]:
+        """Say where in the images things are in ``states`` (..., S): name -> (..., 2), x and y, in 0..1.
+
+        Counted from the upper left corner. An environment that does not override this names nothing; no paths of it
+        are drawn then.
+        """
+        return {}
+
     def misplaced(self, states: Tensor, layouts: EpisodeLayouts | None = None) -> list[str]:
         """Say what is wrong with the place of each of ``states`` (B, S), such as a wall there; "" where nothing is.
 

@@ -174,6 +174,11 @@ class ProcessVectorEnv(VectorEnv):
         reached, distance = self._simulator.compare(*(part.detach().cpu().double().numpy() for part in (states, goals)))
         return Outcome(success=torch.from_numpy(reached), state_dist=torch.from_numpy(distance))
 
+    def places(self, states: Tensor) -> dict[str, Tensor]:
+        """Ask the simulator; see ``VectorEnv.places``."""
+        found = self._simulator.places(states.detach().cpu().double().numpy())
+        return {name: torch.from_numpy(place) for name, place in found.items()}
+
     def misplaced(self, states: Tensor, layouts: EpisodeLayouts | None = None) -> list[str]:
         """Ask the simulator about each state (B, S); see ``VectorEnv.misplaced``."""
         each = split_layouts(self._simulator, layouts, len(states))

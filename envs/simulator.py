@@ -67,6 +67,11 @@ class Simulator(OwnCopies, ABC):
         """Success (B,) bool and distance (B,) float64 of states (B, S) to goals (B, S)."""
 
     @classmethod
+    def places(cls, states: Array) -> dict[str, Array]:
+        """Say where in the images things are in ``states`` (..., S); see ``VectorEnv.places``."""
+        return {}
+
+    @classmethod
     def misplaced(cls, state: Array, layout: EpisodeLayout) -> str:
         """Say what is wrong with the place of a finite state (S,), such as a wall there; "" if nothing is."""
         return ""

@@ -24,6 +24,11 @@ NOT_IN_VIEW = ("mjRND_SKYBOX", "mjRND_HAZE", "mjRND_REFLECTION", "mjRND_SHADOW")
 HIDDEN_GROUP = 3  # of geoms, not drawn by default
 
 
+def in_image(maze: Maze, place: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Where in an image places (..., 2) of the world are, m: from its upper left corner, in 0..1."""
+    return 0.5 + (place - maze.camera_center) / (2 * math.tan(FIELD_OF_VIEW / 2) * maze.extent)
+
+
 @functools.cache
 def maze_renderer(maze: Maze, image_size: int) -> MazeRenderer:
     """The renderer for a maze and a size of images, shared by all episodes of the process."""

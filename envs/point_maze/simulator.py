@@ -12,7 +12,7 @@ from envs.episode_seeds import episode_generator
 from envs.opengl import mujoco
 from envs.point_maze.mazes import LARGE_MAZE, MEDIUM_MAZE, ORIGIN, U_MAZE, Maze
 from envs.point_maze.model import FRAME_SKIP, maze_model
-from envs.point_maze.render import Image, maze_renderer
+from envs.point_maze.render import Image, in_image, maze_renderer
 from envs.simulator import EpisodeLayout, Simulator
 
 SUCCESS_RADIUS = 0.5  # m
@@ -97,6 +97,11 @@ class PointMazeSimulator(Simulator):
         """
         difference = np.asarray(states, np.float64) - np.asarray(goals, np.float64)
         return np.linalg.norm(difference[:, :2], axis=1) < SUCCESS_RADIUS, np.linalg.norm(difference, axis=1)
+
+    @classmethod
+    def places(cls, states: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """The ball's centre."""
+        return {"ball": in_image(cls.maze, states[..., :2] + ORIGIN)}
 
     @classmethod
     def misplaced(cls, state: NDArray[Any], layout: EpisodeLayout) -> str:

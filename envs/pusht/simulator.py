@@ -106,6 +106,11 @@ class PushTSimulator(Simulator):
         return (apart < SUCCESS_RADIUS) & (turned < SUCCESS_ANGLE), np.linalg.norm(difference, axis=1)
 
     @classmethod
+    def places(cls, states: Array) -> dict[str, Array]:
+        """The agent's centre and the block's origin."""
+        return {"agent": states[..., :2] / WINDOW_SIZE, "block": states[..., 2:4] / WINDOW_SIZE}
+
+    @classmethod
     def misplaced(cls, state: Array, layout: EpisodeLayout) -> str:
         """Name a block outside the walls, or an agent that no image shows; nothing stops it from going there."""
         for name, value, low, high in (

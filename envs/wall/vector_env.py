@@ -13,6 +13,7 @@ from envs.wall.dynamics import (
     BORDER_HIGH,
     BORDER_LOW,
     DOOR_HALF_HEIGHT,
+    IMAGE_SIZE,
     WALL_HALF_WIDTH,
     WallGeometry,
     displacements,
@@ -153,6 +154,10 @@ class WallVectorEnv(VectorEnv):
         """Compare states (B, 2) with goals (B, 2): success is a distance below 4.5 px, ``state_dist`` the distance."""
         distance = torch.linalg.vector_norm(states - goals.to(states.device), dim=-1)
         return Outcome(success=distance < SUCCESS_RADIUS, state_dist=distance)
+
+    def places(self, states: Tensor) -> dict[str, Tensor]:
+        """The dot's centre."""
+        return {"agent": (states + 0.5) / IMAGE_SIZE}
 
     def misplaced(self, states: Tensor, layouts: EpisodeLayouts | None = None) -> list[str]:
         """Name places outside the border or inside the wall, by more than half a pixel: (B, 2) states."""

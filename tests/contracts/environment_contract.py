@@ -94,6 +94,23 @@ def check_images(env: VectorEnv) -> None:
     assert not torch.equal(env.render(), images), "images show the state"
 
 
+def check_places(env: VectorEnv) -> None:
+    """What is said to be somewhere in an image is seen there: it looks otherwise once the thing is elsewhere."""
+    start, goal = env.sample_start_goal(SEEDS)
+    for name, place in env.places(start).items():
+        assert place.shape == (len(SEEDS), 2)
+        moved = (env.places(goal)[name] - place).norm(dim=1) > 0.2
+        assert moved.any(), f"no task moves the {name}"
+        images = []
+        for states in (start, goal):
+            env.reset(SEEDS, states)
+            images.append(env.render().float())
+        differs = (images[0] - images[1]).abs().amax(1) > 20
+        for row in moved.nonzero().squeeze(1).tolist():
+            x, y = (place[row] * env.image_size).long().tolist()
+            assert differs[row, max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2].any(), f"the {name} is not there"
+
+
 def check_success(env: VectorEnv) -> None:
     """A state has reached itself; of the drawn tasks not all are solved before they begin."""
     seeds = range(16)
@@ -141,6 +158,7 @@ CHECKS = (
     check_seeds,
     check_blocks,
     check_images,
+    check_places,
     check_success,
     check_restoring,
     check_layouts,
