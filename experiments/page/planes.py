@@ -1,0 +1,76 @@
+"""The objective over a plane of action space, by the model and by the simulator, as filled contours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import contourpy
+import numpy as np
+from markupsafe import Markup
+
+from experiments.page.report import Plane
+from experiments.page.svg import Scale, drawing, marker, number, tag, text
+
+SIDE, GAP, TOP, LEFT = 190, 22, 24, 6
+LEVELS = 9
+
+
+def plane_pair(name: str, plane: Plane) -> Markup:
+    """Draw both sides on the same levels, with the named points on either."""
+    both = np.concatenate([np.asarray(side, float).ravel() for side in (plane.model, plane.simulator)])
+    finite = both[np.isfinite(both)]
+    levels = np.quantile(finite, np.linspace(0, 1, LEVELS + 1))  # equal areas: costs span decades
+    levels = np.unique(levels)
+    sides = [
+        _side(plane, side, levels, title, LEFT + column * (SIDE + GAP))
+        for column, (side, title) in enumerate(((plane.model, "by the model"), (plane.simulator, "by the simulator")))
+    ]
+    best = [np.unravel_index(np.nanargmin(side), np.shape(side)) for side in (plane.model, plane.simulator)]
+    moved = float(np.hypot(*(np.asarray(plane.x)[[best[0][1], best[1][1]]] @ [1, -1],
+                             np.asarray(plane.y)[[best[0][0], best[1][0]]] @ [1, -1])))  # fmt: skip
+    described = (
+        f"Contours of the objective around episode {plane.episode}, from {number(float(finite.min()))} to "
+        f"{number(float(finite.max()))}. The lowest points of both sides are {number(moved)} apart. Marked: "
+        f"{', '.join(point.name for point in plane.points)}."
+    )
+    return drawing(
+        name, 2 * SIDE + GAP + 2 * LEFT, SIDE + TOP + 40, f"Episode {plane.episode}: the objective in a plane",
+        described, *sides, _legend(levels),
+    )  # fmt: skip
+
+
+def _side(plane: Plane, values: Sequence[Sequence[float]], levels: np.ndarray, title: str, left: float) -> Markup:
+    x = Scale(min(plane.x), max(plane.x), left, left + SIDE)
+    y = Scale(min(plane.y), max(plane.y), TOP + SIDE, TOP)
+    generator = contourpy.contour_generator(plane.x, plane.y, np.asarray(values, float), fill_type="OuterOffset")
+    corner = np.array([min(plane.x), min(plane.y)])
+    per_unit = np.array([SIDE, -SIDE]) / (np.array([max(plane.x), max(plane.y)]) - corner)
+    parts = [text(left, 14, title, "name")]
+    for level, (low, high) in enumerate(pairwise(levels)):
+        filled: Any = generator.filled(low, high if level < len(levels) - 2 else np.inf)
+        for outline, ends in zip(*filled, strict=True):
+            pixels = (outline - corner) * per_unit + [left, TOP + SIDE]
+            rings = [pixels[a:b].tolist() for a, b in pairwise(ends)]
+            path = "".join("M" + "L".join(f"{px:.1f} {py:.1f}" for px, py in ring) + "Z" for ring in rings)
+            parts.append(tag("path", d=path, _class=f"level{level}", fill_rule="evenodd"))
+    for point in plane.points:
+        at, height = x(point.x), y(point.y)
+        is_right = at > left + SIDE / 2
+        parts.append(marker("cross", at, height, 4, _class="spot"))
+        parts.append(
+            text(at - 8 if is_right else at + 8, height + 4, point.name, "spotname", "end" if is_right else "start")
+        )
+    return tag("g", *parts)
+
+
+def _legend(levels: np.ndarray) -> Markup:
+    width, top = 14, TOP + SIDE + 12
+    parts: list[Markup] = [
+        tag("rect", x=LEFT + 60 + width * i, y=top, width=width, height=8, _class=f"level{i}")
+        for i in range(len(levels) - 1)
+    ]
+    parts.append(text(LEFT, top + 9, f"low {number(float(levels[0]))}", "tick"))
+    parts.append(text(LEFT + 68 + width * (len(levels) - 1), top + 9, f"high {number(float(levels[-1]))}", "tick"))
+    return tag("g", *parts)
