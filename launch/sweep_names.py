@@ -1,4 +1,4 @@
-"""Names of sweeps and of their members' folders, which are the same whenever the same command is given."""
+"""Names of the folders of runs, sweeps and their members, which are the same whenever the same command is given."""
 
 from __future__ import annotations
 
@@ -84,4 +84,11 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
+def runs_below(ckpt_path: str) -> str:
+    """Name the folder below which a base's runs are: its model directory, or beside a file one of the file's name."""
+    path = Path(ckpt_path)
+    return str(path.with_name(path.name.split(".")[0])) if path.is_file() else ckpt_path
+
+
+OmegaConf.register_new_resolver("runs_below", runs_below, replace=True)
 OmegaConf.register_new_resolver("member_name", member_name, replace=True)

@@ -36,6 +36,7 @@ class Architecture:
     num_proprio_repeat: int
     has_predictor: bool
     has_decoder: bool
+    proprio_per_patch: bool = False
     encoder: Component[Encoder]
     predictor: Component[Predictor]
     decoder: Component[Decoder]
@@ -51,10 +52,10 @@ class Architecture:
         Raises:
             ValueError: If a key is missing.
         """
-        missing = [key for key in (*SCALARS, *PARTS) if key not in settings]
+        missing = [key for key in (*SCALARS, *PARTS) if key not in settings and key not in DEFAULTS]
         if missing:
             raise ValueError(f"the architecture lacks {', '.join(missing)}")
-        values: dict[str, Any] = {key: settings[key] for key in SCALARS}
+        values: dict[str, Any] = {key: settings.get(key, DEFAULTS.get(key)) for key in SCALARS}
         present = [part for part in (*PARTS, *OPTIONAL) if settings.get(part) is not None]
         return cls(**values | {part: Component(settings[part]) for part in present})
 
@@ -72,3 +73,6 @@ class Architecture:
 
 SCALARS = tuple(field.name for field in fields(Architecture) if field.name not in (*PARTS, *OPTIONAL))
 """Names beside the parts."""
+
+DEFAULTS = {"proprio_per_patch": False}
+"""Those that older files leave out."""

@@ -13,7 +13,7 @@ from hydra.utils import get_class
 
 from models.architecture import Architecture
 from models.interfaces import Decoder, Encoder, Projector
-from models.tokens import TOKEN_LAYOUTS, TokenLayout
+from models.tokens import TokenLayout, token_layout
 from models.world_model import WorldModel
 from utils.machine import as_size, available_memory
 from utils.schema import Component
@@ -69,7 +69,7 @@ def _projector(architecture: Architecture, encoder: Encoder) -> Projector | None
 
 
 def _token_layout(architecture: Architecture, source: Encoder | Projector) -> TokenLayout:
-    return TOKEN_LAYOUTS[architecture.concat_dim](
+    return token_layout(architecture.concat_dim, architecture.proprio_per_patch)(
         num_patches=source.num_patches,
         visual_dim=source.emb_dim,
         proprio_dim=architecture.proprio_emb_dim,
@@ -92,13 +92,12 @@ def _sizes(
         "predictor": tokens | {"num_frames": architecture.num_hist},
         "decoder": patches | {"emb_dim": layout.visual_dim, "img_size": architecture.img_size},
         "proposal": patches
-        | {"visual_dim": layout.visual_dim, "proprio_dim": layout.proprio_dim, "action_dim": action_dim},
+        | {"visual_dim": layout.visual_dim, "proprio_dim": layout.latent_proprio_dim, "action_dim": action_dim},
     }
 
 
 def _check(architecture: Architecture) -> None:
-    if architecture.concat_dim not in TOKEN_LAYOUTS:
-        raise ValueError(f"concat_dim must be one of {sorted(TOKEN_LAYOUTS)}, got {architecture.concat_dim}")
+    token_layout(architecture.concat_dim, architecture.proprio_per_patch)
     if architecture.num_pred != 1:
         raise ValueError(f"num_pred must be 1 (a model predicts one step ahead), got {architecture.num_pred}")
     for key in ("num_hist", "frameskip", "img_size", "action_emb_dim", "proprio_emb_dim"):

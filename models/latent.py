@@ -15,7 +15,7 @@ class Latent:
 
     Attributes:
         visual: (B, T, P, D) patch features.
-        proprio: (B, T, E) embedded proprioception.
+        proprio: (B, T, E) embedded proprioception; of a model that keeps it for every patch, (B, T, P * E).
     """
 
     visual: Tensor

@@ -85,6 +85,15 @@ class TokenLayout(ABC):
         """Invert ``parts``."""
         return torch.cat([visual, proprio, action], self.axis)
 
+    @property
+    def latent_proprio_dim(self) -> int:
+        """Width of the proprio of a latent."""
+        return self.proprio_dim
+
+    def keep_proprio(self, embedding: Tensor) -> Tensor:
+        """Bring a proprio embedding (B, T, E) into the form that latents keep, (B, T, latent_proprio_dim)."""
+        return embedding
+
 
 @dataclass(frozen=True)
 class FeatureConcat(TokenLayout):
@@ -111,6 +120,34 @@ class FeatureConcat(TokenLayout):
         """Map (B, T, e) to (B, T, P, e * repeat), the same values in every patch."""
         tiled = embedding.repeat(1, 1, repeat) if repeat > 1 else embedding
         return tiled[:, :, None].expand(-1, -1, self.num_patches, -1)
+
+
+@dataclass(frozen=True)
+class PatchwiseProprio(FeatureConcat):
+    """As ``FeatureConcat``, but latents keep the proprio of every patch, one after the other.
+
+    Predicted tokens of a frame differ in it. Models whose cost is the mean over all of these copies are planned with
+    so; DINO-WM's looks at the first patch alone.
+    """
+
+    @property
+    def latent_proprio_dim(self) -> int:
+        """P * E."""
+        return self.num_patches * self.proprio_dim
+
+    def keep_proprio(self, embedding: Tensor) -> Tensor:
+        """Repeat (B, T, E) for every patch."""
+        return embedding.repeat(1, 1, self.num_patches)
+
+    def assemble(self, latent: Latent, action: Tensor) -> Tensor:
+        """See the base class."""
+        proprio = latent.proprio.unflatten(-1, (self.num_patches, -1)).repeat(1, 1, 1, self.proprio_repeat)
+        return self.join(latent.visual, proprio, self.place(action, self.action_repeat))
+
+    def split(self, tokens: Tensor) -> Latent:
+        """Read the latent that tokens stand for, of each patch's proprio the first repeat."""
+        visual, proprio, _ = self.parts(tokens)
+        return Latent(visual, proprio[..., : self.proprio_dim].flatten(-2))
 
 
 @dataclass(frozen=True)
@@ -153,3 +190,16 @@ class TokenConcat(TokenLayout):
 
 TOKEN_LAYOUTS: dict[int, type[TokenLayout]] = {0: TokenConcat, 1: FeatureConcat}
 """``concat_dim`` -> token layout."""
+
+
+def token_layout(concat_dim: int, proprio_per_patch: bool = False) -> type[TokenLayout]:
+    """Choose the token layout of an architecture.
+
+    Raises:
+        ValueError: If there is none such.
+    """
+    if concat_dim not in TOKEN_LAYOUTS:
+        raise ValueError(f"concat_dim must be one of {sorted(TOKEN_LAYOUTS)}, got {concat_dim}")
+    if proprio_per_patch and concat_dim == 0:
+        raise ValueError("proprio_per_patch=true needs concat_dim=1: with 0, proprio is a token of its own")
+    return PatchwiseProprio if proprio_per_patch else TOKEN_LAYOUTS[concat_dim]

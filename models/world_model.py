@@ -88,7 +88,7 @@ class WorldModel(nn.Module):
     def embed(self, features: Tensor, proprio: Tensor) -> Latent:
         """Latent of frames that the encoder gave features (B, T, P, D); ``proprio`` (B, T, E_in) is z-scored."""
         visual = features if self.projector is None else self.projector(features)
-        return Latent(visual, self.proprio_encoder(proprio))
+        return Latent(visual, self.layout.keep_proprio(self.proprio_encoder(proprio)))
 
     def encode(self, visual: Tensor, proprio: Tensor) -> Latent:
         """Encode frames (B, T, 3, S, S) in 0..255, or whatever the encoder observes, with proprio (B, T, E_in)."""

@@ -10,6 +10,7 @@ from annotated_types import Interval
 
 from envs.config import EnvConfig
 from models.checkpoints.loading import EncoderConfig
+from models.foreign.facts import Facts
 from models.speed.fast_paths import FastPaths
 from planning.mpc import MPCController
 from planning.objectives import GoalDistance
@@ -25,7 +26,8 @@ class RunConfig(OpenSettings):
     """What every run has.
 
     Attributes:
-        ckpt_path: Model directory to start from.
+        ckpt_path: Model to start from: a directory of ours or DINO-WM's, or what another program wrote.
+        foreign: What files of other programs leave open.
         run_dir: Folder of the run.
         device: See ``utils.runtime.pick_device``.
         precision: See ``utils.runtime.autocast``.
@@ -38,6 +40,7 @@ class RunConfig(OpenSettings):
     speed: Component[FastPaths]
     logger: Component[JsonLinesLogger]
     ckpt_path: str
+    foreign: Facts
     run_dir: str
     device: str
     precision: str

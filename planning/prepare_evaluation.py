@@ -50,7 +50,7 @@ def prepare_evaluation(config: PlanConfig, device: torch.device) -> Evaluation:
         raise ValueError(
             "planner.adapt lets the model learn, which dynamics=simulator does not ask; set one of the two"
         )
-    checkpoint = read_checkpoint(Path(config.ckpt_path), config.model_epoch)
+    checkpoint = read_checkpoint(Path(config.ckpt_path), config.model_epoch, config.foreign)
     check_environment(checkpoint, config.env.name)
     trained = {"model": [str(checkpoint.path), checkpoint.epoch, checkpoint.about.get("step")]}
     identity, is_begun = agreed({key: config.recorded[key] for key in IDENTITY} | trained, config.folder)

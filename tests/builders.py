@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import pickle
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ from envs.wall.vector_env import WallVectorEnv
 from models.architecture import Architecture
 from models.build import build_world_model
 from models.checkpoints.architecture import stored_architecture
-from models.checkpoints.native import load_weights, read_checkpoint, write_checkpoint, write_model_config
+from models.checkpoints.native import Checkpoint, load_weights, read_checkpoint, write_checkpoint, write_model_config
+from models.foreign.facts import Facts
 from models.interfaces import Predictor, Proposal
 from models.latent import Latent
 from models.networks.proprio import ProprioceptiveEmbedding
@@ -73,13 +74,36 @@ def bare_model(
     return WorldModel(StateEncoder(widths[0]), proprio, action, predictor, None, layout, num_hist).eval()
 
 
+NARROW = {"embed_dim": 48, "depth": 2, "num_heads": 3}
+"""The DINOv2 that all recordings were made with."""
+
+
+def foreign_model(path: Path, facts: Facts, **about_encoder: Any) -> WorldModel:
+    """A recorded checkpoint of another program, with the encoder of the recordings where it brings none."""
+    checkpoint = read_checkpoint(path, facts=facts)
+    architecture = stored_architecture(checkpoint)
+    weights = REPOSITORY / "tests/golden/dinov2_reduced.safetensors"
+    brings = any(name.startswith("encoder.") for name in checkpoint.tensors)
+    sizes = NARROW | ({} if brings else {"weights": str(weights)}) | about_encoder
+    proprio_dim = checkpoint.tensors["proprio_encoder.patch_embed.weight"].shape[1]
+    model = build_world_model(architecture.with_arguments("encoder", **sizes), 2, proprio_dim, proprio_dim)
+    assert load_weights(model, checkpoint) == ([] if brings else ["encoder"])
+    return model.eval().requires_grad_(False)
+
+
+def action_units(theirs: dict[str, list[float]], checkpoint: Checkpoint) -> Callable[[Tensor], Tensor]:
+    """Z-scored blocks by statistics for each place in a block, in our units, which are the same for all places."""
+    about = checkpoint.about["statistics"]
+    mean, std = (torch.tensor(about[f"action_{key}"]).repeat(5) for key in ("mean", "std"))
+    return lambda z: (z * torch.tensor(theirs["std"]) + torch.tensor(theirs["mean"]) - mean) / std
+
+
 @functools.cache
 def golden_model(directory: Path, encoder_weights: Path) -> WorldModel:
     """A recorded DINO-WM checkpoint with the narrow DINOv2 that all recordings were made with."""
     checkpoint = read_checkpoint(directory)
     architecture = stored_architecture(checkpoint)
-    narrow = {"embed_dim": 48, "depth": 2, "num_heads": 3, "weights": str(encoder_weights)}
-    architecture = architecture.with_arguments("encoder", **narrow)
+    architecture = architecture.with_arguments("encoder", **NARROW, weights=str(encoder_weights))
     proprio_dim = checkpoint.tensors["proprio_encoder.patch_embed.weight"].shape[1]
     model = build_world_model(architecture, env_action_dim=2, proprio_dim=proprio_dim, state_dim=proprio_dim)
     load_weights(model, checkpoint)
@@ -271,6 +295,7 @@ SMALL_WALL = {
     "num_proprio_repeat": 1,
     "has_predictor": True,
     "has_decoder": True,
+    "proprio_per_patch": False,
 }
 WALL_NORMALIZER = {
     "action_mean": [0.0, 0.1],

@@ -11,7 +11,7 @@ from torch import nn
 
 from datasets.trajectories import Trajectories
 from models.checkpoints.config_file import read_model_config
-from models.checkpoints.native import LATEST, read_checkpoint, trained_weights, weights_file
+from models.checkpoints.native import LATEST, holds_checkpoint, read_checkpoint, trained_weights, weights_file
 from models.interfaces import Encoder
 from models.speed.fast_paths import FastPaths
 from models.world_model import WorldModel
@@ -64,7 +64,7 @@ def check_base(config: TrainConfig, method: Method) -> None:
     if (config.folder / "checkpoints" / FILENAME).exists():
         return  # it goes on with what it has
     near = f"ckpt_path={base} holds no model_{LATEST}"
-    if base.is_dir() and weights_file(base):
+    if holds_checkpoint(base):
         if scratch:
             raise ValueError(
                 f"from_scratch=true, but ckpt_path={base} holds a model, which training would start from: leave "

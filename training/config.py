@@ -87,6 +87,7 @@ class TrainConfig(RunConfig):
     num_proprio_repeat: Repeats
     has_predictor: bool
     has_decoder: bool
+    proprio_per_patch: bool
 
     def __post_init__(self) -> None:
         """Refuse batches of which not even the pixels fit into memory."""

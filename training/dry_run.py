@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from models.checkpoints.config_file import read_model_config
-from models.checkpoints.native import LATEST, weights_file
+from models.checkpoints.native import LATEST, holds_checkpoint
 from training.assemble import build_trainer
 from training.checks import check_latent_cache, check_resumable
 from training.config import TrainConfig
@@ -104,7 +104,7 @@ def dry_run(config: TrainConfig, explicit: Set[str], device: torch.device) -> No
 def _begun(config: TrainConfig) -> dict[str, Any]:
     """What lets a run be rehearsed anew that has begun without a base."""
     begun = (config.folder / "checkpoints" / FILENAME).exists()
-    return {"from_scratch": True} if begun and not weights_file(Path(config.ckpt_path)) else {}
+    return {"from_scratch": True} if begun and not holds_checkpoint(Path(config.ckpt_path)) else {}
 
 
 def _rehearse(trainer: Trainer, cached: bool) -> _Rehearsal:

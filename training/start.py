@@ -15,7 +15,7 @@ from models.architecture import OPTIONAL, PARTS, Architecture
 from models.build import build_world_model
 from models.checkpoints.architecture import settle_architecture
 from models.checkpoints.loading import check_environment, place_weights
-from models.checkpoints.native import Checkpoint, load_weights, read_checkpoint, trained_weights, weights_file
+from models.checkpoints.native import Checkpoint, holds_checkpoint, load_weights, read_checkpoint, trained_weights
 from models.world_model import WorldModel
 from training.config import TrainConfig
 from training.state import FILENAME, own_seed
@@ -49,11 +49,12 @@ def starting_model(config: TrainConfig, explicit: Set[str], device: torch.device
         ValueError: If checkpoint, overrides and environment contradict each other.
     """
     base, env = Path(config.ckpt_path), config.env
-    checkpoint = read_checkpoint(base) if weights_file(base) and not _is_own(base, config.folder) else None
+    found = holds_checkpoint(base) and not _is_own(base, config.folder)
+    checkpoint = read_checkpoint(base, facts=config.foreign) if found else None
     if checkpoint is None:
         if not (config.folder / "checkpoints" / FILENAME).exists():
-            found = hint(base, trained_weights)
-            log.warning("%s holds no checkpoint to start from (%s): TRAINING FROM SCRATCH", base, found)
+            near = hint(base, trained_weights)
+            log.warning("%s holds no checkpoint to start from (%s): TRAINING FROM SCRATCH", base, near)
     else:
         check_environment(checkpoint, env.name)
     architecture = settle_architecture(config.architecture, explicit, checkpoint)

@@ -29,6 +29,8 @@ Width = Annotated[int, Interval(ge=1, le=2**16)]
 EmbeddingSize = Annotated[int, Interval(ge=1, le=4096)]
 Side = Annotated[int, Interval(ge=1, le=4096)]
 """Pixels of an image."""
+NormEps = Annotated[float, Interval(gt=0, le=1e-2)]
+"""What a LayerNorm adds to the variance."""
 DropoutRate = Annotated[float, Interval(ge=0, le=0.99)]
 
 Positive = Annotated[float, Interval(gt=0, le=1e6)]

@@ -65,6 +65,8 @@ EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
         "a list of trajectory numbers, at least one",
     ),
     "normalizer": (_are_statistics, "lists of numbers by name"),
+    "statistics": (_are_statistics, "lists of numbers by name"),
+    "layout": (_is_text, "a text or null"),
     "action_range": (_is_range, "two lists of numbers"),
     "action_quantiles": (_is_table, "at least two lists of numbers"),
     "parent": (_is_text, "a text or null"),

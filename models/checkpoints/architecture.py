@@ -14,7 +14,7 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from models.architecture import BEHIND_PROJECTOR, OPTIONAL, PARTS, SCALARS, Architecture
+from models.architecture import BEHIND_PROJECTOR, DEFAULTS, OPTIONAL, PARTS, SCALARS, Architecture
 from models.checkpoints.config_file import OPTION_FOLDERS
 from models.checkpoints.native import Checkpoint
 from models.foreign.dino_wm import PLAIN, CheckpointError
@@ -106,15 +106,15 @@ def stored_architecture(checkpoint: Checkpoint) -> Architecture:
     Raises:
         CheckpointError: If a key is missing or a class is unknown.
     """
-    source = checkpoint.path.parent.parent / "hydra.yaml"
-    if checkpoint.path.suffix == ".pth":
+    source = checkpoint.path if checkpoint.foreign else checkpoint.path.parent.parent / "hydra.yaml"
+    if checkpoint.is_dino_wm:
         return _from_dino_wm(checkpoint, source)
-    missing = [key for key in (*SCALARS, *PARTS) if key not in checkpoint.config]
+    missing = [key for key in (*SCALARS, *PARTS) if key not in DEFAULTS.keys() | checkpoint.config.keys()]
     if missing:
         raise CheckpointError(f"{source} lacks {', '.join(missing)}; restore it from a copy of the run")
-    stored = {key: checkpoint.config[key] for key in SCALARS}
+    stored = DEFAULTS | {key: checkpoint.config[key] for key in SCALARS if key in checkpoint.config}
     for key, value in stored.items():
-        kind = bool if key.startswith("has_") else int
+        kind = bool if key.startswith("has_") or key in DEFAULTS else int
         if type(value) is not kind:
             raise CheckpointError(f"{source}: {key} must be of type {kind.__name__}, got {value!r}")
     env: Any = checkpoint.config.get("env")
@@ -140,7 +140,7 @@ def _by_part(checkpoint: Checkpoint) -> dict[str, dict[str, Tensor]]:
 
 def _from_dino_wm(checkpoint: Checkpoint, source: Path) -> Architecture:
     found = translate_config(checkpoint.config, _by_part(checkpoint), source)
-    stored = {key: found[key] for key in SCALARS}
+    stored = DEFAULTS | {key: found[key] for key in SCALARS if key in found}
     stored["encoder"] = _adopt("encoder", _ours("encoder", "dino"), found["encoder"], source)
     classes = checkpoint.about["classes"]
     for part, option in FOREIGN_PARTS.items():

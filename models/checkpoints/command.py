@@ -6,12 +6,16 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from models.checkpoints.convert import LAYOUTS, convert
 from models.checkpoints.native import LATEST, locate_weights
-from models.checkpoints.summary import summarise
+from models.checkpoints.summary import summarise, summarise_foreign
+from models.foreign.facts import Facts
+from models.foreign.layouts import recognise
 from utils.printable import exit_with, printable_logs, write_printable
+from utils.schema import parsed
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -19,16 +23,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = _parser().parse_args(arguments)
     printable_logs()
     try:
-        path = locate_weights(given.path, given.epoch)
+        facts = parsed(Facts, dict(given.foreign), "foreign")
+        found = recognise(given.path)
+        path = found[1].path if found else locate_weights(given.path, given.epoch)
         if given.command == "inspect":
-            summary = summarise(path)
+            summary = summarise_foreign(*found, facts) if found else summarise(path)
             text = json.dumps(summary.as_dict(), indent=2) if given.json else summary.as_text()
             write_printable(text + "\n", sys.stdout)
             sys.exit(1 if summary.problem else 0)
-        done = convert(path, given.out, given.to, given.like and locate_weights(given.like))
+        done = convert(path, given.out, given.to, given.like and locate_weights(given.like), facts)
         write_printable(done + "\n", sys.stdout)
     except (ValueError, OSError) as error:
         exit_with(f"{given.command}: {error}")
+
+
+def _fact(text: str) -> tuple[str, int | str]:
+    key, _, value = text.partition("=")
+    return key.removeprefix("foreign."), int(value) if value.isdecimal() else value
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -38,6 +49,14 @@ def _parser() -> argparse.ArgumentParser:
     change = commands.add_parser("convert", help="write a checkpoint in another layout; never overwrites")
     for command in (inspect, change):
         command.add_argument("path", type=Path, help="a model directory or a weights file")
+        command.add_argument(
+            "--foreign",
+            action="append",
+            default=[],
+            type=_fact,
+            metavar="KEY=VALUE",
+            help=f"what a file of another program leaves open, of {', '.join(field.name for field in fields(Facts))}",
+        )
         command.add_argument("--epoch", default=LATEST, help="which epoch of a model directory (default: latest)")
     inspect.add_argument("--json", action="store_true", help="the same as JSON, every tensor on its own")
     change.add_argument("out", type=Path, help="a new model directory, or a .safetensors or .pth file")

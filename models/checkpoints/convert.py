@@ -19,8 +19,9 @@ from models.architecture import OPTIONAL
 from models.checkpoints.architecture import stored_architecture
 from models.checkpoints.config_file import read_model_config
 from models.checkpoints.dino_wm_copy import write_copy
-from models.checkpoints.native import Checkpoint, read_weights_file, write_tensors
+from models.checkpoints.native import LATEST, Checkpoint, read_any, write_tensors
 from models.foreign.dino_wm import WITHOUT_EFFECT, CheckpointError
+from models.foreign.facts import Facts
 from utils.files import sha256, temporary_path
 
 log = logging.getLogger(__name__)
@@ -29,16 +30,17 @@ SAFETENSORS, STATE_DICT, DINO_WM = LAYOUTS = ("safetensors", "state-dict", "dino
 MAX_GENERATIONS = 32  # finetuned from finetuned from ...
 
 
-def convert(path: Path, out: Path, to: str | None = None, like: Path | None = None) -> str:
+def convert(path: Path, out: Path, to: str | None = None, like: Path | None = None, facts: Facts | None = None) -> str:
     """Write the weights file ``path`` anew; returns what was done, for people.
 
     Args:
-        path: a file of ours or of DINO-WM.
+        path: a file of any layout that is read here.
         out: a .safetensors or .pth file, or else a model directory, which gets ``hydra.yaml`` too.
         to: ``safetensors`` is our layout; ``state-dict`` plain tensors, ``{"epoch": n, "predictor": {name: tensor}}``,
             that ``torch.load(weights_only=True)`` reads; ``dino-wm`` the original with these weights in it. None:
             ``state-dict`` for a .pth file, else ``safetensors``.
         like: With ``dino-wm``, the original; None takes the parent that the checkpoint names.
+        facts: What the files of other programs leave open.
 
     Raises:
         CheckpointError: If something is missing or does not fit, or ``out`` holds something else already. A file that
@@ -54,8 +56,9 @@ def convert(path: Path, out: Path, to: str | None = None, like: Path | None = No
     if (is_folder and to == STATE_DICT) or (not is_folder and out.suffix != suffix):
         folder = "" if to == STATE_DICT else ", or a folder, whose name has no dot"
         raise CheckpointError(f"OUT={out}: --to {to} needs a file whose name ends in {suffix}{folder}")
-    checkpoint = read_weights_file(path)
-    target = out / "checkpoints" / f"{path.stem}{suffix}" if is_folder else out
+    checkpoint = read_any(path, facts)
+    stem = path.stem if not checkpoint.foreign else f"model_{LATEST}"
+    target = out / "checkpoints" / f"{stem}{suffix}" if is_folder else out
     original = _original(checkpoint, like) if to == DINO_WM else path
     done: list[str] = []
     with contextlib.ExitStack() as stack:  # both files are complete before either of them takes its name
@@ -63,7 +66,7 @@ def convert(path: Path, out: Path, to: str | None = None, like: Path | None = No
             _write_config(checkpoint, original, stack.enter_context(_fresh(out / "hydra.yaml", done)), to)
         temporary = stack.enter_context(_fresh(target, done))
         if to == SAFETENSORS:
-            about = checkpoint.about if path.suffix == ".safetensors" else _adopted(path)
+            about = checkpoint.about if checkpoint.is_ours else _adopted(checkpoint)
             tensors = {n: t for n, t in checkpoint.tensors.items() if not WITHOUT_EFFECT.fullmatch(n)}
             write_tensors(temporary, tensors, checkpoint.epoch, about)
         elif to == STATE_DICT:
@@ -86,9 +89,10 @@ def _known_there(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
     return kept
 
 
-def _adopted(path: Path) -> dict[str, Any]:
-    """Name the pickle that our file was made from."""
-    return {"parent": str(path.resolve()), "parent_sha256": sha256(path)}
+def _adopted(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Name the file of another program that ours was made from, and keep what is known of it."""
+    known = {key: value for key, value in checkpoint.about.items() if key != "classes"}
+    return {**known, "parent": str(checkpoint.path.resolve()), "parent_sha256": sha256(checkpoint.path)}
 
 
 def _write_state_dict(path: Path, checkpoint: Checkpoint) -> None:
@@ -102,10 +106,13 @@ def _write_state_dict(path: Path, checkpoint: Checkpoint) -> None:
 
 def _write_config(checkpoint: Checkpoint, original: Path, target: Path, to: str) -> None:
     """The ``hydra.yaml`` of a converted model directory."""
+    if checkpoint.foreign and to == SAFETENSORS:
+        target.write_text(OmegaConf.to_yaml(OmegaConf.create(checkpoint.config)), encoding="utf-8")
+        return
     source = (original if to == DINO_WM else checkpoint.path).parent.parent / "hydra.yaml"
     if not source.is_file():
         raise CheckpointError(f"{source} does not exist; give OUT as a file to convert the weights alone")
-    if to != SAFETENSORS or checkpoint.path.suffix != ".pth":
+    if to != SAFETENSORS or not checkpoint.is_dino_wm:
         target.write_bytes(source.read_bytes())
         return
     config = read_model_config(source)
@@ -122,18 +129,17 @@ def _original(checkpoint: Checkpoint, like: Path | None) -> Path:
         return like
     child, now = checkpoint.path, checkpoint
     for _ in range(MAX_GENERATIONS):
-        if now.path.suffix == ".pth":
+        if now.is_dino_wm:
             return now.path
         named = now.about.get("parent")
         if not named:
-            raise CheckpointError(
-                f"{child} was trained from scratch: there is no original that --to {DINO_WM} could copy"
-            )
+            origin = f"comes from {now.about['layout']}" if "layout" in now.about else "was trained from scratch"
+            raise CheckpointError(f"{child} {origin}: there is no original that --to {DINO_WM} could copy")
         parent = Path(named)
         if not parent.is_file() or sha256(parent) != now.about.get("parent_sha256"):
             state = "has changed since" if parent.is_file() else "is not here"
             raise CheckpointError(f"{parent}, which {now.path} was made from, {state}; name the original with --like")
-        now = read_weights_file(parent)
+        now = read_any(parent)
     raise CheckpointError(f"{child} has more than {MAX_GENERATIONS} ancestors; name the original with --like")
 
 

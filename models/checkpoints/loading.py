@@ -65,9 +65,16 @@ def stored_normalizer(checkpoint: Checkpoint | None, sizes: EnvSizes) -> Normali
         return None
     if "normalizer" in checkpoint.about:
         return Normalizer.from_dict(checkpoint.about["normalizer"])
+    if statistics := checkpoint.about.get("statistics"):
+        return Normalizer.from_dict(_without_states(sizes) | statistics)
     if checkpoint.config.get("normalize_action") is False:
         return Normalizer.identity(sizes.env_action_dim, sizes.state_dim, sizes.proprio_dim)
     return None
+
+
+def _without_states(sizes: EnvSizes) -> dict[str, list[float]]:
+    """States as they are: other programs' models, which look at images, know no statistics of them."""
+    return Normalizer.identity(sizes.env_action_dim, sizes.state_dim, sizes.proprio_dim).to_dict()
 
 
 def load_for_planning(

@@ -18,7 +18,10 @@ from torch import Tensor, nn
 from models.architecture import BEHIND_PROJECTOR, OPTIONAL, PARTS
 from models.checkpoints.about import FORMAT, HEADER, read_about
 from models.checkpoints.config_file import read_model_config
+from models.foreign.contents import Contents
 from models.foreign.dino_wm import WITHOUT_EFFECT, CheckpointError, is_finite, read_pickled_checkpoint
+from models.foreign.facts import Facts
+from models.foreign.layouts import LAYOUTS, Layout, recognise, translate
 from models.world_model import WorldModel
 from utils.files import sha256, write_text
 from utils.moved_settings import current_tensor
@@ -46,7 +49,9 @@ class Checkpoint:
         config: The whole ``hydra.yaml``, inert data.
         epoch: Training epochs behind it.
         about: What our own files say besides: ``normalizer`` (units), ``validation`` (trajectory numbers), ``step``,
-            ``parent`` and ``parent_sha256``, ``encoder_sha256``; of DINO-WM's files ``classes``, what was pickled.
+            ``parent`` and ``parent_sha256``, ``encoder_sha256``; of DINO-WM's files ``classes``, what was pickled; of
+            other programs' ``layout``, its name, and ``statistics``, the units without those of states.
+        foreign: Whether another program wrote the file, which lies in no model directory; all else is by our names.
     """
 
     path: Path
@@ -54,6 +59,17 @@ class Checkpoint:
     config: dict[str, Any]
     epoch: int
     about: dict[str, Any] = field(default_factory=dict)
+    foreign: bool = False
+
+    @property
+    def is_dino_wm(self) -> bool:
+        """Whether it is a file of DINO-WM, with the names and the config of that."""
+        return "classes" in self.about
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is a file of ours, which may have been made of another program's."""
+        return not (self.is_dino_wm or self.foreign)
 
     @property
     def optional_parts(self) -> list[str]:
@@ -62,7 +78,7 @@ class Checkpoint:
         A file of DINO-WM may bring a proposal of another kind, which has no counterpart here. A projector may do
         without weights.
         """
-        if self.path.suffix != ".safetensors":
+        if self.is_dino_wm:
             return []
         brought = {"projector"} | {name.partition(".")[0] for name in self.tensors}
         return [part for part in OPTIONAL if part in brought and self.config.get(part) is not None]
@@ -108,19 +124,53 @@ def locate_weights(path: Path, epoch: int | str = LATEST) -> Path:
     return found
 
 
-def read_checkpoint(folder: Path, epoch: int | str = LATEST) -> Checkpoint:
-    """Read a model directory.
+def read_checkpoint(folder: Path, epoch: int | str = LATEST, facts: Facts | None = None) -> Checkpoint:
+    """Read a model directory, or what another program wrote: a file, or the folder that holds it.
+
+    Args:
+        folder: The path of one of these.
+        epoch: Of a model directory.
+        facts: What files of other programs leave open.
 
     Raises:
         CheckpointError: If the directory, the epoch or ``hydra.yaml`` is missing, or a file is broken or unsafe.
     """
+    if found := recognise(folder):
+        return read_foreign(*found, facts)
     if folder.is_file():
         raise CheckpointError(
-            f"ckpt_path={folder} must be a model directory, which has hydra.yaml in it: {hint(folder, trained_weights)}"
+            f"ckpt_path={folder} must be a model directory, which has hydra.yaml in it, or a file of one of the "
+            f"layouts {', '.join(each.name for each in LAYOUTS)}: {hint(folder, trained_weights)}"
         )
     path = locate_weights(folder, epoch)
     config = read_model_config(folder / "hydra.yaml")
     return replace(read_weights_file(path), config=config)
+
+
+def read_foreign(layout: Layout, contents: Contents, facts: Facts | None = None) -> Checkpoint:
+    """Read what ``recognise`` found, as if it were ours.
+
+    Raises:
+        CheckpointError: If something has no counterpart here, or is neither said in the file nor known.
+    """
+    read = translate(layout, contents, facts or Facts())
+    about = {"layout": read.layout} | ({"statistics": read.statistics} if read.statistics else {})
+    return Checkpoint(contents.path, read.tensors, read.config, contents.epoch, about, foreign=True)
+
+
+def read_any(path: Path, facts: Facts | None = None) -> Checkpoint:
+    """Read a weights file of any layout; the ``config`` of ours and DINO-WM's is empty.
+
+    Raises:
+        CheckpointError: If the file is missing, broken or unsafe, or of no known layout.
+    """
+    found = recognise(path)
+    return read_foreign(*found, facts) if found else read_weights_file(path)
+
+
+def holds_checkpoint(path: Path) -> bool:
+    """Whether ``path`` is something that ``read_checkpoint`` reads."""
+    return weights_file(path) is not None or recognise(path) is not None
 
 
 def read_weights_file(path: Path) -> Checkpoint:

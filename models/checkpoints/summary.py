@@ -11,9 +11,12 @@ from typing import Any
 
 from models.checkpoints.config_file import read_model_config
 from models.checkpoints.native import open_safetensors
+from models.foreign.contents import Contents
 from models.foreign.dino_wm import NotDinoWM, read_pickled_index, read_state_dict_index
 from models.foreign.dino_wm_config import translate_config
 from models.foreign.dinov2_weights import resemblance
+from models.foreign.facts import Facts
+from models.foreign.layouts import Layout
 from utils.files import sha256
 from utils.moved_settings import current_tensor
 from utils.reading.tensor_record import TensorRecord
@@ -49,15 +52,15 @@ class Summary:
 
     Attributes:
         path: The file.
-        layout: "DINO-WM pickle", "safetensors" or "state dict".
+        layout: "DINO-WM pickle", "safetensors", "state dict", or the name of another program's.
         size: Bytes.
         sha256: Of the file.
         epoch: Training epochs behind it; None where the file does not say.
         parts: Name -> PartSummary.
         ignored: Entries that are not weights.
         about: What a file of ours says of itself.
-        config: The architecture in the ``hydra.yaml`` beside it.
-        problem: Why that config cannot be used with this file, or None.
+        config: The architecture in the ``hydra.yaml`` beside it; of another program's file, what it is by our names.
+        problem: Why the file cannot be used with that, or at all, or None.
     """
 
     path: Path
@@ -70,6 +73,7 @@ class Summary:
     about: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] | None = None
     problem: str | None = None
+    foreign: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
@@ -102,7 +106,8 @@ class Summary:
             lines += [f"  {line}" for line in _grouped(part.tensors)]
         lines += ["", f"total: {sum(part.count() for part in self.parts.values()):,} parameters", ""]
         if self.config is not None:
-            lines += ["hydra.yaml:", *(f"  {name:<20}{_short(value)}" for name, value in self.config.items())]
+            source = "by our names:" if self.foreign else "hydra.yaml:"
+            lines += [source, *(f"  {name:<20}{_short(value)}" for name, value in self.config.items())]
         lines += [f"PROBLEM: {self.problem}"] if self.problem else []
         return "\n".join(lines)
 
@@ -125,6 +130,31 @@ def summarise(path: Path) -> Summary:
         return replace(summary, config=translate_config(whole, shapes, source))
     except ValueError as error:
         return replace(summary, problem=str(error))
+
+
+def summarise_foreign(layout: Layout, contents: Contents, facts: Facts) -> Summary:
+    """Summarise a file of another program, by its own names, and what becomes of it here."""
+    parts: dict[str, dict[str, Shape]] = {}
+    for full, tensor in contents.tensors.items():
+        part, _, name = full.partition(".")
+        parts.setdefault(part, {})[name or part] = Shape(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+    config, problem = None, None
+    try:
+        config = layout.translate(contents, facts).config
+    except ValueError as error:
+        problem = str(error)
+    return Summary(
+        path=contents.path,
+        layout=layout.name,
+        size=contents.path.stat().st_size,
+        sha256=sha256(contents.path),
+        epoch=contents.epoch or None,
+        parts={name: PartSummary(None, tensors, set()) for name, tensors in parts.items()},
+        ignored=contents.others,
+        config=config,
+        problem=problem,
+        foreign=True,
+    )
 
 
 def _pickle(path: Path) -> Summary:

@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.foreign.inert_pickle import CheckpointError, UnsafeCheckpointError, load_inert, unreadable
-from utils.reading.legacy_archive import is_legacy
+from models.foreign.inert_pickle import CheckpointError, UnsafeCheckpointError, load_inert, open_checkpoint
 from utils.reading.pickle_values import Inert
 from utils.reading.tensor_record import TensorRecord
 from utils.reading.torch_archive import TorchArchive
@@ -114,28 +113,14 @@ def read_pickled_index(path: str | Path) -> PickledIndex:
 @contextlib.contextmanager
 def open_pickled(path: Path) -> Iterator[tuple[TorchArchive, PickledIndex]]:
     """Open the archive of a checkpoint and find what is where in it; raises as ``read_pickled_checkpoint`` does."""
-    with _opened(path) as archive:
+    with open_checkpoint(path) as archive:
         yield archive, _index(archive, path)
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[TorchArchive]:
-    """Open the archive of a file; damage that shows while it is open becomes a ``CheckpointError``."""
-    try:
-        if is_legacy(path):
-            raise ValueError("it is in the format of torch before 1.6; load and save it once with a newer torch")
-        with TorchArchive(path) as archive:
-            yield archive
-    except CheckpointError:
-        raise
-    except Exception as error:  # damaged bytes make anything of the readers
-        raise CheckpointError(unreadable(path, error)) from error
 
 
 def read_state_dict_index(path: str | Path) -> dict[str, TensorRecord] | None:
     """Find the tensors of a plain state dict; None if the file holds something else. Raises as above."""
     path = Path(path)
-    with _opened(path) as archive:
+    with open_checkpoint(path) as archive:
         content = load_inert(archive, path)
     is_flat = isinstance(content, dict) and content and all(isinstance(v, TensorRecord) for v in content.values())
     return {str(name): record for name, record in content.items()} if is_flat else None

@@ -17,11 +17,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from models.foreign.dinov2_names import from_transformers, is_transformers
 from models.foreign.inert_pickle import UnsafeCheckpointError, load_inert
 from utils.files import atomic_path, sha256
 from utils.printable import printable
 from utils.reading.legacy_archive import open_archive
 from utils.reading.opening import FileError, failure_reason
+from utils.reading.pickle_values import Inert
 from utils.reading.safetensors_file import open_safetensors
 from utils.reading.tensor_record import TensorRecord
 
@@ -30,6 +32,7 @@ log = logging.getLogger(__name__)
 BASE_URL = "https://dl.fbaipublicfiles.com/dinov2"
 TIMEOUT = 30.0  # seconds without a byte
 MOST_NAMES = 8  # tensors listed per kind of mismatch
+UNUSED = "mask_token"  # in every official file
 FLOATS = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
 """Number types that weights may have; as safetensors and as torch call them."""
 
@@ -153,7 +156,8 @@ def read_weights(path: Path, name: str, expected: Mapping[str, Tensor]) -> dict[
         WeightsError: One error that lists every kind of mismatch, or says why the file cannot be read.
     """
     shapes = {key: tuple(value.shape) for key, value in expected.items()}
-    with _opened(path) as found:
+    with _opened(path) as named:
+        found = _with_official_names(named, shapes.get(UNUSED, ()))
         problems = {
             "missing": [key for key in shapes if key not in found],
             "unexpected": [key for key in found if key not in shapes],
@@ -197,8 +201,27 @@ def _opened(path: Path) -> Iterator[dict[str, _Stored]]:
         ) from error
 
 
+def _with_official_names(found: dict[str, _Stored], unused: tuple[int, ...]) -> dict[str, _Stored]:
+    """Give tensors of transformers 4 or 5, or of timm, the official names.
+
+    timm's are the official ones, without the mask token, which is used in the pretraining alone.
+    """
+    if is_transformers(found):
+        found = from_transformers(found, _joined)
+    if UNUSED not in found and "pos_embed" in found:
+        found |= {UNUSED: _Stored(unused, "float32", lambda: torch.zeros(unused))}
+    return found
+
+
+def _joined(parts: list[_Stored]) -> _Stored:
+    shape = (sum(part.shape[0] for part in parts if part.shape), *parts[0].shape[1:])
+    return _Stored(shape, parts[0].dtype, lambda: torch.cat([part.read() for part in parts]))
+
+
 def _named(content: object, read: Callable[[Any], Tensor]) -> dict[str, _Stored]:
     """Return the tensors in the content of a .pth file."""
+    if isinstance(content, Inert):
+        raise ValueError(f"it is a whole pickled {content.global_name}, code and all; save its state_dict() instead")
     if not isinstance(content, Mapping):
         raise ValueError("it holds something else than named tensors")
     nested = [key for key, value in content.items() if isinstance(value, Mapping) and value]
@@ -230,8 +253,6 @@ def resemblance(found: Mapping[str, Any]) -> str | None:
 
 def _likeness(found: Mapping[str, _Stored], name: str) -> str:
     """ ", it looks like ..." if the tensors are those of another known model."""
-    if "embeddings.cls_token" in found:
-        return ", it looks like a Hugging Face transformers checkpoint; the official file is needed"
     prefix = next((key.removesuffix("cls_token") for key in found if key.endswith(".cls_token")), None)
     if prefix:
         return f", whose names do not begin with {printable(prefix, 80)}: save the tensors without that prefix"

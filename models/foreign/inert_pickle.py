@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from models.foreign.pickle_names import stand_in
+from utils.reading.legacy_archive import is_legacy
 from utils.reading.opening import FileError, failure_reason
 from utils.reading.pickles import ForeignNamesError
-from utils.reading.torch_archive import Archive
+from utils.reading.torch_archive import Archive, TorchArchive
 
 
 class CheckpointError(FileError):
@@ -17,6 +20,20 @@ class CheckpointError(FileError):
 
 class UnsafeCheckpointError(CheckpointError):
     """A file asks for code that no DINO-WM checkpoint needs."""
+
+
+@contextlib.contextmanager
+def open_checkpoint(path: Path) -> Iterator[TorchArchive]:
+    """Open the archive of a file; damage that shows while it is open becomes a ``CheckpointError``."""
+    try:
+        if is_legacy(path):
+            raise ValueError("it is in the format of torch before 1.6; load and save it once with a newer torch")
+        with TorchArchive(path) as archive:
+            yield archive
+    except CheckpointError:
+        raise
+    except Exception as error:  # damaged bytes make anything of the readers
+        raise CheckpointError(unreadable(path, error)) from error
 
 
 def load_inert(archive: Archive, path: Path) -> Any:

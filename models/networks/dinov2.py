@@ -8,12 +8,19 @@ from torch import Tensor
 
 from models.foreign.dinov2_weights import ARCHITECTURES, check_official, find_weights, read_weights
 from models.interfaces import Encoder
-from models.networks.dinov2_vit import DinoVisionTransformer
+from models.networks.dinov2_vit import POSITION_OFFSET, DinoVisionTransformer
 from utils.files import sha256
 from utils.ranges import EmbeddingSize, Small
 
 FEATURE_KEYS = ("x_norm_patchtokens",)
 DECODER_PATCH = 16  # the decoder draws 16 x 16 pixels per patch, so the encoder has to see that many patches
+PIXELS = {
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+"""Means and standard deviations that colours in [0, 1] are normalised with."""
+POSITIONS = {"official": POSITION_OFFSET, "transformers": 0.0}
+"""What is added to a grid's size before the learned positions are resized to it, by whose features are wanted."""
 RANDOM = "random"
 
 
@@ -21,6 +28,7 @@ class DinoV2Encoder(Encoder):
     """Images to DINOv2 patch tokens after the final norm.
 
     Images are scaled to [-1, 1] and resized to ``img_size // 16`` patches a side, here: 224 -> 196 pixels, 14 x 14.
+    Models of other programs see colours, patches and positions in other ways, which the last three arguments choose.
 
     Args:
         name: "dinov2_vits14" is what all released DINO-WM models use; "dinov2_vitb14" and "dinov2_vitl14" also work.
@@ -36,6 +44,9 @@ class DinoV2Encoder(Encoder):
         mlp_ratio: Hidden width of the MLPs over D.
         seed: Of ``weights="random"``.
         max_frames: Images per forward of the network; more are split, to bound the memory.
+        pixels: How colours are normalised: "half" to [-1, 1], "imagenet" with its mean and standard deviation.
+        pixels_per_patch: Pixels of the image, a side, that become one patch; 14 takes the image as it is.
+        positions: Whose way of resizing the learned positions: "official" or "transformers".
 
     Attributes:
         emb_dim: D.
@@ -70,16 +81,23 @@ class DinoV2Encoder(Encoder):
         mlp_ratio: float = 4.0,
         seed: int = 0,
         max_frames: int = 256,
+        pixels: str = "half",
+        pixels_per_patch: Small = DECODER_PATCH,
+        positions: str = "official",
     ) -> None:
         super().__init__()
         _require("name", name, tuple(ARCHITECTURES))
         _require("feature_key", feature_key, FEATURE_KEYS)
-        if img_size < DECODER_PATCH or max_frames < 1:
+        _require("pixels", pixels, tuple(PIXELS))
+        _require("positions", positions, tuple(POSITIONS))
+        if img_size < pixels_per_patch or max_frames < 1:
             raise ValueError(
-                f"encoder.img_size must be at least {DECODER_PATCH} and max_frames positive: {img_size=}, {max_frames=}"
+                f"encoder.img_size must be at least {pixels_per_patch} and max_frames positive: {img_size=}, "
+                f"{max_frames=}"
             )
         sizes = ARCHITECTURES[name]
-        side = img_size // DECODER_PATCH
+        side = img_size // pixels_per_patch
+        self.pixels = pixels
         self.name = name
         self.latent_key = feature_key
         self.img_size = img_size
@@ -91,7 +109,12 @@ class DinoV2Encoder(Encoder):
         self.weights_sha256: str | None = None
         with torch.device("meta"):  # no memory and no initialisation for weights that are about to be replaced
             self.base_model = DinoVisionTransformer(
-                self.emb_dim, depth or sizes.depth, _heads(name, self.emb_dim, num_heads), patch_size, mlp_ratio
+                self.emb_dim,
+                depth or sizes.depth,
+                _heads(name, self.emb_dim, num_heads),
+                patch_size,
+                mlp_ratio,
+                POSITIONS[positions],
             )
         if weights == RANDOM:
             self._draw_weights(seed)
@@ -118,8 +141,9 @@ class DinoV2Encoder(Encoder):
                 parameter.normal_(std=0.02, generator=generator)
 
     def preprocess(self, visual: Tensor) -> Tensor:
-        """Images (n, 3, S, S) in 0..255 -> the network's input (n, 3, input_size, input_size) in [-1, 1]."""
-        images = (visual.float() / 255 - 0.5) / 0.5
+        """Images (n, 3, S, S) in 0..255 -> the network's input (n, 3, input_size, input_size), normalised."""
+        mean, std = (visual.new_tensor(each, dtype=torch.float32)[:, None, None] for each in PIXELS[self.pixels])
+        images = (visual.float() / 255 - mean) / std
         size = (self.input_size, self.input_size)
         if images.shape[-2:] != size:
             images = F.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)

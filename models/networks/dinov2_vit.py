@@ -92,13 +92,23 @@ class DinoVisionTransformer(nn.Module):
         num_heads: Heads of the attention; divides D.
         patch_size: Side of a patch, pixels.
         mlp_ratio: Hidden width of the MLPs over D.
+        position_offset: Added to the size of a grid before the learned positions are resized to it; 0 is the plain
+            ratio of the sizes, which Hugging Face's transformers use.
 
     Source: Oquab et al., DINOv2, arXiv 2304.07193; the variant without register tokens.
     """
 
-    def __init__(self, embed_dim: int, depth: int, num_heads: int, patch_size: int, mlp_ratio: float) -> None:
+    def __init__(
+        self,
+        embed_dim: int,
+        depth: int,
+        num_heads: int,
+        patch_size: int,
+        mlp_ratio: float,
+        position_offset: float = POSITION_OFFSET,
+    ) -> None:
         super().__init__()
-        self.patch_size = patch_size
+        self.patch_size, self.position_offset = patch_size, position_offset
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + PRETRAINED_GRID**2, embed_dim))
         self.mask_token = nn.Parameter(torch.zeros(1, embed_dim))  # of the pretraining; unused, but in every file
@@ -116,8 +126,9 @@ class DinoVisionTransformer(nn.Module):
         if (height, width) == (side, side):
             return self.pos_embed
         grid = self.pos_embed[:, 1:].float().unflatten(1, (side, side)).permute(0, 3, 1, 2)
-        factors = ((height + POSITION_OFFSET) / side, (width + POSITION_OFFSET) / side)
-        resized = F.interpolate(grid, scale_factor=factors, mode="bicubic", antialias=False)
+        factors = tuple((length + self.position_offset) / side for length in (height, width))
+        how = {"scale_factor": factors} if self.position_offset else {"size": (height, width)}
+        resized = F.interpolate(grid, mode="bicubic", antialias=False, **how)
         patches = resized.flatten(2).transpose(1, 2).to(self.pos_embed.dtype)
         return torch.cat([self.pos_embed[:, :1], patches], dim=1)
 

@@ -10,18 +10,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.interfaces import KVCache, Predictor
-from utils.ranges import DropoutRate, EmbeddingSize, Small, Width
+from utils.ranges import DropoutRate, EmbeddingSize, NormEps, Small, Width
+
+NORM_EPS = 1e-5  # torch's default, which DINO-WM's predictors were trained with
 
 
 class Attention(nn.Module):
     """Multi-head self-attention in which a token sees all tokens of its own and of earlier frames."""
 
-    def __init__(self, dim: int, heads: int, dim_head: int, dropout: float, tokens_per_frame: int) -> None:
+    def __init__(
+        self, dim: int, heads: int, dim_head: int, dropout: float, tokens_per_frame: int, norm_eps: float = NORM_EPS
+    ) -> None:
         super().__init__()
         self.heads = heads
         self.tokens_per_frame = tokens_per_frame
         self.dropout = nn.Dropout(dropout)
-        self.norm = nn.LayerNorm(dim)
+        self.norm = nn.LayerNorm(dim, eps=norm_eps)
         self.to_qkv = nn.Linear(dim, 3 * heads * dim_head, bias=False)
         self.to_out = nn.Sequential(nn.Linear(heads * dim_head, dim), nn.Dropout(dropout))
 
@@ -66,10 +70,10 @@ class Attention(nn.Module):
 class FeedForward(nn.Module):
     """LayerNorm and a two-layer MLP with exact GELU."""
 
-    def __init__(self, dim: int, hidden: int, dropout: float) -> None:
+    def __init__(self, dim: int, hidden: int, dropout: float, norm_eps: float = NORM_EPS) -> None:
         super().__init__()
         self.net = nn.Sequential(
-            nn.LayerNorm(dim),
+            nn.LayerNorm(dim, eps=norm_eps),
             nn.Linear(dim, hidden),
             nn.GELU(),
             nn.Dropout(dropout),
@@ -87,11 +91,12 @@ class Transformer(nn.Module):
 
     def __init__(self, depth: int, dim: int, mlp_dim: int, **attention: Any) -> None:
         super().__init__()
-        dropout = attention["dropout"]
+        dropout, norm_eps = attention["dropout"], attention["norm_eps"]
         self.layers = nn.ModuleList(
-            nn.ModuleList([Attention(dim, **attention), FeedForward(dim, mlp_dim, dropout)]) for _ in range(depth)
+            nn.ModuleList([Attention(dim, **attention), FeedForward(dim, mlp_dim, dropout, norm_eps)])
+            for _ in range(depth)
         )
-        self.norm = nn.LayerNorm(dim)
+        self.norm = nn.LayerNorm(dim, eps=norm_eps)
 
     def forward(
         self, tokens: Tensor, cache: KVCache = (), wanted: int | None = None, keep: bool = False
@@ -129,6 +134,7 @@ class ViTPredictor(Predictor):
         dropout: On attention weights, attention output and MLP, in training only.
         emb_dropout: On the embedded tokens, in training only.
         pool: Only "mean", which is what released configs say; a prediction per token pools nothing.
+        norm_eps: What every LayerNorm adds to the variance; some programs' models were trained with 1e-6.
 
     Attributes:
         activations_per_token: Floats that one forward keeps for the backward, per token; for memory budgets.
@@ -148,6 +154,7 @@ class ViTPredictor(Predictor):
         dropout: DropoutRate = 0.0,
         emb_dropout: DropoutRate = 0.0,
         pool: str = "mean",
+        norm_eps: NormEps = NORM_EPS,
     ) -> None:
         super().__init__()
         if pool != "mean":
@@ -159,7 +166,14 @@ class ViTPredictor(Predictor):
         self.pos_embedding = nn.Parameter(torch.randn(1, num_frames * num_patches, dim))
         self.dropout = nn.Dropout(emb_dropout)
         self.transformer = Transformer(
-            depth, dim, mlp_dim, heads=heads, dim_head=dim_head, dropout=dropout, tokens_per_frame=num_patches
+            depth,
+            dim,
+            mlp_dim,
+            heads=heads,
+            dim_head=dim_head,
+            dropout=dropout,
+            tokens_per_frame=num_patches,
+            norm_eps=norm_eps,
         )
         self.activations_per_token = depth * (6 * dim + 5 * heads * dim_head + 2 * mlp_dim) + 2 * dim
 

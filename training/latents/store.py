@@ -37,7 +37,8 @@ TOLERANCE = 0.02  # relative difference to what the encoder says today; bf16 ari
 
 def latent_folder(named: str | None, model_directory: str) -> Path:
     """Where latents are: in the folder that ``training.latent_dir`` names, or beside the base they belong to."""
-    return Path(named or Path(model_directory) / "latents")
+    base = Path(model_directory)
+    return Path(named or (base.parent if base.is_file() else base) / "latents")
 
 
 class StoredLatents:

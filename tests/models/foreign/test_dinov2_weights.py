@@ -4,9 +4,10 @@ import zipfile
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from models.foreign import dinov2_weights
+from models.foreign.dinov2_names import to_transformers
 from models.foreign.dinov2_weights import WeightsError, WeightsNotFoundError, check_official, find_weights, read_weights
 from models.networks.dinov2_vit import DinoVisionTransformer
 from utils.files import sha256
@@ -59,7 +60,6 @@ def test_all_mismatches_come_in_one_error(tmp_path, state):
     [
         ({"cls_token": torch.zeros(1, 1, 768)}, "looks like dinov2_vitb14 "),
         ({"cls_token": torch.zeros(1, 1, 384), "register_tokens": torch.zeros(1, 4, 384)}, "dinov2_vits14_reg"),
-        ({"embeddings.cls_token": torch.zeros(1, 1, 384)}, "Hugging Face"),
     ],
 )
 def test_another_known_model_is_called_by_its_name(tmp_path, state, extra, words):
@@ -116,6 +116,36 @@ def test_a_tensor_that_is_not_wanted_is_not_read(tmp_path, state, legacy):
     large = {"x": torch.ones(1).expand(3 * 10**9), "cls_token": torch.tensor(1.0)}
     torch.save({**state, **large}, tmp_path / "w.pth", _use_new_zipfile_serialization=not legacy)
     with pytest.raises(WeightsError, match=r"unexpected: x; wrong shape: cls_token \(\) instead of"):
+        read_weights(tmp_path / "w.pth", "dinov2_vits14", state)
+
+
+def in_transformers(state: dict, generation: int) -> dict:
+    """A state dict by the names of transformers."""
+    named = to_transformers(state)
+    if generation == 5:
+        return named
+    for letter, word in {"q": "query", "k": "key", "v": "value"}.items():
+        named = {n.replace(f"attention.{letter}_proj", f"attention.attention.{word}"): t for n, t in named.items()}
+    return {n.replace("attention.o_proj", "attention.output.dense"): t for n, t in named.items()}
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+@pytest.mark.parametrize("library", ["transformers 4", "transformers 5", "timm"])
+def test_names_of_other_libraries_are_read(tmp_path, golden, library, suffix):
+    official = load_file(golden("dinov2_reduced.safetensors"))
+    if library == "timm":
+        theirs = {name: tensor for name, tensor in official.items() if name != "mask_token"}
+    else:
+        theirs = in_transformers(official, int(library[-1]))
+    path = tmp_path / f"w.{suffix}"
+    save_file(theirs, path) if suffix == "safetensors" else torch.save(theirs, path)
+    found = read_weights(path, "dinov2_vits14", official)
+    assert all(torch.equal(found[name], tensor) for name, tensor in official.items() if name != "mask_token")
+
+
+def test_a_whole_pickled_module_is_refused_by_name(tmp_path, state):
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"a whole pickled torch\.nn\.modules\.linear\.Linear, code and all"):
         read_weights(tmp_path / "w.pth", "dinov2_vits14", state)
 
 

@@ -1,0 +1,136 @@
+"""stable-worldmodel's PreJEPA: ``weights.pt`` and ``config.json``, with the encoder by the names of transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.foreign.contents import Contents
+from models.foreign.dinov2_names import from_transformers
+from models.foreign.facts import Facts
+from models.foreign.inert_pickle import CheckpointError
+from models.foreign.statistics import with_statistics
+from models.foreign.translation import (
+    MASK,
+    PATCH,
+    Rules,
+    Translation,
+    architecture,
+    encoder,
+    renamed,
+    required,
+    side_of,
+    vit,
+)
+from utils.reading.json_file import read_json
+from utils.reading.opening import FileError
+
+NAME = "stable-worldmodel"
+STATISTICS = "norm_stats.json"
+RULES: Rules = {
+    MASK.pattern: None,
+    r"predictor\.(.+)": r"predictor.\1",
+    r"extra_encoders\.(action|proprio)\.patch_embed\.(weight|bias)": r"\1_encoder.patch_embed.\2",
+    r"backbone\.(.+)": r"encoder.base_model.\1",
+}
+
+
+def recognises(contents: Contents) -> bool:
+    """Whether a file has this layout."""
+    return {"backbone.embeddings.position_embeddings", "predictor.pos_embedding"} <= contents.tensors.keys()
+
+
+def translate(contents: Contents, facts: Facts) -> Translation:
+    """Give it our names; no ``_target_`` of its config is looked at.
+
+    Raises:
+        CheckpointError: If something has no counterpart here, or is neither said nor known.
+    """
+    tensors = renamed(contents, RULES)
+    required(contents, tensors, [f"{part}_encoder.patch_embed.weight" for part in ("proprio", "action")])
+    prefix = "encoder.base_model."
+    backbone = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+    tensors = {n: t for n, t in tensors.items() if not n.startswith(prefix)}
+    tensors |= {prefix + name: tensor for name, tensor in from_transformers(backbone, torch.cat).items()}
+    visual = backbone["embeddings.cls_token"].shape[-1]
+    tensors |= _reordered(contents, tensors, visual)
+    said = _numbers(contents, "predictor")
+    num_hist = facts.num_hist or _number(contents.config.get("history_size")) or said.get("num_frames")
+    positions = tensors["predictor.pos_embedding"].shape[1]
+    frames = said.get("num_frames") or num_hist
+    if not num_hist or not frames:
+        raise CheckpointError(
+            f"{contents.path} has no config.json beside it that says the history: set foreign.num_hist"
+        )
+    side = side_of(contents, positions // frames, "num_hist")
+    depth = len({name.split(".")[2] for name in backbone if name.startswith("encoder.layer.")})
+    parts = {
+        # an encoder that differs from the official one is in the file, by whatever weights it was built with
+        "encoder": encoder(contents, visual, weights="random", pixels="imagenet", positions="transformers"),
+        "predictor": vit(contents, tensors, facts, said.get("heads")),
+    }
+    if parts["encoder"]["embed_dim"] is not None:
+        parts["encoder"]["depth"] = depth
+    config = architecture(tensors, facts, parts, img_size=PATCH * side, num_hist=num_hist)
+    source = contents.path.parent / STATISTICS
+    return with_statistics(Translation(NAME, tensors, config), facts, _stored_statistics(source), source)
+
+
+def _reordered(contents: Contents, tensors: Mapping[str, Tensor], visual: int) -> dict[str, Tensor]:
+    """Return the predictor's tensors for tokens in our order: visual, proprio, action.
+
+    Theirs is that of the encoders in the config. A transformer does not mind the order of its channels.
+    """
+    modules: Any = _group(contents.config, "extra_encoders").get("modules")
+    order = list(modules) if isinstance(modules, Mapping) else ["proprio", "action"]
+    if sorted(order) != ["action", "proprio"]:
+        raise CheckpointError(
+            f"{contents.path} has the inputs {', '.join(map(str, order))}; those read here are proprio and action"
+        )
+    if order == ["proprio", "action"]:
+        return {}
+    sizes = [tensors[f"{part}_encoder.patch_embed.bias"].shape[0] for part in ("action", "proprio")]
+    first, second = visual + sizes[0], visual + sum(sizes)
+    taken = torch.tensor([*range(visual), *range(first, second), *range(visual, first)])
+    return {
+        name: tensor if tensor.is_meta else tensor.index_select(axis, taken)
+        for name, tensor in tensors.items()
+        if (axis := _token_axis(name)) is not None
+    }
+
+
+def _token_axis(name: str) -> int | None:
+    """Along which the channels of tokens lie in a tensor of the predictor; None: they do not."""
+    if not name.startswith("predictor."):
+        return None
+    if name.endswith(("pos_embedding",)):
+        return 2
+    if name.endswith(("to_qkv.weight", "1.net.1.weight")):
+        return 1
+    return None if name.endswith("1.net.1.bias") else 0
+
+
+def _stored_statistics(path: Path) -> Mapping[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        return read_json(path, dict)
+    except (FileError, OSError) as error:
+        raise CheckpointError(str(error)) from None
+
+
+def _group(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    group = config.get(name)
+    return group if isinstance(group, Mapping) else {}
+
+
+def _numbers(contents: Contents, group: str) -> dict[str, int]:
+    return {key: each for key, each in _group(contents.config, group).items() if _number(each)}
+
+
+def _number(value: Any) -> int | None:
+    return value if type(value) is int and 0 < value < 10**6 else None
