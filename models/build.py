@@ -48,7 +48,8 @@ def build_world_model(
     projector = _projector(architecture, encoder)
     layout = _token_layout(architecture, projector or encoder)
     networks: dict[str, Any] = {"encoder": encoder, "projector": projector}
-    for part, sizes in _sizes(architecture, layout, env_action_dim, proprio_dim).items():
+    grid = encoder.grid if projector is None or projector.num_patches == encoder.num_patches else None
+    for part, sizes in _sizes(architecture, layout, grid, env_action_dim, proprio_dim).items():
         networks[part] = None
         described: Component[Any] | None = getattr(architecture, part)
         if described is not None and getattr(architecture, f"has_{part}", True):
@@ -80,8 +81,12 @@ def _token_layout(architecture: Architecture, source: Encoder | Projector) -> To
 
 
 def _sizes(
-    architecture: Architecture, layout: TokenLayout, env_action_dim: int, proprio_dim: int
-) -> dict[str, dict[str, int]]:
+    architecture: Architecture,
+    layout: TokenLayout,
+    grid: tuple[int, int] | None,
+    env_action_dim: int,
+    proprio_dim: int,
+) -> dict[str, dict[str, Any]]:
     """Sizes that each network behind encoder and projector may ask for, by the names of its constructor's arguments."""
     action_dim = env_action_dim * architecture.frameskip
     tokens = {"num_patches": layout.tokens_per_frame, "dim": layout.token_dim}
@@ -89,7 +94,9 @@ def _sizes(
     return {
         "proprio_encoder": {"in_dim": proprio_dim, "emb_dim": layout.proprio_dim},
         "action_encoder": {"in_dim": action_dim, "emb_dim": layout.action_dim},
-        "predictor": tokens | {"num_frames": architecture.num_hist},
+        "predictor": tokens
+        | {"num_frames": architecture.num_hist, "grid": grid}
+        | {"visual_dim": layout.visual_dim, "proprio_dim": layout.proprio_dim * layout.proprio_repeat},
         "decoder": patches | {"emb_dim": layout.visual_dim, "img_size": architecture.img_size},
         "proposal": patches
         | {"visual_dim": layout.visual_dim, "proprio_dim": layout.latent_proprio_dim, "action_dim": action_dim},

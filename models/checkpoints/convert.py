@@ -57,7 +57,7 @@ def convert(path: Path, out: Path, to: str | None = None, like: Path | None = No
         folder = "" if to == STATE_DICT else ", or a folder, whose name has no dot"
         raise CheckpointError(f"OUT={out}: --to {to} needs a file whose name ends in {suffix}{folder}")
     checkpoint = read_any(path, facts)
-    stem = path.stem if not checkpoint.foreign else f"model_{LATEST}"
+    stem = path.stem if path.parent.name == "checkpoints" else f"model_{LATEST}"
     target = out / "checkpoints" / f"{stem}{suffix}" if is_folder else out
     original = _original(checkpoint, like) if to == DINO_WM else path
     done: list[str] = []

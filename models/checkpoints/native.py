@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from models.architecture import BEHIND_PROJECTOR, OPTIONAL, PARTS
 from models.checkpoints.about import FORMAT, HEADER, read_about
 from models.checkpoints.config_file import read_model_config
+from models.foreign import temporal_straightening
 from models.foreign.contents import Contents
 from models.foreign.dino_wm import WITHOUT_EFFECT, CheckpointError, is_finite, read_pickled_checkpoint
 from models.foreign.facts import Facts
@@ -143,8 +144,11 @@ def read_checkpoint(folder: Path, epoch: int | str = LATEST, facts: Facts | None
             f"layouts {', '.join(each.name for each in LAYOUTS)}: {hint(folder, trained_weights)}"
         )
     path = locate_weights(folder, epoch)
+    if facts is not None and (given := [key for key, value in vars(facts).items() if value is not None]):
+        raise CheckpointError(f"foreign.{given[0]} has no effect: {path} is of no other program's layout; leave it out")
     config = read_model_config(folder / "hydra.yaml")
-    return replace(read_weights_file(path), config=config)
+    read = read_weights_file(path)
+    return read if read.foreign else replace(read, config=config)
 
 
 def read_foreign(layout: Layout, contents: Contents, facts: Facts | None = None) -> Checkpoint:
@@ -174,7 +178,7 @@ def holds_checkpoint(path: Path) -> bool:
 
 
 def read_weights_file(path: Path) -> Checkpoint:
-    """Read one file of either layout, with an empty ``config``.
+    """Read one file of ours, with an empty ``config``, or a pickle of DINO-WM's or a program that descends from it.
 
     Raises:
         CheckpointError: If the file is missing, broken or unsafe.
@@ -185,6 +189,10 @@ def read_weights_file(path: Path) -> Checkpoint:
         return Checkpoint(path, tensors, {}, about.pop("epoch"), about)
     pickled = read_pickled_checkpoint(path)
     tensors = {f"{part}.{name}": t for part, named in pickled.parts.items() for name, t in named.items()}
+    if temporal_straightening.recognises(tensors):
+        config = read_model_config(path.parent.parent / "hydra.yaml")
+        read = temporal_straightening.translate(Contents(path, tensors, config))
+        return Checkpoint(path, read.tensors, read.config, pickled.epoch, {"layout": read.layout}, foreign=True)
     return Checkpoint(path, tensors, {}, pickled.epoch, {"classes": pickled.classes})
 
 

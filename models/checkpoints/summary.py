@@ -11,6 +11,7 @@ from typing import Any
 
 from models.checkpoints.config_file import read_model_config
 from models.checkpoints.native import open_safetensors
+from models.foreign import temporal_straightening
 from models.foreign.contents import Contents
 from models.foreign.dino_wm import NotDinoWM, read_pickled_index, read_state_dict_index
 from models.foreign.dino_wm_config import translate_config
@@ -173,7 +174,10 @@ def _pickle(path: Path) -> Summary:
         name: PartSummary(index.classes[name], _shapes(records), index.buffers[name])
         for name, records in index.parts.items()
     }
-    return Summary(path, "DINO-WM pickle", size, sha256(path), index.epoch, parts, index.others)
+    names = (f"{part}.{name}" for part, records in index.parts.items() for name in records)
+    straight = temporal_straightening.recognises(names)
+    layout = f"{temporal_straightening.NAME}, a DINO-WM pickle" if straight else "DINO-WM pickle"
+    return Summary(path, layout, size, sha256(path), index.epoch, parts, index.others)
 
 
 def _shapes(records: Mapping[str, TensorRecord]) -> dict[str, Shape]:

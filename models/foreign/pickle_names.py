@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from utils.reading.pickle_values import MADE_BY, inert_class, storage_type
+from utils.reading.pickle_values import MADE_BY, Inert, inert_class, storage_type
+from utils.reading.pickles import ForeignNamesError
 
 MAX_LENGTH = 200  # characters of a module, and of a name in it
 CLASS = re.compile(r"_{0,2}[A-Z][A-Za-z0-9_]*", re.ASCII)
@@ -40,6 +41,7 @@ CLASSES_OF = (
     "torchvision.transforms.",
 )
 """Packages whose classes may be named."""
+_METHOD = inert_class("builtins.getattr")
 DTYPES = {name for name in dir(torch) if isinstance(getattr(torch, name), torch.dtype)}
 EXACT = {
     "_codecs.encode",
@@ -78,6 +80,19 @@ EXACT = {
 }
 
 
+def _bound_method(holder: object, name: object, *_: object) -> Inert:
+    """Stand in for ``getattr(module, "forward")``: accelerate's mixed precision leaves such methods in a module.
+
+    Nothing is looked up.
+
+    Raises:
+        ForeignNamesError: If it asks for anything of something else than a module.
+    """
+    if not isinstance(holder, Inert) or not isinstance(name, str):
+        raise ForeignNamesError({"builtins.getattr"})
+    return _METHOD((holder, name))
+
+
 def stand_in(module: str, name: str) -> Any:
     """Choose what stands in for a class or function: of ``MADE_BY``, the type of a storage, or a class of ``Inert``.
 
@@ -88,5 +103,7 @@ def stand_in(module: str, name: str) -> Any:
         return None
     if found := MADE_BY.get(wanted) or storage_type(module, name):
         return found
+    if wanted == "builtins.getattr":
+        return _bound_method
     is_class = f"{module}.".startswith(CLASSES_OF) and CLASS.fullmatch(name) and MODULE.fullmatch(module)
     return inert_class(wanted) if is_class or wanted in EXACT else None

@@ -20,13 +20,20 @@ class ProprioceptiveEmbedding(nn.Module):
         num_frames: Only 1; released configs name it.
         tubelet_size: Only 1; likewise.
         use_3d_pos: Only False; likewise.
+        use_layernorm: Whether a LayerNorm follows.
 
     Raises:
-        ValueError: If one of the last three has another value.
+        ValueError: If one of these three has another value.
     """
 
     def __init__(
-        self, in_dim: int, emb_dim: int, num_frames: Small = 1, tubelet_size: Small = 1, use_3d_pos: bool = False
+        self,
+        in_dim: int,
+        emb_dim: int,
+        num_frames: Small = 1,
+        tubelet_size: Small = 1,
+        use_3d_pos: bool = False,
+        use_layernorm: bool = False,
     ) -> None:
         super().__init__()
         given = {"num_frames": num_frames, "tubelet_size": tubelet_size, "use_3d_pos": use_3d_pos}
@@ -36,10 +43,11 @@ class ProprioceptiveEmbedding(nn.Module):
         self.in_dim = in_dim
         self.emb_dim = emb_dim
         self.patch_embed = nn.Conv1d(in_dim, emb_dim, kernel_size=1)
+        self.norm = nn.LayerNorm(emb_dim) if use_layernorm else nn.Identity()
 
     def forward(self, values: Tensor) -> Tensor:
         """Map (..., in_dim) to (..., emb_dim)."""
-        return F.linear(values, self.patch_embed.weight.squeeze(-1), self.patch_embed.bias)
+        return self.norm(F.linear(values, self.patch_embed.weight.squeeze(-1), self.patch_embed.bias))
 
 
 class FixedProjection(nn.Module):

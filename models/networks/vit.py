@@ -91,7 +91,7 @@ class Transformer(nn.Module):
 
     def __init__(self, depth: int, dim: int, mlp_dim: int, **attention: Any) -> None:
         super().__init__()
-        dropout, norm_eps = attention["dropout"], attention["norm_eps"]
+        dropout, norm_eps = attention["dropout"], attention.get("norm_eps", NORM_EPS)
         self.layers = nn.ModuleList(
             nn.ModuleList([Attention(dim, **attention), FeedForward(dim, mlp_dim, dropout, norm_eps)])
             for _ in range(depth)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import MutableMapping
 from math import isqrt
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.interfaces import Decoder
@@ -61,6 +63,8 @@ class VQVAE(Decoder):
         quantize: Only False.
         emb_dim: D, width of the patch features.
         num_patches: P, a square number.
+        widths: Channels after each of the transposed convolutions that come first, which bring features that a
+            projector has narrowed back to the encoder's width; None: there are none.
 
     Attributes:
         img_size: Side of the decoded images.
@@ -80,6 +84,7 @@ class VQVAE(Decoder):
         quantize: bool = False,
         emb_dim: int = 384,
         num_patches: int = 196,
+        widths: list[Width] | None = None,
     ) -> None:
         super().__init__()
         if quantize:
@@ -88,12 +93,17 @@ class VQVAE(Decoder):
         if self.side**2 != num_patches:
             raise ValueError(f"decoder vqvae needs a square number of patches, the encoder has {num_patches}")
         self.img_size = UPSAMPLING * self.side
+        pairs = itertools.pairwise([emb_dim, *(widths or [])])
+        self.widening = nn.ModuleList(nn.ConvTranspose2d(*pair, 3, padding=1) for pair in pairs)
+        emb_dim = widths[-1] if widths else emb_dim
         self.upsample_b = UpsamplingStage(emb_dim, emb_dim, channel, n_res_block, n_res_channel)
         self.dec = UpsamplingStage(emb_dim, 3, channel, n_res_block, n_res_channel)
 
     def forward(self, visual: Tensor) -> Tensor:
         """Patch features (..., P, D) -> images (..., 3, img_size, img_size) in [-1, 1] scale."""
         grid = visual.flatten(0, -3).transpose(1, 2).unflatten(2, (self.side, self.side))
+        for number, layer in enumerate(self.widening):
+            grid = layer(F.relu(grid) if number else grid)
         return self.dec(self.upsample_b(grid)).unflatten(0, visual.shape[:-2])
 
     def _load_from_state_dict(self, state_dict: MutableMapping[str, Any], prefix: str, *args: Any) -> None:
