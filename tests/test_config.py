@@ -32,6 +32,7 @@ NAMED = {
         "vqvae": ("encoder=dino", "encoder.weights=random", "img_size=224", "decoder=vqvae", "has_decoder=true"),
         "conv": ("decoder=conv", "has_decoder=true"),
     },
+    "predictor": {"adaln": ("predictor=adaln", "predictor.embed_dim=14", "predictor.heads=2", "action_emb_dim=24")},
 }
 """What an option of a model's part needs beside it; most need nothing."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,19 @@ def read_about(text: str, path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path} was not written by this project: its header has no {HEADER} entry of format {FORMAT}"
         )
+    return checked({name: current_names(value) for name, value in about.items() if name != "format"}, path)
+
+
+def checked(about: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Hold facts of a file against what is expected of them.
+
+    Raises:
+        CheckpointError: If one is of another kind.
+    """
     for name, (is_right, expected) in EXPECTED.items():
         if name in about and not is_right(about[name]):
             raise CheckpointError(f"{path}: {name} in its {HEADER} entry must be {expected}; {REMEDY}")
-    return {name: current_names(value) for name, value in about.items() if name != "format"}
+    return dict(about)
 
 
 def _is_count(value: Any) -> bool:

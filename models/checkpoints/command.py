@@ -31,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             text = json.dumps(summary.as_dict(), indent=2) if given.json else summary.as_text()
             write_printable(text + "\n", sys.stdout)
             sys.exit(1 if summary.problem else 0)
-        done = convert(path, given.out, given.to, given.like and locate_weights(given.like), facts)
+        like = given.like and locate_weights(given.like)
+        done = convert(path, given.out, given.to, like, facts, given.license, given.transformers)
         write_printable(done + "\n", sys.stdout)
     except (ValueError, OSError) as error:
         exit_with(f"{given.command}: {error}")
@@ -63,8 +64,18 @@ def _parser() -> argparse.ArgumentParser:
     change.add_argument(
         "--to",
         choices=LAYOUTS,
-        help="safetensors (default unless OUT is a .pth file), state-dict (plain tensors, default for a .pth file), or "
-        "dino-wm (a file that the earlier release reads: a copy of the original with these weights in it)",
+        help="safetensors (default unless OUT is a .pth file), state-dict (plain tensors, default for a .pth file), "
+        "dino-wm (a file that the earlier release reads: a copy of the original with these weights in it), hub (a "
+        "folder with a model card, for a model hub), or stable-worldmodel (its weights.pt and config.json)",
     )
     change.add_argument("--like", type=Path, help="with --to dino-wm: the original; default: the parent it names")
+    change.add_argument("--license", default="unknown", help="with --to hub: what the card says, e.g. mit")
+    change.add_argument(
+        "--transformers",
+        type=int,
+        choices=(4, 5),
+        default=5,
+        help="with --to stable-worldmodel: the "
+        "generation of transformers there, on which the names of the encoder's tensors depend",
+    )
     return parser

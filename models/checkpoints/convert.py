@@ -7,6 +7,7 @@ import errno
 import filecmp
 import logging
 import os
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,28 +20,42 @@ from models.architecture import OPTIONAL
 from models.checkpoints.architecture import stored_architecture
 from models.checkpoints.config_file import read_model_config
 from models.checkpoints.dino_wm_copy import write_copy
-from models.checkpoints.native import LATEST, Checkpoint, read_any, write_tensors
+from models.checkpoints.hub_export import hub_files, write_hub_weights
+from models.checkpoints.native import LATEST, Checkpoint, read_any, with_config, write_tensors
+from models.checkpoints.stable_worldmodel_export import stable_worldmodel_files
 from models.foreign.dino_wm import WITHOUT_EFFECT, CheckpointError
 from models.foreign.facts import Facts
 from utils.files import sha256, temporary_path
 
 log = logging.getLogger(__name__)
 
-SAFETENSORS, STATE_DICT, DINO_WM = LAYOUTS = ("safetensors", "state-dict", "dino-wm")
+SAFETENSORS, STATE_DICT, DINO_WM = WEIGHTS = ("safetensors", "state-dict", "dino-wm")
+HUB, STABLE_WORLDMODEL = FOLDERS = ("hub", "stable-worldmodel")
+LAYOUTS = WEIGHTS + FOLDERS
 MAX_GENERATIONS = 32  # finetuned from finetuned from ...
 
 
-def convert(path: Path, out: Path, to: str | None = None, like: Path | None = None, facts: Facts | None = None) -> str:
+def convert(
+    path: Path,
+    out: Path,
+    to: str | None = None,
+    like: Path | None = None,
+    facts: Facts | None = None,
+    license_name: str = "unknown",
+    transformers: int = 5,
+) -> str:
     """Write the weights file ``path`` anew; returns what was done, for people.
 
     Args:
         path: a file of any layout that is read here.
         out: a .safetensors or .pth file, or else a model directory, which gets ``hydra.yaml`` too.
         to: ``safetensors`` is our layout; ``state-dict`` plain tensors, ``{"epoch": n, "predictor": {name: tensor}}``,
-            that ``torch.load(weights_only=True)`` reads; ``dino-wm`` the original with these weights in it. None:
-            ``state-dict`` for a .pth file, else ``safetensors``.
+            that ``torch.load(weights_only=True)`` reads; ``dino-wm`` the original with these weights in it; ``hub``
+            and ``stable-worldmodel`` are folders. None: ``state-dict`` for a .pth file, else ``safetensors``.
         like: With ``dino-wm``, the original; None takes the parent that the checkpoint names.
         facts: What the files of other programs leave open.
+        license_name: With ``hub``, as the card says it.
+        transformers: With ``stable-worldmodel``, the generation whose names the encoder gets, 4 or 5.
 
     Raises:
         CheckpointError: If something is missing or does not fit, or ``out`` holds something else already. A file that
@@ -49,6 +64,8 @@ def convert(path: Path, out: Path, to: str | None = None, like: Path | None = No
     to = to or (STATE_DICT if out.suffix == ".pth" else SAFETENSORS)
     if like is not None and to != DINO_WM:
         raise CheckpointError(f"--like {like} has no effect without --to {DINO_WM}")
+    if to in FOLDERS:
+        return _write_folder(with_config(read_any(path, facts)), out, to, license_name, transformers)
     suffix = ".safetensors" if to == SAFETENSORS else ".pth"
     is_folder = not out.suffix
     if not out.name:
@@ -73,6 +90,24 @@ def convert(path: Path, out: Path, to: str | None = None, like: Path | None = No
             _write_state_dict(temporary, checkpoint)
         else:
             write_copy(original, _known_there(checkpoint), temporary)
+    return "\n".join(done)
+
+
+def _write_folder(checkpoint: Checkpoint, out: Path, to: str, license_name: str, transformers: int) -> str:
+    """Write a folder that a model hub or stable-worldmodel takes; see ``convert``."""
+    if out.suffix:
+        raise CheckpointError(f"OUT={out}: --to {to} needs a folder, whose name has no dot")
+    done: list[str] = []
+    with contextlib.ExitStack() as stack:
+        if to == HUB:
+            texts: dict[str, str] = hub_files(checkpoint, license_name)
+            write_hub_weights(stack.enter_context(_fresh(out / "model.safetensors", done)), checkpoint)
+        else:
+            state, texts = stable_worldmodel_files(checkpoint, transformers)
+            with stack.enter_context(_fresh(out / "weights.pt", done)).open("wb") as file:
+                torch.save(OrderedDict(state), file)
+        for name, text in texts.items():
+            stack.enter_context(_fresh(out / name, done)).write_text(text, encoding="utf-8")
     return "\n".join(done)
 
 

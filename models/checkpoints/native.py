@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from models.architecture import BEHIND_PROJECTOR, OPTIONAL, PARTS
-from models.checkpoints.about import FORMAT, HEADER, read_about
+from models.checkpoints.about import FORMAT, HEADER, checked, read_about
 from models.checkpoints.config_file import read_model_config
 from models.foreign import temporal_straightening
 from models.foreign.contents import Contents
@@ -158,8 +158,10 @@ def read_foreign(layout: Layout, contents: Contents, facts: Facts | None = None)
         CheckpointError: If something has no counterpart here, or is neither said in the file nor known.
     """
     read = translate(layout, contents, facts or Facts())
-    about = {"layout": read.layout} | ({"statistics": read.statistics} if read.statistics else {})
-    return Checkpoint(contents.path, read.tensors, read.config, contents.epoch, about, foreign=True)
+    about = checked(read.about, contents.path)
+    about |= {"layout": read.layout} | ({"statistics": read.statistics} if read.statistics else {})
+    epoch = about.pop("epoch", contents.epoch)
+    return Checkpoint(contents.path, read.tensors, read.config, epoch, about, foreign=True)
 
 
 def read_any(path: Path, facts: Facts | None = None) -> Checkpoint:
@@ -170,6 +172,17 @@ def read_any(path: Path, facts: Facts | None = None) -> Checkpoint:
     """
     found = recognise(path)
     return read_foreign(*found, facts) if found else read_weights_file(path)
+
+
+def with_config(checkpoint: Checkpoint) -> Checkpoint:
+    """Add the ``hydra.yaml`` of the model directory that a weights file lies in.
+
+    Raises:
+        ValueError: If there is none, or a broken one.
+    """
+    if checkpoint.foreign:
+        return checkpoint
+    return replace(checkpoint, config=read_model_config(checkpoint.path.parent.parent / "hydra.yaml"))
 
 
 def holds_checkpoint(path: Path) -> bool:

@@ -20,6 +20,7 @@ FROM_TRANSFORMERS = {
     r"layernorm\.(\w+)": r"norm.\1",
 }
 """Names in transformers 4 and 5, and the official ones; queries, keys and values stand by themselves there."""
+WORDS = {"q": "query", "k": "key", "v": "value"}
 PART = r"encoder\.layer\.(\d+)\.attention\.(?:attention\.(query|key|value)|([qkv])_proj)\.(weight|bias)"
 
 
@@ -52,15 +53,17 @@ def from_transformers(tensors: Mapping[str, T], join: Callable[[list[T]], T]) ->
     return found
 
 
-def to_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give official tensors the names of transformers 5."""
+def to_transformers(tensors: Mapping[str, Tensor], generation: int = 5) -> dict[str, Tensor]:
+    """Give official tensors the names of transformers, of a ``generation`` up to 4 or from 5 on."""
     found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if match := re.fullmatch(r"blocks\.(\d+)\.attn\.qkv\.(\w+)", name):
             for letter, third in zip("qkv", tensor.chunk(3), strict=True):
-                found[f"encoder.layer.{match[1]}.attention.{letter}_proj.{match[2]}"] = third.contiguous()
+                part = f"{letter}_proj" if generation >= 5 else f"attention.{WORDS[letter]}"
+                found[f"encoder.layer.{match[1]}.attention.{part}.{match[2]}"] = third.contiguous()
             continue
-        found[_to_transformers(name)] = tensor
+        theirs = _to_transformers(name)
+        found[theirs if generation >= 5 else theirs.replace("attention.o_proj", "attention.output.dense")] = tensor
     return found
 
 

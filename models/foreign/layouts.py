@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.foreign import jepa_wms, stable_worldmodel, torch_world
+from models.foreign import hub, jepa_wms, stable_worldmodel, torch_world
 from models.foreign.contents import Contents, read_contents, weights_in
 from models.foreign.facts import Facts
 from models.foreign.translation import Translation
@@ -21,7 +21,9 @@ class Layout:
     translate: Callable[[Contents, Facts], Translation]
 
 
-LAYOUTS = [Layout(each.NAME, each.recognises, each.translate) for each in (jepa_wms, stable_worldmodel, torch_world)]
+LAYOUTS = [
+    Layout(each.NAME, each.recognises, each.translate) for each in (hub, jepa_wms, stable_worldmodel, torch_world)
+]
 
 
 def recognise(path: Path) -> tuple[Layout, Contents] | None:

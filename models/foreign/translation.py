@@ -35,12 +35,14 @@ class Translation:
         tensors: "part.name" -> tensor.
         config: As our own ``hydra.yaml`` beside it would be.
         statistics: Of raw actions and proprio, as ``about["statistics"]`` of a checkpoint; {} if the file has none.
+        about: What else the file says of itself, see ``Checkpoint.about``.
     """
 
     layout: str
     tensors: dict[str, Tensor]
     config: dict[str, Any]
     statistics: dict[str, list[float]] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
 
 
 def renamed(contents: Contents, rules: Rules) -> dict[str, Tensor]:

@@ -119,16 +119,6 @@ def test_a_tensor_that_is_not_wanted_is_not_read(tmp_path, state, legacy):
         read_weights(tmp_path / "w.pth", "dinov2_vits14", state)
 
 
-def in_transformers(state: dict, generation: int) -> dict:
-    """A state dict by the names of transformers."""
-    named = to_transformers(state)
-    if generation == 5:
-        return named
-    for letter, word in {"q": "query", "k": "key", "v": "value"}.items():
-        named = {n.replace(f"attention.{letter}_proj", f"attention.attention.{word}"): t for n, t in named.items()}
-    return {n.replace("attention.o_proj", "attention.output.dense"): t for n, t in named.items()}
-
-
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
 @pytest.mark.parametrize("library", ["transformers 4", "transformers 5", "timm"])
 def test_names_of_other_libraries_are_read(tmp_path, golden, library, suffix):
@@ -136,7 +126,7 @@ def test_names_of_other_libraries_are_read(tmp_path, golden, library, suffix):
     if library == "timm":
         theirs = {name: tensor for name, tensor in official.items() if name != "mask_token"}
     else:
-        theirs = in_transformers(official, int(library[-1]))
+        theirs = to_transformers(official, int(library[-1]))
     path = tmp_path / f"w.{suffix}"
     save_file(theirs, path) if suffix == "safetensors" else torch.save(theirs, path)
     found = read_weights(path, "dinov2_vits14", official)
