@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 
 from models.architecture import OPTIONAL
 from models.checkpoints.architecture import stored_architecture
+from models.checkpoints.compatible import ORIGINAL, check_computes
 from models.checkpoints.config_file import read_model_config
 from models.checkpoints.dino_wm_copy import write_copy
 from models.checkpoints.hub_export import hub_files, write_hub_weights
@@ -77,6 +78,8 @@ def convert(
     stem = path.stem if path.parent.name == "checkpoints" else f"model_{LATEST}"
     target = out / "checkpoints" / f"{stem}{suffix}" if is_folder else out
     original = _original(checkpoint, like) if to == DINO_WM else path
+    if to == DINO_WM and (checkpoint.foreign or (path.parent.parent / "hydra.yaml").is_file()):
+        check_computes(stored_architecture(with_config(checkpoint)), ORIGINAL, "DINO-WM")
     done: list[str] = []
     with contextlib.ExitStack() as stack:  # both files are complete before either of them takes its name
         if is_folder:

@@ -55,7 +55,7 @@ def weights_in(path: Path) -> Path | None:
         CheckpointError: If a folder holds several.
     """
     if path.is_file():
-        return path
+        return path if path.suffix in SUFFIXES else None
     found = sorted(each for each in path.glob("*") if each.suffix in SUFFIXES and each.is_file())
     if len(found) > 1:
         names = ", ".join(each.name for each in found[:8])

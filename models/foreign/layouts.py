@@ -29,13 +29,13 @@ LAYOUTS = [
 def recognise(path: Path) -> tuple[Layout, Contents] | None:
     """Find a file of another program at ``path``, or right in the folder ``path``, without reading its numbers.
 
-    Model directories, which have a ``hydra.yaml``, are none.
+    Model directories, which have a ``hydra.yaml`` and ``checkpoints/model_<epoch>``, are none.
 
     Raises:
         CheckpointError: If a folder holds several weights files, or the file is damaged or unsafe.
     """
     file = weights_in(path) if not (path / "hydra.yaml").exists() else None
-    if file is None or (file.parent.name == "checkpoints" and (file.parent.parent / "hydra.yaml").exists()):
+    if file is None or (file.parent.name == "checkpoints" and file.name.startswith("model_")):
         return None
     contents = read_contents(file, with_numbers=False)
     layout = next((each for each in LAYOUTS if each.recognises(contents)), None)
