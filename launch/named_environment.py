@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from launch.grammar import key_of
 from models.checkpoints.config_file import read_model_config
+from utils.reading.json_file import read_json
 
 ENVIRONMENTS = ("pusht", "point_maze", "point_maze_medium", "point_maze_large", "wall")
 """Those with a ``conf/plan_<env>.yaml``; nothing else that a checkpoint says may choose a configuration."""
@@ -39,8 +41,16 @@ def _environment(ckpt_path: str) -> str | None:
     text = ckpt_path.strip().replace("\\", "")
     text = text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
     try:
-        env = read_model_config(Path(text).expanduser() / "hydra.yaml").get("env")
-    except (ValueError, RuntimeError):  # what is wrong with it is said when the checkpoint is read
+        env = _described(Path(text).expanduser()).get("env")
+    except (ValueError, RuntimeError, OSError):  # what is wrong with it is said when the checkpoint is read
         return None
     name = env.get("name") if isinstance(env, Mapping) else None
     return name if name in ENVIRONMENTS else None
+
+
+def _described(folder: Path) -> Mapping[str, Any]:
+    """The config of a model directory, or of a folder that was made for a model hub."""
+    if (folder / "hydra.yaml").is_file() or not (folder / "config.json").is_file():
+        return read_model_config(folder / "hydra.yaml")
+    architecture = read_json(folder / "config.json", dict).get("architecture")
+    return architecture if isinstance(architecture, Mapping) else {}

@@ -26,9 +26,23 @@ class ModelData:
         return self._opened
 
     def normalizer(self) -> Normalizer:
-        """Return the units the model was trained in: stored in our checkpoints, the data set's for DINO-WM's."""
+        """Return the units the model was trained in: stored in our checkpoints, the data set's for DINO-WM's.
+
+        Raises:
+            ValueError: If neither has them.
+        """
         stored = stored_normalizer(self.checkpoint, self.env.sizes)
-        return self._open().normalizer if stored is None else stored
+        if stored is not None:
+            return stored
+        try:
+            return self._open().normalizer
+        except DatasetError as error:
+            if not self.checkpoint.foreign:
+                raise
+            raise ValueError(
+                f"{self.checkpoint.path} brings no statistics of actions and proprio, and no data set gives them "
+                f"({error}): set foreign.statistics, or DATASET_DIR"
+            ) from None
 
     def action_quantiles(self, wanted: tuple[float, float] | None) -> Tensor | None:
         """Return raw actions at evenly spaced quantiles of the training data; ends alone, if only these are ``wanted``.

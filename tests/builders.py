@@ -91,6 +91,32 @@ def foreign_model(path: Path, facts: Facts, **about_encoder: Any) -> WorldModel:
     return model.eval().requires_grad_(False)
 
 
+def jepa_wms_file(path: Path, proprio: bool = True, patches: int = 16, proprio_inputs: int = 4) -> Path:
+    """A file in the layout of jepa-wms, written with torch alone: a layer of two heads, on an encoder 48 wide."""
+    width, ones = 52, {"weight": torch.ones(52), "bias": torch.zeros(52)}
+    layer = {
+        **{f"0.norm.{key}": value for key, value in ones.items()},
+        **{f"1.net.0.{key}": value for key, value in ones.items()},
+        **{"0.to_qkv.weight": numbers(24, width), "0.to_out.0.weight": numbers(width, 8)},
+        **{"0.to_out.0.bias": numbers(width), "1.net.1.weight": numbers(8, width)},
+        **{"1.net.1.bias": numbers(8), "1.net.4.weight": numbers(width, 8), "1.net.4.bias": numbers(width)},
+    }
+    parts = {
+        "predictor": {
+            "pos_embedding": numbers(1, 4 * patches, width),
+            **{f"transformer.norm.{key}": value for key, value in ones.items()},
+            **{f"transformer.layers.0.{key}": value for key, value in layer.items()},
+        }
+    }
+    for part, inputs in {"action_encoder": 10, "proprio_encoder": proprio_inputs}.items():
+        if part == "action_encoder" or proprio:
+            parts[part] = {"patch_embed.weight": numbers(2, inputs, 1), "patch_embed.bias": numbers(2)}
+    wrapped = {part: {f"module.{key}": value for key, value in state.items()} for part, state in parts.items()}
+    optimiser = {"state": {0: {"exp_avg": torch.zeros(3)}}}
+    torch.save(wrapped | {"opt": optimiser, "scaler": None, "epoch": 7}, path)
+    return path
+
+
 def action_units(theirs: dict[str, list[float]], checkpoint: Checkpoint) -> Callable[[Tensor], Tensor]:
     """Z-scored blocks by statistics for each place in a block, in our units, which are the same for all places."""
     about = checkpoint.about["statistics"]

@@ -17,15 +17,14 @@ from models.foreign.inert_pickle import CheckpointError
 from models.foreign.statistics import with_statistics
 from models.foreign.translation import (
     MASK,
-    PATCH,
     Rules,
     Translation,
     architecture,
     encoder,
+    image_size,
     renamed,
     required,
     settled_heads,
-    side_of,
     vit,
 )
 from utils.reading.json_file import read_json
@@ -114,14 +113,14 @@ def translate(contents: Contents, facts: Facts) -> Translation:
 def _dino_wm(contents: Contents, tensors: Mapping[str, Tensor], facts: Facts) -> dict[str, Any]:
     """Describe ``dino_wm_*``: DINO-WM's predictor on images as they are."""
     _, positions, width = tensors["predictor.pos_embedding"].shape
-    side = facts.img_size // PATCH if facts.img_size else side_of(contents, positions // FRAMES, "img_size")
+    img_size = image_size(contents, facts, positions // FRAMES)
     embedded = sum(tensors[f"{part}_encoder.patch_embed.bias"].shape[0] for part in ("action", "proprio"))
     inner = tensors["predictor.transformer.layers.0.0.to_qkv.weight"].shape[0] // 3
     parts = {
         "encoder": encoder(contents, width - embedded),
         "predictor": vit(contents, tensors, facts, HEADS if inner == INNER else None),
     }
-    return {"parts": parts, "img_size": PATCH * side}
+    return {"parts": parts, "img_size": img_size}
 
 
 def _adaln(contents: Contents, tensors: dict[str, Tensor], facts: Facts) -> dict[str, Any]:

@@ -16,14 +16,13 @@ from models.foreign.inert_pickle import CheckpointError
 from models.foreign.statistics import with_statistics
 from models.foreign.translation import (
     MASK,
-    PATCH,
     Rules,
     Translation,
     architecture,
     encoder,
+    image_size,
     renamed,
     required,
-    side_of,
     vit,
 )
 from utils.reading.json_file import read_json
@@ -66,7 +65,7 @@ def translate(contents: Contents, facts: Facts) -> Translation:
         raise CheckpointError(
             f"{contents.path} has no config.json beside it that says the history: set foreign.num_hist"
         )
-    side = side_of(contents, positions // frames, "num_hist")
+    img_size = image_size(contents, facts, positions // frames)
     depth = len({name.split(".")[2] for name in backbone if name.startswith("encoder.layer.")})
     parts = {
         # an encoder that differs from the official one is in the file, by whatever weights it was built with
@@ -75,7 +74,7 @@ def translate(contents: Contents, facts: Facts) -> Translation:
     }
     if parts["encoder"]["embed_dim"] is not None:
         parts["encoder"]["depth"] = depth
-    config = architecture(tensors, facts, parts, img_size=PATCH * side, num_hist=num_hist)
+    config = architecture(tensors, facts, parts, img_size=img_size, num_hist=num_hist)
     source = contents.path.parent / STATISTICS
     return with_statistics(Translation(NAME, tensors, config), facts, _stored_statistics(source), source)
 

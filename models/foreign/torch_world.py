@@ -10,7 +10,7 @@ from torch import Tensor
 from models.foreign.contents import Contents
 from models.foreign.facts import Facts
 from models.foreign.statistics import with_statistics
-from models.foreign.translation import Rules, Translation, architecture, encoder, renamed, required, side_of, vit
+from models.foreign.translation import Rules, Translation, architecture, encoder, image_size, renamed, required, vit
 
 NAME = "torch_world"
 NUM_HIST, DIM_HEAD = 3, 64  # of the published model
@@ -47,7 +47,7 @@ def translate(contents: Contents, facts: Facts) -> Translation:
         tensors[f"{part}_encoder.patch_embed.weight"] = tensors[f"{part}_encoder.patch_embed.weight"][..., None]
     num_hist = facts.num_hist or NUM_HIST
     positions = tensors["predictor.pos_embedding"]
-    side = side_of(contents, positions.shape[1] // num_hist, "num_hist")
+    img_size = image_size(contents, facts, positions.shape[1] // num_hist)
     has_encoder = any(name.startswith("encoder.") for name in tensors)
     visual = positions.shape[2] - sum(
         tensors[f"{part}_encoder.patch_embed.bias"].shape[0] for part in ("action", "proprio")
@@ -56,7 +56,7 @@ def translate(contents: Contents, facts: Facts) -> Translation:
         "encoder": encoder(contents, visual, pixels="imagenet", **({"weights": "random"} if has_encoder else {})),
         "predictor": vit(contents, tensors, facts, _known_heads(tensors)) | {"norm_eps": 1e-6},
     }
-    config = architecture(tensors, facts, parts, img_size=14 * side, num_hist=num_hist, proprio_per_patch=True)
+    config = architecture(tensors, facts, parts, img_size=img_size, num_hist=num_hist, proprio_per_patch=True)
     stored: Any = contents.config.get("normalization")
     found = stored if isinstance(stored, Mapping) else None
     return with_statistics(Translation(NAME, tensors, config), facts, found, contents.path.parent / "config.json")

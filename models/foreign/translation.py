@@ -133,16 +133,21 @@ def settled_heads(contents: Contents, facts: Facts, known: int | None, inner: in
     return heads
 
 
-def side_of(contents: Contents, patches: int, key: str) -> int:
-    """Return the side of a square grid of patches.
+def image_size(contents: Contents, facts: Facts, patches: int) -> int:
+    """Return the side of the images whose ``patches`` form a square: what the user says, or as the patches have it.
 
     Raises:
-        CheckpointError: If they form none; it names the setting ``key`` to correct.
+        CheckpointError: If they form none, or not that of such images.
     """
     side = isqrt(patches)
     if side**2 != patches or not side:
-        raise CheckpointError(f"{contents.path}: {patches} patches a frame form no square; set foreign.{key}")
-    return side
+        raise CheckpointError(f"{contents.path}: {patches} patches a frame form no square; set foreign.num_hist")
+    if facts.img_size is not None and facts.img_size // PATCH != side:
+        raise CheckpointError(
+            f"foreign.img_size={facts.img_size} makes {facts.img_size // PATCH} patches a side, {contents.path} has "
+            f"{side}"
+        )
+    return facts.img_size or PATCH * side
 
 
 def architecture(

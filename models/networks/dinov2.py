@@ -174,6 +174,11 @@ def _require(key: str, value: str, allowed: tuple[str, ...]) -> None:
 def _heads(name: str, embed_dim: int, num_heads: int | None) -> int:
     """Settle the number of attention heads; weights fit any number that divides the width, but mean something else."""
     official = ARCHITECTURES[name]
+    if num_heads is None and embed_dim != official.embed_dim:
+        raise ValueError(
+            f"encoder.num_heads must be given with encoder.embed_dim={embed_dim}: {name} has "
+            f"{official.num_heads}, and is {official.embed_dim} wide"
+        )
     heads = official.num_heads if num_heads is None else num_heads
     if embed_dim < 1 or heads < 1 or embed_dim % heads:
         raise ValueError(f"encoder.num_heads must divide encoder.embed_dim={embed_dim}; got {heads}")

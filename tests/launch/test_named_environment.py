@@ -74,3 +74,10 @@ def test_the_command_does_it(model, monkeypatch):
     door.enter("python plan.py", None, "plan_wall", entry="plan")
     signal.signal(signal.SIGINT, before)
     assert sys.argv[1:] == ["--config-name", "plan_pusht", f"ckpt_path={folder}"]
+
+
+def test_a_folder_for_a_hub_says_its_environment_in_its_config(tmp_path):
+    (tmp_path / "config.json").write_text('{"architecture": {"env": {"name": "pusht"}}}')
+    assert with_config_name([f"ckpt_path={tmp_path}"]) == ["--config-name", "plan_pusht", f"ckpt_path={tmp_path}"]
+    (tmp_path / "config.json").write_text('{"_target_": "somebody.elses"}')
+    assert with_config_name([f"ckpt_path={tmp_path}"]) == [f"ckpt_path={tmp_path}"]

@@ -1,6 +1,6 @@
 import pytest
 
-from launch.sweep_names import count_members, member_name, name_sweep, sweep_folder
+from launch.sweep_names import count_members, member_name, name_sweep, runs_below, sweep_folder
 
 
 def named(*argv):
@@ -35,3 +35,9 @@ def test_members_are_named_after_what_is_swept_and_never_the_same():
     odd = {member_name(text) for text in ("path=a/b", "path=a_b", "path=a b", f"path={'x' * 200}", f"path={'x' * 201}")}
     assert len(odd) == 5
     assert all("/" not in name and len(name) < 200 for name in odd)
+
+
+def test_runs_from_a_file_lie_in_a_folder_of_its_name_beside_it(tmp_path):
+    (tmp_path / "dino_wm_wall.pth.tar").touch()
+    assert runs_below(str(tmp_path / "dino_wm_wall.pth.tar")) == str(tmp_path / "dino_wm_wall")
+    assert runs_below(str(tmp_path)) == str(tmp_path)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from models.latent import Latent
-from models.tokens import TOKEN_LAYOUTS, FeatureConcat, TokenConcat
+from models.tokens import TOKEN_LAYOUTS, FeatureConcat, PatchwiseProprio, TokenConcat, token_layout
 from tests.builders import numbers
 
 LAYOUTS = [
@@ -88,3 +88,27 @@ def test_repeats_without_effect_are_refused(name):
 def test_both_values_of_concat_dim_have_a_layout():
     assert TOKEN_LAYOUTS[0] is TokenConcat
     assert TOKEN_LAYOUTS[1] is FeatureConcat
+
+
+def test_the_proprio_of_every_patch_survives_the_way_there_and_back():
+    layout = PatchwiseProprio(3, 6, 2, 4, proprio_repeat=2)
+    latent = Latent(numbers(2, 5, 3, 6), numbers(2, 5, 3 * 2, seed=1))
+    tokens = layout.assemble(latent, numbers(2, 5, 4, seed=2))
+    assert tokens.shape == (2, 5, 3, layout.token_dim)
+    found = layout.split(tokens)
+    assert torch.equal(found.visual, latent.visual)
+    assert torch.equal(found.proprio, latent.proprio)
+
+
+def test_a_seen_frame_has_the_same_proprio_in_every_patch():
+    layout, embedded = PatchwiseProprio(3, 6, 2, 4), numbers(2, 5, 2)
+    kept = layout.keep_proprio(embedded)
+    assert kept.shape == (2, 5, layout.latent_proprio_dim)
+    tokens = layout.assemble(Latent(numbers(2, 5, 3, 6), kept), numbers(2, 5, 4))
+    plain = FeatureConcat(3, 6, 2, 4).assemble(Latent(numbers(2, 5, 3, 6), embedded), numbers(2, 5, 4))
+    assert torch.equal(tokens, plain)
+
+
+def test_tokens_of_their_own_have_one_proprio():
+    with pytest.raises(ValueError, match="proprio_per_patch=true needs concat_dim=1"):
+        token_layout(0, proprio_per_patch=True)

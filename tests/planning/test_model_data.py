@@ -20,7 +20,8 @@ def model_data(about, data=OF_THE_DATA):
             raise DatasetError("no data there")
         return SimpleNamespace(action_quantiles=lambda: data)
 
-    return ModelData(SimpleNamespace(data=SimpleNamespace(build=build)), SimpleNamespace(about=about))
+    env = SimpleNamespace(data=SimpleNamespace(build=build), sizes=None)
+    return ModelData(env, SimpleNamespace(about=about, config={}, path="x.pth.tar", foreign=True))
 
 
 @pytest.mark.parametrize("quantiles", [(0.0, 1.0), (0.02, 0.98)])
@@ -43,6 +44,11 @@ def test_of_an_older_model_the_range_is_used_and_for_quantiles_the_data():
 def test_without_either_one_line_says_so(about, quantiles, what):
     with pytest.raises(ValueError, match=rf"planner\.clip_actions needs {what} of .* \(no data there\): set planner"):
         model_data(about, None).action_quantiles(quantiles)
+
+
+def test_a_file_of_another_program_without_units_asks_for_them():
+    with pytest.raises(ValueError, match=r"x\.pth\.tar brings no statistics .* \(no data there\): set foreign\.stat"):
+        model_data({}, None).normalizer()
 
 
 def test_a_table_that_is_none_is_refused():

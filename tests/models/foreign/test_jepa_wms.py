@@ -11,9 +11,10 @@ from models.foreign.facts import Facts
 from models.foreign.inert_pickle import CheckpointError
 from models.latent import Latent
 from models.networks.adaln import AdaLNPredictor
+from models.speed.fast_paths import FastPaths
 from models.world_model import WorldModel
 from planning.objectives import GoalDistance
-from tests.builders import foreign_model, golden_arrays, near, numbers
+from tests.builders import foreign_model, golden_arrays, jepa_wms_file, near
 
 SMALL = Facts(heads=4, img_size=84)
 PATCHES = 36
@@ -59,11 +60,12 @@ def test_predictions_are_the_same_for_every_patch(path, recorded):
     near(norm(recorded["norm_small/in"]), recorded["norm_small/out"], 2e-5)
 
 
-@pytest.mark.parametrize("reuse", [True, False])
-def test_rollouts_costs_and_gradients_are_the_same(path, recorded, reuse):
+@pytest.mark.parametrize("speed", [FastPaths(), FastPaths.plain()], ids=["auto", "plain"])
+def test_rollouts_costs_and_gradients_are_the_same(path, recorded, speed):
     """Their rollouts see a window of two frames."""
     model = foreign_model(path, SMALL)
-    model.reuse_history = reuse
+    speed.install(model)
+    model = speed.prepare(model)
     goal = model.encode(recorded["in/goal_visual_u8"], recorded["in/goal_proprio"])
     actions = recorded["in/plan_actions_normalised"].requires_grad_()
     imagined = model.rollout(context(model, recorded)[:, :1], actions.transpose(0, 1))
@@ -81,45 +83,27 @@ def test_environment_and_frameskip_follow_from_the_name(path):
     assert (config["frameskip"], config["num_hist"]) == (5, 2)
 
 
-def small_file(folder: Path, name: str, proprio: bool = True) -> Path:
-    """A file of their layout, written with torch alone."""
-    predictor = {"pos_embedding": numbers(1, 16, 10), "transformer.norm.weight": torch.ones(10)}
-    layer = {"0.norm.weight": torch.ones(10), "0.to_qkv.weight": numbers(24, 10), "1.net.1.weight": numbers(8, 10)}
-    predictor |= {f"transformer.layers.0.{key}": value for key, value in layer.items()}
-    parts = {
-        "predictor": predictor,
-        "action_encoder": {"patch_embed.weight": numbers(2, 10, 1), "patch_embed.bias": numbers(2)},
-    }
-    if proprio:
-        parts["proprio_encoder"] = {"patch_embed.weight": numbers(2, 4, 1), "patch_embed.bias": numbers(2)}
-    wrapped = {part: {f"module.{key}": value for key, value in state.items()} for part, state in parts.items()}
-    torch.save(
-        wrapped | {"opt": {"state": {0: {"exp_avg": torch.zeros(3)}}}, "scaler": None, "epoch": 7}, folder / name
-    )
-    return folder / name
-
-
 def test_the_optimiser_is_not_read_and_the_epoch_is(tmp_path):
-    checkpoint = read_checkpoint(small_file(tmp_path, "dino_wm_pusht.pth.tar"), facts=Facts(heads=2))
+    checkpoint = read_checkpoint(jepa_wms_file(tmp_path / "dino_wm_pusht.pth.tar"), facts=Facts(heads=2))
     assert checkpoint.epoch == 7
     assert {name.split(".")[0] for name in checkpoint.tensors} == {"predictor", "action_encoder", "proprio_encoder"}
-    assert checkpoint.config["img_size"] == 28
+    assert checkpoint.config["img_size"] == 56
 
 
 def test_an_unknown_name_leaves_environment_and_statistics_open(tmp_path):
-    checkpoint = read_checkpoint(small_file(tmp_path, "mine.pth.tar"), facts=Facts(heads=2))
+    checkpoint = read_checkpoint(jepa_wms_file(tmp_path / "mine.pth.tar"), facts=Facts(heads=2))
     assert "name" not in checkpoint.config["env"]
     assert "statistics" not in checkpoint.about
 
 
 def test_heads_have_to_be_said_where_the_sizes_are_not_those_of_the_published_models(tmp_path):
     with pytest.raises(CheckpointError, match=r"how many heads its predictor has: set foreign\.heads"):
-        read_checkpoint(small_file(tmp_path, "dino_wm_pusht.pth.tar"))
+        read_checkpoint(jepa_wms_file(tmp_path / "dino_wm_pusht.pth.tar"))
 
 
 def test_models_without_proprio_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match="models without proprio cannot be represented"):
-        read_checkpoint(small_file(tmp_path, "dino_wm_pusht.pth.tar", proprio=False), facts=Facts(heads=2))
+        read_checkpoint(jepa_wms_file(tmp_path / "dino_wm_pusht.pth.tar", proprio=False), facts=Facts(heads=2))
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from models.foreign.inert_pickle import CheckpointError
 from models.foreign.stable_worldmodel import STATISTICS
 from models.latent import Latent
 from models.networks.dinov2 import DinoV2Encoder
+from models.speed.fast_paths import FastPaths
 from planning.objectives import GoalDistance
 from tests.builders import NARROW, REPOSITORY, action_units, foreign_model, golden_arrays, near
 
@@ -30,7 +31,10 @@ def recorded(folder) -> dict[str, Tensor]:
 
 @pytest.fixture
 def model(folder):
-    return foreign_model(folder, Facts())
+    """With the fast modules in their places, which compute the same."""
+    model = foreign_model(folder, Facts())
+    FastPaths().install(model)
+    return model
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from models.foreign.facts import Facts
 from models.foreign.inert_pickle import CheckpointError
 from models.latent import Latent
 from models.networks.proprio import ProprioceptiveEmbedding
+from models.speed.fast_paths import FastPaths
 from planning.objectives import GoalDistance
 from tests.builders import foreign_model, golden_arrays, near
 
@@ -31,7 +32,10 @@ def recorded(folder) -> dict[str, Tensor]:
 
 @pytest.fixture
 def model(folder):
-    return foreign_model(folder, Facts())
+    """With the fast modules in their places, which compute the same."""
+    model = foreign_model(folder, Facts())
+    FastPaths().install(model)
+    return model
 
 
 @pytest.fixture
