@@ -23,6 +23,16 @@ def episode_hashes(arrays: Mapping[str, NDArray[Any]]) -> list[str]:
     Returns:
         B texts of 16 hex digits.
     """
+    return [digest[:LENGTH] for digest in _digests(arrays)]
+
+
+def episode_set_hash(arrays: Mapping[str, NDArray[Any]]) -> str:
+    """Hash all starts, goals and layouts, in their order: 64 hex digits; see ``episode_hashes``."""
+    return hashlib.sha256("".join(_digests(arrays)).encode()).hexdigest()
+
+
+def _digests(arrays: Mapping[str, NDArray[Any]]) -> list[str]:
+    """SHA-256 of each episode."""
     names = sorted(name for name in arrays if name in CONTENT or name.startswith(LAYOUT))
     # + 0.0: a negative zero is the same place
     columns = {name: np.asarray(arrays[name], "<f8").reshape(len(arrays[name]), -1) + 0.0 for name in names}
@@ -31,5 +41,5 @@ def episode_hashes(arrays: Mapping[str, NDArray[Any]]) -> list[str]:
         digest = hashlib.sha256()
         for name, column in columns.items():
             digest.update(f"{name} {column.shape[1]} ".encode() + column[row].tobytes())
-        hashes.append(digest.hexdigest()[:LENGTH])
+        hashes.append(digest.hexdigest())
     return hashes

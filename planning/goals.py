@@ -86,9 +86,9 @@ def from_dataset(request: GoalRequest) -> Problem:
 
 
 def from_file(request: GoalRequest) -> Problem:
-    """Read the episodes of an earlier run, or of one's own, from a ``plan_targets.npz``."""
+    """Read the episodes of an earlier run, or of one's own, from a ``plan_targets.npz`` or an ``episodes.json``."""
     if request.path is None:
-        raise ValueError("goal_source=file needs goal_file_path=<plan_targets.npz of an earlier run>")
+        raise ValueError("goal_source=file needs goal_file_path=<plan_targets.npz or episodes.json of an earlier run>")
     try:
         problem = read_targets(request.path, request.env, len(request.seeds))
     except ValueError as error:

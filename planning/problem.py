@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from planning.episode_hashes import LAYOUT, episode_hashes
+from planning.episode_hashes import LAYOUT, episode_hashes, episode_set_hash
 from utils.files import atomic_path
 
 
@@ -37,7 +37,11 @@ class Problem:
 
     def hashes(self) -> list[str]:
         """Name each episode by its start, goal and layout."""
-        return episode_hashes(self._arrays())
+        return episode_hashes(self.arrays())
+
+    def set_hash(self) -> str:
+        """Name all episodes together, in their order."""
+        return episode_set_hash(self.arrays())
 
     def part(self, rows: Tensor) -> Problem:
         """The episodes ``rows`` (b,), which may be repeated."""
@@ -68,9 +72,10 @@ class Problem:
     def save(self, path: Path) -> None:
         """Write a ``plan_targets.npz`` without pickles; see docs/results_format.md."""
         with atomic_path(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, **self._arrays())  # type: ignore[arg-type]
+            np.savez(file, **self.arrays())  # type: ignore[arg-type]
 
-    def _arrays(self) -> dict[str, NDArray[Any]]:
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The arrays of a ``plan_targets.npz``."""
         arrays = {"seeds": np.array(self.seeds), "states": self.states, "goal_states": self.goal_states}
         arrays |= {f"{LAYOUT}{name}": value for name, value in self.layouts.items()}
         if self.actions is not None:

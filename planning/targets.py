@@ -10,8 +10,10 @@ from torch import Tensor
 
 from envs.base import VectorEnv, simulate
 from planning.episode_hashes import LAYOUT
+from planning.episode_set import read_manifest
 from planning.problem import Problem
 from utils.reading.npz_file import read_npz
+from utils.reading.opening import FileError
 
 NEEDED = ("seeds", "states", "goal_states")  # arrays of a ``plan_targets.npz``; there may be more
 
@@ -60,12 +62,12 @@ def write_targets(
 
 
 def read_targets(path: Path, env: VectorEnv, count: int) -> Problem:
-    """Read the first ``count`` episodes of a ``plan_targets.npz``.
+    """Read the first ``count`` episodes of a ``plan_targets.npz`` or an ``episodes.json``.
 
     Raises:
         ValueError: Naming the file.
     """
-    arrays = _read_arrays(path)
+    arrays = _read_arrays(path, env.name)
     seeds, states, goals = (arrays.pop(name) for name in NEEDED)
     if len(seeds) < count or not states.shape[1:] == goals.shape[1:] == (env.state_dim,):
         raise ValueError(
@@ -107,12 +109,18 @@ def check_places(env: VectorEnv, problem: Problem) -> None:
             raise ValueError(f"episode {row}: the {kind} at {text}{more}")
 
 
-def _read_arrays(path: Path) -> dict[str, Tensor]:
-    """Read a ``plan_targets.npz``, one row per episode in each array."""
+def _read_arrays(path: Path, env: str) -> dict[str, Tensor]:
+    """Read a file of episodes, one row per episode in each array."""
+    is_manifest = path.suffix == ".json"
     try:
-        arrays = {name: torch.from_numpy(array) for name, array in read_npz(path).items()}
+        found = read_manifest(path, env) if is_manifest else read_npz(path)
+        arrays = {name: torch.from_numpy(array) for name, array in found.items()}
     except FileNotFoundError:
         raise ValueError(f"there is no file {path}") from None
+    except FileError as error:
+        if is_manifest:
+            raise
+        raise ValueError(f"{path} is not a plan_targets.npz of this project ({error})") from None
     except (ValueError, TypeError, OSError) as error:
         raise ValueError(f"{path} is not a plan_targets.npz of this project ({error})") from None
     missing = [name for name in NEEDED if name not in arrays]

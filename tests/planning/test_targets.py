@@ -1,5 +1,6 @@
 """Goals of one's own: written, read, and refused where none can be."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import torch
 from envs.base import VectorEnv, simulate
 from envs.process_vector import ProcessVectorEnv
 from envs.wall.vector_env import WallVectorEnv
+from planning.episode_set import write_manifest
 from planning.goals import GoalRequest, make_problem
 from planning.targets import write_targets
 from tests.builders import POINT_NORMALIZER, PointEnv
@@ -108,6 +110,60 @@ def test_whole_numbers_are_places_too(tmp_path):
     env = WallVectorEnv()
     problem = from_file(tmp_path / "a.npz", env, 1)
     assert env.reset(problem.seeds, problem.states, problem.layouts).tolist() == [[15, 20]]
+
+
+def manifest(folder, env, seed: int = 0):
+    """(path, episodes) of three episodes as planning draws them, with numbers that no decimal fraction is."""
+    request = GoalRequest(env, [7, 2**33 + 1, 9], 1, 5, lambda: None, POINT_NORMALIZER)
+    problem = make_problem("random_action", request)
+    write_manifest(folder / "episodes.json", problem, env.name, {"seed": seed, "goal_H": 1})
+    return folder / "episodes.json", problem
+
+
+@pytest.mark.parametrize("name", ["wall", "pusht"])
+def test_a_manifest_holds_the_episodes_to_the_last_bit(name, tmp_path):
+    env = ENVS[name]()
+    path, written = manifest(tmp_path, env)
+    written.save(tmp_path / "plan_targets.npz")
+    read, arrays = from_file(path, env, 3), from_file(tmp_path / "plan_targets.npz", env, 3)
+    assert read.seeds == arrays.seeds == written.seeds
+    for found, wanted in zip(read.arrays().values(), arrays.arrays().values(), strict=True):
+        assert found.dtype == wanted.dtype and found.tobytes() == wanted.tobytes()
+    fewer = from_file(path, env, 2)
+    assert fewer.hashes() == written.hashes()[:2] and torch.equal(fewer.actions, written.actions[:2])
+
+
+def moved(content):
+    content["episodes"][1]["goal"][0] += 0.25
+
+
+def exchanged(content):
+    content["episodes"].reverse()
+
+
+SPOILT = {
+    "a goal that was moved": (moved, r"episode 1 is not the one that its hash [0-9a-f]{16} names"),
+    "another order": (exchanged, "the episodes are not the ones that episode_set_hash names"),
+    "another environment": (
+        lambda content: content.update(env="pusht"),
+        "holds episodes of env=pusht, not",
+    ),
+    "a later format": (lambda content: content.update(format=2), r"is no episodes\.json of format 1"),
+    "no starts": (lambda content: content["episodes"][0].pop("start"), r"is no episodes\.json .*KeyError: 'start'"),
+    "words": (lambda content: content["types"].update(states="U8"), r"is no episodes\.json .*states of type U8"),
+    "a list": (lambda content: content.update(episodes=3), r"is no episodes\.json .*TypeError"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "words"), SPOILT.values(), ids=SPOILT)
+def test_a_manifest_that_was_changed_is_refused(tmp_path, spoil, words):
+    path, _ = manifest(tmp_path, WallVectorEnv())
+    content = json.loads(path.read_text())
+    spoil(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=rf"goal_file_path: .*episodes\.json.*{words}") as error:
+        from_file(path, WallVectorEnv(), 3)
+    assert "\n" not in str(error.value)
 
 
 WRONG = {
