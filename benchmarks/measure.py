@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import torch
 
 from benchmarks.ceiling import Ceiling, Peaks, synchronize
-from benchmarks.flops import Counter
 from benchmarks.memory import peak_gb
+from models.flops import Counter
 
 Run = Callable[[], object]
 LONG = 45.0
@@ -27,7 +27,7 @@ class Work:
         run: The work; it must leave nothing behind that changes the next call's work.
         items: Done by one call of ``run``.
         unit: Of the items.
-        flops: Of one call, by formula (``benchmarks/flops.py``); 0: what torch counts is taken, if ``counts``.
+        flops: Of one call, by formula (``models/flops.py``); 0: what torch counts is taken, if ``counts``.
         counts: Whether the work is network arithmetic.
         plain: Builds other ways of doing the same work, by name, to be timed in turn with ``run``; called late, so
             that their copies of the weights are in no peak but their own.

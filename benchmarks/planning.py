@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from benchmarks.flops import ModelFlops
 from benchmarks.measure import Case, Run, Work
 from benchmarks.plain.model import PlainModel, plain_ways
 from benchmarks.plain.planning import PlainDescent, PlainProblem, plain_cem_step
 from benchmarks.setting import Setting
+from models.flops import ModelFlops
 from models.world_model import WorldModel
 from planning.planners.cem import CEMPlanner
 from planning.planners.descent import Stage

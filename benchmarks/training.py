@@ -8,13 +8,13 @@ from functools import partial
 
 import torch
 
-from benchmarks.flops import ModelFlops
 from benchmarks.measure import Case, Run, Work
 from benchmarks.plain.model import PlainModel, plain_ways
 from benchmarks.plain.online import plain_refresh
 from benchmarks.plain.training import PlainAdversarial
 from benchmarks.setting import Setting
 from datasets.batch import Batch
+from models.flops import ModelFlops
 from planning.planners.gd import GDPlanner
 from training.methods.online import Online
 from training.trainer import Trainer

@@ -15,6 +15,7 @@ from models.rollout_type import ROLLOUT_TYPES, RolloutType
 from models.speed.compiling import AUTO
 from models.world_model import WorldModel
 from planning.objectives import GoalDistance
+from planning.planners.plan import RolloutFlops
 from utils.ranges import MemoryBudget
 
 CPU_CACHE_BYTES = 16 * 2**20
@@ -41,6 +42,7 @@ class LatentGoalCost:
         progress: Called with the number of rows just imagined.
         capturable: See ``planning.planners.plan.CostFn``.
         whole_episodes: Whether chunks keep an episode's candidates together where they fit.
+        rollout_flops: See ``planning.planners.plan.CostFn``.
     """
 
     def __init__(
@@ -55,7 +57,9 @@ class LatentGoalCost:
         progress: Callable[[int], None] | None = None,
         capturable: bool = False,
         whole_episodes: bool = False,
+        rollout_flops: Callable[[int], RolloutFlops] | None = None,
     ) -> None:
+        self.rollout_flops = rollout_flops
         self.capturable, self.whole_episodes = capturable, whole_episodes
         self.model, self.objective = model, objective
         self.context, self.past_actions, self.goal = context, past_actions, goal

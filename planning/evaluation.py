@@ -9,7 +9,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from planning.arithmetic import EpisodeTflop
 from planning.episode_record import EPISODES, EpisodeRecord
+from planning.episode_set import MANIFEST, write_manifest
 from planning.episodes import Episodes
 from planning.history import reconstructed
 from planning.metrics import final_metrics
@@ -68,6 +70,7 @@ class Evaluation:
             distributed.barrier()  # all have read what there is before one of them writes
             if distributed.is_main():
                 task.problem.save(self.folder / TARGETS)
+                write_manifest(self.folder / MANIFEST, task.problem, task.env.name, self.identity, self.retry)
             episodes = saved or task.start()
             if episodes.iteration:
                 task.resume(episodes)
@@ -96,7 +99,7 @@ class Evaluation:
         iterations = episodes.iteration if self.controller.max_iter is None else self.controller.max_iter
         ends = [blocks * task.frameskip for blocks in self.controller.executed(iterations)]
         replay = Replay.of(task.env, task.problem, episodes.played, ends)
-        metrics |= final_metrics(task, episodes, replay)
+        metrics |= final_metrics(task, episodes, replay, EpisodeTflop.of(task, self.controller, episodes))
         if task.recorder is not None:
             task.recorder.write_videos(self.folder, episodes.solved, self.retry)
         self.logger.log({f"final_eval/{name}": value for name, value in metrics.items()})

@@ -12,11 +12,13 @@ from torch import Tensor
 
 from envs.base import VectorEnv
 from envs.process_vector import EnvWorkerError
+from planning.arithmetic import EpisodeTflop
 from planning.episodes import Episodes
 from planning.planners.noise import EpisodeNoise
 from planning.problem import Problem
 from planning.replay import Replay
 from planning.task import PlanningTask
+from utils.machine import peak_memory
 from utils.statistics import wilson_interval
 
 log = logging.getLogger(__name__)
@@ -24,7 +26,7 @@ log = logging.getLogger(__name__)
 NO_ITERATION = 2**32 - 1  # number of a random stream that no plan draws from
 
 
-def final_metrics(task: PlanningTask, episodes: Episodes, replay: Replay) -> dict[str, Any]:
+def final_metrics(task: PlanningTask, episodes: Episodes, replay: Replay, tflop: EpisodeTflop) -> dict[str, Any]:
     """Metrics of finished episodes; docs/results_format.md describes every one.
 
     Rates lie in [0, 1], and every mean is over episodes of a number per episode.
@@ -33,6 +35,7 @@ def final_metrics(task: PlanningTask, episodes: Episodes, replay: Replay) -> dic
         task: Starts, goals, and the environment, whose episodes are replaced.
         episodes: As they ended.
         replay: Their course.
+        tflop: What they took.
     """
     env, problem, ends = task.env, task.problem, replay.ends
     steps = [ends[iteration] for iteration in episodes.solved_at.tolist()]
@@ -44,6 +47,7 @@ def final_metrics(task: PlanningTask, episodes: Episodes, replay: Replay) -> dic
     hashes = problem.hashes()
     return {
         **_rate("success_rate", episodes.solved),
+        **_rate("final_rate", replay.inside[:, -1]),
         **_rate("solved_at_start_rate", starts),
         **_rate("do_nothing_rate", idle),
         "do_nothing_steps": ends[-1],
@@ -54,16 +58,22 @@ def final_metrics(task: PlanningTask, episodes: Episodes, replay: Replay) -> dic
         "mean_div_visual_emb": episodes.divergence[:, 0].mean().item(),
         "mean_div_proprio_emb": episodes.divergence[:, 1].mean().item(),
         **_work(episodes),
+        **_arithmetic(tflop),
+        "peak_memory_gb": _peak_memory_gb(task.observer.device),
         "objective": "; then ".join(dict.fromkeys(record.get("objective", "?") for record in episodes.records)),
+        "episode_set_hash": problem.set_hash(),
         "episode_hash": hashes,
         "episode_seed": problem.seeds,
         "solved_at": episodes.solved_at.tolist(),
         "solved_at_step": steps,
+        "final": replay.inside[:, -1].tolist(),
         "solved_at_start": starts.tolist(),
         "solved_by_doing_nothing": idle.tolist(),
         "solved_by_random_actions": drawn.tolist(),
         **_expert(env, problem, ends),
         "model_evaluations": episodes.evaluations.tolist(),
+        "gradient_evaluations": gradients_of(episodes).tolist(),
+        "tflop": tflop.total.tolist(),
     }
 
 
@@ -119,16 +129,37 @@ def _work(episodes: Episodes) -> dict[str, float]:
     """Sum up what planning and simulating took."""
     num, records = len(episodes.solved), episodes.records
     planning = sum(record["planning_seconds"] for record in records)
-    differentiated = sum(record["gradient_evaluations"] * record["planned_episodes"] for record in records)
+    simulating = sum(record["simulation_seconds"] for record in records)
     return {
         "planning_seconds": planning,
         "planning_seconds_per_episode": planning / num,
         "planning_seconds_per_iteration": planning / max(1, len(records)),
-        "simulation_seconds": sum(record["simulation_seconds"] for record in records),
+        "simulation_seconds": simulating,
+        "simulation_seconds_per_episode": simulating / num,
         "model_evaluations_per_episode": episodes.evaluations.double().mean().item(),
-        "gradient_evaluations_per_episode": differentiated / num,
+        "gradient_evaluations_per_episode": gradients_of(episodes).double().mean().item(),
         "iterations": episodes.iteration,
     }
+
+
+def gradients_of(episodes: Episodes) -> Tensor:
+    """Rollouts (B,) that were differentiated while planning for each episode."""
+    found = torch.zeros(len(episodes.solved), dtype=torch.long)
+    for entry in episodes.history:
+        found[entry["rows"]] += entry["gradients"]
+    return found
+
+
+def _arithmetic(tflop: EpisodeTflop) -> dict[str, float]:
+    """Average the floating-point operations of an episode: all, and each part."""
+    parts = {"": tflop.total, "_encoder": tflop.encoder, "_forward": tflop.forward, "_backward": tflop.backward}
+    return {f"tflop{name}_per_episode": value.mean().item() for name, value in parts.items()}
+
+
+def _peak_memory_gb(device: torch.device) -> float:
+    """The most memory that this process has held: a GPU's for tensors if it uses one, else the machine's."""
+    held = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory()
+    return held / 1e9
 
 
 def _distances(task: PlanningTask, ends: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Any]:

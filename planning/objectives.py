@@ -101,6 +101,10 @@ class GoalDistance:
             return last
         return min(self._due, last) if self.mode == "deadline" else 0
 
+    def frames_seen(self, last: int) -> int:
+        """How many of the imagined frames 1 ... ``last`` have to be drawn and encoded where a simulator imagines."""
+        return last - max(1, self.first_seen(last)) + 1
+
     def at(self, executed: int, horizon: int, taken: int) -> GoalDistance:
         """What one plan of a closed loop minimises.
 

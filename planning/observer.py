@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
 
 from datasets.units.folding import unfold_actions
 from datasets.units.normalizer import Normalizer
 from envs.base import VectorEnv
+from models.flops import ModelFlops
 from models.latent import Latent, cat_latents
 from models.world_model import WorldModel
 
@@ -32,6 +35,7 @@ class Observer:
     ) -> None:
         self.model, self.normalizer, self.frames_per_chunk = model, normalizer, frames_per_chunk
         self.action_quantiles = action_quantiles
+        self._image_size: int | None = None  # of the frames seen so far
 
     @property
     def wants_frames(self) -> bool:
@@ -43,12 +47,18 @@ class Observer:
         """Where the model lives."""
         return next(self.model.parameters()).device
 
+    @cached_property
+    def flops(self) -> ModelFlops:
+        """The arithmetic that the model's parts take."""
+        return ModelFlops.of(self.model, self._image_size)
+
     @torch.no_grad()
     def features(self, states: Tensor, frames: Tensor | None) -> Tensor:
         """Visual features (B, T, P, D) of raw states (B, T, S) and, if wanted, their frames (B, T, 3, H, W)."""
         if not self.wants_frames:
             return self.model.encoder(self.normalizer.states_to_z(states).to(self.device))
         assert frames is not None, "an encoder of images needs frames"
+        self._image_size = frames.shape[-1]
         chunks = [
             self.model.encoder(chunk.to(self.device)) for chunk in frames.flatten(0, 1).split(self.frames_per_chunk)
         ]

@@ -25,6 +25,7 @@ from planning.observer import Observer
 from planning.planners.base import Planner
 from planning.problem import Problem
 from planning.recording import Recorder
+from planning.request import flops_of_rollout
 from planning.saved_evaluation import IDENTITY, TARGETS, agreed
 from planning.simulated import NO_GRADIENTS
 from planning.targets import read_targets
@@ -64,6 +65,7 @@ def prepare_evaluation(config: PlanConfig, device: torch.device) -> Evaluation:
         problem = make_problem(config.goal_source, request)
     _warn_of_far_goals(problem, controller, request.frameskip)
     task = make_task(config, loaded, problem, objective)
+    _check_budget(controller, task)
     logger = run_logger(config.logger, config.recorded, config.folder)
     advice = f"Finished iterations are saved; continue with: python plan.py resume={config.folder}"
     retry = Retry(config.disk_patience_minutes, config.folder / TARGETS, advice)
@@ -143,6 +145,15 @@ def make_task(config: PlanConfig, loaded: LoadedModel, problem: Problem, objecti
         rollout_env=config.env.simulator.build(image_size=env.image_size) if another else None,
         recorder=Recorder(env.render(torch.arange(recorded))) if recorded else None,
     )
+
+
+def _check_budget(controller: MPCController, task: PlanningTask) -> None:
+    """Refuse ``planner.budget_tflops`` that does not allow one step of a plan, at its longest."""
+    planner, flops = controller.planner, task.observer.flops
+    if planner.budget.tflops is None or task.rollout_env is not None:
+        return
+    given = 1 if controller.max_iter == 1 else flops.history
+    planner.require_affordable(flops_of_rollout(flops, planner.rollout, planner.horizon, given))
 
 
 def _warn_of_far_goals(problem: Problem, controller: MPCController, frameskip: int) -> None:

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from datasets.units.quantiles import at_quantiles
 from models.adapted import adapted_model
+from models.flops import ModelFlops
 from models.latent import Latent
+from models.rollout_type import RolloutType
 from models.speed.compiling import AUTO
 from models.speed.fast_paths import FastPaths
 from planning.cost import LatentGoalCost
@@ -19,7 +21,7 @@ from planning.objectives import GoalDistance
 from planning.observer import Observer
 from planning.planners.base import Planner
 from planning.planners.noise import EpisodeNoise
-from planning.planners.plan import ActionSpace, Plan
+from planning.planners.plan import ActionSpace, Plan, RolloutFlops
 from planning.simulated import Branches, SimulatedGoalCost
 from utils.ranges import MemoryBudget
 
@@ -75,7 +77,8 @@ class PlanRequest:
         """What is minimised, under the model's present weights or in the simulator."""
         if self.branches is not None:
             present = self.context[:, self.context.num_frames - 1 :]
-            return SimulatedGoalCost(self.branches, self.observer, self.objective, present, self.goal, self.progress)
+            given = (self.branches, self.observer, self.objective, present, self.goal, self.progress)
+            return SimulatedGoalCost(*given, self.rollout_flops)
         nothing = self.space.zero.new_empty(self.context.batch_size, 0, self.space.zero.numel())
         model, shared = self.observer.model, not self.adapted
         return LatentGoalCost(
@@ -89,7 +92,14 @@ class PlanRequest:
             self.progress,
             shared and self.speed.captures(self.observer.device),
             whole_episodes=not shared,  # weights are given out once for each
+            rollout_flops=self.rollout_flops,
         )
+
+    def rollout_flops(self, horizon: int) -> RolloutFlops:
+        """What one rollout of so many blocks takes."""
+        if self.branches is not None:
+            return RolloutFlops(self.observer.flops.encoder * self.objective.frames_seen(horizon), 0.0)
+        return flops_of_rollout(self.observer.flops, self.planner.rollout, horizon, self.context.num_frames)
 
     @cached_property
     def space(self) -> ActionSpace:
@@ -109,3 +119,10 @@ class PlanRequest:
         found = self.observer.model.propose_several(self.context[:, -1:], self.goal, self.planner.num_starts)
         has_rest = self.warm_start is not None and self.warm_start.shape[1] > 0  # which is the first start then
         return found[:, 0], found if has_rest and self.planner.adds_proposal else found[:, 1:]
+
+
+def flops_of_rollout(flops: ModelFlops, rollout: RolloutType, horizon: int, given: int) -> RolloutFlops:
+    """What a model takes to imagine ``horizon`` blocks from ``given`` real frames."""
+    seen = flops.history if rollout.num_context is None else rollout.num_context
+    plain = flops.rollout(horizon, seen, "none", given)
+    return RolloutFlops(plain, flops.rollout(horizon, seen, "inputs", given) - plain)

@@ -26,6 +26,7 @@ _OF_A_PLANNER = {
     "stop_steps": 5,
     "lr_schedule": "constant",
     "drop_every": None,
+    "budget_tflops": None,
 }
 BEFORE: dict[str, Any] = {
     "planner": {"shrinking": "none", "adapt": None, **_OF_A_PLANNER, "sub_planner": _OF_A_PLANNER},

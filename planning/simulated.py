@@ -13,6 +13,7 @@ from envs.base import VectorEnv
 from models.latent import Latent, cat_latents
 from planning.objectives import GoalDistance
 from planning.observer import Observer
+from planning.planners.plan import RolloutFlops
 from planning.problem import Problem
 
 NO_GRADIENTS = (
@@ -58,6 +59,7 @@ class SimulatedGoalCost:
         present: (B, 1) latents of the episodes' last frames.
         goal: (B, 1) goal latents.
         progress: Called with the number of candidates just simulated.
+        rollout_flops: See ``planning.planners.plan.CostFn``.
     """
 
     def __init__(
@@ -68,7 +70,9 @@ class SimulatedGoalCost:
         present: Latent,
         goal: Latent,
         progress: Callable[[int], None] | None = None,
+        rollout_flops: Callable[[int], RolloutFlops] | None = None,
     ) -> None:
+        self.rollout_flops = rollout_flops
         self.branches, self.observer, self.objective = branches, observer, objective
         self.present, self.goal, self.progress = present, goal, progress
 

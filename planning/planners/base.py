@@ -12,7 +12,7 @@ from torch import Tensor
 from models.rollout_type import ROLLOUT_TYPES
 from planning.planners.noise import EpisodeNoise
 from planning.planners.patience import Patience
-from planning.planners.plan import ActionSpace, Budget, CostFn, Plan
+from planning.planners.plan import TERA, ActionSpace, Budget, CostFn, Plan, RolloutFlops, Work
 from planning.planners.search import Search
 from utils.ranges import Count, Limit, Period, Quantiles, Share, Small
 
@@ -37,6 +37,8 @@ class Planner(ABC):
             first plan is preceded by two rollouts off the clock: what a process does once (kernels to load, caches to
             fill) is not charged, and the length of a single rollout is known.
         budget_evals: Rollouts per episode that one plan may take; None sets no limit.
+        budget_tflops: 10^12 floating-point operations per episode that one plan may take, by the formulas of
+            ``models/flops.py``; None sets no limit.
         stop_gain: Share of its best cost, in [0, 1), that an episode must gain within ``stop_steps`` steps, or else its
             search ends; None: no search ends early.
         stop_steps: See there, >= 1.
@@ -50,6 +52,7 @@ class Planner(ABC):
         adds_proposal: Whether a new proposal is a further start where the first one is the rest of the last plan.
         step_evaluations: Rollouts per episode of one step; a subclass sets it before it calls this constructor.
         shortest: Rollouts per episode of the shortest possible plan; set likewise.
+        shortest_gradients: How many of them are differentiated; None: all, if it ``differentiates``.
 
     Raises:
         ValueError: Naming the key, its value and what is allowed.
@@ -61,6 +64,7 @@ class Planner(ABC):
     adds_proposal = False
     step_evaluations: int
     shortest: int
+    shortest_gradients: int | None = None
 
     def __init__(
         self,
@@ -71,6 +75,7 @@ class Planner(ABC):
         clip_actions: bool | Quantiles = False,
         budget_ms: Limit | None = None,
         budget_evals: Period | None = None,
+        budget_tflops: Limit | None = None,
         stop_gain: Share | None = None,
         stop_steps: Count = 5,
     ) -> None:
@@ -91,12 +96,14 @@ class Planner(ABC):
                 f"planner.budget_evals={budget_evals} does not allow one step, which takes {self.shortest} rollouts "
                 "with what is evaluated at the end: raise it, or let a step take fewer (num_samples, num_starts)"
             )
+        if budget_tflops is not None and not budget_tflops > 0:
+            raise ValueError(f"planner.budget_tflops must be > 0 or null, got {budget_tflops}")
         if stop_gain is not None and not 0 <= stop_gain < 1:
             raise ValueError(f"planner.stop_gain must be in [0, 1) or null, got {stop_gain}")
         self.horizon, self.opt_steps, self.eval_every = horizon, opt_steps, eval_every
         self.patience = None if stop_gain is None else Patience(stop_gain, stop_steps)
         self.clip_actions, self.clip_quantiles = bool(clip_actions), _ends(clip_actions)
-        self.budget = Budget(budget_ms, budget_evals)
+        self.budget = Budget(budget_ms, budget_evals, budget_tflops)
         self._rollout_seconds = None if budget_ms else 0.0
         self.rollout = ROLLOUT_TYPES[rollout_type]
 
@@ -112,7 +119,8 @@ class Planner(ABC):
             space: What is known of actions; None: nothing.
 
         Raises:
-            ValueError: If actions shall be clipped to a range that ``space`` does not have.
+            ValueError: If actions shall be clipped to a range that ``space`` does not have, or ``budget_tflops`` does
+                not allow one step.
         """
         known = ActionSpace.plain(actions_init) if space is None else space
         if self.clip_actions and known.low is None:
@@ -122,11 +130,43 @@ class Planner(ABC):
             )
         if self._rollout_seconds is None:
             self._rollout_seconds = Search(cost, self.budget, 1, known, False).seconds_of_one(actions_init[:, None])
+        flops = self._rollout_flops(cost, actions_init.shape[1])
         settings = (self.budget, self.eval_every, known, self.clip_actions, self._rollout_seconds, self.patience)
-        search = Search(cost, *settings)
+        search = Search(cost, *settings, flops, self.differentiates)
         start = search.clip(actions_init.detach())
         self._search(search, start, noise)
         return replace(search.finish(), initial_cost=search.initial_cost(start))
+
+    def require_affordable(self, flops: RolloutFlops) -> None:
+        """Refuse a budget of floating-point operations that is too small for one step.
+
+        Args:
+            flops: Of one rollout, the longest that will be asked for.
+
+        Raises:
+            ValueError: Naming the key, its value and what is needed.
+        """
+        gradients = self.shortest_gradients
+        if gradients is None:
+            gradients = self.shortest if self.differentiates else 0
+        shortest = Work(self.shortest, gradients)
+        if not replace(self.budget, evaluations=None).allows(shortest, flops):
+            raise ValueError(
+                f"planner.budget_tflops={self.budget.tflops:g} does not allow one step, which takes "
+                f"{flops.of(shortest) / TERA:.3g} TFLOP with what is evaluated at the end: raise it, or let a step "
+                "take fewer rollouts (num_samples, num_starts) or shorter ones (horizon)"
+            )
+
+    def _rollout_flops(self, cost: CostFn, horizon: int) -> RolloutFlops | None:
+        """What one rollout takes, where that is limited."""
+        if self.budget.tflops is None:
+            return None
+        known = getattr(cost, "rollout_flops", None)
+        if known is None:
+            raise ValueError("planner.budget_tflops needs a cost with rollout_flops; use planner.budget_evals")
+        flops: RolloutFlops = known(horizon)
+        self.require_affordable(flops)
+        return flops
 
     @abstractmethod
     def _search(self, search: Search, start: Tensor, noise: EpisodeNoise) -> None:

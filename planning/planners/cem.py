@@ -10,6 +10,7 @@ from torch import Tensor
 
 from planning.planners.base import Planner
 from planning.planners.noise import EpisodeNoise, check_colour, coloured
+from planning.planners.plan import Work
 from planning.planners.search import Search, no_nan
 from utils.ranges import Count, CountOrZero, NonNegative, Positive, Share, Small
 
@@ -61,32 +62,40 @@ class CEMPlanner(Planner):
         self.num_samples, self.topk, self.var_scale = num_samples, topk, var_scale
         self.momentum, self.keep_elites, self.noise_beta = momentum, keep_elites, noise_beta
         self.step_evaluations = self._evaluations_of_a_step()
-        self.shortest = self.step_evaluations + self._evaluations_at_the_end()
+        end = self._work_at_the_end()
+        self.shortest = self.step_evaluations + end.evaluations
+        self.shortest_gradients = self._gradients_of_a_step() + end.gradients
         super().__init__(horizon, opt_steps, **common)
 
     def _evaluations_of_a_step(self) -> int:
         return self.num_samples
 
-    def _evaluations_at_the_end(self) -> int:
-        return 1
+    def _gradients_of_a_step(self) -> int:
+        return 0
+
+    def _work_at_the_end(self) -> Work:
+        return Work(1)
 
     def _search(self, search: Search, start: Tensor, noise: EpisodeNoise) -> None:
-        search.values(self.refit(search, start, noise, reserve=1)[:, None])
+        search.values(self.refit(search, start, noise, reserve=Work(1))[:, None])
 
     @torch.no_grad()
-    def refit(self, search: Search, start: Tensor, noise: EpisodeNoise, reserve: int, until: float = 1.0) -> Tensor:
+    def refit(
+        self, search: Search, start: Tensor, noise: EpisodeNoise, reserve: Work | int, until: float = 1.0
+    ) -> Tensor:
         """Iterate from the mean ``start`` (B, T, A); returns the last mean.
 
         Args:
             search: Evaluates candidates.
             start: The first mean.
             noise: One stream per problem.
-            reserve: Evaluations left for afterwards, see ``Search.steps``.
+            reserve: What is left for afterwards, see ``Search.steps``.
             until: Share of the budget after which no iteration begins.
         """
         mean, std = start, torch.full_like(start, self.var_scale)
         elites, elite_costs = start[:, None][:, :0], start[:, :0, 0]
-        for _ in search.steps(self.opt_steps, self.step_evaluations, reserve, until):
+        step = Work(self.step_evaluations, self._gradients_of_a_step())
+        for _ in search.steps(self.opt_steps, step, reserve, until):
             samples, costs = self._judge(search, self._draw(search, mean, std, noise), noise)
             kept = slice(self.keep_elites)
             candidates = torch.cat([samples, elites[:, kept]], 1)

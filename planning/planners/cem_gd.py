@@ -9,6 +9,7 @@ from torch import Tensor
 from planning.planners.cem import CEMPlanner
 from planning.planners.descent import Descent, Stage
 from planning.planners.noise import EpisodeNoise
+from planning.planners.plan import Work
 from planning.planners.search import Search
 from utils.ranges import Count, NonNegative, Positive, Share, Small
 
@@ -48,10 +49,10 @@ class CEMGDPlanner(CEMPlanner):
         self.grad_steps, self.cem_share = grad_steps, cem_share
         super().__init__(horizon, opt_steps, num_samples, topk, **common)
 
-    def _evaluations_at_the_end(self) -> int:
-        return 2  # a gradient step, and where it leads
+    def _work_at_the_end(self) -> Work:
+        return Work(2, 1)  # a gradient step, and where it leads
 
     def _search(self, search: Search, start: Tensor, noise: EpisodeNoise) -> None:
-        mean = self.refit(search, start, noise, reserve=self._evaluations_at_the_end(), until=self.cem_share)
-        stages = [Stage(1, self.grad_steps, search.steps(self.grad_steps, 1, 1))]
+        mean = self.refit(search, start, noise, reserve=self._work_at_the_end(), until=self.cem_share)
+        stages = [Stage(1, self.grad_steps, search.steps(self.grad_steps, Work(1, 1), Work(1)))]
         search.values(self.descent.run(search, mean[:, None], noise, stages, self.grad_steps))

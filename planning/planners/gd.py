@@ -11,6 +11,7 @@ from torch import Tensor
 from planning.planners.base import SAMPLE_TYPES, Planner
 from planning.planners.descent import Descent, Stage
 from planning.planners.noise import EpisodeNoise
+from planning.planners.plan import Work
 from planning.planners.search import Search
 from utils.ranges import Count, NonNegative, Positive, Small
 
@@ -59,7 +60,7 @@ class MultiStartPlanner(Planner):
             )
         self.sample_type, self.num_starts = sample_type, num_starts
         self.adds_proposal, self.drop_every = adds_proposal, drop_every
-        self.step_evaluations, self.shortest = num_starts, 2 * num_starts
+        self.step_evaluations, self.shortest, self.shortest_gradients = num_starts, 2 * num_starts, num_starts
         super().__init__(horizon, opt_steps, **common)
 
     def _starts(self, search: Search, start: Tensor, noise: EpisodeNoise) -> Tensor:
@@ -76,7 +77,7 @@ class MultiStartPlanner(Planner):
         left, kept = self.opt_steps, self.num_starts
         while left:
             length = left if self.drop_every is None or kept == 1 else min(left, self.drop_every)
-            yield Stage(kept, length, search.steps(length, kept, kept))
+            yield Stage(kept, length, search.steps(length, Work(kept, kept), Work(kept)))
             left, kept = left - length, -(-kept // 2)
 
 

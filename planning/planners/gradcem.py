@@ -51,6 +51,9 @@ class GradCEMPlanner(CEMPlanner):
     def _evaluations_of_a_step(self) -> int:
         return self.num_samples * (self.grad_steps + 1)
 
+    def _gradients_of_a_step(self) -> int:
+        return self.num_samples * self.grad_steps
+
     def _judge(self, search: Search, samples: Tensor, noise: EpisodeNoise) -> tuple[Tensor, Tensor]:
         stages = [Stage(self.num_samples, self.grad_steps, range(self.grad_steps))]
         descended = self.descent.run(

@@ -4,16 +4,52 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+TERA = 1e12
+ROUNDING = 1e-9  # relative, of sums of floating-point operations
+
+
+class Work(NamedTuple):
+    """Rollouts per episode.
+
+    Attributes:
+        evaluations: How many are imagined.
+        gradients: How many of them are differentiated as well.
+    """
+
+    evaluations: int
+    gradients: int = 0
+
+
+NOTHING = Work(0)
+
+
+class RolloutFlops(NamedTuple):
+    """Floating-point operations of one rollout of an episode.
+
+    Attributes:
+        plain: Without a gradient.
+        gradient: What a gradient takes beside that.
+    """
+
+    plain: float
+    gradient: float
+
+    def of(self, work: Work) -> float:
+        """Floating-point operations of some rollouts."""
+        return work.evaluations * self.plain + work.gradients * self.gradient
+
 
 CostFn = Callable[..., Tensor]
 """z-scored actions (B, N, T, A) -> cost (B, N), differentiable.
 
 Where only some problems are still searched, it is called with their candidates (b, N, T, A) and numbers (b,). It may
-have two attributes: ``capturable``, that its work on a GPU may become a CUDA graph, and ``progress``, called with the
-number of rows just evaluated."""
+have three attributes: ``capturable``, that its work on a GPU may become a CUDA graph; ``progress``, called with the
+number of rows just evaluated; and ``rollout_flops``, which turns a number of blocks into ``RolloutFlops``."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +135,24 @@ class Budget:
         milliseconds: Wall clock of a planning call, however many episodes it plans for. No step begins that would, at
             the pace of the last few, end later; the first one always runs.
         evaluations: Rollouts imagined per episode; one that is differentiated counts once.
+        tflops: 10^12 floating-point operations per episode, see ``RolloutFlops``.
     """
 
     milliseconds: float | None = None
     evaluations: int | None = None
+    tflops: float | None = None
+
+    def allows(self, work: Work, flops: RolloutFlops | None, share: float = 1.0, reserve: Work = NOTHING) -> bool:
+        """Whether an episode may have had so many rollouts, whatever they took in time.
+
+        Args:
+            work: The rollouts.
+            flops: Of one; only read where they are limited.
+            share: Of the limits.
+            reserve: What has to be left of it.
+        """
+        if self.evaluations is not None and work.evaluations > share * self.evaluations - reserve.evaluations:
+            return False
+        if self.tflops is None or flops is None:
+            return True
+        return flops.of(work) <= (share * self.tflops * TERA - flops.of(reserve)) * (1 + ROUNDING)

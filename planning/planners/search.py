@@ -12,7 +12,7 @@ from torch import Tensor
 
 from models.speed.cuda_graphs import Captured
 from planning.planners.patience import Patience, Stalling
-from planning.planners.plan import ActionSpace, Budget, CostFn, Plan
+from planning.planners.plan import ActionSpace, Budget, CostFn, Plan, RolloutFlops, Work
 
 PACE_STEPS = 5  # that a step's length is judged by
 
@@ -28,6 +28,8 @@ class Search:
         clips: Whether ``clip`` does anything.
         rollout_seconds: At least so long takes what is evaluated at the end; only read under a time budget.
         patience: When the search for a problem's plan ends early; None: never.
+        rollout_flops: Of one rollout; only read under a budget of floating-point operations.
+        differentiates: Whether steps that do not say otherwise differentiate all that they evaluate.
     """
 
     def __init__(
@@ -39,6 +41,8 @@ class Search:
         clips: bool,
         rollout_seconds: float = 0.0,
         patience: Patience | None = None,
+        rollout_flops: RolloutFlops | None = None,
+        differentiates: bool = False,
     ) -> None:
         self._cost, self._budget, self._eval_every = cost, budget, eval_every
         self.space, self._clips, self._rollout_seconds = space, clips, rollout_seconds
@@ -48,6 +52,7 @@ class Search:
         self._first: tuple[Tensor, Tensor] | None = None  # the same, of the very first candidates
         self._pace: deque[float] = deque(maxlen=PACE_STEPS)  # seconds per evaluation of the last steps
         self._patience = patience
+        self._rollout_flops, self._differentiates = rollout_flops, differentiates
         self._stalling: Stalling | None = None
         self._begin = self._now()
 
@@ -106,19 +111,20 @@ class Search:
         """Clip ``actions`` (..., A) to the data set's range, if that was asked for."""
         return actions.clamp(self.space.low, self.space.high) if self._clips else actions
 
-    def steps(self, most: int, evaluations: int, reserve: int, until: float = 1.0) -> Iterator[int]:
+    def steps(self, most: int, work: Work | int, reserve: Work | int, until: float = 1.0) -> Iterator[int]:
         """Count optimisation steps while the budget lasts; the very first one is taken however small it is.
 
         A problem that stalls is evaluated no more; when all have, the steps end.
 
         Args:
             most: Steps at most.
-            evaluations: How many a step takes.
-            reserve: Evaluations to be left for afterwards.
+            work: What a step takes. A plain number of evaluations counts as differentiated if the planner can do that.
+            reserve: What is to be left for afterwards.
             until: Share of the budget after which no step begins; below 1, other steps follow, and nothing stalls yet.
         """
+        once, left = (self._work(each) for each in (work, reserve))
         for step in range(most):
-            if self.steps_done and not self._affords(evaluations, reserve, until):
+            if self.steps_done and not self._affords(once, left, until):
                 return
             if self._stalling is not None and not len(self._stalling.going):
                 return
@@ -127,7 +133,7 @@ class Search:
             self.steps_done += 1
             if until == 1 and self._patience is not None:
                 self._let_stop(self._patience)
-            self._pace.append((self._now() - begin) / evaluations)
+            self._pace.append((self._now() - begin) / once.evaluations)
 
     def record(self, values: Tensor) -> None:
         """Note the cost (B,) that the current step starts from, once, if this step is traced."""
@@ -172,15 +178,20 @@ class Search:
         found = self._cost(actions[going], going)
         return found.new_full(actions.shape[:2], torch.inf).index_copy(0, going, found)
 
-    def _affords(self, evaluations: int, reserve: int, until: float) -> bool:
-        limit = self._budget.evaluations
-        if limit is not None and self.evaluations + evaluations > until * limit - reserve:
+    def _work(self, work: Work | int) -> Work:
+        if isinstance(work, Work):
+            return work
+        return Work(work, work if self._differentiates else 0)
+
+    def _affords(self, work: Work, reserve: Work, until: float) -> bool:
+        done = Work(self.evaluations + work.evaluations, self.gradient_evaluations + work.gradients)
+        if not self._budget.allows(done, self._rollout_flops, until, reserve):
             return False
         if self._budget.milliseconds is None:
             return True
         pace = statistics.median(self._pace)  # one hiccup must not end the search
-        at_the_end = max(pace * reserve, self._rollout_seconds) if until == 1 else 0.0
-        ends = self._now() - self._begin + pace * evaluations + at_the_end
+        at_the_end = max(pace * reserve.evaluations, self._rollout_seconds) if until == 1 else 0.0
+        ends = self._now() - self._begin + pace * work.evaluations + at_the_end
         return ends <= until * self._budget.milliseconds / 1000
 
     def _now(self) -> float:

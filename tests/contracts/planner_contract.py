@@ -11,7 +11,7 @@ from planning.cost import LatentGoalCost
 from planning.objectives import GoalDistance
 from planning.planners.base import Planner
 from planning.planners.noise import EpisodeNoise
-from planning.planners.plan import ActionSpace, CostFn, Plan
+from planning.planners.plan import ActionSpace, CostFn, Plan, RolloutFlops
 from tests.builders import bare_model, global_generators, latent_of, numbers
 
 MakePlanner = Callable[..., Planner]
@@ -34,6 +34,9 @@ class Bowl:
         self.target = 2 * numbers(len(SEEDS), planner.horizon, ACTION_DIM)[list(rows)]
         self.steepness = torch.tensor([0.5, 1.0, 2.0])[list(rows), None]
         self.evaluations, self.gradient_evaluations = torch.zeros(2, len(rows), dtype=torch.long)
+
+    def rollout_flops(self, horizon: int) -> RolloutFlops:
+        return RolloutFlops(1e12, 2e12)
 
     def __call__(self, actions: Tensor, problems: Tensor | None = None) -> Tensor:
         chosen = torch.arange(len(self.target)) if problems is None else problems
@@ -167,7 +170,7 @@ def check_range(make: MakePlanner) -> None:
 
 
 def check_budget(make: MakePlanner) -> None:
-    """Rollouts are counted, and are never more than ``budget_evals``."""
+    """Rollouts are counted, and are never more than ``budget_evals`` or ``budget_tflops`` allow."""
     for extra in (None, 0, 1, 37):
         limit = None if extra is None else make().shortest + extra
         planner = make(opt_steps=STEPS if limit is None else 1000, budget_evals=limit)
@@ -180,6 +183,11 @@ def check_budget(make: MakePlanner) -> None:
         assert limit is None or done <= limit, (
             f"planner.budget_evals={limit} is kept, got {done} rollouts: let search.steps count the steps"
         )
+    planner = make(opt_steps=1000, budget_tflops=3.0 * (make().shortest + 37))
+    cost = Bowl(planner)
+    planner.optimize(cost, *initial(planner))
+    taken = (cost.evaluations + 2 * cost.gradient_evaluations).max()
+    assert taken <= planner.budget.tflops, "planner.budget_tflops is kept: let search.steps count the steps"
 
 
 def check_counts(plan: Plan, cost: Bowl) -> None:

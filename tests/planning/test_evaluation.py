@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from PIL import Image
 from envs.process_vector import EnvWorkerError
 from envs.wall.vector_env import WallVectorEnv
 from launch.command_line import parse
+from models.flops import ModelFlops
 from plan import plan
 from planning import metrics as evaluate
 from planning import recording
@@ -27,13 +29,12 @@ from planning.goals import Problem
 from planning.mpc import MPCController
 from planning.objectives import REPLANNED, GoalDistance
 from planning.saved_evaluation import STATE
-from tests.builders import REPOSITORY, wall_data, wall_model_directory
+from tests.builders import REPOSITORY, wall_data, wall_model, wall_model_directory
 from utils.interrupts import StopRequested
 from utils.loggers import read_json_lines
 from utils.pictures import write_mp4
 from utils.retry import Retry
 
-TIMING = ("planning_seconds", "simulation_seconds", "planning_seconds_per_episode", "planning_seconds_per_iteration")
 QUICK = ["n_evals=3", "n_plot_samples=2", "planner.max_iter=3"]
 QUICK += ["planner.sub_planner.horizon=3", "planner.sub_planner.opt_steps=3", "planner.sub_planner.eval_every=2"]
 
@@ -57,7 +58,7 @@ def config(model: Path, run_dir: Path, *overrides: str, base: Sequence[str] = QU
 
 def untimed(value):
     if isinstance(value, dict):
-        return {k: untimed(v) for k, v in value.items() if k.removeprefix("final_eval/") not in TIMING}
+        return {k: untimed(v) for k, v in value.items() if "seconds" not in k and "memory" not in k}
     return value
 
 
@@ -103,6 +104,36 @@ def test_what_an_evaluation_returns(finished):
     assert metrics["planning_seconds_per_episode"] == pytest.approx(metrics["planning_seconds"] / 3)
     assert metrics["planning_seconds_per_iteration"] == pytest.approx(metrics["planning_seconds"] / 3)
     assert metrics["model_evaluations_per_episode"] == 3 * (3 + 1)
+    assert metrics["simulation_seconds_per_episode"] == pytest.approx(metrics["simulation_seconds"] / 3)
+    assert 0.1 < metrics["peak_memory_gb"] < 100
+    assert re.fullmatch("[0-9a-f]{64}", metrics["episode_set_hash"])
+
+
+def test_the_arithmetic_of_an_episode_is_that_of_its_rollouts_and_frames(finished):
+    """Horizon 3, one frame of history: three steps, each from one frame, three times differentiated, and once not."""
+    _, metrics = finished
+    flops = ModelFlops.of(wall_model())
+    solved_or_end = [at or 3 for at in metrics["solved_at"]]
+    forward = [plans * 4 * 3 * flops.predict(1) for plans in solved_or_end]
+    backward = [plans * 3 * 3 * (flops.predict(1, "inputs") - flops.predict(1)) for plans in solved_or_end]
+    encoder = [(2 + plans) * flops.encoder for plans in solved_or_end]
+    for name, wanted in {"forward": forward, "backward": backward, "encoder": encoder}.items():
+        assert metrics[f"tflop_{name}_per_episode"] == pytest.approx(np.mean(wanted) / 1e12), name
+    each = [sum(parts) / 1e12 for parts in zip(encoder, forward, backward, strict=True)]
+    assert metrics["tflop"] == pytest.approx(each) and metrics["tflop_per_episode"] == pytest.approx(np.mean(each))
+
+
+def test_a_budget_of_operations_is_kept_by_every_plan(finished, model, tmp_path):
+    """Three gradient steps and the end are four rollouts; a budget between three and four steps gives three."""
+    flops = ModelFlops.of(wall_model())
+    plain, differentiated = (3 * flops.predict(1, backward) / 1e12 for backward in ("none", "inputs"))
+    budget = 3.5 * differentiated + plain
+    settings = ("planner.sub_planner.opt_steps=1000", f"planner.sub_planner.budget_tflops={budget}")
+    found = plan(config(model, tmp_path / "run", *settings, "n_plot_samples=0"))
+    assert untimed(found) == untimed(finished[1])
+    with pytest.raises(ValueError, match=r"planner\.budget_tflops=1e-09 does not allow one step, which takes .* TFLOP"):
+        plan(config(model, tmp_path / "little", "planner.sub_planner.budget_tflops=1e-9", "n_plot_samples=0"))
+    assert not (tmp_path / "little" / "plan_targets.npz").exists()
 
 
 def test_every_line_of_the_log_is_json(finished):
@@ -120,8 +151,13 @@ def test_the_goals_are_left_behind_and_can_be_used_again(finished, model, tmp_pa
         states, goals = WallVectorEnv().sample_start_goal([1, 100, 199])
         assert np.array_equal(data["states"], states)
         assert np.array_equal(data["goal_states"], goals)
-    again = plan(config(model, tmp_path, "goal_source=file", f"goal_file_path={folder / 'plan_targets.npz'}"))
-    assert untimed(again) == untimed(metrics)
+    for name in ("plan_targets.npz", "episodes.json"):
+        again = plan(config(model, tmp_path / name, "goal_source=file", f"goal_file_path={folder / name}"))
+        assert untimed(again) == untimed(metrics)
+    manifest = json.loads((folder / "episodes.json").read_text())
+    assert manifest["episode_set_hash"] == metrics["episode_set_hash"]
+    assert [episode["hash"] for episode in manifest["episodes"]] == metrics["episode_hash"]
+    assert (manifest["env"], manifest["seed"], manifest["goal_source"]) == ("wall", 99, "random_state")
 
 
 def test_one_picture_per_iteration(finished):

@@ -19,7 +19,7 @@ from utils.loggers import read_json_lines
 SCRIPT = REPOSITORY / "plan.py"
 QUICK = ["n_evals=2", "n_plot_samples=0", "device=cpu", "num_threads=1", "planner.max_iter=2"]
 QUICK += ["planner.sub_planner.horizon=2", "planner.sub_planner.opt_steps=2"]
-TIMING = "seconds"
+TIMING = ("seconds", "memory")
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,10 @@ def run_folder(tmp_path: Path) -> Path:
 
 
 def untimed(folder: Path) -> list[dict]:
-    return [{k: v for k, v in line.items() if TIMING not in k} for line in read_json_lines(folder / "logs.json")]
+    return [
+        {k: v for k, v in line.items() if not any(word in k for word in TIMING)}
+        for line in read_json_lines(folder / "logs.json")
+    ]
 
 
 def test_results_go_to_a_folder_of_the_environment_and_the_time(command, model, tmp_path):

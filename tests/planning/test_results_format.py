@@ -11,6 +11,7 @@ import torch
 
 from experiments.stages import composed
 from plan import plan, summary
+from planning.arithmetic import EpisodeTflop
 from planning.config import PlanConfig
 from planning.episode_record import EpisodeRecord
 from planning.metrics import _random_actions, final_metrics, solved_by
@@ -52,6 +53,7 @@ def test_every_field_is_documented_and_every_documented_field_is_there(model, tm
     assert set(final) == {f"final_eval/{name}" for name in results}
     with np.load(tmp_path / "plan_targets.npz") as arrays:
         assert documented("plan_targets.npz") == {re.sub("/.*", "/<name>", name) for name in arrays.files}
+    assert documented("episodes.json") == set(json.loads((tmp_path / "episodes.json").read_text()))
     with np.load(tmp_path / "episodes.npz") as arrays:
         assert documented("episodes.npz") == set(arrays.files)
     assert EpisodeRecord.read(tmp_path / "episodes.npz").imagined_visual.shape[:3] == (3, 2, 3)
@@ -72,10 +74,7 @@ RECOMPUTED = {
 
 @pytest.mark.parametrize("planner", list(RECOMPUTED))
 def test_results_can_be_computed_again_from_what_is_kept_of_the_episodes(model, tmp_path, planner):
-    """Of three episodes the first begins solved, the second may be reached, the last cannot."""
-    states, goals = np.array([[15.0, 20], [15, 20], [15, 30]]), np.array([[16.0, 20], [19.8, 20], [50, 30]])
-    np.savez(tmp_path / "goals.npz", seeds=np.array([5, 6, 7]), states=states, goal_states=goals)
-    given = [f"ckpt_path={model}", f"run_dir={tmp_path}", "goal_source=file", f"goal_file_path={tmp_path}/goals.npz"]
+    given = [f"ckpt_path={model}", f"run_dir={tmp_path}", *goals_file(tmp_path / "goals.npz")]
     results = plan(composed(PlanConfig, "plan_wall", [f"planner={planner}", *RECOMPUTED[planner], *given]))
     record = EpisodeRecord.read(tmp_path / "episodes.npz")
     with np.load(tmp_path / "plan_targets.npz") as targets:
@@ -96,7 +95,9 @@ def test_results_can_be_computed_again_from_what_is_kept_of_the_episodes(model, 
     assert results["mean_state_dist_at_solve"] == pytest.approx(record.distances[range(3), chosen].mean())
     assert results["iterations"] == len(ends) - 1 and results["do_nothing_steps"] == record.actions.shape[1]
     assert results["model_evaluations"] == record.evaluations.sum(1).tolist()
-    assert results["gradient_evaluations_per_episode"] == record.gradients.sum() / 3
+    assert results["gradient_evaluations"] == record.gradients.sum(1).tolist()
+    assert results["gradient_evaluations_per_episode"] == pytest.approx(record.gradients.sum() / 3)
+    assert results["final"] == record.inside[:, -1].tolist() and results["final_rate"] == record.inside[:, -1].mean()
     assert results["planning_seconds"] == pytest.approx(record.planning_seconds.sum())
     assert results["simulation_seconds"] == pytest.approx(record.simulation_seconds.sum())
 
@@ -110,6 +111,39 @@ def test_results_can_be_computed_again_from_what_is_kept_of_the_episodes(model, 
     assert any(at) and not all(at)
     for number, actions in zip(at, record.actions, strict=True):
         assert bool(number) == (actions[ends[number] :] == 0).all(), "solved episodes alone do nothing"
+
+
+def goals_file(path, rows=slice(None)):
+    """Three episodes, the first of which begins solved, and the last of which has a goal in the other room."""
+    states, goals = np.array([[15.0, 20], [15, 20], [15, 30]]), np.array([[16.0, 20], [19.8, 20], [50, 30]])
+    np.savez(path, seeds=np.array([5, 6, 7])[rows], states=states[rows], goal_states=goals[rows])
+    return ["goal_source=file", f"goal_file_path={path}"]
+
+
+@pytest.mark.parametrize("planner", list(RECOMPUTED))
+def test_what_becomes_of_an_episode_depends_neither_on_chunks_nor_on_the_others(model, tmp_path, planner):
+    """Outcomes and counts are equal; numbers are up to the rounding of products of other sizes."""
+
+    def outcome(name, rows, *more):
+        given = [f"ckpt_path={model}", f"run_dir={tmp_path / name}", *goals_file(tmp_path / f"{name}.npz", rows), *more]
+        plan(composed(PlanConfig, "plan_wall", [f"planner={planner}", *RECOMPUTED[planner], *given]))
+        return EpisodeRecord.read(tmp_path / name / "episodes.npz")
+
+    def assert_same(found, rows):
+        iterations = found.planned.shape[1]  # where the others went on, nothing more happened to it
+        assert not whole.planned[rows, iterations:].any()
+        for array in ("inside", "planned", "evaluations", "gradients"):
+            wanted = getattr(whole, array)[rows]
+            wanted = wanted if array == "inside" else wanted[:, :iterations]
+            assert np.array_equal(getattr(found, array), wanted), array
+        for array in ("states", "actions", "distances"):
+            assert getattr(found, array) == pytest.approx(getattr(whole, array)[rows], abs=1e-3), array
+
+    whole = outcome("whole", slice(None))
+    assert 0 < whole.inside[:, whole.iteration_ends[1:]].any(1).sum() < 3
+    assert_same(outcome("chunks", slice(None), "memory_budget_gb=1e-6"), slice(None))
+    assert_same(outcome("first", slice(1), "n_evals=1"), slice(1))
+    assert_same(outcome("last", slice(2, 3), "n_evals=1"), slice(2, 3))
 
 
 class Coasting(PointEnv):
@@ -146,13 +180,15 @@ def coasted():
     task = type(task)(**{**vars(task), "env": env, "problem": problem})
     controller = Scripted.__new__(Scripted)
     episodes = controller.script(task, torch.zeros(3, 6, 2))
-    return final_metrics(task, episodes, Replay.of(task.env, task.problem, episodes.played, [0, 2, 4, 6]))
+    replay = Replay.of(task.env, task.problem, episodes.played, [0, 2, 4, 6])
+    return final_metrics(task, episodes, replay, EpisodeTflop(*torch.zeros(3, 3)))
 
 
 def test_distances_belong_to_the_moment_that_their_name_says():
     found = coasted()
     assert found["solved_at"] == [1, 3, 0]
     assert found["solved_at_step"] == [2, 6, 0]
+    assert found["final"] == [False, True, False] and found["final_rate"] == pytest.approx(1 / 3)
     never = float(np.hypot(1.8, 50))
     assert found["state_dist_at_solve"] == pytest.approx([0.1, 0.0, never], abs=1e-5)
     assert found["state_dist_at_end"] == pytest.approx([1.1, 0.0, never], abs=1e-5)
@@ -183,7 +219,8 @@ def test_random_actions_have_the_mean_and_the_deviation_of_the_data():
     units = replace(task.observer.normalizer, action_std=torch.full((2,), 1e-6))
     task = replace(task, problem=problem, observer=Observer(task.observer.model, units))
     episodes = Scripted.__new__(Scripted).script(task, torch.zeros(2, 10, 2))
-    found = final_metrics(task, episodes, Replay.of(task.env, problem, episodes.played, [0, 2, 10]))
+    replay = Replay.of(task.env, problem, episodes.played, [0, 2, 10])
+    found = final_metrics(task, episodes, replay, EpisodeTflop(*torch.zeros(3, 2)))
     assert found["solved_by_random_actions"] == [True, True] and found["random_rate"] == 1
     assert "expert_rate" not in found
     drawn = _random_actions(point_task(gains=(1.0,) * 50)[0], 200)

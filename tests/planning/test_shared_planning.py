@@ -4,11 +4,13 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from plan import plan
 from planning.config import PlanConfig
+from planning.episode_record import EpisodeRecord
 from planning.mpc import MPCController
 from planning.planners.plan import join_plans
 from planning.saved_evaluation import STATE
@@ -45,7 +47,10 @@ def config(model, folder, overrides):
 
 def logged(folder):
     lines = read_json_lines(folder / "logs.json")
-    return [{name: value for name, value in line.items() if "seconds" not in name} for line in lines]
+    return [
+        {name: value for name, value in line.items() if "seconds" not in name and "memory" not in name}
+        for line in lines
+    ]
 
 
 def planned(settings):
@@ -76,7 +81,13 @@ def test_results_are_those_of_one_process(pair, model, tmp_path, name):
     found, other = pair(planned, config(model, tmp_path / "pair", PLANNERS[name]))
     assert other["solved_at"] == found["solved_at"]
     assert_alike(logged(tmp_path / "pair"), logged(tmp_path / "alone"))
-    assert found["solved_at"] == alone["solved_at"]
+    assert found["solved_at"] == alone["solved_at"] and found["final"] == alone["final"]
+    records = [EpisodeRecord.read(tmp_path / run / "episodes.npz") for run in ("pair", "alone")]
+    for array in ("inside", "planned", "evaluations", "gradients", "trace_steps"):
+        assert np.array_equal(*(getattr(record, array) for record in records)), array
+    for array in ("states", "plans", "cost_before", "cost_after", "imagined_distance", "true_distance"):
+        first, second = (torch.from_numpy(getattr(record, array)) for record in records)
+        torch.testing.assert_close(first, second, rtol=1e-3, atol=1e-3, equal_nan=True)
     written = [{path.name for path in (tmp_path / run).iterdir()} for run in ("alone", "pair")]
     assert written[0] == written[1]
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks.flops import ModelFlops
 from models.architecture import Architecture
 from models.build import build_world_model
+from models.flops import ModelFlops
 from models.networks.projector import ChannelProjector, GlobalProjector
 from tests.builders import near, numbers, option, wall_architecture
 

@@ -16,7 +16,7 @@ from planning.planners.base import Planner
 from planning.planners.cem_gd import CEMGDPlanner
 from planning.planners.descent import OPTIMIZERS
 from planning.planners.noise import EpisodeNoise
-from planning.planners.plan import ActionSpace, Plan
+from planning.planners.plan import ActionSpace, Plan, RolloutFlops
 from tests.builders import REPOSITORY, WitnessedNoise
 
 OPTIONS = sorted(path.stem for path in (REPOSITORY / "conf" / "planner").glob("*.yaml"))
@@ -155,6 +155,7 @@ WRONG = [
     ),
     ("sample_type", {"sample_type": "ones"}, r"planner\.sample_type must be one of randn, zero, proposal, got 'ones'"),
     (None, {"budget_ms": 0}, r"planner\.budget_ms must be > 0 or null, got 0"),
+    (None, {"budget_tflops": 0}, r"planner\.budget_tflops must be > 0 or null, got 0"),
     (None, {"budget_evals": 1}, r"planner\.budget_evals=1 does not allow one step"),
     ("num_starts", {"num_starts": 0}, r"planner\.num_starts must be at least 1, got 0"),
     ("grad_steps", {"grad_steps": 0}, r"planner\.grad_steps must be at least 1, got 0"),
@@ -395,6 +396,41 @@ def test_a_budget_of_evaluations_is_kept_and_used(open_loop, extra):
     if open_loop != "cem_gd":  # it stops after its last gradient step
         assert count > budget - step
     assert torch.equal(plan.cost, torch.cat([v.detach() for v in values], 1).amin(1))
+
+
+def in_flops(cost, plain: float, gradient: float):
+    """The cost function, of rollouts that take so many TFLOP."""
+    cost.rollout_flops = lambda _: RolloutFlops(plain * 1e12, gradient * 1e12)
+    return cost
+
+
+@pytest.mark.parametrize("extra", [0, 37])
+def test_a_budget_of_operations_is_kept_and_used(open_loop, extra):
+    """Where a gradient costs nothing it is a budget of rollouts; else it is never exceeded, and no step is left out."""
+
+    def planned(*flops: float, **budget: float) -> Plan:
+        planner = build(open_loop, opt_steps=1000, **budget)
+        return planner.optimize(in_flops(bowl(TARGET), *flops), torch.zeros_like(TARGET), EpisodeNoise(seeds(3)))
+
+    planner = build(open_loop)
+    gradients = planner.shortest_gradients or 0
+    evals = planned(0.3, 0.0, budget_evals=planner.shortest + extra)
+    flops = planned(0.3, 0.0, budget_tflops=0.3 * (planner.shortest + extra))
+    assert torch.equal(evals.actions, flops.actions) and torch.equal(evals.evaluations, flops.evaluations)
+
+    limit = 0.3 * planner.shortest + 0.6 * gradients + 0.3 * extra
+    found = planned(0.3, 0.6, budget_tflops=limit)
+    taken = 0.3 * found.evaluations.double() + 0.6 * found.gradient_evaluations.double()
+    step = 0.3 * planner.step_evaluations + 0.6 * gradients
+    assert (taken <= limit + 1e-6).all() and (taken > limit - step - (0.9 if open_loop == "cem_gd" else 0)).all()
+
+
+def test_a_budget_of_operations_that_allows_no_step_is_refused(open_loop):
+    planner = build(open_loop, budget_tflops=0.1)
+    with pytest.raises(ValueError, match=r"planner\.budget_tflops=0\.1 does not allow one step, which takes .* TFLOP"):
+        planner.optimize(in_flops(bowl(TARGET), 0.09, 0.2), torch.zeros_like(TARGET), EpisodeNoise(seeds(3)))
+    with pytest.raises(ValueError, match="needs a cost with rollout_flops"):
+        planner.optimize(bowl(TARGET), torch.zeros_like(TARGET), EpisodeNoise(seeds(3)))
 
 
 def test_both_halves_of_cem_gd_get_their_share_of_a_budget():

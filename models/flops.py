@@ -11,6 +11,7 @@ has two factors); gradients of the weights take the layers a third time. Attenti
 the predictor is causal from frame to frame, and a rollout as one whole call per step although much of it could be
 kept: this is the arithmetic of the plain algorithm without its waste, the same number for every implementation, so
 that a cleverer one shows as a higher fraction. What an implementation really executes is counted beside it.
+A predictor that no formula is known for is counted while it runs, forward and backward.
 
 Numbers of the full-size model (DINOv2 ViT-S/14, 196 patches; predictor depth 6, width 404, 16 heads of 64, MLP 2048),
 GFLOP: encoder 9.2 a frame; predictor forward 8.7 / 19.3 / 31.8 with 1 / 2 / 3 frames of context, with the backward to
@@ -19,16 +20,18 @@ its inputs 18.4 / 42.5 / 72.2, with weight gradients 26.2 / 58.0 / 95.5; decoder
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.interfaces import Decoder, Encoder, Predictor
+from models.interfaces import Encoder, Predictor
+from models.latent import Latent
 from models.networks.dinov2 import DinoV2Encoder
 from models.networks.residual import ResidualMLP, ResidualViT
 from models.networks.vit import ViTPredictor
@@ -37,6 +40,14 @@ from models.speed.onednn import ONEDNN_LINEAR
 from models.world_model import WorldModel
 
 Backward = Literal["none", "inputs", "weights"]
+
+
+class PredictorFlops(Protocol):
+    """Arithmetic of a predictor."""
+
+    def total(self, tokens: int, backward: Backward = "none") -> float:
+        """Forward of so many tokens, and the backward that is asked for."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -69,30 +80,62 @@ class TransformerFlops:
 
 
 @dataclass(frozen=True)
+class CountedFlops:
+    """Arithmetic of a predictor without a formula: what torch counts while it runs, once for each length.
+
+    Attributes:
+        predictor: In eval mode.
+        width: Of its tokens.
+    """
+
+    predictor: Predictor
+    width: int
+    known: dict[tuple[int, Backward], float] = field(default_factory=dict)
+
+    def total(self, tokens: int, backward: Backward = "none") -> float:
+        """Forward of so many tokens, and the backward that is asked for."""
+        if (tokens, backward) not in self.known:
+            self.known[tokens, backward] = self._count(tokens, backward)
+        return self.known[tokens, backward]
+
+    def _count(self, tokens: int, backward: Backward) -> float:
+        predictor = copy.deepcopy(self.predictor).requires_grad_(backward == "weights")
+        values = torch.zeros(1, tokens, self.width, device=_device(predictor), requires_grad=True)
+        with torch.set_grad_enabled(backward != "none"), Counter() as counter:
+            predicted = predictor(values)
+            if backward != "none":
+                predicted.sum().backward()
+        return float(counter.get_total_flops())
+
+
+@dataclass(frozen=True)
 class ModelFlops:
     """Floating-point operations of a world model's parts, and of what is done with them.
 
     Attributes:
         encoder: Forward of one frame, projector included: no plan ever passes through either.
-        decoder: Forward of one frame.
         predictor: Its blocks.
         patches: Tokens of a frame.
         history: H.
+        proposal: Of one proposal; 0 if the model has none.
     """
 
     encoder: float
-    predictor: TransformerFlops
-    decoder: float
+    predictor: PredictorFlops
     patches: int
     history: int
+    proposal: float = 0.0
 
     @classmethod
-    def of(cls, model: WorldModel) -> ModelFlops:
-        """Read the sizes from a model."""
-        assert model.predictor is not None, "a model without a predictor is not timed"
-        decoder = 0.0 if model.decoder is None else _decoder(model.decoder, model.layout.num_patches)
-        predictor = _predictor(model.predictor)
-        return cls(_features(model), predictor, decoder, model.layout.tokens_per_frame, model.num_hist)
+    def of(cls, model: WorldModel, image_size: int | None = None) -> ModelFlops:
+        """Read the sizes from a model in eval mode, and count a forward of what no formula is known for.
+
+        Args:
+            model: With a predictor.
+            image_size: Side of the images, pixels; only needed if the encoder does not say.
+        """
+        predictor, layout = _predictor(model.require_predictor(), model.layout.token_dim), model.layout
+        return cls(_features(model, image_size), predictor, layout.tokens_per_frame, model.num_hist, _proposal(model))
 
     def predict(self, frames: int, backward: Backward = "none") -> float:
         """One call of the predictor on ``frames`` frames of context."""
@@ -120,7 +163,7 @@ class ModelFlops:
         return samples * (windows * each + (windows + self.history) * self.encoder)
 
 
-def _predictor(predictor: Predictor) -> TransformerFlops:
+def _predictor(predictor: Predictor, width: int) -> PredictorFlops:
     if isinstance(predictor, ResidualViT):
         around = 2 * predictor.embed.in_features * predictor.embed.out_features
         return _blocks(predictor.vit, around)
@@ -129,7 +172,7 @@ def _predictor(predictor: Predictor) -> TransformerFlops:
     if isinstance(predictor, ResidualMLP):
         weights = sum(layer.weight.numel() for layer in predictor.net if isinstance(layer, nn.Linear))
         return TransformerFlops(0, 0, 0, 0, weights // predictor.num_patches)
-    raise ValueError(f"no formula for a {type(predictor).__name__}")
+    return CountedFlops(predictor, width)
 
 
 def _blocks(vit: ViTPredictor, around: int = 0) -> TransformerFlops:
@@ -139,15 +182,15 @@ def _blocks(vit: ViTPredictor, around: int = 0) -> TransformerFlops:
     return TransformerFlops(len(vit.transformer.layers), out[0], out[1], widen[0], around)
 
 
-def _features(model: WorldModel) -> float:
+def _features(model: WorldModel, image_size: int | None) -> float:
     """Count what the latent of one frame takes."""
     encoder, projector = model.encoder, model.projector
     if projector is None:
-        return _encoder(encoder)
-    return _encoder(encoder) + counted(projector, torch.zeros(1, encoder.num_patches, encoder.emb_dim))
+        return _encoder(encoder, image_size)
+    return _encoder(encoder, image_size) + counted(projector, torch.zeros(1, encoder.num_patches, encoder.emb_dim))
 
 
-def _encoder(encoder: Encoder) -> float:
+def _encoder(encoder: Encoder, image_size: int | None) -> float:
     """Count what encoding one frame takes: DINOv2 by formula, another encoder while it runs."""
     if isinstance(encoder, DinoV2Encoder):
         vit = encoder.base_model
@@ -158,22 +201,35 @@ def _encoder(encoder: Encoder) -> float:
         return embedding + blocks.total(patches + 1)  # and the class token
     if encoder.observes == "state":
         return 0.0
-    side = getattr(encoder, "img_size")  # noqa: B009  (every encoder of images has one)
+    side = getattr(encoder, "img_size", image_size)
+    assert side is not None, "an encoder of images is counted on an image"
     return counted(encoder, torch.zeros(1, 3, side, side))
 
 
-def _decoder(decoder: Decoder, patches: int) -> float:
-    width = next(layer.in_channels for layer in decoder.modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d))
-    return counted(decoder, torch.zeros(1, patches, width))
+@torch.no_grad()
+def _proposal(model: WorldModel) -> float:
+    if model.proposal is None:
+        return 0.0
+    layout, device = model.layout, _device(model)
+    frame = Latent(
+        torch.zeros(1, 1, layout.num_patches, layout.visual_dim, device=device),
+        torch.zeros(1, 1, layout.proprio_dim, device=device),
+    )
+    with Counter() as counter:
+        model.propose(frame, frame)
+    return float(counter.get_total_flops())
 
 
 @torch.no_grad()
 def counted(module: nn.Module, values: torch.Tensor) -> float:
     """What torch counts while ``module`` computes one forward of ``values``."""
-    device = next((tensor.device for tensor in (*module.parameters(), *module.buffers())), torch.device("cpu"))
     with Counter() as counter:
-        module(values.to(device))
+        module(values.to(_device(module)))
     return float(counter.get_total_flops())
+
+
+def _device(module: nn.Module) -> torch.device:
+    return next((tensor.device for tensor in (*module.parameters(), *module.buffers())), torch.device("cpu"))
 
 
 class Counter(FlopCounterMode):

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.flops import Counter, ModelFlops, TransformerFlops
 from benchmarks.plain.model import PlainViT
+from models.flops import CountedFlops, Counter, ModelFlops, TransformerFlops
 from models.networks.dinov2_vit import DinoVisionTransformer
 from models.networks.vit import ViTPredictor
 from models.networks.vqvae import VQVAE
@@ -13,8 +13,8 @@ from models.speed.linear import OneDnnLinear
 
 PREDICTOR = TransformerFlops(depth=6, dim=404, inner=16 * 64, mlp=2048)
 ENCODER = TransformerFlops(depth=12, dim=384, inner=384, mlp=1536)
-FULL = ModelFlops(9.17e9, PREDICTOR, 31.9e9, patches=196, history=3)
-LAST = ModelFlops(9.17e9, PREDICTOR, 31.9e9, patches=196, history=1)
+FULL = ModelFlops(9.17e9, PREDICTOR, patches=196, history=3)
+LAST = ModelFlops(9.17e9, PREDICTOR, patches=196, history=1)
 
 
 def count(run):
@@ -36,6 +36,7 @@ def test_a_written_out_transformer_executes_what_the_formula_says(frames, backwa
 
     sizes = TransformerFlops(depth=2, dim=24, inner=16, mlp=40)
     assert count(run) == sizes.total(frames * 5, backward)
+    assert CountedFlops(plain, 24).total(frames * 5, backward) == count(run), "without the formula, too"
 
 
 @pytest.mark.parametrize("frames", [1, 3])
