@@ -16,9 +16,11 @@ from planning.episodes import Episodes
 from planning.history import reconstructed
 from planning.metrics import final_metrics
 from planning.mpc import MPCController
+from planning.recording import caption
 from planning.replay import Replay
 from planning.saved_evaluation import FINISHED, STATE, TARGETS, read_finished, read_state
 from planning.task import PlanningTask
+from planning.videos import VideoMaker
 from utils import distributed
 from utils.files import remove_unfinished, write_json
 from utils.interrupts import StopSignals
@@ -39,6 +41,7 @@ class Evaluation:
         folder: Of the results.
         logger: Gets numbers.
         identity: What must be equal for a saved state to be continued.
+        videos: How many videos are made at the end.
         retry: While a disk is full or away.
     """
 
@@ -47,6 +50,7 @@ class Evaluation:
     folder: Path
     logger: JsonLinesLogger
     identity: dict[str, Any]
+    videos: int = 0
     retry: Retry = field(default_factory=Retry)
 
     def run(self) -> dict[str, Any]:
@@ -82,8 +86,7 @@ class Evaluation:
                 bar.set_description(
                     f"planning {now.iteration}/{total or '?'}, {100 * record['success_rate']:.0f} % solved"
                 )
-                if task.recorder is not None:  # before the line is logged: some loggers show both
-                    task.recorder.write_grid(self.folder / f"iteration_{now.iteration}.png", self.retry)
+                self._draw(now)  # before the line is logged: some loggers show both
                 self.logger.log(record)
                 self._save(now)
                 distributed.barrier()  # before a signal to one of the processes ends all
@@ -91,6 +94,18 @@ class Evaluation:
 
             self.controller.run(task, episodes, after_iteration, progress)
         return self._finish(episodes)
+
+    def _draw(self, episodes: Episodes) -> None:
+        """Show the recorded episodes as they are now."""
+        task = self.task
+        if task.recorder is None:
+            return
+        distance = task.env.success(episodes.states, task.problem.goal_states).state_dist
+        shown = zip(distance.tolist(), episodes.solved.tolist(), strict=True)
+        step = episodes.played.shape[1]
+        captions = [caption(row, step, away, "solved" if done else "") for row, (away, done) in enumerate(shown)]
+        path = self.folder / f"iteration_{episodes.iteration}.png"
+        task.recorder.write_grid(path, captions[: task.recorder.count], self.retry)
 
     def _finish(self, episodes: Episodes) -> dict[str, Any]:
         task = self.task
@@ -101,7 +116,7 @@ class Evaluation:
         replay = Replay.of(task.env, task.problem, episodes.played, ends)
         metrics |= final_metrics(task, episodes, replay, EpisodeTflop.of(task, self.controller, episodes))
         if task.recorder is not None:
-            task.recorder.write_videos(self.folder, episodes.solved, self.retry)
+            VideoMaker(task, self.controller, episodes, replay).write(self.folder, self.videos, self.retry)
         self.logger.log({f"final_eval/{name}": value for name, value in metrics.items()})
         self.retry.write("the log", self.logger.position)
         self.logger.close()
@@ -123,10 +138,8 @@ class Evaluation:
     def _save(self, episodes: Episodes) -> None:
         if not distributed.is_main():
             return
-        recorded = self.task.recorder.state_dict() if self.task.recorder is not None else None
         position = self.retry.write("the log", self.logger.position)
-        # "film" was the word for a recorder when the first of these files was written
-        state = {"episodes": episodes.as_dict(), "film": recorded, "log": position, "identity": self.identity}
+        state = {"episodes": episodes.as_dict(), "log": position, "identity": self.identity}
         write_torch(self.folder / STATE, state, self.retry)
 
     def _saved(self) -> Episodes | None:
@@ -139,6 +152,4 @@ class Evaluation:
         missing = episodes.iteration - len(episodes.history)  # begun before there was a history
         episodes.history[:0] = reconstructed(episodes.records[:missing], episodes.solved_at)
         self.logger.rewind(state["log"])
-        if self.task.recorder is not None and state["film"] is not None:
-            self.task.recorder.load_state_dict(state["film"])
         return episodes

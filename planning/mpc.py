@@ -133,15 +133,17 @@ class MPCController:
         plan, imagined = self._plan(task, episodes, request, rows)
         planned = time.perf_counter()
         actions = plan.actions[:, : self.n_taken_actions]
-        seen = task.execute(episodes, rows, actions, imagined, sees_all=self.adaptation is not None)
+        seen = task.execute(episodes, rows, actions, sees_all=self.adaptation is not None)
         episodes.remember_plan(rows.to(plan.actions.device), plan.actions[:, self.n_taken_actions :])
         executed = time.perf_counter()
         episodes.iteration += 1
         distance = task.judge(episodes)
         judged = time.perf_counter()
-        learnt = self._learn(task, episodes, rows, request, actions, seen) if self.adaptation is not None else {}
+        learnt = self.learn(task, episodes, rows, request, actions, seen) if self.adaptation is not None else {}
         planned += (learning := time.perf_counter() - judged)
         executed += learning
+        if task.recorder is not None:
+            task.recorder.record(task.env, imagined[:, -1:], rows, task.observer.model)
         episodes.divergence[rows] = _distance(imagined[:, -1:], seen[:, -1:])
         episodes.planning_seconds[rows] += (planned - begin) / len(rows)
         episodes.evaluations[rows] += plan.evaluations
@@ -171,7 +173,7 @@ class MPCController:
             }
         )
 
-    def _learn(
+    def learn(
         self, task: PlanningTask, episodes: Episodes, rows: Tensor, request: PlanRequest, actions: Tensor, seen: Latent
     ) -> dict[str, float]:
         """Let the model of each episode that goes on learn from what it just saw; numbers for the log."""

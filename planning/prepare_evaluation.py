@@ -69,7 +69,7 @@ def prepare_evaluation(config: PlanConfig, device: torch.device) -> Evaluation:
     logger = run_logger(config.logger, config.recorded, config.folder)
     advice = f"Finished iterations are saved; continue with: python plan.py resume={config.folder}"
     retry = Retry(config.disk_patience_minutes, config.folder / TARGETS, advice)
-    return Evaluation(controller, task, config.folder, logger, identity, retry)
+    return Evaluation(controller, task, config.folder, logger, identity, config.n_plot_samples, retry)
 
 
 @dataclass(frozen=True)
@@ -129,11 +129,13 @@ def make_task(config: PlanConfig, loaded: LoadedModel, problem: Problem, objecti
     goal_states = env.reset(problem.seeds, problem.goal_states, problem.layouts)
     another = config.dynamics == "simulator"
     recorded = min(config.n_plot_samples, len(problem)) if distributed.is_main() else 0
+    goal = observer.present(env, goal_states)
+    recorder = _recorder(env, problem, recorded) if recorded else None
     return PlanningTask(
         env=env,
         observer=observer,
         problem=problem,
-        goal=observer.present(env, goal_states),
+        goal=goal,
         objective=objective,
         seed=config.seed,
         frameskip=frameskip,
@@ -143,8 +145,15 @@ def make_task(config: PlanConfig, loaded: LoadedModel, problem: Problem, objecti
         saves_latents=config.save_latents,
         shared=True,
         rollout_env=config.env.simulator.build(image_size=env.image_size) if another else None,
-        recorder=Recorder(env.render(torch.arange(recorded))) if recorded else None,
+        recorder=recorder,
     )
+
+
+def _recorder(env: VectorEnv, problem: Problem, count: int) -> Recorder:
+    """Make a recorder of the first ``count`` episodes; the environment is at the goals."""
+    goals = env.render(torch.arange(count))
+    env.reset(problem.seeds, problem.states, problem.layouts)
+    return Recorder(env.render(torch.arange(count)), goals)
 
 
 def _check_budget(controller: MPCController, task: PlanningTask) -> None:

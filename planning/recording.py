@@ -1,83 +1,73 @@
-"""Pictures and videos of a few episodes, and of what the model imagined meanwhile."""
+"""A picture of the first episodes after every MPC iteration; videos are made at the end, see ``planning.videos``."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from envs.base import VectorEnv
 from models.latent import Latent
 from models.world_model import WorldModel
-from utils.pictures import tile, to_uint8, write_mp4, write_png
+from utils.pictures import captioned, tile, to_uint8, write_png
 from utils.retry import Retry
+
+TITLES = ("start", "now", "imagined for now", "goal")
 
 
 class Recorder:
-    """A recorder of the first episodes of an evaluation, one frame per action block; only these are decoded.
+    """A recorder of the first episodes of an evaluation; only these are drawn and decoded.
 
     Args:
-        goal_frames: (n, 3, S, S) images of the goals, 0..255; n episodes are recorded.
+        starts: (n, 3, S, S) images of the starts, 0..255; n episodes are recorded.
+        goals: (n, 3, S, S) images of the goals.
     """
 
-    def __init__(self, goal_frames: Tensor) -> None:
-        self.goals = to_uint8(goal_frames)
-        self.real: list[list[Any]] = [[] for _ in self.goals]
-        self.imagined: list[list[Any]] = [[] for _ in self.goals]
+    def __init__(self, starts: Tensor, goals: Tensor) -> None:
+        self._starts, self._goals = to_uint8(starts), to_uint8(goals)
+        self._now, self._imagined = self._starts, dict[int, np.ndarray]()
 
-    def begin(self, env: VectorEnv) -> None:
-        """Take the first frame of each recorded episode."""
-        frames = to_uint8(env.render(torch.arange(len(self.goals))))
-        self.real = [[frame] for frame in frames]
-        self.imagined = [[frame] for frame in frames]
+    @property
+    def count(self) -> int:
+        """How many episodes are recorded."""
+        return len(self._goals)
 
-    def record(self, env: VectorEnv, rows: Tensor) -> None:
-        """Take the present frame of the recorded ones among the planned episodes ``rows`` (b,)."""
-        recorded = rows[rows < len(self.goals)]
-        for row, frame in zip(recorded.tolist(), to_uint8(env.render(recorded)), strict=True):
-            self.real[row].append(frame)
+    def record(self, env: VectorEnv, imagined: Latent, rows: Tensor, model: WorldModel) -> None:
+        """Take what the episodes show now, and what had been imagined for it: latents (b, 1) of the planned ``rows``.
 
-    @torch.no_grad()
-    def record_imagined(self, imagined: Latent, rows: Tensor, model: WorldModel) -> None:
-        """Add what the model had imagined for the frames just taken: latents (b, n + 1) of the episodes ``rows``."""
-        for position in (rows < len(self.goals)).nonzero().squeeze(1).tolist():
-            latent = imagined[position : position + 1, 1:]
-            clip = self.imagined[int(rows[position])]
-            if model.decoder is None:
-                clip += [None] * latent.num_frames
-            else:
-                clip += list(to_uint8((model.decode(latent)[0] + 1) * 127.5))
+        The picture of what was imagined stays white where nothing was planned any more, or the model has no decoder.
+        """
+        self._now = to_uint8(env.render(torch.arange(len(self._goals))))
+        self._imagined = {}
+        if model.decoder is None:
+            return
+        for position in (rows < len(self._goals)).nonzero().squeeze(1).tolist():
+            self._imagined[int(rows[position])] = decoded(model, imagined[position : position + 1])[0]
 
-    def write_grid(self, path: Path, retry: Retry | None = None) -> None:
-        """Write one row per episode: start, present, what the model had imagined for the present, goal."""
-        rows = [
-            [real[0], real[-1], imagined[-1], goal]
-            for real, imagined, goal in zip(self.real, self.imagined, self.goals, strict=True)
+    def write_grid(self, path: Path, captions: list[str], retry: Retry | None = None) -> None:
+        """Write one row per episode: start, present, what the model had imagined for the present, goal.
+
+        Args:
+            path: Of the picture.
+            captions: One line per episode.
+            retry: See ``utils.files.write_file``.
+        """
+        rows = zip(captions, self._starts, self._now, self._goals, strict=True)
+        sheets = [
+            captioned(tile([[start, now, self._imagined.get(row), goal]], titles=None if row else TITLES), caption)
+            for row, (caption, start, now, goal) in enumerate(rows)
         ]
-        write_png(path, tile(rows, titles=("start", "now", "imagined for now", "goal")), retry)
+        write_png(path, np.concatenate(sheets), retry)
 
-    def write_videos(self, folder: Path, solved: Tensor, retry: Retry | None = None) -> None:
-        """Write ``output_final_<i>_<success|failure>.mp4``: simulator above, imagination below, goal at the right."""
-        for i, (real, imagined, goal) in enumerate(zip(self.real, self.imagined, self.goals, strict=True)):
-            titles = ("simulator, and imagined", "goal")
-            frames = [
-                tile([[above, goal], [below, goal]], titles=titles) for above, below in zip(real, imagined, strict=True)
-            ]
-            path = folder / f"output_final_{i}_{'success' if solved[i] else 'failure'}.mp4"
-            write_mp4(path, frames + [frames[-1]] * 4, retry=retry)  # rest on the last frame
 
-    def state_dict(self) -> dict[str, Any]:
-        """What was recorded so far, as tensors."""
-        return {
-            name: [[None if frame is None else torch.from_numpy(frame.copy()) for frame in clip] for clip in clips]
-            for name, clips in (("real", self.real), ("imagined", self.imagined))
-        }
+@torch.no_grad()
+def decoded(model: WorldModel, latents: Latent) -> np.ndarray:
+    """Draw latents (1, T): uint8 (T, H, W, 3)."""
+    return to_uint8((model.decode(latents)[0] + 1) * 127.5)
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from ``state_dict``."""
-        self.real, self.imagined = (
-            [[None if frame is None else frame.numpy() for frame in clip] for clip in state[name]]
-            for name in ("real", "imagined")
-        )
+
+def caption(row: int, step: int, distance: float, state: str) -> str:
+    """Say which episode a picture shows, when, and how far it is from its goal."""
+    return f"episode {row}, raw step {step}, {distance:.3g} to the goal{state and f', {state}'}"

@@ -38,7 +38,7 @@ class PlanningTask:
         frameskip: Raw steps of an action block.
         memory_budget_gb: See ``LatentGoalCost``.
         initial_actions: (B, T, A) z-scored start of the first plan, in the place of the planner's own.
-        recorder: Records what some episodes saw and imagined.
+        recorder: Shows some episodes after every iteration.
         rollout_env: A second simulator, in which plans are rolled out instead of imagined; None: the model imagines.
         speed: How the model is prepared for rollouts.
         saves_latents: Whether what is imagined of whole plans is kept.
@@ -63,8 +63,6 @@ class PlanningTask:
     def start(self) -> Episodes:
         """Put the environment's episodes at their starts."""
         states = self.env.reset(self.problem.seeds, self.problem.states, self.problem.layouts)
-        if self.recorder is not None:
-            self.recorder.begin(self.env)
         latent = self.observer.present(self.env, states)
         action_dim = self.frameskip * self.env.env_action_dim
         return Episodes.begin(states, latent, action_dim, self.env.env_action_dim, self.initial_actions)
@@ -86,16 +84,13 @@ class PlanningTask:
         """Blocks executed so far."""
         return episodes.played.shape[1] // self.frameskip
 
-    def execute(
-        self, episodes: Episodes, rows: Tensor, actions: Tensor, imagined: Latent, sees_all: bool = False
-    ) -> Latent:
+    def execute(self, episodes: Episodes, rows: Tensor, actions: Tensor, sees_all: bool = False) -> Latent:
         """Step the simulator through action blocks and take in what it shows.
 
         Args:
             episodes: All of them; updated in place. Those that are not among ``rows`` take zero raw actions.
             rows: (b,) the planned ones.
             actions: (b, n, A) z-scored blocks.
-            imagined: (b, n + 1) latents that the model had imagined for them, the present first.
             sees_all: Whether every frame is encoded.
 
         Returns:
@@ -108,12 +103,8 @@ class PlanningTask:
         seen = []
         for k, block in enumerate(raw.split(self.frameskip, 1)):
             episodes.states = env.step(block)[:, -1]
-            if self.recorder is not None:
-                self.recorder.record(env, rows)
             if sees_all or k >= steps - limit:  # older frames would leave the history at once
                 seen.append(self.observer.present(env, episodes.states, rows))
-        if self.recorder is not None:
-            self.recorder.record_imagined(imagined, rows, self.observer.model)
         latent = cat_latents(seen, 1)
         episodes.observe(rows.to(actions.device), actions, latent, limit)
         return latent

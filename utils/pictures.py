@@ -52,6 +52,11 @@ def _header(titles: Sequence[str], step: int, width: int) -> np.ndarray:
     return np.asarray(strip)
 
 
+def captioned(image: np.ndarray, caption: str) -> np.ndarray:
+    """Put a line of text above a uint8 (H, W, 3) image."""
+    return np.concatenate([_header([caption], 0, image.shape[1]), image])
+
+
 def write_png(path: Path, image: np.ndarray, retry: Retry | None = None) -> None:
     """Write a uint8 (H, W, 3) image atomically; ``retry``: see ``write_file``."""
     write_file(path, lambda temporary: Image.fromarray(image).save(temporary, format="png"), retry)

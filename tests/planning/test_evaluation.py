@@ -21,7 +21,7 @@ from launch.command_line import parse
 from models.flops import ModelFlops
 from plan import plan
 from planning import metrics as evaluate
-from planning import recording
+from planning import videos
 from planning.config import PlanConfig
 from planning.episode_record import EpisodeRecord
 from planning.evaluation import Evaluation
@@ -29,6 +29,7 @@ from planning.goals import Problem
 from planning.mpc import MPCController
 from planning.objectives import REPLANNED, GoalDistance
 from planning.saved_evaluation import STATE
+from planning.videos import REST
 from tests.builders import REPOSITORY, wall_data, wall_model, wall_model_directory
 from utils.interrupts import StopRequested
 from utils.loggers import read_json_lines
@@ -83,7 +84,7 @@ def drawn_frames():
         np.save(path.with_suffix(".npy"), np.stack(frames))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recording, "write_mp4", write_and_keep)
+        patch.setattr(videos, "write_mp4", write_and_keep)
         yield
 
 
@@ -173,18 +174,19 @@ def frames_of(path: Path) -> list[np.ndarray]:
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
 
 
-def test_one_video_per_plotted_episode(finished):
+def test_as_many_videos_as_were_asked_for(finished):
     folder, metrics = finished
     results = ["success" if at else "failure" for at in metrics["solved_at"]]
-    names = {f"output_final_{i}_{results[i]}.mp4" for i in range(2)}
+    chosen = videos.chosen_episodes(torch.tensor(metrics["solved_at"]) > 0, 2)
+    names = {f"output_final_{i}_{results[i]}.mp4" for i in chosen}
     assert {path.name for path in folder.glob("*.mp4")} == names
     for name in names:
         frames = frames_of(folder / name)
-        assert len(frames) >= 4  # the start and three blocks
+        assert len(frames) == 16 + REST or "success" in name  # the start and three blocks of five steps
         height, width, _ = frames[0].shape
         assert height >= 2 * 224 and width >= 2 * 224  # simulator above imagination, goal at the right
-        right = frames[0][:224, 228:452].astype(int)
-        assert np.abs(right - frames[-1][:224, 228:452].astype(int)).mean() < 1  # the goal does not move
+        right = frames[0][36:260, 228:452].astype(int)
+        assert np.abs(right - frames[-1][36:260, 228:452].astype(int)).mean() < 1  # the goal does not move
 
 
 def test_what_happened_in_every_episode_is_kept(finished):
@@ -228,7 +230,7 @@ def test_only_what_is_plotted_is_decoded(model, tmp_path, monkeypatch):
 
     monkeypatch.setattr(WorldModel, "decode", counted)
     plan(config(model, tmp_path, "n_plot_samples=1"))
-    assert sizes == [(1, 1)] * 3  # one episode, one executed block, three iterations
+    assert sizes == [(1, 1)] * 6  # one episode, one executed block, three iterations: pictures, then a video
 
 
 def test_more_plots_than_episodes_are_all_episodes(model, tmp_path):
@@ -260,17 +262,18 @@ def test_solved_episodes_are_named_so_and_cost_no_more_planning(still_model, tmp
     assert metrics["model_evaluations_per_episode"] == pytest.approx((4 + 12 + 4) / 3)
     assert metrics["mean_state_dist"] == pytest.approx((2 + 12 + 3) / 3, abs=1e-3)
     assert metrics["mean_proprio_dist"] == pytest.approx((2 + 12 + 3) / 3, abs=1e-3)
-    videos = {path.name: len(frames_of(path)) for path in (tmp_path / "run").glob("*.mp4")}
-    assert set(videos) == {"output_final_0_success.mp4", "output_final_1_failure.mp4"}
-    assert videos["output_final_1_failure.mp4"] == videos["output_final_0_success.mp4"] + 2  # two more blocks
+    shown = {path.name: len(frames_of(path)) for path in (tmp_path / "run").glob("*.mp4")}
+    assert set(shown) == {"output_final_0_success.mp4", "output_final_1_failure.mp4"}
+    assert shown["output_final_1_failure.mp4"] == shown["output_final_0_success.mp4"] + 10  # two more blocks
 
 
-def test_a_recording_of_solved_episodes_only_goes_on(still_model, tmp_path):
-    """The recorded one is solved at once, the others plan on."""
+def test_pictures_of_solved_episodes_only_go_on(still_model, tmp_path):
+    """The recorded one is solved at once, the others plan on; the only video is of a failure."""
     goals = goals_at(tmp_path / "goals.npz", [2.0, 12.0, 12.0])
     settings = ["goal_source=file", f"goal_file_path={goals}", "planner.sub_planner.sample_type=zero"]
     plan(config(still_model, tmp_path / "run", *settings, "planner.sub_planner.action_noise=0", "n_plot_samples=1"))
-    assert (tmp_path / "run/output_final_0_success.mp4").exists()
+    assert [path.name for path in (tmp_path / "run").glob("*.mp4")] == ["output_final_1_failure.mp4"]
+    assert (tmp_path / "run/iteration_3.png").exists()
 
 
 def test_image_distance_is_that_of_numbers_not_of_bytes(still_model, tmp_path):

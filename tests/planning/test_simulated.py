@@ -62,7 +62,7 @@ def ahead(task, blocks=2):
     controller, episodes = MPCController(CEMPlanner(horizon=3), n_taken_actions=1), task.start()
     raw = 0.4 * numbers(len(task.problem), blocks, 2 * FRAMESKIP, seed=3)
     for block in raw.split(1, 1):
-        task.execute(episodes, episodes.active, block, episodes.context(episodes.active, 1)[0])
+        task.execute(episodes, episodes.active, block)
         episodes.iteration += 1
     return controller.request(task, episodes, episodes.active), episodes
 
@@ -77,7 +77,7 @@ def test_a_candidate_costs_what_executing_it_comes_to(make_task):
     before, played = episodes.states.clone(), request.cost.imagine(actions)
     visual, proprio = [present.visual], [present.proprio]
     for block in actions.split(1, 1):
-        seen = task.execute(episodes, rows, block, present)
+        seen = task.execute(episodes, rows, block)
         visual.append(seen.visual)
         proprio.append(seen.proprio)
     real = type(present)(torch.cat(visual, 1), torch.cat(proprio, 1))
@@ -149,6 +149,8 @@ def test_the_search_solves_with_the_simulator_what_it_does_not_with_a_random_mod
     ceiling = found["simulator"]
     assert ceiling["dynamics"] == "simulator" and found["model"]["dynamics"] == "model"
     assert ceiling["mean_div_visual_emb"] == ceiling["mean_div_proprio_emb"] == 0
+    assert ceiling["tflop_forward_per_episode"] == ceiling["tflop_backward_per_episode"] == 0
+    assert ceiling["tflop_encoder_per_episode"] > 100 * found["model"]["tflop_encoder_per_episode"] / 8
     assert ceiling["model_evaluations_per_episode"] <= 2 * (4 * 32 + 1)
     said = "success 100 % [51-100] with the simulator as the model (a ceiling of objective and search, not of the task)"
     assert summary(ceiling).startswith(said)
