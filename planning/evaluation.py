@@ -103,7 +103,9 @@ class Evaluation:
         distance = task.env.success(episodes.states, task.problem.goal_states).state_dist
         shown = zip(distance.tolist(), episodes.solved.tolist(), strict=True)
         step = episodes.played.shape[1]
-        captions = [caption(row, step, away, "solved" if done else "") for row, (away, done) in enumerate(shown)]
+        captions = [
+            caption(row, step, away, "solved" if done else "not solved") for row, (away, done) in enumerate(shown)
+        ]
         path = self.folder / f"iteration_{episodes.iteration}.png"
         task.recorder.write_grid(path, captions[: task.recorder.count], self.retry)
 

@@ -70,4 +70,4 @@ def decoded(model: WorldModel, latents: Latent) -> np.ndarray:
 
 def caption(row: int, step: int, distance: float, state: str) -> str:
     """Say which episode a picture shows, when, and how far it is from its goal."""
-    return f"episode {row}, raw step {step}, {distance:.3g} to the goal{state and f', {state}'}"
+    return f"episode {row}, raw step {step}, distance {distance:.3g}, {state}"

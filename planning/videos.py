@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from utils.retry import Retry
 
 FRAMES_PER_SECOND = 10  # one for each raw step
 REST = 10  # frames that the last one stays
-AT_A_TIME = 4  # episodes whose frames are in memory
+AT_A_TIME = 2  # episodes whose frames are in memory
 TITLES = ("simulator, and imagined", "goal")
 
 
@@ -60,8 +61,8 @@ class VideoMaker:
                 path = folder / f"output_final_{row}_{'success' if self.episodes.solved[row] else 'failure'}.mp4"
                 write_mp4(path, frames + [frames[-1]] * REST, FRAMES_PER_SECOND, retry)
 
-    def _frames(self, rows: Tensor) -> list[list[np.ndarray]]:
-        """Frames of the videos of episodes ``rows`` (b,), each until it is solved or the evaluation ends."""
+    def _frames(self, rows: Tensor) -> Iterator[list[np.ndarray]]:
+        """Yield the frames of one video after the other, of episodes ``rows`` (b,), until solved or the end."""
         task, replay = self.task, self.replay
         some, end = task.problem.part(rows), replay.ends[self.episodes.iteration]
         task.env.reset(some.seeds, some.goal_states, some.layouts)
@@ -69,33 +70,30 @@ class VideoMaker:
         seen = simulate(task.env, some.seeds, some.states, replay.actions[rows, :end], some.layouts, 1).frames
         assert seen is not None, "frames of every step were asked for"
         imagined = self._imagined(rows, seen[:, :: task.frameskip])
-        videos = []
-        for row, goal, frames, below in zip(rows.tolist(), goals, to_uint8(seen), imagined, strict=True):
+        for row, goal, frames, clip in zip(rows.tolist(), goals, to_uint8(seen), imagined, strict=True):
             solved = replay.ends[int(self.episodes.solved_at[row])] or None
-            pairs = [(frames[step], below[step // task.frameskip]) for step in range((solved or end) + 1)]
-            videos.append(
-                [
-                    captioned(tile([[above, goal], [under, goal]], titles=TITLES), self._caption(row, step, solved))
-                    for step, (above, under) in enumerate(pairs)
-                ]
-            )
-        return videos
+            sheets = []
+            for step in range((solved or end) + 1):
+                below = [[clip[step // task.frameskip], goal]] if clip else []
+                sheet = tile([[frames[step], goal], *below], titles=TITLES if clip else ("simulator", "goal"))
+                sheets.append(captioned(sheet, self._caption(row, step, solved)))
+            yield sheets
 
     def _caption(self, row: int, step: int, solved: int | None) -> str:
-        inside = "inside the region" if self.replay.inside[row, step] else ""
+        inside = "inside the region" if self.replay.inside[row, step] else "not solved"
         return caption(row, step, self.replay.distances[row, step].item(), "solved" if step == solved else inside)
 
     @torch.no_grad()
-    def _imagined(self, rows: Tensor, frames: Tensor) -> list[list[np.ndarray | None]]:
-        """What the model had imagined for the end of each block of episodes ``rows`` (b,), the start as it was.
+    def _imagined(self, rows: Tensor, frames: Tensor) -> list[list[np.ndarray]]:
+        """What the model had imagined for the end of each block of episodes ``rows`` (b,); nothing without a decoder.
 
         The actions that were carried out are imagined once more, from the same real ``frames`` (b, blocks + 1, ...), so
         that nothing had to be kept while planning.
         """
         task, controller, model = self.task, self.controller, self.task.observer.model
-        clips: list[list[np.ndarray | None]] = [[start] for start in to_uint8(frames[:, 0])]
         if model.decoder is None:
-            return [clip + [None] * (frames.shape[1] - 1) for clip in clips]
+            return [[] for _ in rows]
+        clips = [[start] for start in to_uint8(frames[:, 0])]  # of which nothing had to be imagined
         part = replace(task, problem=task.problem.part(rows), goal=task.goal[rows.to(task.observer.device)])
         states = self.replay.states[rows, : self.replay.ends[self.episodes.iteration] + 1 : task.frameskip]
         latents = model.embed(task.observer.features(states, frames), task.observer.proprio(task.env, states))
