@@ -158,9 +158,10 @@ def _recorder(env: VectorEnv, problem: Problem, count: int) -> Recorder:
 
 def _check_budget(controller: MPCController, task: PlanningTask) -> None:
     """Refuse ``planner.budget_tflops`` that does not allow one step of a plan, at its longest."""
-    planner, flops = controller.planner, task.observer.flops
+    planner = controller.planner
     if planner.budget.tflops is None or task.rollout_env is not None:
         return
+    flops = task.observer.flops
     given = 1 if controller.max_iter == 1 else flops.history
     planner.require_affordable(flops_of_rollout(flops, planner.rollout, planner.horizon, given))
 
