@@ -33,5 +33,7 @@ def check_computes(architecture: Architecture, theirs: Mapping[str, Mapping[str,
         for key, value in settings.items():
             if (has := ours.get(key, ORIGINAL[part].get(key))) != value:
                 raise CheckpointError(f"{program} computes with {part}.{key}={value}, this model with {has}")
+    if architecture.proprio_per_patch:
+        raise CheckpointError(f"{program}'s costs see the proprio of a frame's first patch, this model's that of all")
     if architecture.projector is not None:
         raise CheckpointError(f"this model has a projector, and {program} knows none")

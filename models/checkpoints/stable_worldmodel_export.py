@@ -71,8 +71,8 @@ def stable_worldmodel_files(checkpoint: Checkpoint, generation: int) -> tuple[di
     architecture = stored_architecture(checkpoint)
     check_computes(architecture, STABLE, "stable-worldmodel")
     tensors = {name: t for name, t in checkpoint.tensors.items() if not WITHOUT_EFFECT.fullmatch(name)}
-    if architecture.proprio_per_patch or architecture.num_proprio_repeat * architecture.num_action_repeat != 1:
-        raise CheckpointError("stable-worldmodel repeats no embeddings, and its costs see the first patch's proprio")
+    if (architecture.concat_dim, architecture.num_proprio_repeat, architecture.num_action_repeat) != (1, 1, 1):
+        raise CheckpointError("stable-worldmodel has concat_dim=1 and repeats no embeddings, this model differs")
     weights = {part: tensors[f"{part}_encoder.patch_embed.weight"] for part in ("proprio", "action")}
     sizes = {part: (weight.shape[1], weight.shape[0]) for part, weight in weights.items()}
     backbone = _encoder(checkpoint, architecture)

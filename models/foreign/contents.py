@@ -57,6 +57,8 @@ def weights_in(path: Path) -> Path | None:
     if path.is_file():
         return path if path.suffix in SUFFIXES else None
     found = sorted(each for each in path.glob("*") if each.suffix in SUFFIXES and each.is_file())
+    if path.name == "checkpoints" and any(each.name.startswith("model_") for each in found):
+        return None  # of a model directory
     if len(found) > 1:
         names = ", ".join(each.name for each in found[:8])
         raise CheckpointError(f"{path} holds {len(found)} weights files ({names}): name one, ckpt_path={found[-1]}")

@@ -57,6 +57,8 @@ def translate(contents: Contents, facts: Facts) -> Translation:
     tensors |= {prefix + name: tensor for name, tensor in from_transformers(backbone, torch.cat).items()}
     visual = backbone["embeddings.cls_token"].shape[-1]
     tensors |= _reordered(contents, tensors, visual)
+    if contents.config.get("interpolate_pos_encoding") is False:
+        raise CheckpointError(f"{contents.path}: interpolate_pos_encoding=false is not supported here")
     said = _numbers(contents, "predictor")
     num_hist = facts.num_hist or _number(contents.config.get("history_size")) or said.get("num_frames")
     positions = tensors["predictor.pos_embedding"].shape[1]
@@ -70,7 +72,7 @@ def translate(contents: Contents, facts: Facts) -> Translation:
     parts = {
         # an encoder that differs from the official one is in the file, by whatever weights it was built with
         "encoder": encoder(contents, visual, weights="random", pixels="imagenet", positions="transformers"),
-        "predictor": vit(contents, tensors, facts, said.get("heads")),
+        "predictor": vit(contents, tensors, facts, said.get("heads")) | _dropout(contents),
     }
     if parts["encoder"]["embed_dim"] is not None:
         parts["encoder"]["depth"] = depth
@@ -125,6 +127,11 @@ def _stored_statistics(path: Path) -> Mapping[str, Any] | None:
 def _group(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     group = config.get(name)
     return group if isinstance(group, Mapping) else {}
+
+
+def _dropout(contents: Contents) -> dict[str, float]:
+    said = _group(contents.config, "predictor")
+    return {key: said[key] for key in ("dropout", "emb_dropout") if isinstance(said.get(key), float)}
 
 
 def _numbers(contents: Contents, group: str) -> dict[str, int]:
