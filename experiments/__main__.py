@@ -1,76 +1,66 @@
-"""``python -m experiments --config-name recipe_wall``: run a study. Run again after an interruption, it goes on."""
+"""``python -m experiments <study>``: run a study, or compare checkpoints. Run again after an interruption, it goes on.
+
+``python -m experiments compare models=[outputs/wall,outputs/wall/online/<run>] planners=[mpc_gd_lbfgs,mpc_cem]``
+``python -m experiments demo env=pusht``, ``python -m experiments results``: configs of conf/, each with its environment
+``python -m experiments collect <folder> ...``: one report of evaluations that were run before
+"""
 
 from __future__ import annotations
 
+import sys
+
+from experiments.words import GIVEN, in_hydras_words
 from launch import door
 
-if __name__ == "__main__":
-    door.enter("python -m experiments", __doc__, "recipe_wall", adds=True)  # before torch is loaded
+if __name__ == "__main__" and sys.argv[1:2] != ["collect"]:
+    door.enter("python -m experiments", __doc__, "compare", adds=True, words=in_hydras_words)  # before torch is loaded
 
 # isort: split
-import utils.runtime as runtime  # first: it sets the thread environment before torch is loaded
+import utils.runtime  # noqa: F401  (first: it sets the thread environment before torch is loaded)
 
 # isort: split
-import logging
-from pathlib import Path
 from typing import Any
 
 import hydra
-from omegaconf import DictConfig
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
 
-from experiments.config import StudyConfig
-from experiments.outcomes import Outcomes
-from experiments.publish import publish, refuse_unpublishable
+from experiments.collected import main as collect
+from experiments.preflight import check
+from experiments.run import Runner
+from experiments.shorthand import study_config
 from experiments.study import Study
-from experiments.tables import Tables
-from launch.command_line import one_line_errors, parse
-from launch.conf import ROOT
-from launch.jobs import kept_results, run_jobs, workers_or_default
-from launch.provenance import Provenance
-from utils.files import write_text
+from launch.command_line import one_line_errors, plain
 from utils.folder_lock import holding
 from utils.links import check_contents
+from utils.slurm import requeued_when_stopped
 
-log = logging.getLogger("experiments")
 
-
-@hydra.main(version_base="1.3", config_path="../conf", config_name="recipe_wall")
+@hydra.main(version_base="1.3", config_path="../conf", config_name="compare")
 @one_line_errors
 def main(cfg: DictConfig) -> None:
-    """Run the stages of ``seeds`` that are not finished, and write what is known of all."""
-    config = parse(cfg, StudyConfig)
-    folder = Path(config.folder)
+    """Check everything, run the stages that are not finished, and write what is known of all."""
+    settings = HydraConfig.get()
+    own = [source.path for source in settings.runtime.config_sources if source.provider == "command-line"]
+    name = str(settings.job.config_name)
+    study = Study(study_config(plain(cfg), name), own[0] if own else None)
+    check(study)
+    folder = study.folder
     check_contents(folder, strict=True)
-    with holding(folder, "study folder", "choose another folder=..."):
-        _run(Study(config), folder)
+    with requeued_when_stopped(), holding(folder, "study folder", "choose another folder=..."):
+        Runner(study, ["python", "-m", "experiments", *GIVEN], _cluster(settings.launcher)).run()
 
 
-def _run(study: Study, folder: Path) -> None:
-    config, jobs = study.config, study.jobs()
-    workers, kept = workers_or_default(config.num_workers), folder / "stages"
-    if config.publish:
-        refuse_unpublishable(ROOT, config, must_run=len(kept_results(jobs, kept)) < len(jobs))
-    log.info("%d jobs, %d at a time, in %s", len(jobs), workers, folder)
-    results = run_jobs(jobs, kept, workers)
-    provenance = Provenance.read(kept, results)
-    for seed in config.seeds:
-        Outcomes.of(study, seed, results, _made(provenance)).write(folder / "outcomes")
-    page = Tables(config, Outcomes.read(folder / "outcomes")).page()
-    write_text(folder / "report.md", page)
-    if config.publish:
-        provenance.require_committed(folder)  # not of one revision: publishing a seed makes another
-        publish(ROOT, config, folder / "outcomes")
-    log.info("\n%s\n\ntables: %s", page, folder / "report.md")
-
-
-def _made(provenance: Provenance) -> dict[str, Any]:
-    versions = runtime.describe_environment()
-    return {
-        "date": provenance.date,
-        "revision": " and ".join(provenance.revisions),
-        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
-    }
+def _cluster(launcher: Any) -> dict[str, Any] | None:
+    """Settings of a launcher that has the stages run elsewhere; None: there is none."""
+    found = OmegaConf.to_container(launcher, resolve=True)
+    assert isinstance(found, dict)
+    here = str(found.get("_target_", "")).endswith("BasicLauncher")
+    return None if here else {str(key): value for key, value in found.items()}
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["collect"]:
+        collect(sys.argv[2:])
+    else:
+        main()

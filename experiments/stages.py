@@ -5,6 +5,7 @@ from __future__ import annotations
 import utils.runtime as runtime  # first: it sets the thread environment before torch is loaded
 
 # isort: split
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,10 @@ import train as training_entry
 from datasets.collect import collections
 from datasets.collecting.config import CollectConfig
 from launch.command_line import overridden_keys, parse
+from launch.conf import CONF
+from launch.grammar import quoted
 from launch.paths import readable_paths
+from models.checkpoints.config_file import OPTION_FOLDERS
 from models.checkpoints.loading import EncoderConfig, load_for_planning, stored_normalizer
 from models.checkpoints.native import read_checkpoint
 from planning.config import PlanConfig
@@ -31,14 +35,33 @@ from training.config import TrainConfig
 from utils.schema import Settings
 
 S = TypeVar("S", bound=Settings)
-CONFIG = Path(__file__).resolve().parent.parent / "conf"
 GAP_SEED = 1_000_000  # first environment seed of the gap's tasks, away from those of the evaluation
 
 
-def composed(schema: type[S], config_name: str, overrides: Sequence[str]) -> S:
-    """Make the settings that a command line would have."""
-    with initialize_config_dir(str(CONFIG), version_base="1.3"):
-        return parse(compose(config_name, overrides=readable_paths(overrides)), schema)
+def composed(schema: type[S], config_name: str, overrides: Sequence[str], config_dir: str | None = None) -> S:
+    """Make the settings that a command line would have.
+
+    Args:
+        schema: Of the settings.
+        config_name: Of the config.
+        overrides: Of it.
+        config_dir: A further folder of options, as ``--config-dir`` names it.
+    """
+    added = []
+    if config_dir is not None:
+        folder = Path(config_dir).absolute()
+        added = [f"hydra.searchpath=[{quoted(f'file://{folder}')}]"]
+        if folder not in OPTION_FOLDERS:
+            OPTION_FOLDERS.append(folder)
+        if str(folder) not in sys.path:
+            sys.path.append(str(folder))  # the classes that its options name may lie beside them
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return parse(compose(config_name, overrides=[*readable_paths(overrides), *added]), schema)
+
+
+def plan_config(env: str) -> str:
+    """Name of the config that plans in an environment; one of a user's own has that of all, and names itself."""
+    return f"plan_{env}" if (CONF / f"plan_{env}.yaml").exists() else "plan"
 
 
 def collect(overrides: Sequence[str]) -> dict[str, Any]:
@@ -50,22 +73,28 @@ def collect(overrides: Sequence[str]) -> dict[str, Any]:
     return {"seconds": time.perf_counter() - begin, "trajectories": config.n_rollout}
 
 
-def train(overrides: Sequence[str]) -> dict[str, Any]:
+def train(overrides: Sequence[str], config_dir: str | None = None) -> dict[str, Any]:
     """``python train.py``."""
-    config = composed(TrainConfig, "train", overrides)
+    config = composed(TrainConfig, "train", overrides, config_dir)
     begin = time.perf_counter()
     folder = training_entry.train(config, overridden_keys(overrides))
     return {"seconds": time.perf_counter() - begin, "folder": str(folder)}
 
 
-def evaluate(config_name: str, overrides: Sequence[str]) -> dict[str, Any]:
+def evaluate(config_name: str, overrides: Sequence[str], config_dir: str | None = None) -> dict[str, Any]:
     """``python plan.py --config-name <config_name>.yaml``."""
-    return planning_entry.plan(composed(PlanConfig, config_name, overrides))
+    return planning_entry.plan(composed(PlanConfig, config_name, overrides, config_dir))
 
 
 @torch.no_grad()
 def measure_gap(
-    models: dict[str, str], planned_by: str, config_name: str, overrides: Sequence[str], num_tasks: int, seed: int
+    models: dict[str, str],
+    planned_by: str,
+    config_name: str,
+    overrides: Sequence[str],
+    num_tasks: int,
+    seed: int,
+    config_dir: str | None = None,
 ) -> dict[str, Any]:
     """One-step errors of all models where the data set goes, and where one model's plans lead.
 
@@ -75,8 +104,10 @@ def measure_gap(
         config_name, overrides: Of an evaluation with a GD planner; its open-loop planner and objective plan for goals
             from the same source.
         num_tasks: Trajectories of either kind.
+        seed: Of the choice of windows, and of the planner's noise.
+        config_dir: See ``composed``.
     """
-    config = composed(PlanConfig, config_name, overrides)
+    config = composed(PlanConfig, config_name, overrides, config_dir)
     runtime.set_threads(config.num_threads)
     observers, frameskip, size = {}, 0, 0
     for name, folder in models.items():

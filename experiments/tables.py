@@ -1,132 +1,236 @@
-"""What the outcomes of a study say, as markdown."""
+"""A report as text: tables in markdown, and the table of a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import fmean, median
 
-import numpy as np
-
-from experiments.config import StudyConfig
-from experiments.estimate import Estimate
-from experiments.outcomes import Outcomes
+from experiments.report import Cost, Pair, Rate, Report, Row
+from experiments.wording import cell, error, number, percent_of, points, significant
+from utils.machine import as_duration
 from utils.pages import markdown_table
 
+FLOORS = {"nothing": "doing nothing", "random": "random actions", "expert": "recorded actions"}
 
-class Tables:
-    """Tables over all seeds that are there.
 
-    Args:
-        config: Of the study.
-        outcomes: Of at least one seed.
-    """
-
-    def __init__(self, config: StudyConfig, outcomes: Sequence[Outcomes]) -> None:
-        self.config, self.outcomes = config, outcomes
-
-    def page(self) -> str:
-        """Everything, one table after the other."""
-        return "\n\n".join(
-            [
-                self._made(),
-                "Success, %: mean over training seeds and episodes, [95 % interval over both], (range over seeds).",
-                self.success(),
-                "Differences, percentage points, on the same seeds and episodes, [95 % interval]; bold where it leaves "
-                f"out 0. Of these {self._comparisons()} about {0.05 * self._comparisons():.0f} may be bold by chance.",
-                self.differences(),
-                "The same between planners, on the episodes that both met.",
-                self.planner_differences(),
-                "Cost per episode, all models together; seconds are wall clock of one core with other jobs beside.",
-                self.cost(),
-                "One-step visual error of the models, mean over seeds (range).",
-                self.errors(),
+def as_markdown(report: Report, figures: Sequence[str] = ()) -> str:
+    """Write everything; ``figures``: lines that show some."""
+    several = len(report.goals) > 1
+    parts = [_made(report), "\n".join(f"- {sentence}" for sentence in report.answer)]
+    for name in report.goals:
+        parts += [f"### Success{f', {name}' if several else ''}, %", _success_note(report), success(report, name)]
+    parts += figures
+    comparisons = len(report.pairs)
+    chance = f" Of these {comparisons} comparisons about {0.05 * comparisons:.0f} may be bold by chance."
+    for of, title in (("models", "Differences of models"), ("planners", "Differences of planners")):
+        if table := differences(report, of):
+            parts += [
+                f"### {title}, percentage points",
+                "On the same episodes (and seeds); bold where one is better." + (chance if of == "models" else ""),
+                table,
             ]
-        )
-
-    def success(self) -> str:
-        """Models by planners."""
-        planners = self._planners()
-        idle = ["doing nothing", *(self._nothing(planner) for planner in planners)]
-        rows = [[model, *(self._success(model, planner) for planner in planners)] for model in self.config.models]
-        return markdown_table(["model", *planners], [idle, *rows])
-
-    def differences(self) -> str:
-        """Compared pairs by planners."""
-        planners = self._planners()
-        rows = [[f"{a} - {b}", *(self._difference(a, b, p) for p in planners)] for a, b in self.config.compare]
-        return markdown_table(["models", *planners], rows)
-
-    def planner_differences(self) -> str:
-        """Models by compared pairs of planners."""
-        pairs = self.config.compare_planners
-        rows = [[model, *(self._planner_difference(model, a, b) for a, b in pairs)] for model in self.config.models]
-        return markdown_table(["model", *(f"{a} - {b}" for a, b in pairs)], [row for row in rows if any(row[1:])])
-
-    def cost(self) -> str:
-        """What each planner takes per episode."""
-        rows = []
-        for planner in self._planners():
-            found = [of.cost[m][planner] for of in self.outcomes for m in of.cost if planner in of.cost[m]]
-            spent = [f"{fmean(cost[key] for cost in found):.0f}" for key in ("evaluations", "gradients")]
-            rows.append([planner, f"{median(cost['seconds'] for cost in found):.3f}", *spent])
-        head = ["planner", "planning s, median", "rollouts, mean", "of these differentiated"]
-        return markdown_table(head, rows)
-
-    def errors(self) -> str:
-        """One-step error where the data set goes, and where the base's plans lead."""
-        rows = []
-        for base, models in self.outcomes[0].errors.items():
-            for model in models:
-                found = [of.errors[base][model] for of in self.outcomes if model in of.errors.get(base, {})]
-                rows.append([model, *(_range([each[where] for each in found]) for where in ("dataset", "planner"))])
-        return markdown_table(["model", "data set windows", "where the base's plans lead"], rows)
-
-    def _planners(self) -> list[str]:
-        """Those that were used, in the order of the config."""
-        used = {planner for of in self.outcomes for planners in of.solved_at.values() for planner in planners}
-        return [planner for planner in self.config.planners if planner in used]
-
-    def _success(self, model: str, planner: str) -> str:
-        return "" if (table := self._table(model, planner)) is None else Estimate.of(table).as_percent()
-
-    def _difference(self, model: str, to: str, planner: str) -> str:
-        first, second = self._table(model, planner), self._table(to, planner)
-        if first is None or second is None:
-            return ""
-        return Estimate.of(first - second, is_rate=False).as_points()
-
-    def _planner_difference(self, model: str, planner: str, to: str) -> str:
-        first, second = self._table(model, planner), self._table(model, to)
-        if first is None or second is None:
-            return ""
-        both = min(first.shape[1], second.shape[1])
-        return Estimate.of(first[:, :both] - second[:, :both], is_rate=False).as_points()
-
-    def _comparisons(self) -> int:
-        return sum(bool(self._difference(a, b, p)) for a, b in self.config.compare for p in self._planners())
-
-    def _table(self, model: str, planner: str) -> np.ndarray | None:
-        """(seeds, episodes) of 0 and 1; None where this was not evaluated."""
-        if any(planner not in of.solved_at.get(model, {}) for of in self.outcomes):
-            return None
-        return np.array([of.solved(model, planner) for of in self.outcomes])
-
-    def _nothing(self, planner: str) -> str:
-        found = [of.cost[m][planner]["nothing"] for of in self.outcomes for m in of.cost if planner in of.cost[m]]
-        return f"{100 * found[0]:.0f}"
-
-    def _made(self) -> str:
-        def each(key: str) -> str:
-            return " and ".join(dict.fromkeys(str(of.made[key]) for of in self.outcomes))
-
-        first, seeds = self.outcomes[0], ", ".join(str(of.seed) for of in self.outcomes)
-        hashes = ", ".join(f"`{met[:12]}`" for met in dict.fromkeys(first.episodes.values()))
-        return (
-            f"Training seeds {seeds}; {self.config.n_evals} episodes unless a planner's name says otherwise, alike for "
-            f"all models and seeds (SHA-256 of starts, goals and layouts {hashes}), none of which begins solved. Made "
-            f"on {each('date')} at revision {each('revision')}: {each('versions')}."
-        )
+    parts += ["### What planning takes", _cost_note(report), cost(report)]
+    if table := curves(report):
+        parts += ["### Success at equal budgets", "Replanned as the planners' settings say.", table]
+    if report.gap:
+        parts += ["### Error of the models", "One-step visual error.", gap(report)]
+    return "\n\n".join(parts)
 
 
-def _range(values: Sequence[float]) -> str:
-    return f"{fmean(values):.4f} ({min(values):.4f}..{max(values):.4f})"
+def success(report: Report, goals: str) -> str:
+    """Planners by models, with the floors that belong to a planner's budget, and the ceilings below."""
+    rows = [row for row in report.rows if row.goals == goals and report.planners[row.planner].curve is None]
+    models = [name for name in report.models if any(row.model == name for row in rows)]
+    floors = [key for key in FLOORS if any(getattr(row.floors, key) is not None for row in rows)]
+    lines = []
+    for planner in dict.fromkeys(row.planner for row in rows):
+        own = {row.model: row for row in rows if row.planner == planner}
+        first = next(iter(own.values()))
+        found = [cell(own[model].success) if model in own else "" for model in models]
+        lines.append([planner, *(cell(getattr(first.floors, key)) for key in floors), *found])
+    for each in report.goals[goals].ceilings:
+        name = f"{each.planner}, the simulator as its model ({each.episodes} episodes)"
+        found = [cell(each.success) if model == each.model else "" for model in models]
+        lines.append([name, *("" for _ in floors), *found])
+    return markdown_table(["planner", *(FLOORS[key] for key in floors), *models], lines)
+
+
+def differences(report: Report, of: str) -> str:
+    """Compared pairs by the planner (model) that they share; "" if there is none."""
+    pairs = [pair for pair in report.pairs if pair.of == of]
+    shared = list(dict.fromkeys((pair.with_, pair.goals) for pair in pairs))
+    names = list(dict.fromkeys((pair.first, pair.second) for pair in pairs))
+    found = {(pair.first, pair.second, pair.with_, pair.goals): pair for pair in pairs}
+    lines = []
+    for with_, goals in shared:
+        own = [found.get((*name, with_, goals)) for name in names]
+        label = f"{with_}, {goals}" if len(report.goals) > 1 else with_
+        lines.append([label, *("" if pair is None else _difference(pair) for pair in own)])
+    head = "planner" if of == "models" else "model"
+    return markdown_table([head, *(f"{a} - {b}" for a, b in names)], lines) if pairs else ""
+
+
+def _difference(pair: Pair) -> str:
+    p = "" if pair.p is None else f", p {pair.p:.2g}"
+    return points(pair.difference, pair.verdict in ("better", "worse")) + p
+
+
+def cost(report: Report) -> str:
+    """What each planner takes per episode, all models together."""
+    lines = []
+    for planner in dict.fromkeys(row.planner for row in report.rows if report.planners[row.planner].curve is None):
+        lines.append([planner, *_cost_cells([row.cost for row in report.rows if row.planner == planner])])
+    return _known_columns(["planner", *COSTS], lines)
+
+
+COSTS = ("planning s", "rollouts", "of these differentiated", "TFLOP", "simulation s", "peak memory, GB")
+
+
+def _cost_cells(costs: Sequence[Cost]) -> list[str]:
+    def mean(values: Sequence[float | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        return fmean(known) if known else None
+
+    seconds = [each.planning_seconds for each in costs if each.planning_seconds is not None]
+    return [
+        number(median(seconds), 3) if seconds else "",
+        number(mean([each.rollouts for each in costs])),
+        number(mean([each.gradients for each in costs])),
+        significant(mean([each.tflop.total for each in costs])),
+        number(mean([each.simulation_seconds for each in costs]), 3),
+        number(mean([each.peak_memory_gb for each in costs]), 2),
+    ]
+
+
+def _known_columns(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table without the columns in which nothing is known."""
+    shown = [place for place in range(len(head)) if any(line[place] for line in lines)]
+    return markdown_table([head[place] for place in shown], [[line[place] for place in shown] for line in lines])
+
+
+def curves(report: Report) -> str:
+    """Success at equal budgets; "" if there are none."""
+    points = {name: planner for name, planner in report.planners.items() if planner.curve is not None}
+    rows = [row for row in report.rows if row.planner in points]
+    models = list(dict.fromkeys(row.model for row in rows))
+    lines = []
+    for name, planner in points.items():
+        own = {row.model: row for row in rows if row.planner == name}
+        spent = _cost_cells([row.cost for row in own.values()])
+        solved = [cell(own[model].success) if model in own else "" for model in models]
+        lines.append([planner.curve or "", str(planner.budget), spent[1], spent[0], *solved])
+    head = ["planner", "rollouts / plan", "rollouts / episode", "planning s / episode", *models]
+    return markdown_table(head, lines) if lines else ""
+
+
+def gap(report: Report) -> str:
+    """One-step error where the data set goes, and where the base's plans lead."""
+    lines = [
+        [each.model, error(each.dataset), error(each.planner), f"{each.planner.mean / each.dataset.mean:.1f}"]
+        for each in report.gap
+    ]
+    bases = {each.base for each in report.gap}
+    where = f"where the plans of {next(iter(bases))} lead" if len(bases) == 1 else "where the base's plans lead"
+    return markdown_table(["model", "data set windows", where, "ratio"], lines)
+
+
+def summary(report: Report) -> str:
+    """A table of models and few planners for a first page, with the errors of the models."""
+    planners = list(dict.fromkeys(row.planner for row in report.rows))
+    solved = {(row.model, row.planner): percent_of(row.success) for row in report.rows}
+    errors = {each.model: f"{each.planner.mean:.3f}" for each in report.gap}
+    lines = [
+        [model, *(solved.get((model, planner), "") for planner in planners), errors.get(model, "")]
+        for model in report.models
+    ]
+    head = ["model", *(f"{planner} solves" for planner in planners), "error where the base's plans lead"]
+    made = f"{report.rows[0].episodes} episodes, revision {report.made.revision}, {report.made.date}"
+    return f"{_known_columns(head, lines)}\n\n({made}; in brackets 95 % intervals over episodes, of one training seed.)"
+
+
+def _success_note(report: Report) -> str:
+    several = any(len(row.seeds) > 1 or len(row.success.each) > 1 for row in report.rows)
+    over = "Mean over training seeds and episodes, [95 % interval over both], (range over seeds)."
+    return over if several else "[95 % interval over episodes], of one training seed."
+
+
+def _cost_note(report: Report) -> str:
+    return "Per episode, all models together; seconds are wall clock with other stages beside (median)."
+
+
+def _made(report: Report) -> str:
+    made, protocol = report.made, report.protocol
+    hashes = [f"`{goals.hash[:16]}`" for goals in report.goals.values() if goals.hash]
+    parts = [f"`{made.command}`, {made.date}, revision {made.revision}"]
+    if made.seconds is not None:
+        workers = f" with {made.num_workers} stage{'s' * (made.num_workers > 1)} at a time" if made.num_workers else ""
+        parts.append(f"{as_duration(made.seconds)}{workers}")
+    parts += [made.machine] if made.machine else []
+    parts += [", ".join(f"{name} {version}" for name, version in made.versions.items())] if made.versions else []
+    text = f"{'; '.join(parts)}. {_episodes(report)}"
+    text += f" (SHA-256 of starts, goals and layouts {', '.join(hashes)})" if hashes else ""
+    if protocol.unsolved_starts_only is not None:
+        text += f", unsolved_starts_only={str(protocol.unsolved_starts_only).lower()}"
+    return f"{text}.{f' {made.note}' if made.note else ''}"
+
+
+def _episodes(report: Report) -> str:
+    counts = sorted({row.episodes for row in report.rows})
+    many = " or ".join(map(str, counts)) or "No"
+    return f"{many} {report.protocol.seed_rule or 'episodes, the same for every model and planner'}"
+
+
+def as_text(report: Report) -> str:
+    """The table of a terminal, pairs with their verdicts, and the answer."""
+    head = [
+        "planner", "model", *(["goals"] if len(report.goals) > 1 else []), "solved", "95 % interval", "at the end",
+        *FLOORS.values(), "steps", "TFLOP", "rollouts", "planning s",
+    ]  # fmt: skip
+    lines = [_line(report, row) for row in report.rows]
+    for name, goals in report.goals.items():
+        for each in goals.ceilings:
+            where = [name] if len(report.goals) > 1 else []
+            rate = _solved(each.success, each.episodes)
+            lines.append(
+                [f"{each.planner} in the simulator", each.model, *where, *rate, *[""] * (len(head) - 4 - len(where))]
+            )
+    shown = [place for place in range(len(head)) if any(line[place] for line in lines)]
+    table = _aligned([[row[place] for place in shown] for row in (head, *lines)])
+    verdicts = _aligned([_verdict(report, pair) for pair in report.pairs]) if report.pairs else []
+    return "\n".join([*table, "", *verdicts, *([""] if verdicts else []), *report.answer])
+
+
+def _solved(rate: Rate, episodes: int) -> list[str]:
+    ends = "" if rate.low is None or rate.high is None else f"{100 * rate.low:.0f} - {100 * rate.high:.0f}"
+    return [f"{100 * rate.mean:.0f} % of {episodes}", ends]
+
+
+def _line(report: Report, row: Row) -> list[str]:
+    floors = [getattr(row.floors, key) for key in FLOORS]
+    return [
+        row.planner,
+        row.model,
+        *([row.goals] if len(report.goals) > 1 else []),
+        *_solved(row.success, row.episodes),
+        "" if row.final is None else f"{100 * row.final.mean:.0f} %",
+        *("" if floor is None else f"{100 * floor.mean:.0f} %" for floor in floors),
+        "" if row.steps_to_success is None else f"{row.steps_to_success.median:.0f}",
+        significant(row.cost.tflop.total),
+        number(row.cost.rollouts),
+        number(row.cost.planning_seconds, 2),
+    ]
+
+
+def _verdict(report: Report, pair: Pair) -> list[str]:
+    low, high = pair.difference.low, pair.difference.high
+    ends = "" if low is None or high is None else f"[{100 * low:+.0f}, {100 * high:+.0f}]"
+    where = f", {pair.goals}" if len(report.goals) > 1 else ""
+    exact = "" if pair.p is None else f"p {pair.p:.2g}"
+    what = f"{pair.first} against {pair.second}, with {pair.with_}{where}:"
+    return [what, pair.verdict, f"{100 * pair.difference.mean:+.0f} points {ends}", exact]
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Columns of equal width."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return ["   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

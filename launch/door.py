@@ -10,6 +10,7 @@ import atexit
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
@@ -20,6 +21,7 @@ def enter(
     config_name: str,
     entry: str | None = None,
     adds: bool = False,
+    words: Callable[[list[str]], list[str]] | None = None,
 ) -> None:
     """Check the command line in ``sys.argv`` and put it into the words that Hydra reads.
 
@@ -29,6 +31,7 @@ def enter(
         config_name: Of its default config.
         entry: "train" or "plan", if ``resume=`` continues its runs.
         adds: Whether its groups hold what users add.
+        words: Puts arguments of its own into Hydra's words.
 
     Raises:
         SystemExit: With one line if a name is wrong; without a word after ``--help``.
@@ -40,6 +43,7 @@ def enter(
 
     with quiet_pipe():
         try:
+            sys.argv[1:] = words(sys.argv[1:]) if words else sys.argv[1:]
             sys.argv[1:] = _answered(command, about or "", config_name, entry, adds)
         except BrokenPipeError:
             raise

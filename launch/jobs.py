@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import json
 import logging
-import multiprocessing
 import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
+import torch
 
+from launch.job_progress import Progress
 from launch.provenance import Made
-from utils.child_processes import end_with_parent
+from launch.workers import ClusterWorkers, LocalWorkers
 from utils.files import own_file, write_json
-from utils.folder_lock import Shares, keep
 from utils.interrupts import StopRequested, StopSignals
 from utils.machine import available_cores
 from utils.printable import printable_logs
 from utils.reading.json_file import RESULTS_BYTES, read_json
 from utils.revision import revision
 
-MOST_WORKERS = 3  # if nothing is said: each takes 1.2 GB, and all should fit into 4
-GRACE_SECONDS = 30.0  # for a worker to finish its step and save
+MOST_WORKERS = 3  # without GPUs, if nothing is said: each takes 1.2 GB, and all should fit into 4
 
 
 @dataclass(frozen=True)
@@ -39,12 +36,14 @@ class Job:
         run: Picklable function of ``arguments``; returns something JSON can hold.
         arguments: Of ``run``; what JSON can hold.
         after: Names of the jobs that must be done first.
+        label: What jobs that take about as long have in common.
     """
 
     name: str
     run: Callable[..., Any]
     arguments: Mapping[str, Any]
     after: Sequence[str] = field(default_factory=tuple)
+    label: str = ""
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -53,8 +52,8 @@ class Job:
 
 
 def workers_or_default(num_workers: int | None) -> int:
-    """Jobs at a time: as many as are asked for, else one per core, up to ``MOST_WORKERS``."""
-    return num_workers or min(available_cores(), MOST_WORKERS)
+    """Jobs at a time: as many as are asked for, else one per GPU where there are several, or per core."""
+    return num_workers or min(available_cores(), max(MOST_WORKERS, torch.cuda.device_count()))
 
 
 def kept_results(jobs: Sequence[Job], folder: Path) -> dict[str, Any]:
@@ -62,8 +61,21 @@ def kept_results(jobs: Sequence[Job], folder: Path) -> dict[str, Any]:
     return {job.name: kept["result"] for job in jobs if (kept := _kept(folder, job)) is not None}
 
 
-def run_jobs(jobs: Sequence[Job], folder: Path, num_workers: int) -> dict[str, Any]:
+def run_jobs(
+    jobs: Sequence[Job],
+    folder: Path,
+    num_workers: int,
+    finished: Callable[[Mapping[str, Any]], None] | None = None,
+    cluster: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Run ``jobs`` in dependency order, skipping those whose result is kept in ``folder``; return name -> result.
+
+    Args:
+        jobs: In the order in which they should start.
+        folder: Of results and logs.
+        num_workers: Jobs at a time on this machine.
+        finished: Called with all results so far whenever there are more.
+        cluster: Settings of a submitit launcher of Hydra's, whose jobs do the work; None: processes of this machine.
 
     Raises:
         ValueError: Naming the first job that failed, why, and its log; the others' results are kept.
@@ -71,36 +83,30 @@ def run_jobs(jobs: Sequence[Job], folder: Path, num_workers: int) -> dict[str, A
     """
     results = kept_results(jobs, folder)
     todo = [job for job in jobs if job.name not in results]
-    running: dict[Future[Any], Job] = {}
+    running: dict[Any, Job] = {}
     code = revision()
-    context = multiprocessing.get_context("spawn")  # not fork: torch's thread pools do not survive it
-    workers = ProcessPoolExecutor(num_workers, context, initializer=_begin, initargs=(Shares(), os.getpid()))
-    with workers as pool, StopSignals() as stop, _bar(jobs, results) as bar:
+    workers = LocalWorkers(num_workers) if cluster is None else ClusterWorkers(cluster, folder)
+    with workers, StopSignals() as stop, Progress(jobs, results, folder, num_workers) as progress:
         try:
             while todo or running:
                 for job in [job for job in todo if all(name in results for name in job.after)]:
                     todo.remove(job)
-                    running[pool.submit(_work, job, folder)] = job
-                bar.set_postfix_str(" + ".join(job.name for job in list(running.values())[:num_workers]))
+                    running[workers.submit(_work, job, folder)] = job
+                progress.show(list(running.values())[:num_workers] if cluster is None else list(running.values()))
                 stop.raise_if_received()
-                for future in wait(running, timeout=1.0, return_when=FIRST_COMPLETED).done:
+                for future in workers.wait(list(running)):
                     job = running.pop(future)
                     results[job.name], begin, end = _result(future, job, folder)
                     made = {"made": Made(code, begin, end).as_json(), "result": results[job.name]}
                     write_json(folder / f"{job.name}.json", job.identity | made)
-                    bar.update()
+                    progress.finished(job, end - begin)
+                    if finished is not None:
+                        finished(results)
                 stop.raise_if_received()
         except BaseException:
-            for worker in multiprocessing.active_children():
-                worker.terminate()
-            pool.shutdown(wait=True, cancel_futures=True)
+            workers.stop()
             raise
     return results
-
-
-def _bar(jobs: Sequence[Job], results: Mapping[str, Any]) -> Any:
-    form = "{n_fmt}/{total_fmt} stages |{bar:20}| {elapsed}{postfix}"
-    return tqdm(total=len(jobs), initial=len(results), bar_format=form)
 
 
 def _kept(folder: Path, job: Job) -> dict[str, Any] | None:
@@ -112,17 +118,11 @@ def _kept(folder: Path, job: Job) -> dict[str, Any] | None:
     return kept if is_same and "result" in kept else None
 
 
-def _result(future: Future[tuple[Any, float, float]], job: Job, folder: Path) -> tuple[Any, float, float]:
+def _result(future: Any, job: Job, folder: Path) -> tuple[Any, float, float]:
     try:
         return future.result()
     except Exception as error:
         raise ValueError(f"stage {job.name} failed: {error}; its output is in {folder / job.name}.log") from error
-
-
-def _begin(shares: object, parent: int) -> None:
-    """Let a worker of a parent that was killed save and end; the folder is in use until then."""
-    keep(shares)
-    end_with_parent(parent, GRACE_SECONDS)
 
 
 def _work(job: Job, folder: Path) -> tuple[Any, float, float]:
@@ -138,4 +138,6 @@ def _work(job: Job, folder: Path) -> tuple[Any, float, float]:
         try:
             return job.run(**job.arguments), begin, time.time()
         except StopRequested as stopped:
+            if "SUBMITIT_EXECUTOR" in os.environ:  # the job goes back into its queue
+                raise
             raise RuntimeError(f"stopped by signal {stopped.number}") from None  # a pool does not forward SystemExit

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev
 
 import numpy as np
 
@@ -52,6 +52,36 @@ def paired_difference(first: list[bool], second: list[bool], z: float = Z95) -> 
     up, down = (gained + 0.5) / total, (lost + 0.5) / total
     half = z * math.sqrt((up + down - (up - down) ** 2) / total)
     return (gained - lost) / n, max(-1.0, up - down - half), min(1.0, up - down + half)
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Return the two-sided p of McNemar's exact test: that pairs that differ fall either way with the same chance.
+
+    Source: McNemar 1947; exact by the binomial distribution of the pairs that differ.
+
+    Args:
+        only_first: Pairs of which the first alone succeeded, >= 0.
+        only_second: Likewise.
+    """
+    n = only_first + only_second
+    tail = sum(math.comb(n, k) for k in range(min(only_first, only_second) + 1))
+    return min(1.0, 2 * tail / 2**n)
+
+
+def median_interval(values: Sequence[float], z: float = Z95) -> tuple[float, float, float]:
+    """Return (median, low, high), the last two being ordered values between which the median lies with about 95 %.
+
+    Source: Conover 1999, "Practical Nonparametric Statistics", the interval of a quantile by ranks.
+
+    Raises:
+        ValueError: If there is no value.
+    """
+    if not values:
+        raise ValueError("median_interval needs at least one value")
+    ordered, n = sorted(values), len(values)
+    half = z * math.sqrt(n) / 2
+    low, high = max(0, math.floor(n / 2 - half)), min(n - 1, math.ceil(n / 2 + half) - 1)
+    return median(ordered), ordered[low], ordered[max(low, high)]
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
