@@ -5,7 +5,7 @@ ENV ?= wall
 # Tests that run side by side.
 WORKERS ?= 2
 
-.PHONY: help setup demo results test test-quick test-cluster lint docs bench clean
+.PHONY: help setup demo demo-quick results test test-quick test-cluster lint docs bench clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -23,10 +23,13 @@ $(VENV)/installed: requirements.lock
 setup: $(VENV)/installed ## install what requirements.lock names into .venv (PYTHON=python3.12 chooses another Python)
 
 demo: setup ## the whole story on the Wall, about ten minutes on two cores; ENV=pusht, ENV=point_maze
-	$(BIN)/python -m demo --config-name demo_$(ENV)
+	$(BIN)/python -m experiments demo env=$(ENV)
+
+demo-quick: setup ## the same with two models and few steps and episodes, under two minutes on two cores
+	$(BIN)/python -m experiments demo_quick
 
 results: setup ## every planner on every finetuned model of the Wall, over training seeds; under ninety minutes on two cores
-	$(BIN)/python -m results
+	$(BIN)/python -m experiments results
 
 test: setup ## all tests but those of a cluster
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
@@ -50,5 +53,5 @@ docs: setup ## the pages of docs/ and an API reference as a site in site/, to be
 bench: setup ## how fast each part is
 	$(BIN)/python -m benchmarks
 
-clean: ## delete .venv, site, demo_outputs and experiments_outputs
-	rm -rf $(VENV) site demo_outputs experiments_outputs
+clean: ## delete .venv, site, and the outputs of studies
+	rm -rf $(VENV) site demo_outputs results_outputs experiments_outputs

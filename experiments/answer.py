@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from experiments.estimate import SAME
-from experiments.report import Goals, Pair, Planner, Rate, Row
+from experiments.estimate import BETTER, SAME, WORSE
+from experiments.report import Goals, Pair, Planner, Row
 from experiments.wording import listed, percent, percent_of
 
 NOTHING_YET = "No evaluation is finished yet."
+MOST_NAMED = 3  # of more planners or models only the number is said
 
 
 def answer(
-    rows: Sequence[Row], pairs: Sequence[Pair], goals: dict[str, Goals], planners: dict[str, Planner]
+    rows: Sequence[Row], pairs: Sequence[Pair], goals: Mapping[str, Goals], planners: Mapping[str, Planner]
 ) -> list[str]:
     """Say what is best, what the models differ in, and what the planners differ in.
 
@@ -33,50 +34,56 @@ def answer(
     ]
 
 
-def _best(row: Row, goals: dict[str, Goals], several: bool) -> str:
+def _best(row: Row, goals: Mapping[str, Goals], several: bool) -> str:
     where = f" on {row.goals}" if several else ""
+    if row.success.mean == 0:
+        return f"No planner solves any of {row.episodes} episodes with any model."
     beside = [f"doing nothing solves {percent(row.floors.nothing.mean)}"] if row.floors.nothing else []
-    ceilings = goals[row.goals].ceilings
-    if ceilings:
+    if ceilings := goals[row.goals].ceilings:
         top = max(ceilings, key=lambda ceiling: ceiling.success.mean)
         beside.append(f"search with the simulator as its model {percent(top.success.mean)} of {top.episodes}")
-    text = (
-        f"Most is solved by {row.planner} with {row.model}{where}: {percent_of(row.success)} of {row.episodes} episodes"
-    )
+    solved = f"{percent_of(row.success)} of {row.episodes} episodes"
+    text = f"Most is solved by {row.planner} with {row.model}{where}: {solved}"
     return f"{text}; {', '.join(beside)}." if beside else f"{text}."
 
 
 def _compared(what: str, pairs: Sequence[Pair], shared: str) -> str:
-    """One clause for each two, counting with how many planners (models) one is better."""
+    """Write a clause for each two."""
     if not pairs:
         return f"There are no two {what} to compare."
     clauses = []
     for first, second in dict.fromkeys((pair.first, pair.second) for pair in pairs):
         own = [pair for pair in pairs if (pair.first, pair.second) == (first, second)]
-        told = [
-            f"{pair.verdict} with {pair.with_} ({_points(pair.difference)})" for pair in own if pair.verdict != SAME
-        ]
-        same = len(own) - len(told)
-        rest = [f"{SAME} with {'all' if same > 1 else 'the'} {same if same > 1 else 'other'}" if told else SAME]
-        if told and same > 1:
-            rest = [f"{SAME} with {same} others"]
-        elif not told and len(own) > 1:
-            rest = [f"{SAME} with any of {len(own)} {shared}s"]
-        clauses.append(f"{first} against {second} is {listed([*told, *(rest if same else [])])}")
+        verdicts = [_verdict(verdict, own, shared) for verdict in (BETTER, WORSE, SAME)]
+        clauses.append(f"{first} against {second} is {listed([text for text in verdicts if text])}")
     return f"{'; '.join(clauses)}."
 
 
+def _verdict(verdict: str, pairs: Sequence[Pair], shared: str) -> str:
+    """Say with what a verdict holds: by name if it is a clear one and holds with few, else by number."""
+    own = [pair for pair in pairs if pair.verdict == verdict]
+    if not own:
+        return ""
+    if verdict != SAME and len(own) <= MOST_NAMED:
+        return f"{verdict} with {listed([f'{pair.with_} ({100 * pair.difference.mean:+.0f} points)' for pair in own])}"
+    if len(own) == len(pairs) == 1:
+        return f"{verdict} with {own[0].with_}"
+    return f"{verdict} with {len(own)} of {len(pairs)} {shared}s"
+
+
 def _planners(pairs: Sequence[Pair], rows: Sequence[Row]) -> str:
-    text = _compared("planners", pairs, "model")
-    if not pairs:
-        return text
-    first, second = pairs[0].first, pairs[0].second
+    """Compare the planners, and say what one of the first two costs in the other's terms."""
+    names = list(dict.fromkeys(row.planner for row in rows))
+    if len(names) < 2:
+        return _compared("planners", pairs, "model")
+    first, second = (pairs[0].first, pairs[0].second) if pairs else (names[0], names[1])
     costs = [_cost(rows, name) for name in (first, second)]
     for key, unit in (("tflop", "TFLOP"), ("rollouts", "imagined rollouts"), ("seconds", "planning seconds")):
         one, other = costs[0][key], costs[1][key]
         if one and other:
-            return f"{text[:-1]}; per episode {first} takes {one / other:.2g} times the {unit} of {second}."
-    return text
+            ratio = f"er episode {first} takes {one / other:.2g} times the {unit} of {second}."
+            return f"{_compared('planners', pairs, 'model')[:-1]}; p{ratio}" if pairs else f"P{ratio}"
+    return _compared("planners", pairs, "model")
 
 
 def _cost(rows: Sequence[Row], planner: str) -> dict[str, float]:
@@ -88,7 +95,3 @@ def _cost(rows: Sequence[Row], planner: str) -> dict[str, float]:
         "seconds": [cost.planning_seconds for cost in own],
     }
     return {key: sum(v or 0.0 for v in each) / len(each) if all(each) and each else 0.0 for key, each in values.items()}
-
-
-def _points(rate: Rate) -> str:
-    return f"{100 * rate.mean:+.0f} points"

@@ -221,11 +221,12 @@ class Builder:
         return [(b, a) for a, b in itertools.combinations(names, 2)]
 
     def _gap(self) -> list[Gap]:
-        return [
-            Gap(model=model, base=base, dataset=mean_of(found["dataset"]), planner=mean_of(found["planner"]))
-            for base, models in self.findings.errors.items()
-            for model, found in models.items()
-        ]
+        gaps = []
+        for base, models in self.findings.errors.items():
+            for model, found in models.items():
+                at = {where: mean_of(table) for where, table in found.items()}
+                gaps.append(Gap(model=model, base=base, **at, ratio=at["planner"].mean / at["dataset"].mean))
+        return gaps
 
 
 def _fit(first: Sequence[Result], second: Sequence[Result]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -71,6 +72,7 @@ class StudyConfig(OpenSettings):
     """A whole study, as ``experiments.shorthand`` completes it.
 
     Attributes:
+        name: Of the config.
         env: Its ``plan_<env>.yaml`` plans.
         title, asked: What the report begins with.
         folder: Where everything goes.
@@ -97,6 +99,7 @@ class StudyConfig(OpenSettings):
         compare_planners: Pairs of planners likewise, which meet the same episodes as far as both go.
     """
 
+    name: str
     env: str
     title: str | None = None
     asked: str | None = None
@@ -206,14 +209,14 @@ class StudyConfig(OpenSettings):
 
     def _refuse_two_lengths(self) -> None:
         """Models are compared on all episodes of a planner, so these must be as many for each."""
-        lengths: dict[str, int] = {}
+        lengths: dict[tuple[str, str], int] = {}
         for name, cells in (self.cells or {}).items():
             n_evals = cells.n_evals or self.n_evals
-            for planner in cells.planners:
-                if lengths.setdefault(planner, n_evals) != n_evals:
+            for key in itertools.product(cells.planners, cells.goals or self.goals):
+                if lengths.setdefault(key, n_evals) != n_evals:
                     raise ValueError(
-                        f"cells.{name}.n_evals: {planner!r} has {n_evals} episodes here and {lengths[planner]} in "
-                        "other cells; give one of them another name in planners"
+                        f"cells.{name}.n_evals: {key[0]!r} has {n_evals} episodes here and {lengths[key]} in other "
+                        "cells; give one of them another name in planners"
                     )
 
 

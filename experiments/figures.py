@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +21,26 @@ SPENT: dict[str, tuple[str, Callable[[Cost], float | None]]] = {
 }
 """Figures of success against a cost."""
 
-FIGURES = ("success", *SPENT, "gap")
+TITLES = {
+    "success": "Success of every planner with every model",
+    "seconds": "Success against planning seconds",
+    "tflop": "Success against TFLOP",
+    "rollouts": "Success against imagined rollouts",
+    "gap": "One-step error of the models",
+}
+"""Figures that there are, and what stands for them where they are not seen."""
+
 MARKERS = "os^Dv<>PX*hd"
 MOST_IN_A_PANEL, MOST_LABELLED = 8, 12
 
 
-def draw_all(report: Report, prefix: str, names: Sequence[str] = FIGURES, svg: bool = True) -> list[str]:
+def draw_all(report: Report, prefix: str, names: Iterable[str] = tuple(TITLES), svg: bool = True) -> list[str]:
     """Draw the figures of those names of which something is known; returns which.
 
     Args:
         report: What to draw.
         prefix: What a file's name begins with, folder included.
-        names: Some of ``FIGURES``.
+        names: Some of ``TITLES``.
         svg: Whether to write SVG files beside the PNG.
     """
     drawn_from, drawn = digest(report.as_json()), []

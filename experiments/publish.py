@@ -15,11 +15,13 @@ from hydra import compose, initialize_config_dir
 
 from experiments import figures, tables
 from experiments.build import Builder
+from experiments.choice import BLOCK, STUDIES, choice_table
 from experiments.outcomes import Outcomes, findings_of
 from experiments.report import Made, Report
 from experiments.shorthand import study_config
 from experiments.study import Study
 from launch.command_line import plain
+from launch.composing import beside_hydra
 from launch.conf import CONF, ROOT
 from utils.pages import require_markers, write_block
 from utils.revision import is_committed, revision
@@ -40,7 +42,7 @@ def study_of(name: str) -> Study:
 
 def raw_config(name: str) -> dict[str, Any]:
     """A config of this project as plain data."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with beside_hydra(), initialize_config_dir(str(CONF), version_base="1.3"):
         return plain(compose(name))
 
 
@@ -50,7 +52,7 @@ def publish(root: Path, study: Study, outcomes: Path) -> None:
     Raises:
         ValueError: If the page lacks its markers.
     """
-    study_name = name(study)
+    study_name = study.config.name
     for of in Outcomes.read(outcomes):
         if of.seed in study.config.seeds:  # the folder may hold others, of a revision that nobody has looked at
             of.write(root / FOLDER / study_name)
@@ -72,7 +74,7 @@ def refuse_unpublishable(root: Path, study: Study, must_run: bool) -> None:
     """
     if study.config.collect is None:
         raise ValueError("publish=true: outcomes are published of studies that collect their data and train, only")
-    _pages(name(study), root)
+    _pages(study.config.name, root)
     code = revision()
     if must_run and not is_committed(code):
         raise ValueError(
@@ -139,7 +141,8 @@ def blocks(study_name: str, report: Report | None, root: Path = ROOT) -> dict[tu
     for page in pages:
         text = page.read_text("utf-8") if page.exists() else ""
         images = "docs/images" if page.parent == root else "images"
-        pictures = [f"![{figure}]({images}/{study_name}_{figure}.png)" for figure in PICTURED.get(study_name, ())]
+        drawn = PICTURED.get(study_name, ())
+        pictures = [f"![{figures.TITLES[figure]}]({images}/{study_name}_{figure}.png)" for figure in drawn]
         if f"begin generated: {study_name} " in text:
             found[page, study_name] = tables.as_markdown(report, pictures) if report else NOTHING
         if f"begin generated: {study_name}_summary " in text:
@@ -161,17 +164,19 @@ def render(study_name: str, root: Path = ROOT, study: Study | None = None) -> No
         figures.draw_all(report, f"{root}/docs/images/{study_name}_", PICTURED[study_name], svg=False)
 
 
-def name(study: Study) -> str:
-    """The name of a study: of its folder of kept outcomes, and between the markers of the page."""
-    return study.folder.name
-
-
 def names(root: Path = ROOT) -> list[str]:
     """Studies of which something is published."""
     kept = (root / FOLDER).iterdir() if (root / FOLDER).exists() else ()
     return sorted({path.stem for path in kept if path.suffix == ".json" or path.is_dir()})
 
 
+def choice(root: Path = ROOT) -> str:
+    """What the choice of the default objective rests on, of all three tasks."""
+    reports = [published(each, root) for each in STUDIES]
+    return choice_table([report for report in reports if report is not None])
+
+
 if __name__ == "__main__":
     for each in names():
         render(each)
+    write_block(ROOT / "docs/objectives.md", BLOCK, choice())

@@ -162,12 +162,13 @@ class Pair:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Gap:
-    """One-step visual error of a model on data set windows, and where the plans of ``base`` lead."""
+    """One-step visual error of a model on data set windows, and where the plans of ``base`` lead; ``ratio`` of both."""
 
     model: str
     base: str
     dataset: Rate
     planner: Rate
+    ratio: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

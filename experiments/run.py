@@ -152,7 +152,7 @@ def write_report(folder: Path, report: Report, findings: Findings, whole: bool) 
         (folder / "figures").mkdir(exist_ok=True)
         drawn = figures.draw_all(report, f"{folder}/figures/")
         write_text(folder / "episodes.csv", episodes_csv(findings))
-    shown = [f"![{name}](figures/{name}.png)" for name in drawn]
+    shown = [f"![{figures.TITLES[name]}](figures/{name}.png)" for name in drawn]
     begin = f"# {report.title}\n\n{report.asked}\n\n"
     write_text(folder / "report.md", f"{begin}{tables.as_markdown(report, shown)}\n")
     if importlib.util.find_spec("experiments.page") is not None:

@@ -37,6 +37,7 @@ def study_config(raw: Mapping[str, Any], name: str) -> StudyConfig:
         ValueError: Naming the key, the value and what is allowed.
     """
     config = {key: value for key, value in raw.items() if key != "distances"}
+    config["name"] = name
     config["models"] = _models(raw.get("models"))
     planners = list(PLANNERS) if raw.get("planners") is None else raw["planners"]
     if isinstance(planners, str | list):
@@ -56,6 +57,8 @@ def _models(given: Any) -> dict[str, Any]:
         return {name: {"ckpt_path": [path]} for name, path in zip(names_of(paths), paths, strict=True)}
     found = {}
     for name, model in given.items():
+        if model is None:  # taken out of the study that this one builds on
+            continue
         model = model if isinstance(model, dict) else {"ckpt_path": model}
         path = model.get("ckpt_path")
         found[name] = model | ({"ckpt_path": [path]} if isinstance(path, str) else {})

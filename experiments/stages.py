@@ -19,6 +19,7 @@ import train as training_entry
 from datasets.collect import collections
 from datasets.collecting.config import CollectConfig
 from launch.command_line import overridden_keys, parse
+from launch.composing import beside_hydra
 from launch.conf import CONF
 from launch.grammar import quoted
 from launch.paths import readable_paths
@@ -55,7 +56,7 @@ def composed(schema: type[S], config_name: str, overrides: Sequence[str], config
             OPTION_FOLDERS.append(folder)
         if str(folder) not in sys.path:
             sys.path.append(str(folder))  # the classes that its options name may lie beside them
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with beside_hydra(), initialize_config_dir(str(CONF), version_base="1.3"):
         return parse(compose(config_name, overrides=[*readable_paths(overrides), *added]), schema)
 
 

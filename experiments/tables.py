@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from statistics import fmean, median
 
@@ -10,6 +11,7 @@ from experiments.wording import cell, error, number, percent_of, points, signifi
 from utils.machine import as_duration
 from utils.pages import markdown_table
 
+MOST_ROWS = 12  # of which the costs are shown one by one
 FLOORS = {"nothing": "doing nothing", "random": "random actions", "expert": "recorded actions"}
 
 
@@ -76,11 +78,18 @@ def _difference(pair: Pair) -> str:
 
 
 def cost(report: Report) -> str:
-    """What each planner takes per episode, all models together."""
-    lines = []
-    for planner in dict.fromkeys(row.planner for row in report.rows if report.planners[row.planner].curve is None):
-        lines.append([planner, *_cost_cells([row.cost for row in report.rows if row.planner == planner])])
+    """What each planner takes per episode, of many rows all models together."""
+    rows = [row for row in report.rows if report.planners[row.planner].curve is None]
+    if len(rows) <= MOST_ROWS:
+        own = [[row.planner, row.model, *_goals(report, row), *_cost_cells([row.cost])] for row in rows]
+        return _known_columns(["planner", "model", *(["goals"] if len(report.goals) > 1 else []), *COSTS], own)
+    planners = dict.fromkeys(row.planner for row in rows)
+    lines = [[name, *_cost_cells([row.cost for row in rows if row.planner == name])] for name in planners]
     return _known_columns(["planner", *COSTS], lines)
+
+
+def _goals(report: Report, row: Row) -> list[str]:
+    return [row.goals] if len(report.goals) > 1 else []
 
 
 COSTS = ("planning s", "rollouts", "of these differentiated", "TFLOP", "simulation s", "peak memory, GB")
@@ -125,17 +134,16 @@ def curves(report: Report) -> str:
 
 def gap(report: Report) -> str:
     """One-step error where the data set goes, and where the base's plans lead."""
-    lines = [
-        [each.model, error(each.dataset), error(each.planner), f"{each.planner.mean / each.dataset.mean:.1f}"]
-        for each in report.gap
-    ]
+    lines = [[each.model, error(each.dataset), error(each.planner), f"{each.ratio:.1f}"] for each in report.gap]
     bases = {each.base for each in report.gap}
     where = f"where the plans of {next(iter(bases))} lead" if len(bases) == 1 else "where the base's plans lead"
     return markdown_table(["model", "data set windows", where, "ratio"], lines)
 
 
 def summary(report: Report) -> str:
-    """A table of models and few planners for a first page, with the errors of the models."""
+    """What a first page says: of curves their best points, else models by planners, with the errors of the models."""
+    if any(planner.curve for planner in report.planners.values()):
+        return _best_of_curves(report)
     planners = list(dict.fromkeys(row.planner for row in report.rows))
     solved = {(row.model, row.planner): percent_of(row.success) for row in report.rows}
     errors = {each.model: f"{each.planner.mean:.3f}" for each in report.gap}
@@ -148,6 +156,22 @@ def summary(report: Report) -> str:
     return f"{_known_columns(head, lines)}\n\n({made}; in brackets 95 % intervals over episodes, of one training seed.)"
 
 
+def _best_of_curves(report: Report) -> str:
+    """What the best budget of each planner solves with the last model of the curves."""
+    rows = [row for row in report.rows if report.planners[row.planner].curve is not None]
+    own = [row for row in rows if row.model == rows[-1].model]
+    parts = []
+    for curve in dict.fromkeys(report.planners[row.planner].curve for row in own):
+        best = max((row for row in own if report.planners[row.planner].curve == curve), key=lambda r: r.success.mean)
+        parts.append(f"{curve} solves {percent_of(best.success)} with {number(best.cost.rollouts)}")
+    made = f"revision {report.made.revision}, {report.made.date}"
+    text = (
+        "With the best of the budgets tried for each planner, replanning after every block, with the model "
+        f"{own[0].model}: {', '.join(parts)} imagined rollouts per episode ({made})."
+    )
+    return textwrap.fill(text, 120)
+
+
 def _success_note(report: Report) -> str:
     several = any(len(row.seeds) > 1 or len(row.success.each) > 1 for row in report.rows)
     over = "Mean over training seeds and episodes, [95 % interval over both], (range over seeds)."
@@ -155,7 +179,9 @@ def _success_note(report: Report) -> str:
 
 
 def _cost_note(report: Report) -> str:
-    return "Per episode, all models together; seconds are wall clock with other stages beside (median)."
+    many = sum(report.planners[row.planner].curve is None for row in report.rows) > MOST_ROWS
+    over = ", all models together (of seconds the median)" if many else ""
+    return f"Per episode{over}; seconds are wall clock with other stages beside."
 
 
 def _made(report: Report) -> str:
@@ -210,7 +236,7 @@ def _line(report: Report, row: Row) -> list[str]:
     return [
         row.planner,
         row.model,
-        *([row.goals] if len(report.goals) > 1 else []),
+        *_goals(report, row),
         *_solved(row.success, row.episodes),
         "" if row.final is None else f"{100 * row.final.mean:.0f} %",
         *("" if floor is None else f"{100 * floor.mean:.0f} %" for floor in floors),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,16 @@ from omegaconf import DictConfig, OmegaConf
 
 import launch.sweep_names  # noqa: F401  (registers the resolver that names a sweep's members)
 from launch.conf import CONF
+
+
+@contextlib.contextmanager
+def beside_hydra() -> Iterator[None]:
+    """Let a block compose something else in the middle of an entry, or before Hydra makes its own there."""
+    kept, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra = kept
 
 
 class Composer:
@@ -37,10 +48,8 @@ class Composer:
         if len(self.folders) > 1:
             there = f"file://{self.folders[0].absolute()}"
             search_path.prepend(provider="command-line", path=there, anchor=SearchPathQuery(provider="schema"))
-        try:
+        with beside_hydra():
             loader = Hydra.create_main_hydra2("door", search_path).config_loader
-        finally:
-            GlobalHydra.instance().clear()  # the entry makes its own
         assert isinstance(loader, ConfigLoaderImpl)
         return loader
 

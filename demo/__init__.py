@@ -1,1 +1,0 @@
-"""The whole story on one machine: collect, pretrain, finetune, evaluate, report."""
