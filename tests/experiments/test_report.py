@@ -35,7 +35,7 @@ def better(study):
         tiny.result("a", "gd", NONE, cost=cost, final=[False] * 20),
         tiny.result("b", "gd", ALL, cost=cost, final=[True] * 15 + [False] * 5),
         tiny.result("a", "cem", half, cost=dear),
-        tiny.result("b", "cem", half[1:] + [0], cost=dear),
+        tiny.result("b", "cem", [*half[1:], 0], cost=dear),
     )
 
 

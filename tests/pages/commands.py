@@ -21,7 +21,9 @@ from omegaconf import DictConfig, open_dict, read_write
 
 from datasets import collect
 from datasets.collecting.config import CollectConfig
-from launch.command_line import parse
+from experiments.shorthand import study_config
+from experiments.words import in_hydras_words
+from launch.command_line import parse, plain
 from planning.config import PlanConfig
 from planning.mpc import MPCController
 from tests.builders import REPOSITORY
@@ -32,14 +34,12 @@ ENTRIES = {  # config if none is named, schema of its settings
     "train.py": ("train", TrainConfig),
     "plan.py": ("plan_wall", PlanConfig),
     "datasets.collect": ("collect", CollectConfig),
-    "demo": ("demo_wall", None),
-    "experiments": ("recipe_wall", None),
-    "results": ("results_wall", None),
-    "results.objectives": ("results_objectives", None),
+    "experiments": ("compare", None),
 }
 PARSED = {  # where their main is
     "models.checkpoint": "models.checkpoints.command",
     "launch.sweep_table": "launch.sweep_table",
+    "experiments collect": "experiments.collected",
     "doctor": "doctor.__main__",
     "benchmarks": "benchmarks.__main__",
     "tests.kills": "tests.kills",
@@ -96,6 +96,10 @@ def check_make(words: Sequence[str]) -> None:
 
 def check_python(name: str, arguments: Sequence[str], patch: pytest.MonkeyPatch) -> None:
     """A script or module of ours, with its arguments."""
+    if name == "experiments" and arguments[:1] == ["collect"]:
+        name, arguments = "experiments collect", arguments[1:]
+    elif name == "experiments":
+        arguments = in_hydras_words(arguments)
     if name in ENTRIES and "--config-dir" not in arguments:
         return check_entry(name, list(arguments))
     if name == "pytest" or name.startswith("../mine/") or "--config-dir" in arguments:
@@ -176,7 +180,10 @@ def build(name: str, config_name: str, overrides: tuple[str, ...]) -> None:
         del cfg["hydra"]
     if schema := ENTRIES[name][1]:
         config = parse(cfg, schema)
-    if name == "plan.py":
+    if name == "experiments":
+        raw = plain(cfg)
+        study_config(raw | {"environment": raw["environment"] or "wall"}, config_name)  # no checkpoint could say it
+    elif name == "plan.py":
         MPCController.of(config.planner.build())
         config.objective.build()
     elif name == "train.py":

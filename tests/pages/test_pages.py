@@ -148,7 +148,8 @@ def code(text):
         ("python plan.py ckpt_path=x planner=gd planner.lr=-1", "planner.lr=-1 must be"),
         ("torchrun --nproc_per_node=2 train.py env=walls", "walls"),
         ("make demos", "make demos"),
-        ("python -m results.none", "nobody told"),
+        ("python -m experiments.none", "nobody told"),
+        ("python -m experiments demos", "did you mean demo"),
     ],
 )
 def test_a_wrong_command_would_be_noticed(command, why, workplace, monkeypatch):
