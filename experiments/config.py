@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from utils.ranges import Count, Processes, Seed
+from utils.ranges import Count, CountOrZero, Processes, Seed
 from utils.schema import OpenSettings, Settings
 
 Overrides = Sequence[str | Sequence[str]]
@@ -93,7 +93,7 @@ class StudyConfig(OpenSettings):
         ceiling_evals: On how many of the episodes.
         gap_planner: Whose plans the error of finetuned models and their bases is measured on; None: not measured.
         gap_tasks: Trajectories on which it is measured.
-        why: Whether every evaluation is diagnosed.
+        why_evals: How many episodes of every evaluation are diagnosed; 0: none.
         compare: Pairs of models, the second taken from the first; None: all with each other, of many each with the
             first.
         compare_planners: Pairs of planners likewise, which meet the same episodes as far as both go.
@@ -121,7 +121,7 @@ class StudyConfig(OpenSettings):
     ceiling_evals: Count
     gap_planner: str | None = None
     gap_tasks: Count
-    why: bool
+    why_evals: CountOrZero
     compare: Sequence[Sequence[str]] | None = None
     compare_planners: Sequence[Sequence[str]] | None = None
 

@@ -9,6 +9,7 @@ import logging
 import shlex
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,8 @@ class Runner:
         others = [of for of in Outcomes.read(kept) if of.seed not in seeds]
         if not others:
             return findings
-        return findings_of([*others, *Outcomes.of(findings, seeds, about)])
+        both = findings_of([*others, *Outcomes.of(findings, seeds, about)])
+        return replace(both, why=findings.why)
 
     def _made(self, results: Mapping[str, Any]) -> Made:
         provenance, versions = Provenance.read(self.kept, results), runtime.describe_environment()
@@ -140,7 +142,13 @@ def findings_of_stages(study: Study, results: Mapping[str, Any]) -> Findings:
                 model: {at: np.array([gap[model][at]["visual_mse"] for gap in known]) for at in ("dataset", "planner")}
                 for model in (base, *models)
             }
-    return Findings(results=found, errors=errors)
+    why = []
+    for cell in study.diagnosed():
+        seed = study.config.seeds_of(cell.model)[0]
+        if (name := study.why(cell, seed)) in results:
+            about = {"model": cell.model, "planner": cell.planner, "goals": cell.goals, "seed": seed}
+            why.append(results[name] | about)
+    return Findings(results=found, errors=errors, why=why)
 
 
 def write_report(folder: Path, report: Report, findings: Findings, whole: bool) -> None:

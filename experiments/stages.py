@@ -26,6 +26,7 @@ from launch.paths import readable_paths
 from models.checkpoints.config_file import OPTION_FOLDERS
 from models.checkpoints.loading import EncoderConfig, load_for_planning, stored_normalizer
 from models.checkpoints.native import read_checkpoint
+from planning import diagnose as diagnosis
 from planning.config import PlanConfig
 from planning.gap import Visits, dataset_visits, one_step_error, planner_visits
 from planning.goals import GoalRequest, make_problem
@@ -85,6 +86,11 @@ def train(overrides: Sequence[str], config_dir: str | None = None) -> dict[str, 
 def evaluate(config_name: str, overrides: Sequence[str], config_dir: str | None = None) -> dict[str, Any]:
     """``python plan.py --config-name <config_name>.yaml``."""
     return planning_entry.plan(composed(PlanConfig, config_name, overrides, config_dir))
+
+
+def diagnose(run_folder: str, beside: Sequence[str], episodes: int, settings: Sequence[str]) -> dict[str, Any]:
+    """``python -m planning.diagnose <run_folder>``."""
+    return diagnosis.diagnose(Path(run_folder), list(map(Path, beside)), episodes, settings=settings)
 
 
 @torch.no_grad()

@@ -117,7 +117,13 @@ class Study:
                 if self.config.gap_planner and seed in self.config.seeds_of(models[0]):
                     jobs.append(self._gap(base, seed))
         jobs += [self._evaluation(cell, self.config.seeds_of(cell.model)[0]) for cell in self.ceilings]
+        if self.config.why_evals:
+            jobs += [self._diagnosis(cell, self.config.seeds_of(cell.model)[0]) for cell in self.diagnosed()]
         return jobs
+
+    def diagnosed(self) -> list[Cell]:
+        """Evaluations of which it can be said why they failed: where a model took part, of the first seed."""
+        return [cell for cell in self.cells if not self._simulates(cell.planner)]
 
     def finetuned(self) -> dict[str, list[str]]:
         """Bases with the models that were finetuned from them."""
@@ -171,6 +177,23 @@ class Study:
         arguments = {"config_name": self.plan_config, "overrides": overrides, **self.added}
         label = f"evaluate {cell.planner} {cell.goals}"
         return Job(name, stages.evaluate, arguments, self._after(cell.model, seed), label=label)
+
+    def why(self, cell: Cell, seed: int) -> str:
+        """Name the job that diagnoses an evaluation."""
+        return f"why_{self.name(cell, seed)}"
+
+    def _diagnosis(self, cell: Cell, seed: int) -> Job:
+        """Diagnose beside the other planners with the same model, whose plans may be better."""
+        own, key = self.name(cell, seed), (cell.model, cell.goals, cell.n_evals)
+        alike = [other for other in self.diagnosed() if (other.model, other.goals, other.n_evals) == key]
+        others = [name for other in alike if (name := self.name(other, seed)) != own]
+        arguments = {
+            "run_folder": str(self.folder / own),
+            "beside": [str(self.folder / name) for name in others],
+            "episodes": max(3, self.config.why_evals),
+            "settings": ["num_threads=1", *self._data()],
+        }
+        return Job(self.why(cell, seed), stages.diagnose, arguments, [own, *others], label="why")
 
     def settings(self, planner: str, goals: str) -> list[str]:
         """Overrides of an evaluation, but for model, episodes and folder."""

@@ -25,7 +25,14 @@ MADE = Made(date="2026-01-01", revision="abc", command="python -m experiments ti
 def study(folder: Path | str, **changed: Any) -> Study:
     """The study of two models that nothing has been trained for, unless they are ``changed``."""
     given = {"models": {"a": f"{folder}/a", "b": f"{folder}/b"}, "planners": PLANNERS, "evaluate": EVALUATE}
-    given |= {"environment": "wall", "n_evals": 4, "ceiling_evals": 2, "num_workers": 2, "folder": f"{folder}/study"}
+    given |= {
+        "environment": "wall",
+        "n_evals": 4,
+        "ceiling_evals": 2,
+        "why_evals": 0,
+        "num_workers": 2,
+        "folder": f"{folder}/study",
+    }
     return Study(study_config(raw_config("compare") | given | changed, "tiny"))
 
 
