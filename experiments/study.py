@@ -19,7 +19,7 @@ from planning.planners.searchless import PolicyPlanner, RandomPlanner
 SIMULATED = "{planner}, the simulator as its model"
 """Name of a planner whose success is a ceiling."""
 
-ENTRIES = {"collect": "datasets.collect", "train": "train.py", "evaluate": "plan.py"}
+ENTRIES = {"collect": "datasets.collect", "train": "train.py", "evaluate": "plan.py", "diagnose": "planning.diagnose"}
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,10 @@ def commands(jobs: Sequence[Job]) -> list[str]:
             continue
         words = ["python", *([entry] if entry.endswith(".py") else ["-m", entry])]
         words += _config_words(job.arguments)
-        words += [text.replace("run_dir=", "hydra.run.dir=") for text in job.arguments["overrides"]]
+        words += [text.replace("run_dir=", "hydra.run.dir=") for text in job.arguments.get("overrides", ())]
+        words += [job.arguments["run_folder"]] if "run_folder" in job.arguments else []
+        words += [word for folder in job.arguments.get("beside", ()) for word in ("--beside", folder)]
+        words += job.arguments.get("settings", ())
         lines.append(shlex.join(words))
     return lines
 

@@ -32,6 +32,8 @@ def test_every_stage_is_an_ordinary_command_that_waits_for_what_it_uses(studies,
     for job in jobs:
         assert set(job.after) <= done
         done.add(job.name)
+        if job.run.__name__ == "diagnose":
+            continue
         settings = {text for text in job.arguments["overrides"] if not text.startswith(("run_dir", "ckpt_path"))}
         if settings - seen:  # each setting once, in the first stage that has it
             seen |= settings
@@ -39,7 +41,7 @@ def test_every_stage_is_an_ordinary_command_that_waits_for_what_it_uses(studies,
             composed(
                 schemas.get(entry, PlanConfig), job.arguments.get("config_name", entry), job.arguments["overrides"]
             )
-    assert len(commands(jobs)) == sum(not job.name.startswith("gap") for job in jobs), "all but the gap have a command"
+    assert len(commands(jobs)) == sum(not job.name.startswith("gap") for job in jobs), "all but the gap"
 
 
 @pytest.mark.parametrize("name", STUDIES)

@@ -22,16 +22,16 @@ EVALUATE = ["n_plot_samples=0", "device=cpu"]
 MADE = Made(date="2026-01-01", revision="abc", command="python -m experiments tiny", versions={"torch": "9"})
 
 
-def study(folder: Path | str, **changed: Any) -> Study:
+def study(place: Path | str, **changed: Any) -> Study:
     """The study of two models that nothing has been trained for, unless they are ``changed``."""
-    given = {"models": {"a": f"{folder}/a", "b": f"{folder}/b"}, "planners": PLANNERS, "evaluate": EVALUATE}
+    given = {"models": {"a": f"{place}/a", "b": f"{place}/b"}, "planners": PLANNERS, "evaluate": EVALUATE}
     given |= {
         "environment": "wall",
         "n_evals": 4,
         "ceiling_evals": 2,
         "why_evals": 0,
         "num_workers": 2,
-        "folder": f"{folder}/study",
+        "folder": f"{place}/study",
     }
     return Study(study_config(raw_config("compare") | given | changed, "tiny"))
 
