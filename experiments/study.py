@@ -11,7 +11,7 @@ from typing import Any
 
 from experiments import stages
 from experiments.config import Cells, StudyConfig, file_name, flat
-from launch.jobs import Job
+from launch.job import Job
 from planning.config import PlanConfig
 from planning.mpc import MPCController
 from planning.planners.searchless import PolicyPlanner, RandomPlanner

@@ -8,14 +8,12 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tqdm import tqdm
 
+from launch.job import Job
 from utils.reading.json_file import RESULTS_BYTES, read_json
-
-if TYPE_CHECKING:
-    from launch.jobs import Job
 
 log = logging.getLogger(__name__)
 

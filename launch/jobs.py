@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from launch.job import Job
 from launch.job_progress import Progress
 from launch.provenance import Made
 from launch.workers import ClusterWorkers, LocalWorkers
@@ -25,30 +24,6 @@ from utils.reading.json_file import RESULTS_BYTES, read_json
 from utils.revision import revision
 
 MOST_WORKERS = 3  # without GPUs, if nothing is said: each takes 1.2 GB, and all should fit into 4
-
-
-@dataclass(frozen=True)
-class Job:
-    """A piece of work whose JSON result is kept.
-
-    Attributes:
-        name: Unique; also that of its result and its log file.
-        run: Picklable function of ``arguments``; returns something JSON can hold.
-        arguments: Of ``run``; what JSON can hold.
-        after: Names of the jobs that must be done first.
-        label: What jobs that take about as long have in common.
-    """
-
-    name: str
-    run: Callable[..., Any]
-    arguments: Mapping[str, Any]
-    after: Sequence[str] = field(default_factory=tuple)
-    label: str = ""
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What must be equal for a kept result to be used again."""
-        return {"function": self.run.__qualname__, "arguments": json.loads(json.dumps(self.arguments))}
 
 
 def workers_or_default(num_workers: int | None) -> int:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from launch.jobs import Job, run_jobs
+from launch.job import Job
+from launch.jobs import run_jobs
 from launch.provenance import Provenance
 from utils.revision import revision
 
@@ -64,7 +65,8 @@ def test_a_failing_job_is_named_and_the_others_are_kept(tmp_path):
 SLEEPER = """
 import sys, time
 from pathlib import Path
-from launch.jobs import Job, run_jobs
+from launch.job import Job
+from launch.jobs import run_jobs
 from launch.provenance import Provenance
 from utils.revision import revision
 
