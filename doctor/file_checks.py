@@ -28,7 +28,7 @@ def encoder_weights(weights: Path | None) -> str:
     """DINOv2 ViT-S/14: the given file, or where torch keeps what it downloads."""
     named = weights is not None
     try:
-        path = find_weights("dinov2_vits14", str(weights) if named else None, download=False)
+        path = find_weights("dinov2_vits14", str(weights) if named else None, may_download=False)
         DinoV2Encoder(weights=str(path))
     except WeightsNotFoundError as error:
         found, remedy = parts(str(error))

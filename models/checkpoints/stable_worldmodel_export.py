@@ -105,5 +105,5 @@ def _encoder(checkpoint: Checkpoint, architecture: Architecture) -> dict[str, Te
     with torch.device("meta"):
         expected = DinoVisionTransformer(width, depth, heads, PATCH, 4.0).state_dict()
     return read_weights(
-        find_weights(settings["name"], settings.get("weights"), download=False), settings["name"], expected
+        find_weights(settings["name"], settings.get("weights"), may_download=False), settings["name"], expected
     )

@@ -5,21 +5,18 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from models.foreign.dinov2_names import from_transformers, is_transformers
 from models.foreign.inert_pickle import UnsafeCheckpointError, load_inert
-from utils.files import atomic_path, sha256
+from utils.downloads import Expected, download
 from utils.printable import printable
 from utils.reading.legacy_archive import open_archive
 from utils.reading.opening import FileError, failure_reason
@@ -30,7 +27,7 @@ from utils.reading.tensor_record import TensorRecord
 log = logging.getLogger(__name__)
 
 BASE_URL = "https://dl.fbaipublicfiles.com/dinov2"
-TIMEOUT = 30.0  # seconds without a byte
+PAUSES = (1, 2, 4)  # seconds before each further attempt: who is offline shall not wait for long
 MOST_NAMES = 8  # tensors listed per kind of mismatch
 UNUSED = "mask_token"  # in every official file
 FLOATS = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
@@ -68,7 +65,7 @@ class WeightsNotFoundError(WeightsError):
     """There is no weights file and none could be fetched."""
 
 
-def find_weights(name: str, weights: str | None, download: bool = True) -> Path:
+def find_weights(name: str, weights: str | None, may_download: bool = True) -> Path:
     """Find the weights of model ``name``: ``weights`` if given, else the torch hub's cache, else a download into it.
 
     Raises:
@@ -85,38 +82,14 @@ def find_weights(name: str, weights: str | None, download: bool = True) -> Path:
     if cached.is_file():
         return cached
     remedy += f", or put it at {cached}"
-    if not download:
+    if not may_download:
         raise WeightsNotFoundError(f"no DINOv2 weights at {cached} and encoder.download=false; {remedy}")
     try:
-        fetch(url, cached, OFFICIAL.get(name, (None, None))[1])
-    except (OSError, HTTPException) as error:
+        size, digest = OFFICIAL.get(name, (None, None))
+        download(url, cached, Expected(size=size, sha256=digest), pauses=PAUSES)
+    except OSError as error:
         raise WeightsNotFoundError(f"DINOv2 weights could not be downloaded ({error}); {remedy}") from error
     return cached
-
-
-def fetch(url: str, destination: Path, digest: str | None = None) -> None:
-    """Download ``url`` with a progress bar; ``destination`` appears only when it is complete.
-
-    Args:
-        digest: SHA-256 that it must have.
-
-    Raises:
-        OSError: If the server cannot be reached, stops early or sends something else, or the disk is full.
-    """
-    log.info("downloading %s to %s", url, destination)
-    with atomic_path(destination) as partial, partial.open("wb") as file:
-        with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
-            total = int(response.headers.get("Content-Length") or 0)
-            with tqdm(total=total or None, unit="B", unit_scale=True, desc=destination.name) as bar:
-                while chunk := response.read(1 << 20):
-                    file.write(chunk)
-                    bar.update(len(chunk))
-        if total and file.tell() != total:
-            raise OSError(f"{url}: got {file.tell()} of {total} bytes")
-        file.flush()
-        found = sha256(partial)
-        if digest is not None and found != digest:
-            raise OSError(f"{url}: what came has the SHA-256 {found} instead of {digest}")
 
 
 def check_official(path: Path, name: str, digest: str) -> None:
