@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
-from datasets.files import DatasetError
 from envs.base import VectorEnv
 from launch.command_line import one_line, plain
 from launch.conf import CONF
-from launch.values import checked
+from launch.values import TRUSTED, checked
 from models.checkpoints.native import read_checkpoint
 from planning.config import PlanConfig
 from planning.diagnosis.account import account
@@ -124,17 +124,14 @@ def settings_of(run_folder: Path, identity: Mapping[str, Any], given: Sequence[s
     Raises:
         ValueError: If ``given`` would change what was evaluated, or a setting is not what it must be.
     """
-    path = Path(identity["model"][0])
     with initialize_config_dir(str(CONF), version_base="1.3"):
         defaults = plain(compose("plan", overrides=["ckpt_path=unused", "run_dir=unused", "n_plot_samples=0"]))
     kept = {key: identity[key] for key in IDENTITY if key in identity and key != "n_plot_samples"}
-    epoch = path.stem.removeprefix("model_")
-    places: dict[str, Any] = {"ckpt_path": str(path.parent.parent), "run_dir": str(run_folder)}
-    places["model_epoch"] = int(epoch) if epoch.isdigit() else epoch
+    places: dict[str, Any] = {**_checkpoint_of(Path(identity["model"][0])), "run_dir": str(run_folder)}
     settings = {**defaults, **kept, **places}
     for text in given:
         key = text.partition("=")[0]
-        if key.partition(".")[0] not in settings or "=" not in text:
+        if key.partition(".")[0] not in {*settings, TRUSTED} or "=" not in text:
             raise ValueError(f"{text}: there is no such setting of plan.py")
         if key.partition(".")[0] in {*kept, *places} and not key.startswith("env.dataset."):
             raise ValueError(
@@ -144,6 +141,14 @@ def settings_of(run_folder: Path, identity: Mapping[str, Any], given: Sequence[s
     merged = OmegaConf.to_container(OmegaConf.merge(settings, OmegaConf.from_dotlist(list(given))))
     assert isinstance(merged, dict)
     return parsed(PlanConfig, checked({str(key): current_names(value) for key, value in merged.items()}))
+
+
+def _checkpoint_of(weights: Path) -> dict[str, Any]:
+    """The settings that name a weights file: of a model directory, or by itself."""
+    if weights.parent.name != "checkpoints":
+        return {"ckpt_path": str(weights)}
+    epoch = weights.stem.removeprefix("model_")
+    return {"ckpt_path": str(weights.parent.parent), "model_epoch": int(epoch) if epoch.isdigit() else epoch}
 
 
 def _subject(
@@ -173,8 +178,8 @@ def _segments(subject: Subject, data: ModelData) -> Visits | None:
     steps = subject.controller.planner.horizon * subject.task.frameskip
     try:
         return dataset_visits(*data.validation(), len(subject.rows), steps, subject.task.seed)
-    except (DatasetError, ValueError, OSError) as error:
-        log.info("error_by_step.dataset is left out: %s", error)
+    except (InstantiationException, ValueError, OSError) as error:
+        log.info("the data set is left out: %s", error.__cause__ or error)
         return None
 
 

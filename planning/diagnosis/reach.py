@@ -16,7 +16,7 @@ EXPLORATION = 2**32 - 2  # number of a random stream that no plan draws from
 KEPT = 48  # action sequences that go on: half of them nearest to the goal, half far from each other
 CHILDREN = 6  # ways in which each goes on
 FEWEST_KEPT = 8
-MOST_STEPS = 4_000_000  # raw steps that an exploration of all its episodes may simulate
+MOST_STEPS = 2_000_000  # raw steps that an exploration of all its episodes may simulate
 LARGEST = 2.0  # of the deviations of the data, by which actions are spread
 
 RECORDED, EXPLORED = "the known actions", "actions found in the simulator"

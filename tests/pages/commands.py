@@ -41,6 +41,7 @@ PARSED = {  # where their main is
     "launch.sweep_table": "launch.sweep_table",
     "experiments collect": "experiments.collected",
     "doctor": "doctor.__main__",
+    "planning.diagnose": "planning.diagnose",
     "benchmarks": "benchmarks.__main__",
     "tests.kills": "tests.kills",
 }
