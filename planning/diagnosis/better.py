@@ -49,29 +49,31 @@ def better_plans(subject: Subject, rows: Tensor, ways: Mapping[int, Way], others
         others: Raw first plans (B, n, env_action_dim) of others for all episodes, by the name of the others.
     """
     request, plan = subject.request(0, rows), subject.plans(0, rows)[1]
-    starts, names = [plan], ["this plan"]
+    starts = {"this plan": plan}
     if ways:
-        known = [ways[row].actions if row in ways else None for row in rows.tolist()]
-        length = max(len(actions) for actions in known if actions is not None)
-        nothing = torch.zeros(length, subject.task.env.env_action_dim)
-        raw = torch.stack([nothing if actions is None else actions for actions in known])
-        has_way = torch.tensor([actions is not None for actions in known], device=plan.device)
-        starts.append(torch.where(has_way[:, None, None], subject.fitted(raw, plan.shape[1]), plan))
-        names.append(WAY)
-    for name, actions in others.items():
-        fitted = subject.fitted(actions[rows], plan.shape[1])
-        starts.append(torch.where(fitted.isfinite().all(2).all(1)[:, None, None], fitted, plan))
-        names.append(f"the plan of {name}")
-    candidates = torch.stack(starts, 1)
+        starts[WAY] = subject.fitted(_side_by_side(ways, rows), plan.shape[1])
+    starts |= {f"the plan of {name}": subject.fitted(raw[rows], plan.shape[1]) for name, raw in others.items()}
+    names, candidates = [*starts, LONGER], torch.stack(list(starts.values()), 1)
+    is_known = candidates.isfinite().flatten(2).all(2)
+    candidates = torch.where(is_known[:, :, None, None], candidates, plan[:, None])
     longer = _searched(subject, rows, candidates)
-    candidates, names = torch.cat([candidates, longer[:, None]], 1), [*names, LONGER]
+    candidates = torch.cat([candidates, longer[:, None]], 1)
     with torch.no_grad():
         costs = request.cost(candidates)
-    best_cost, best = costs.nan_to_num(torch.inf, torch.inf).min(1)
+    is_known = torch.cat([is_known, is_known[:, :1]], 1) & costs.isfinite()
+    best_cost, best = costs.masked_fill(~is_known, torch.inf).min(1)
+    sources = [
+        ways[row].source if names[place] == WAY else names[place]
+        for row, place in zip(rows.tolist(), best.tolist(), strict=True)
+    ]
     chosen = candidates[torch.arange(len(rows), device=best.device), best]
-    sources = [names[place] for place in best.tolist()]
-    sources = [ways[row].source if name == WAY else name for row, name in zip(rows.tolist(), sources, strict=True)]
     return Better(plan, costs[:, 0].cpu(), chosen, best_cost.cpu(), sources)
+
+
+def _side_by_side(ways: Mapping[int, Way], rows: Tensor) -> Tensor:
+    """Raw actions (n, K, env_action_dim) of the ways of ``rows`` (n,); NaN where there is none."""
+    none = torch.full_like(next(iter(ways.values())).actions, torch.nan)
+    return torch.stack([ways[row].actions if row in ways else none for row in rows.tolist()])
 
 
 def _searched(subject: Subject, rows: Tensor, starts: Tensor) -> Tensor:

@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from planning.diagnosis.account import account
+from planning.diagnosis.better import better_plans
 from planning.diagnosis.candidates import gradient_norms, rank_correlations
 from planning.diagnosis.diagnosis import Others, chosen_episodes, diagnosed
 from planning.diagnosis.model_errors import model_errors
 from planning.diagnosis.promises import promises_of
+from planning.diagnosis.reach import Way
 from planning.gap import Visits
 from planning.mpc import MPCController
 from planning.planners.cem import CEMPlanner
@@ -60,6 +62,14 @@ def test_another_evaluation_shows_a_way_and_a_better_plan():
     actions = torch.tensor([0.5, 0.0]).expand(6, 6, 2)
     why, found = reasons(subject, others=Others({"fast": actions}, {"fast": actions}))
     assert why == {"search"} and "(the actions of fast;" in found["sorted"][0]["evidence"]
+
+
+def test_a_better_plan_comes_from_a_way_only_where_there_is_one():
+    subject = finished(task_of(point_model(), WAYS), gd(opt_steps=1))
+    ways = {4: Way("a friend", (WAYS[4] / 6).float().expand(6, 2))}
+    found = better_plans(subject, torch.arange(6), ways, {"other": torch.full((6, 4, 2), torch.nan)})
+    assert found.source[4] == "a friend" and {*found.source[:4], found.source[5]} == {"a longer search"}
+    assert (found.best_cost < 1e-3).all() and (found.cost > 0.05).all()
 
 
 def test_a_perfect_model_promises_what_comes_true():
