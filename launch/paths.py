@@ -9,6 +9,8 @@ from pathlib import Path
 from hydra.core.override_parser.types import QuotedString
 
 from launch.grammar import is_sweep, parse, quoted
+from utils.model_hub import SCHEME, fetch_model
+from utils.printable import exit_with
 
 NAMES = ("data_path", "ckpt_path", "goal_file_path", "run_dir", "latent_dir", "weights", "folder")
 """Last parts of the keys whose values are paths."""
@@ -21,8 +23,8 @@ def readable_paths(argv: Sequence[str]) -> list[str]:
     """The arguments, with those paths in quotes that Hydra would not read as they stand.
 
     ``~`` becomes the home directory, and a carriage return at the end of an argument, of a script that was written on
-    Windows, goes. What Hydra reads as a text already, in quotes or not, stays as it is, and so do the choices of a
-    sweep.
+    Windows, goes. ``ckpt_path=hf://owner/name`` becomes the path of what is fetched from the hub. What Hydra reads as a
+    text already, in quotes or not, stays as it is, and so do the choices of a sweep.
     """
     arguments = [argument.rstrip("\r") for argument in argv]
     swept = is_sweep(arguments)
@@ -34,12 +36,24 @@ def _readable(argument: str, swept: bool) -> str:
     if found is None or not (found["key"].rpartition(".")[2] in NAMES or found["key"] in KEYS):
         return argument
     value = found["value"]
+    if found["key"] == "ckpt_path" and SCHEME in value:
+        value = ",".join(_fetched(part) for part in value.split(","))
     parts = value.split(",")
     if not swept and len(parts) > 1 and not Path(at_home(value)).exists() and all(map(_exists, parts)):
         return argument  # Hydra will say that several need a sweep
     if not swept or len(parts) == 1 or _is_call(value) or _exists(value):
         return found["start"] + _literal(value, swept and not _exists(value))
     return found["start"] + ",".join(_literal(part, swept) for part in parts)
+
+
+def _fetched(address: str) -> str:
+    """Bring a model of a hub here; returns where it is."""
+    if not address.startswith(SCHEME):
+        return address
+    try:
+        return str(fetch_model(address))
+    except OSError as error:
+        exit_with(f"error: ckpt_path={address}: {error}")
 
 
 def _literal(value: str, swept: bool) -> str:

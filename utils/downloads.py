@@ -35,6 +35,7 @@ PAUSES = (1, 2, 4, 8, 16, 32, 60, 60)  # seconds before trying again; a piece th
 MOST_WAIT = 600.0  # seconds that a server may ask to wait
 AGAIN = {408, 425, 429, 500, 502, 503, 504}  # answers that another time may differ
 CHUNK = 1 << 20
+MOST_OF_AN_ANSWER = 4_000_000  # bytes
 MOST_OF_A_PAGE = 65_536  # bytes of a web page that came instead of a file
 SECRET = {"view_only", "token", "key", "access_token"}
 """Parameters of an address that are not written down."""
@@ -169,6 +170,27 @@ def download(
             part.drop()
             raise DownloadError(f"{_written(url)}: what came is another file, {differs}; nothing was kept")
         _name(part, destination)
+
+
+def read_page(url: str, headers: Mapping[str, str] | None = None, most: int = MOST_OF_AN_ANSWER) -> str:
+    """Read a short text, such as what an interface of a server answers.
+
+    Raises:
+        DownloadError: If it cannot be had, or is longer than ``most`` bytes.
+    """
+    request = urllib.request.Request(url, headers=dict(headers or {}))
+    try:
+        with _OPENER.open(request, timeout=TIMEOUT) as response:
+            content: bytes = response.read(most + 1)
+    except urllib.error.HTTPError as error:
+        with error:
+            raise DownloadError(f"{_written(url)}: the server says {error.code} {error.reason}") from None
+    except (OSError, HTTPException) as error:
+        reason = printable(str(getattr(error, "reason", error)) or type(error).__name__, 200)
+        raise DownloadError(f"{_written(url)}: {reason}") from None
+    if len(content) > most:
+        raise DownloadError(f"{_written(url)}: the answer has more than {most} bytes")
+    return content.decode("utf-8", "replace")
 
 
 def _gather(part: _Part, pauses: Sequence[float]) -> None:

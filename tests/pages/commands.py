@@ -37,6 +37,7 @@ ENTRIES = {  # config if none is named, schema of its settings
     "experiments": ("compare", None),
 }
 PARSED = {  # where their main is
+    "models.fetch": "models.fetch",
     "models.checkpoint": "models.checkpoints.command",
     "launch.sweep_table": "launch.sweep_table",
     "experiments collect": "experiments.collected",
