@@ -93,11 +93,11 @@ class Subject:
 
     def clipped(self, actions: Tensor) -> Tensor:
         """Clip single z-scored actions (..., env_action_dim), on the CPU, to where the planner was kept, if it was."""
-        space = self._space
-        if not self.controller.planner.clip_actions or space.low is None or space.high is None:
+        if not self.controller.planner.clip_actions:
             return actions
-        size = actions.shape[-1]
-        return actions.clamp(space.low[:size].cpu(), space.high[:size].cpu())
+        low, high = self._space.low, self._space.high
+        assert low is not None and high is not None, "a planner that clips has refused to plan without them"
+        return actions.clamp(low[: actions.shape[-1]].cpu(), high[: actions.shape[-1]].cpu())
 
     @cached_property
     def _space(self) -> ActionSpace:
