@@ -108,7 +108,7 @@ class Builder:
             inspect=[
                 Inspected(model=r.model, planner=r.planner, goals=r.goals, seed=r.seed, folder=r.folder)
                 for r in self.findings.results
-                if r.folder is not None
+                if r.folder is not None and r.planner in planners
             ],
             **more,
         )

@@ -88,9 +88,7 @@ def _pages(study: str, root: Path) -> list[Path]:
     pages = [root / "README.md", *sorted((root / "docs").glob("*.md"))]
     found = [page for page in pages if page.exists() and f"begin generated: {study} " in page.read_text("utf-8")]
     if not found:
-        raise ValueError(
-            f"{root}/docs: no page has the line <!-- begin generated: {study} --> and the one that ends it"
-        )
+        raise ValueError(f"{root}/docs: no page has the lines <!-- begin generated: {study} --> and end generated")
     for page in found:
         require_markers(page, study)
     return found

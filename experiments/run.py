@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import io
 import logging
 import shlex
@@ -20,6 +19,7 @@ from experiments import figures, tables
 from experiments.build import Builder, Findings
 from experiments.inputs import digests, relative
 from experiments.outcomes import Outcomes, findings_of, refuse_other_episodes
+from experiments.page import write_page
 from experiments.publish import publish, refuse_unpublishable
 from experiments.report import Made, Report
 from experiments.result import Result
@@ -163,8 +163,7 @@ def write_report(folder: Path, report: Report, findings: Findings, whole: bool) 
     shown = [f"![{figures.TITLES[name]}](figures/{name}.png)" for name in drawn]
     begin = f"# {report.title}\n\n{report.asked}\n\n"
     write_text(folder / "report.md", f"{begin}{tables.as_markdown(report, shown)}\n")
-    if importlib.util.find_spec("experiments.page") is not None:
-        importlib.import_module("experiments.page").write_page(folder)
+    write_page(folder)
 
 
 def episodes_csv(findings: Findings) -> str:

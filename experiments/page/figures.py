@@ -107,9 +107,9 @@ def success_by_distance(report: Report, keys: Keys, planner: str) -> Markup | No
         found = {row.goals: row.success for row in report.rows if (row.model, row.planner) == (model, planner)}
         if found:
             series[short(model, 14)] = [found.get(name) for name in goals]
-    if len(goals) < 2 or not series:
+    steps = [float(away) for name in goals if (away := report.goals[name].raw_steps) is not None]
+    if len(goals) < 2 or len(steps) < len(goals) or not series:
         return None
-    steps = [float(report.goals[name].raw_steps) for name in goals]
     x, y = Scale(min(steps) - 5, max(steps) + 5, LEFT, RIGHT), Scale(0, 1, BOTTOM, TOP)
     parts = [_frame(x, y, ("raw steps to the goal", "solved, %"), steps, percent=True)]
     ends, said = [], []

@@ -86,12 +86,12 @@ class Ceiling:
 class Goals:
     """A set of episodes, and what is reached in it without a model or with a perfect one."""
 
-    goal_source: str
-    goal_H: int  # noqa: N815  (DINO-WM's name)
-    raw_steps: int
-    budget_steps: int
+    goal_source: str | None
+    goal_H: int | None  # noqa: N815  (DINO-WM's name)
+    raw_steps: int | None
+    budget_steps: int | None
     episodes: int
-    hash: str
+    hash: str | None
     floors: Mapping[str, Mean | None]
     ceilings: Sequence[Ceiling] = ()
 
@@ -106,8 +106,8 @@ class Pair:
     partner: str
     goals: str
     difference: Mean
-    only_first: int
-    only_second: int
+    only_first: int | None
+    only_second: int | None
     p: float | None
     verdict: str
 
@@ -217,7 +217,7 @@ class Report:
     def used_goals(self) -> list[str]:
         """Names of the sets of goals that rows have, nearest first."""
         used = {row.goals for row in self.rows}
-        return sorted((name for name in self.goals if name in used), key=lambda name: self.goals[name].raw_steps)
+        return sorted((name for name in self.goals if name in used), key=lambda name: self.goals[name].raw_steps or 0)
 
     def used(self, key: Literal["models", "planners"]) -> list[str]:
         """Names of the models or planners that rows have, in the report's order."""
@@ -242,9 +242,11 @@ def read_report(path: Path) -> Report:
             "report again"
         )
     stated = {key: value for key, value in content.items() if key != "digest"}
+    is_whole = content.get("digest") == digest(stated)
+    for why in content.get("why", ()):  # an error is null where there are no data to measure it on
+        why["error_by_step"] = {name: each or () for name, each in why.get("error_by_step", {}).items()}
     pairs = [{"partner" if key == "with" else key: value for key, value in pair.items()} for pair in content["pairs"]]
     try:
-        is_whole = content.get("digest") == digest(stated)
         report = _PARSER.validate_python({**content, "pairs": pairs, "is_whole": is_whole})
     except ValidationError as error:
         first = error.errors()[0]
