@@ -68,6 +68,8 @@ def _verdict(verdict: str, pairs: Sequence[Pair], shared: str) -> str:
         return f"{verdict} with {listed([f'{pair.with_} ({100 * pair.difference.mean:+.0f} points)' for pair in own])}"
     if len(own) == len(pairs) == 1:
         return f"{verdict} with {own[0].with_}"
+    if len(own) == len(pairs):
+        return f"{verdict} with {'any of' if verdict == SAME else 'all'} {len(own)} {shared}s"
     return f"{verdict} with {len(own)} of {len(pairs)} {shared}s"
 
 

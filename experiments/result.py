@@ -37,7 +37,6 @@ LISTS = {
     "rollouts": "model_evaluations",
     "gradients": "gradient_evaluations",
     "tflop": "tflop",
-    "planning_seconds": "planning_seconds_each",
 }
 """Columns of ``episodes.csv`` that are lists of ``results.json``."""
 

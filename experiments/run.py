@@ -27,6 +27,7 @@ from experiments.study import Study, commands
 from launch.conf import ROOT
 from launch.jobs import kept_results, run_jobs, workers_or_default
 from launch.provenance import Provenance
+from planning.episode_record import EPISODES, EpisodeRecord
 from utils.files import write_text
 
 log = logging.getLogger("experiments")
@@ -159,15 +160,15 @@ def write_report(folder: Path, report: Report, findings: Findings, whole: bool) 
     if whole:
         (folder / "figures").mkdir(exist_ok=True)
         drawn = figures.draw_all(report, f"{folder}/figures/")
-        write_text(folder / "episodes.csv", episodes_csv(findings))
+        write_text(folder / "episodes.csv", episodes_csv(findings, folder))
     shown = [f"![{figures.TITLES[name]}](figures/{name}.png)" for name in drawn]
     begin = f"# {report.title}\n\n{report.asked}\n\n"
     write_text(folder / "report.md", f"{begin}{tables.as_markdown(report, shown)}\n")
     write_page(folder)
 
 
-def episodes_csv(findings: Findings) -> str:
-    """Write a line for each model, planner, goals, seed and episode; empty: not known."""
+def episodes_csv(findings: Findings, folder: Path) -> str:
+    """Write a line for each model, planner, goals, seed and episode of the study in ``folder``; empty: not known."""
     failures = {
         (why.get("model"), why.get("planner"), why.get("goals"), why.get("seed"), each["episode"]): each["why"]
         for why in findings.why
@@ -178,8 +179,9 @@ def episodes_csv(findings: Findings) -> str:
     table.writerow(COLUMNS)
     for result in findings.results:
         key = (result.model, result.planner, result.goals, result.seed)
+        lists = {**result.lists, **_recorded(folder, result)}
         for episode, step in enumerate(result.solved_at_step):
-            values = {name: each[episode] for name, each in result.lists.items()}
+            values = {name: each[episode] for name, each in lists.items()}
             values |= {
                 "solved_at_step": max(0, step),
                 "solved": int(step > 0),
@@ -189,6 +191,15 @@ def episodes_csv(findings: Findings) -> str:
             own = [values.get(name) for name in COLUMNS[5:]]
             table.writerow([*key, episode, *("" if value is None else value for value in own)])
     return text.getvalue()
+
+
+def _recorded(folder: Path, result: Result) -> dict[str, list[float]]:
+    """Columns that only the record of a run's episodes has; it may be of fewer than a result that was put together."""
+    path = folder / (result.folder or "") / EPISODES
+    if result.folder is None or not path.exists():
+        return {}
+    seconds = EpisodeRecord.read(path).planning_seconds.sum(1).tolist()
+    return {"planning_seconds": seconds} if len(seconds) == result.count else {}
 
 
 def _joined(versions: Mapping[str, str]) -> str:

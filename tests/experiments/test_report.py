@@ -146,10 +146,10 @@ def test_figures_name_the_numbers_that_they_show(better, tmp_path):
         assert digest(better.as_json()) in (tmp_path / f"{name}.svg").read_text()
 
 
-def test_every_episode_is_a_line():
+def test_every_episode_is_a_line(tmp_path):
     failure = {"model": "a", "planner": "gd", "goals": "as configured", "seed": 0}
     failure["sorted"] = [{"episode": 1, "why": "search"}]
     found = Findings(results=[tiny.result("a", "gd", [10, 0], final=[True, False])], why=[failure])
-    head, one, two = (line.split(",") for line in episodes_csv(found).splitlines())
+    head, one, two = (line.split(",") for line in episodes_csv(found, tmp_path).splitlines())
     assert dict(zip(head, one, strict=True))["solved_at_step"] == "10"
     assert (two[head.index("solved")], two[head.index("final")], two[-1]) == ("0", "0", "search")
