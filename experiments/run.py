@@ -122,7 +122,8 @@ class Runner:
 
     def _inputs(self, results: Mapping[str, Any]) -> list[Path]:
         stages = [self.kept / f"{name}.json" for name in results]
-        return [*stages, *(self.folder / name / "results.json" for name in results)]
+        files = ("results.json", "episodes.npz")
+        return [*stages, *(self.folder / name / file for name in results for file in files)]
 
 
 def findings_of_stages(study: Study, results: Mapping[str, Any]) -> Findings:

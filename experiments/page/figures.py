@@ -8,17 +8,18 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from experiments.page.keys import Keys, short
-from experiments.page.report import Diagnosis, Mean, Report
+from experiments.page.diagnoses import Diagnosis
+from experiments.page.keys import Keys, short, used_goals
 from experiments.page.svg import Scale, drawing, linear, logarithmic, number, polyline, spread, tag, text
 from experiments.page.tradeoff import CURRENCIES, tradeoff
+from experiments.report import Rate, Report
 
 WIDTH, HEIGHT = 380, 250
 LEFT, RIGHT, TOP, BOTTOM = 46, 274, 26, 204
 WHERE = {"dataset": ("data set", 5), "planned": ("planned", 1), "random": ("random", 4)}
 
 
-def interval_bar(mean: Mean, low: float, high: float, zero: float | None = None, _class: str = "ink") -> Markup:
+def interval_bar(mean: Rate, low: float, high: float, zero: float | None = None, _class: str = "ink") -> Markup:
     """Draw an interval as a line with a dot, to stand in a cell; the cell says the numbers."""
     x = Scale(low, high, 5, 115)
     ends = [x(end) for end in (mean.low, mean.high) if end is not None]
@@ -34,7 +35,7 @@ def interval_bar(mean: Mean, low: float, high: float, zero: float | None = None,
 def lines(
     name: str,
     title: str,
-    series: Mapping[str, tuple[int, Sequence[Mean | None]]],
+    series: Mapping[str, tuple[int, Sequence[Rate | None]]],
     axes: tuple[str, str],
     top: float,
 ) -> Markup:
@@ -101,15 +102,15 @@ def exploitation(name: str, title: str, why: Diagnosis) -> Markup | None:
 
 def success_by_distance(report: Report, keys: Keys, planner: str) -> Markup | None:
     """Draw success of one planner over the distance of goals, a line per model; None for a single distance."""
-    goals = report.used_goals()
-    series: dict[str, list[Mean | None]] = {}
+    goals = used_goals(report)
+    series: dict[str, list[Rate | None]] = {}
     for model in keys.models:
         found = {row.goals: row.success for row in report.rows if (row.model, row.planner) == (model, planner)}
         if found:
             series[short(model, 14)] = [found.get(name) for name in goals]
-    steps = [float(away) for name in goals if (away := report.goals[name].raw_steps) is not None]
-    if len(goals) < 2 or len(steps) < len(goals) or not series:
+    if len({report.goals[name].raw_steps for name in goals}) < 2 or not series or keys.curves.get(planner):
         return None
+    steps = [float(report.goals[name].raw_steps or 0) for name in goals]
     x, y = Scale(min(steps) - 5, max(steps) + 5, LEFT, RIGHT), Scale(0, 1, BOTTOM, TOP)
     parts = [_frame(x, y, ("raw steps to the goal", "solved, %"), steps, percent=True)]
     ends, said = [], []
@@ -155,10 +156,10 @@ def _frame(
 
 def standalone(report: Report) -> dict[str, str]:
     """The first figures as files of their own: stem -> SVG, with its colours in it."""
-    keys, found = Keys(report.used("models"), report.used("planners")), {}
+    keys, found = Keys.of(report), {}
     style = (Path(__file__).parent / "figures.css").read_text(encoding="utf-8")
     for currency in CURRENCIES:
-        for goals in report.used_goals():
+        for goals in used_goals(report):
             if (svg := tradeoff(report, keys, goals, currency)) is not None:
                 end = str(svg).index(">") + 1
                 stem = f"{currency.key}_{''.join(c if c.isalnum() else '_' for c in goals)}"

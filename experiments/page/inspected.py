@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.page.report import Diagnosis, Inspected, Report
-from planning.episode_record import EpisodeRecord
+from experiments.page.diagnoses import Diagnosis, diagnoses
+from experiments.report import Inspected, Report
+from planning.episode_record import EPISODES, EpisodeRecord
 from utils.reading.json_file import read_json
 from utils.reading.opening import FileError, read_regular
 
 MOST_EPISODES = 50  # of a run
+MOST_IN_ALL = 1200  # of all runs: each takes about 4 kB of numbers
 MOST_FRAME_BYTES = 34_000_000  # of all frames, as the page holds them
 MOST_SHEET_BYTES = 4_000_000  # of one file
 DIGITS = 4
@@ -70,25 +72,28 @@ def inspected_runs(report: Report, folder: Path) -> tuple[list[Run], Frames]:
         folder: Where ``report.json`` lies.
 
     Raises:
-        FileError: If a run's ``episodes.npz`` is missing or broken.
+        FileError: If a run's ``episodes.npz`` is broken.
     """
     lines = _lines(folder / "episodes.csv")
-    causes = {(why.model, why.planner, why.goals, why.seed): why for why in report.why}
-    readers = [_Reader(chosen, folder / chosen.folder, lines, causes) for chosen in report.inspect]
+    causes = {(why.model, why.planner, why.goals, why.seed): why for why in diagnoses(report)}
+    readers = [_Reader(chosen, folder / chosen.folder, lines, causes) for chosen in _first_seeds(report, folder)]
     frames = Frames()
     shown: list[list[dict[str, Any]]] = [[] for _ in readers]
-    for place in range(MOST_EPISODES):  # one of each run after the other: what does not fit is left out of all alike
+    most = min(MOST_EPISODES, MOST_IN_ALL // max(1, len(readers)))
+    for place in range(most):  # one of each run after the other: what does not fit is left out of all alike
         for reader, own in zip(readers, shown, strict=True):
             if place < len(reader.episodes):
                 own.append(reader.episode(reader.episodes[place], frames))
     return [Run(reader.about, own) for reader, own in zip(readers, shown, strict=True)], frames
 
 
-def newer_than(report: Report, folder: Path) -> list[str]:
-    """Names of the files that were written after ``report.json``."""
-    inputs = ["episodes.csv", *(f"{chosen.folder}/episodes.npz" for chosen in report.inspect)]
-    made = (folder / "report.json").stat().st_mtime_ns
-    return [name for name in inputs if (folder / name).exists() and (folder / name).stat().st_mtime_ns > made]
+def _first_seeds(report: Report, folder: Path) -> list[Inspected]:
+    """The runs of the first training seed; runs of before there was a record of episodes have nothing to show."""
+    found: dict[tuple[str, str, str], Inspected] = {}
+    for each in report.inspect:
+        if (folder / each.folder / EPISODES).is_file():
+            found.setdefault((each.model, each.planner, each.goals), each)
+    return list(found.values())
 
 
 class _Reader:

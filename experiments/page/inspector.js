@@ -38,7 +38,7 @@ if ($("inspect")) {
     const canvas = $(`f-${id}`), side = image ? image.naturalWidth : 96, context = canvas.getContext("2d");
     if (canvas.width !== side) canvas.width = canvas.height = side;
     context.clearRect(0, 0, side, side);
-    const has = image !== null && index !== null;
+    const has = Boolean(image) && index !== null && (index + 1) * side <= image.naturalHeight; // a model that learnt since cannot imagine again
     if (has) context.drawImage(image, 0, index * side, side, side, 0, 0, side, side);
     canvas.hidden = !has;
     canvas.setAttribute("aria-label", has ? said : instead);

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from itertools import pairwise
 from typing import Any
 
@@ -10,7 +10,7 @@ import contourpy
 import numpy as np
 from markupsafe import Markup
 
-from experiments.page.report import Plane
+from experiments.page.diagnoses import Plane
 from experiments.page.svg import Scale, drawing, marker, number, tag, text
 
 SIDE, GAP, TOP, LEFT = 190, 22, 24, 6
@@ -19,32 +19,33 @@ LEVELS = 9
 
 def plane_pair(name: str, plane: Plane) -> Markup:
     """Draw both sides on the same levels, with the named points on either."""
-    both = np.concatenate([np.asarray(side, float).ravel() for side in (plane.model, plane.simulator)])
+    sides = {"by the model": np.array(plane.model, float), "by the simulator": np.array(plane.simulator, float)}
+    both = np.concatenate([side.ravel() for side in sides.values()])
     finite = both[np.isfinite(both)]
-    levels = np.quantile(finite, np.linspace(0, 1, LEVELS + 1))  # equal areas: costs span decades
-    levels = np.unique(levels)
-    sides = [
+    levels = np.unique(np.quantile(finite, np.linspace(0, 1, LEVELS + 1)))  # equal areas: costs span decades
+    drawn = [
         _side(plane, side, levels, title, LEFT + column * (SIDE + GAP))
-        for column, (side, title) in enumerate(((plane.model, "by the model"), (plane.simulator, "by the simulator")))
+        for column, (title, side) in enumerate(sides.items())
     ]
-    best = [np.unravel_index(np.nanargmin(side), np.shape(side)) for side in (plane.model, plane.simulator)]
-    moved = float(np.hypot(*(np.asarray(plane.x)[[best[0][1], best[1][1]]] @ [1, -1],
-                             np.asarray(plane.y)[[best[0][0], best[1][0]]] @ [1, -1])))  # fmt: skip
+    first, second = (_lowest(plane, side) for side in sides.values())
     described = (
         f"Contours of the objective around episode {plane.episode}, from {number(float(finite.min()))} to "
-        f"{number(float(finite.max()))}. The lowest points of both sides are {number(moved)} apart. Marked: "
-        f"{', '.join(point.name for point in plane.points)}."
+        f"{number(float(finite.max()))}. The lowest points of both sides are {number(math.dist(first, second))} apart. "
+        f"Marked: {', '.join(point.name for point in plane.points)}."
     )
-    return drawing(
-        name, 2 * SIDE + GAP + 2 * LEFT, SIDE + TOP + 40, f"Episode {plane.episode}: the objective in a plane",
-        described, *sides, _legend(levels),
-    )  # fmt: skip
+    title = f"Episode {plane.episode}: the objective in a plane"
+    return drawing(name, 2 * SIDE + GAP + 2 * LEFT, SIDE + TOP + 40, title, described, *drawn, _legend(levels))
 
 
-def _side(plane: Plane, values: Sequence[Sequence[float]], levels: np.ndarray, title: str, left: float) -> Markup:
+def _lowest(plane: Plane, side: np.ndarray) -> tuple[float, float]:
+    row, column = divmod(int(np.nanargmin(side)), side.shape[1])
+    return plane.x[column], plane.y[row]
+
+
+def _side(plane: Plane, values: np.ndarray, levels: np.ndarray, title: str, left: float) -> Markup:
     x = Scale(min(plane.x), max(plane.x), left, left + SIDE)
     y = Scale(min(plane.y), max(plane.y), TOP + SIDE, TOP)
-    generator = contourpy.contour_generator(plane.x, plane.y, np.asarray(values, float), fill_type="OuterOffset")
+    generator = contourpy.contour_generator(plane.x, plane.y, np.ma.masked_invalid(values), fill_type="OuterOffset")
     corner = np.array([min(plane.x), min(plane.y)])
     per_unit = np.array([SIDE, -SIDE]) / (np.array([max(plane.x), max(plane.y)]) - corner)
     parts = [text(left, 14, title, "name")]

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from markupsafe import Markup
 
 from experiments.page.figures import interval_bar
-from experiments.page.keys import Keys
-from experiments.page.report import Mean, Report, Row
+from experiments.page.keys import Keys, used_goals
 from experiments.page.svg import number
-from experiments.page.tradeoff import FLOORS
+from experiments.report import Rate, Report, Row
 
+FLOORS = {"nothing": "doing nothing", "random": "random actions", "expert": "recorded actions"}
 NOTHING = "\N{EN DASH}"
 
 
@@ -69,17 +69,17 @@ def table(report: Report, keys: Keys) -> tuple[list[Column], list[Line]]:
 
 def _lines(report: Report, keys: Keys) -> list[Line]:
     lines = []
-    for name in report.used_goals():
+    for name in used_goals(report):
         goals = report.goals[name]
         lines += [_result(row, keys) for row in report.rows if row.goals == name]
         for ceiling in goals.ceilings:
-            cells = _only_success(ceiling.success, goals.episodes)
+            cells = _only_success(ceiling.success, ceiling.episodes)
             lines.append(Line("ceiling", f"simulator (seen by {ceiling.model})", ceiling.planner, name, cells))
-        for floor, rate in goals.floors.items():
-            if rate is not None:
+        for floor, said in FLOORS.items():
+            if (rate := getattr(goals.floors, floor)) is not None:
                 cells = _only_success(rate, goals.episodes)
                 kind = "ceiling" if floor == "expert" else "floor"
-                lines.append(Line(kind, "no model", FLOORS.get(floor, floor), name, cells))
+                lines.append(Line(kind, "no model", said, name, cells))
     return lines
 
 
@@ -104,17 +104,17 @@ def _result(row: Row, keys: Keys) -> Line:
             _amount(cost.planning_seconds),
             _amount(cost.simulation_seconds),
             _amount(cost.peak_memory_gb),
-            _amount(row.episodes * len(row.seeds)),
+            _amount(row.episodes * max(1, len(row.seeds))),
         ],
     )
 
 
-def _only_success(rate: Mean, episodes: int) -> list[Cell]:
+def _only_success(rate: Rate, episodes: int) -> list[Cell]:
     between = [Cell(NOTHING) for _ in COLUMNS[2:]]
     return [_rate(rate, "ink"), *between, _amount(episodes)]
 
 
-def percent(mean: Mean, signed: bool = False) -> str:
+def percent(mean: Rate, signed: bool = False) -> str:
     """Write a rate or a difference of rates, with its interval."""
     sign = "+" if signed else ""
     ends = (
@@ -123,7 +123,7 @@ def percent(mean: Mean, signed: bool = False) -> str:
     return f"{100 * mean.mean:{sign}.0f}{ends}".replace("-", "\N{MINUS SIGN}")
 
 
-def _rate(mean: Mean, colour: str) -> Cell:
+def _rate(mean: Rate, colour: str) -> Cell:
     return Cell(percent(mean), mean.mean, interval_bar(mean, 0, 1, _class=colour))
 
 

@@ -9,13 +9,12 @@ from statistics import median
 from markupsafe import Markup
 
 from experiments.page.keys import Keys, short
-from experiments.page.report import Goals, Report, Row
 from experiments.page.svg import Scale, drawing, logarithmic, marker, number, polyline, spread, tag, text
+from experiments.report import Goals, Report, Row
 
 WIDTH, HEIGHT = 410, 288
 LEFT, RIGHT, TOP, BOTTOM = 32, 310, 50, 246
 LETTER = 6.4  # pixels of a letter, about
-FLOORS = {"nothing": "doing nothing", "random": "random actions", "expert": "recorded actions"}
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,8 @@ def _axes(x: Scale, y: Scale, label: str) -> Markup:
 
 def _floors(goals: Goals, y: Scale) -> Markup:
     """Lines for what is reached without planning, and with a perfect model."""
-    lines = [(rate.mean, FLOORS.get(name, name)) for name, rate in goals.floors.items() if rate and name != "expert"]
+    floors = {"doing nothing": goals.floors.nothing, "random actions": goals.floors.random}
+    lines = [(rate.mean, name) for name, rate in floors.items() if rate]
     if goals.ceilings:
         best = max(goals.ceilings, key=lambda ceiling: ceiling.success.mean)
         lines.append((best.success.mean, "simulator as model"))
@@ -124,8 +124,8 @@ def _floors(goals: Goals, y: Scale) -> Markup:
 def _planners(places: Sequence[Placed], keys: Keys) -> Markup:
     """Name every planner above its points, with its shape."""
     parts, ends = [], [-1e9, -1e9, -1e9]  # where the last name of each line ends
-    found = [(median(at for row, at, _ in places if row.planner == name), name) for name in keys.planners
-             if any(row.planner == name for row, _, _ in places)]  # fmt: skip
+    found = [(median(at for row, at, _ in places if keys.family(row.planner) == name), name) for name in keys.families
+             if any(keys.family(row.planner) == name for row, _, _ in places)]  # fmt: skip
     for at, name in sorted(found):
         label = short(name)
         width = LETTER * len(label) + 14
@@ -133,7 +133,7 @@ def _planners(places: Sequence[Placed], keys: Keys) -> Markup:
         line = next((i for i, end in enumerate(ends) if end + 14 < start), ends.index(min(ends)))
         ends[line] = start + width
         height = TOP - 12 - 14 * line
-        top = min(place for row, _, place in places if row.planner == name)
+        top = min(place for row, _, place in places if keys.family(row.planner) == name)
         parts += [
             tag("line", x1=at, x2=at, y1=height + 5, y2=max(height + 5, top - 12), _class="lead"),
             marker(keys.shape(name), start + 5, height - 4, 4, _class="mark ink"),
@@ -151,7 +151,7 @@ def _models(places: Sequence[Placed], keys: Keys) -> Markup:
         if not own:
             continue
         colour = f"c{keys.colour(model)}"
-        parts.append(polyline([(at, y) for _, at, y in own], _class=f"join {colour}"))
+        parts += [polyline([(at, y) for _, at, y in line], _class=f"join {colour}") for line in _lines(own, keys)]
         ends.append((model, own[-1][1], own[-1][2]))
         parts += [_point(place, keys, colour) for place in own]
     heights = spread([y for _, _, y in ends], 15, TOP, BOTTOM)
@@ -164,6 +164,14 @@ def _models(places: Sequence[Placed], keys: Keys) -> Markup:
             ),
         ]
     return tag("g", *parts)
+
+
+def _lines(own: Sequence[Placed], keys: Keys) -> list[list[Placed]]:
+    """Which points are joined: those of a curve, else all of a model."""
+    lines: dict[str | None, list[Placed]] = {}
+    for place in own:
+        lines.setdefault(keys.curves.get(place[0].planner), []).append(place)
+    return list(lines.values())
 
 
 def _point(place: Placed, keys: Keys, colour: str) -> Markup:

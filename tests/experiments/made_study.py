@@ -7,6 +7,7 @@ import json
 import numpy as np
 from PIL import Image, ImageDraw
 
+from experiments.inputs import digests
 from utils.pages import digest
 
 FRAMESKIP, SIDE = 5, 65
@@ -48,6 +49,8 @@ def make_study(folder, models=tuple(MODELS), planners=tuple(PLANNERS), goals=tup
 
 def write_report(folder, report):
     report = {key: value for key, value in report.items() if key != "digest"}
+    paths = [folder / run["folder"] / "episodes.npz" for run in report["inspect"]]
+    report["inputs"] = digests(folder, paths)
     (folder / "report.json").write_text(json.dumps(report | {"digest": digest(report)}))
 
 
@@ -88,7 +91,7 @@ def diagnosis(run, solved, generator):
     causes = ("model", "search", "distance", "out of reach")
     return {key: run[key] for key in ("model", "planner", "goals", "seed")} | {
         "error_by_step": {
-            "dataset": [mean(0.02 * t) for t in steps],
+            "dataset": [mean(0.02 * t) for t in steps] if run["model"] == "base" else None,
             "planned": [mean(0.05 * t**1.3) for t in steps],
             "random": [mean(0.03 * t) for t in steps],
         },
@@ -98,7 +101,7 @@ def diagnosis(run, solved, generator):
             "rank_correlation": {"start": mean(0.9, 0.05), "middle": mean(0.6), "end": mean(0.3)},
         },
         "gradient_norm": [mean(2.0 / t) for t in steps],
-        "curvature": mean(0.12),
+        "curvature": mean(0.12) if failed else {"mean": None, "low": None, "high": None},
         "spearman_steps": mean(0.8, 0.1),
         "spearman_state": mean(0.9, 0.05),
         "plane": [
@@ -175,7 +178,7 @@ def described(models, planners, goals, rows, runs, why, episodes):
                 "episodes": episodes,
                 "hash": hashlib.sha256(name.encode()).hexdigest(),
                 "floors": {"nothing": rate(0.0, 0.03), "random": rate(0.08, 0.05), "expert": None},
-                "ceilings": [{"planner": planners[-1], "model": models[0], "success": rate(0.96, 0.04)}],
+                "ceilings": [{"planner": planners[-1], "model": models[0], "success": rate(0.96, 0.04), "episodes": 2}],
             }
             for name in goals
         },
@@ -195,7 +198,13 @@ def described(models, planners, goals, rows, runs, why, episodes):
         "rows": rows,
         "pairs": pairs,
         "gap": [
-            {"model": name, "base": models[0], "dataset": mean(0.01), "planner": mean(0.17 / (i + 1))}
+            {
+                "model": name,
+                "base": models[0],
+                "dataset": mean(0.01),
+                "planner": mean(0.17 / (i + 1)),
+                "ratio": 17 / (i + 1),
+            }
             for i, name in enumerate(models)
         ],
         "why": why,
