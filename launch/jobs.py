@@ -64,10 +64,12 @@ def run_jobs(
     with workers, StopSignals() as stop, Progress(jobs, results, folder, num_workers) as progress:
         try:
             while todo or running:
-                for job in [job for job in todo if all(name in results for name in job.after)]:
+                # no more than can start: a process that a signal interrupts would go on with the next that waits for it
+                free = num_workers - len(running) if cluster is None else len(todo)
+                for job in [job for job in todo if all(name in results for name in job.after)][:free]:
                     todo.remove(job)
                     running[workers.submit(_work, job, folder)] = job
-                progress.show(list(running.values())[:num_workers] if cluster is None else list(running.values()))
+                progress.show(list(running.values()))
                 stop.raise_if_received()
                 for future in workers.wait(list(running)):
                     job = running.pop(future)

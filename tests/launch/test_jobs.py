@@ -68,14 +68,18 @@ from pathlib import Path
 from launch.job import Job
 from launch.jobs import run_jobs
 from launch.provenance import Provenance
+from utils.interrupts import StopSignals
 from utils.revision import revision
 
 def sleep(path):
     Path(path).write_text(str(__import__("os").getpid()))
-    time.sleep(60)
+    with StopSignals() as stop:
+        for _ in range(600):
+            time.sleep(0.1)
+            stop.raise_if_received()
 
 if __name__ == "__main__":
-    run_jobs([Job("sleep", sleep, {"path": sys.argv[1] + "/pid"})], Path(sys.argv[1]), 1)
+    run_jobs([Job(name, sleep, {"path": f"{sys.argv[1]}/{name}"}) for name in ("pid", "next")], Path(sys.argv[1]), 1)
 """
 
 
@@ -90,6 +94,7 @@ def test_workers_end_with_their_parent(tmp_path, number):
     parent.send_signal(number)
     assert parent.wait(timeout=60) != 0
     until(lambda: not alive(worker), 60)
+    assert not (tmp_path / "next").exists(), "a stage that had not begun does not begin any more"
 
 
 def until(condition, seconds):
