@@ -41,7 +41,9 @@ def _best(row: Row, goals: Mapping[str, Goals], several: bool) -> str:
     beside = [f"doing nothing solves {percent(row.floors.nothing.mean)}"] if row.floors.nothing else []
     if ceilings := goals[row.goals].ceilings:
         top = max(ceilings, key=lambda ceiling: ceiling.success.mean)
-        beside.append(f"search with the simulator as its model {percent(top.success.mean)} of {top.episodes}")
+        beside.append(
+            f"search with the simulator as its model {percent(top.success.mean)} of {top.episodes or row.episodes}"
+        )
     solved = f"{percent_of(row.success)} of {row.episodes} episodes"
     text = f"Most is solved by {row.planner} with {row.model}{where}: {solved}"
     return f"{text}; {', '.join(beside)}." if beside else f"{text}."

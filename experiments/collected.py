@@ -26,6 +26,7 @@ from experiments.shorthand import ONLY, names_of, study_config
 from experiments.study import Study
 from launch.command_line import one_line
 from launch.sweep_results import OUTCOMES, Run, read_runs
+from planning.episode_record import EPISODES
 from utils.printable import write_printable
 
 log = logging.getLogger("experiments")
@@ -162,7 +163,8 @@ def _joined(runs: Sequence[Run], model: str, planner: str, goals: str, out: Path
     about = {"model": model, "planner": planner, "goals": goals, "seed": 0}
     if len(ordered) > 1:
         metrics.pop("episode_set_hash", None)
-    return Result.of_metrics(metrics, folder=relative(ordered[0].folder, out), **about)
+    is_recorded = len(ordered) == 1 and (ordered[0].folder / EPISODES).exists()
+    return Result.of_metrics(metrics, folder=relative(ordered[0].folder, out) if is_recorded else None, **about)
 
 
 def _appended(first: dict[str, Any], second: Any) -> dict[str, Any]:

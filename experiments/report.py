@@ -51,7 +51,7 @@ class Ceiling:
     planner: str
     model: str
     success: Rate
-    episodes: int
+    episodes: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -168,7 +168,7 @@ class Gap:
     base: str
     dataset: Rate
     planner: Rate
-    ratio: float
+    ratio: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ import numpy as np
 import utils.runtime as runtime
 from experiments import figures, tables
 from experiments.build import Builder, Findings
-from experiments.inputs import digests, relative
+from experiments.inputs import digests
 from experiments.outcomes import Outcomes, findings_of, refuse_other_episodes
 from experiments.page import write_page
 from experiments.publish import publish, refuse_unpublishable
@@ -134,7 +134,7 @@ def findings_of_stages(study: Study, results: Mapping[str, Any]) -> Findings:
         for seed in seeds[:1] if cell.is_ceiling else seeds:
             if (name := study.name(cell, seed)) in results:
                 about = {"model": cell.model, "planner": cell.planner, "goals": cell.goals, "seed": seed}
-                folder = relative(study.folder / name, study.folder)
+                folder = name if (study.folder / name / EPISODES).exists() else None
                 found.append(Result.of_metrics(results[name], folder=folder, **about))
     for base, models in study.finetuned().items():
         seeds = study.config.seeds_of(models[0])
@@ -154,14 +154,14 @@ def findings_of_stages(study: Study, results: Mapping[str, Any]) -> Findings:
 
 
 def write_report(folder: Path, report: Report, findings: Findings, whole: bool) -> None:
-    """Write ``report.json``, ``report.md``, ``report.html``; of a whole report figures and ``episodes.csv``, too."""
+    """Write ``report.json``, ``report.md``, ``report.html``; and ``episodes.csv``; of a whole report figures, too."""
     folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "episodes.csv", episodes_csv(findings, folder))
     report.write(folder)
     drawn: list[str] = []
     if whole:
         (folder / "figures").mkdir(exist_ok=True)
         drawn = figures.draw_all(report, f"{folder}/figures/")
-        write_text(folder / "episodes.csv", episodes_csv(findings, folder))
     shown = [f"![{figures.TITLES[name]}](figures/{name}.png)" for name in drawn]
     begin = f"# {report.title}\n\n{report.asked}\n\n"
     write_text(folder / "report.md", f"{begin}{tables.as_markdown(report, shown)}\n")

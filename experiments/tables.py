@@ -51,7 +51,7 @@ def success(report: Report, goals: str) -> str:
         found = [cell(own[model].success) if model in own else "" for model in models]
         lines.append([planner, *(cell(getattr(first.floors, key)) for key in floors), *found])
     for each in report.goals[goals].ceilings:
-        name = f"{each.planner}, the simulator as its model ({each.episodes} episodes)"
+        name = f"{each.planner}, the simulator as its model ({each.episodes or report.goals[goals].episodes} episodes)"
         found = [cell(each.success) if model == each.model else "" for model in models]
         lines.append([name, *("" for _ in floors), *found])
     return markdown_table(["planner", *(FLOORS[key] for key in floors), *models], lines)
@@ -134,7 +134,7 @@ def curves(report: Report) -> str:
 
 def gap(report: Report) -> str:
     """One-step error where the data set goes, and where the base's plans lead."""
-    lines = [[each.model, error(each.dataset), error(each.planner), f"{each.ratio:.1f}"] for each in report.gap]
+    lines = [[each.model, error(each.dataset), error(each.planner), number(each.ratio, 1)] for each in report.gap]
     bases = {each.base for each in report.gap}
     where = f"where the plans of {next(iter(bases))} lead" if len(bases) == 1 else "where the base's plans lead"
     return markdown_table(["model", "data set windows", where, "ratio"], lines)
@@ -216,7 +216,7 @@ def as_text(report: Report) -> str:
     for name, goals in report.goals.items():
         for each in goals.ceilings:
             where = [name] if len(report.goals) > 1 else []
-            rate = _solved(each.success, each.episodes)
+            rate = _solved(each.success, each.episodes or goals.episodes)
             lines.append(
                 [f"{each.planner} in the simulator", each.model, *where, *rate, *[""] * (len(head) - 4 - len(where))]
             )
