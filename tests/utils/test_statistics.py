@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from utils.statistics import crossed_interval, mean_interval, paired_difference, wilson_interval
+from utils.statistics import (
+    crossed_interval,
+    mcnemar,
+    mean_interval,
+    median_interval,
+    paired_difference,
+    wilson_interval,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -136,3 +143,24 @@ def test_one_value_says_nothing_of_its_spread():
     assert np.isnan(mean_interval([2.0])[1:]).all()
     with pytest.raises(ValueError, match="at least one value"):
         mean_interval([])
+
+
+@pytest.mark.parametrize(
+    ("only", "p"), [((0, 0), 1.0), ((0, 5), 0.0625), ((5, 0), 0.0625), ((3, 3), 1.0), ((2, 10), 0.0386)]
+)
+def test_the_exact_test_of_pairs_counts_those_that_differ(only, p):
+    assert mcnemar(*only) == pytest.approx(p, abs=1e-4)
+
+
+def test_a_median_lies_between_two_of_the_values():
+    assert median_interval([3.0]) == (3.0, 3.0, 3.0)
+    assert median_interval(list(range(1, 101))) == (50.5, 41, 60)
+    assert median_interval([2.0, 1.0, 2.0, 9.0]) == (2.0, 1.0, 9.0)
+    with pytest.raises(ValueError, match="at least one value"):
+        median_interval([])
+
+
+def test_the_interval_of_a_median_holds_it_in_19_of_20_cases():
+    drawn = np.random.default_rng(0).normal(size=(1000, 40))
+    held = [low <= 0 <= high for _, low, high in map(median_interval, drawn.tolist())]
+    assert 0.93 < np.mean(held) < 0.98
