@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config import StudyConfig
+from launch.paths import at_home
 from models.checkpoints.config_file import read_model_config
+from utils.model_hub import SCHEME, fetch_model
 from utils.schema import parsed
 
 PLANNERS = ("mpc_gd_lbfgs", "mpc_cem")
@@ -54,15 +56,20 @@ def _models(given: Any) -> dict[str, Any]:
         raise ValueError("models: name at least one, e.g. models=[outputs/wall]; conf/compare.yaml says more")
     if isinstance(given, str | list):
         paths = _unlike("models", given)
-        return {name: {"ckpt_path": [path]} for name, path in zip(names_of(paths), paths, strict=True)}
+        return {name: {"ckpt_path": [_here(path)]} for name, path in zip(names_of(paths), paths, strict=True)}
     found = {}
     for name, model in given.items():
         if model is None:  # taken out of the study that this one builds on
             continue
         model = model if isinstance(model, dict) else {"ckpt_path": model}
         path = model.get("ckpt_path")
-        found[name] = model | ({"ckpt_path": [path]} if isinstance(path, str) else {})
+        found[name] = model | ({"ckpt_path": [_here(path)]} if isinstance(path, str) else {})
     return found
+
+
+def _here(path: str) -> str:
+    """Where a model directory is, which may be one of a hub or begin at home."""
+    return str(fetch_model(path)) if path.startswith(SCHEME) else at_home(path)
 
 
 def _unlike(key: str, given: str | Sequence[Any]) -> list[str]:
