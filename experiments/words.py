@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from launch.conf import CONF
-from launch.grammar import text_of
+from launch.grammar import quoted, text_of
 from utils.nearby import nearest_names
 
 GIVEN = tuple(sys.argv[1:])
 """The command line as it was, before anything is put into other words."""
+
+LIST = re.compile(r"models=\[([^'\"{}\[\]]+)\]")
 
 DEFAULT = "wall"
 """The environment of ``demo``, ``results`` and the like, if none is given."""
@@ -27,7 +30,7 @@ def in_hydras_words(argv: Sequence[str]) -> list[str]:
         ValueError: If there is no such study.
     """
     env = text_of(argv, "env")
-    rest = [text for text in argv if not text.startswith("env=")]
+    rest = [LIST.sub(_readable, text) for text in argv if not text.startswith("env=")]
     asked = [f"environment={env}"] if env is not None else []
     if not rest or "=" in rest[0] or rest[0].startswith("-"):
         return [*rest, *asked]
@@ -42,6 +45,11 @@ def in_hydras_words(argv: Sequence[str]) -> list[str]:
         f"{word}: there is no such study{nearest_names(word, studies)} There are {', '.join(sorted(studies))}; "
         "a config of your own is found with --config-dir"
     )
+
+
+def _readable(found: re.Match[str]) -> str:
+    """Put folders in quotes, which Hydra would not read as they stand: ``~/wall``, a name with a space."""
+    return f"models=[{','.join(quoted(path.strip()) for path in found[1].split(','))}]"
 
 
 def _own(argv: Sequence[str]) -> list[Path]:

@@ -125,6 +125,7 @@ def test_the_same_of_what_only_files_and_options_can_tell(changed, message, tmp_
 def test_the_first_word_names_a_study():
     assert in_hydras_words(["demo", "env=pusht", "n_evals=5"]) == ["--config-name", "demo_pusht", "n_evals=5"]
     assert in_hydras_words(["results"]) == ["--config-name", "results_wall"]
+    assert in_hydras_words(["compare", "models=[~/a b,hf://c/d]"])[2:] == ["models=['~/a b','hf://c/d']"]
     assert in_hydras_words(["compare", "env=wall"]) == ["--config-name", "compare", "environment=wall"]
     assert in_hydras_words(["--config-name", "recipe_wall", "seeds=[1]"]) == [
         "--config-name",
