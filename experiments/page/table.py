@@ -73,7 +73,7 @@ def _lines(report: Report, keys: Keys) -> list[Line]:
         goals = report.goals[name]
         lines += [_result(row, keys) for row in report.rows if row.goals == name]
         for ceiling in goals.ceilings:
-            cells = _only_success(ceiling.success, ceiling.episodes)
+            cells = _only_success(ceiling.success, ceiling.episodes or goals.episodes)
             lines.append(Line("ceiling", f"simulator (seen by {ceiling.model})", ceiling.planner, name, cells))
         for floor, said in FLOORS.items():
             if (rate := getattr(goals.floors, floor)) is not None:
