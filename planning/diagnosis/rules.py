@@ -100,11 +100,14 @@ def reason(facts: Facts, limits: Thresholds) -> tuple[str, str]:
             return DISTANCE, f"{promise}; carried out it is {f.true:.3g} in latents, yet {f.away:.3g} away in truth"
         return MODEL, f"{promise}; carried out it is {f.true:.3g} and {f.away:.3g} away in truth, while {reachable}"
     if f.cost - f.best_cost > limits.clear(f.cost):
-        return SEARCH, (
+        better = (
             f"the first plan costs {f.cost:.3g}, the best that is known under the same model {f.best_cost:.3g} "
             f"({f.best}; a difference above {limits.clear(f.cost):.3g} is clear); in the simulator they cost "
             f"{f.true_cost:.3g} and {f.best_true_cost:.3g}"
         )
+        if f.best_true_cost < f.true_cost:
+            return SEARCH, better
+        return MODEL, f"{better}: a longer search is led astray"
     if f.came_true:
         return DISTANCE, (
             f"{f.came_true} of {f.plans} plans would have reached the goal in time if carried out to the end; what was "

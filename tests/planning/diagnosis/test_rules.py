@@ -38,6 +38,7 @@ CASES = {
     "a broken promise comes before a better plan": ({"hopeful": 1, "best_cost": 0.1}, "model", "1 of 4 plans"),
     "promised and true, yet far": ({"hopeful": 1, "true": 0.09}, "distance", "0.09 in latents, yet 7 away"),
     "a clearly better plan": ({"best_cost": 0.79}, "search", "the best that is known under the same model 0.79"),
+    "a better plan in the model alone": ({"best_cost": 0.5, "best_true_cost": 1.1}, "model", "is led astray"),
     "not clearly better": ({"best_cost": 0.81}, "distance", "even the simulator does not prefer them"),
     "kept promises that were given up": ({"hopeful": 2, "came_true": 1}, "distance", "1 of 4 plans would have"),
     "the way costs less in truth alone": ({"way_true_cost": 0.7}, "model", "ranks them the wrong way round"),
