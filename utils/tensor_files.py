@@ -86,7 +86,7 @@ def _save_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
     folder = temporary_path(path)
     folder.mkdir()
     try:
-        save_file(dict(tensors), folder / "tensors", metadata={**metadata, CHECKSUM: UNKNOWN})
+        save_file(_apart(tensors), folder / "tensors", metadata={**metadata, CHECKSUM: UNKNOWN})
         add_checksum(folder / "tensors")
         (folder / "tensors").replace(path)
     except SafetensorError as error:
@@ -97,6 +97,16 @@ def _save_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     path.chmod(0o666 & ~_umask())  # safetensors would keep it from everybody else
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copy tensors that share their memory with an earlier one, which the format does not know."""
+    apart, seen = dict[str, Tensor](), set[int]()
+    for name, tensor in tensors.items():
+        place = tensor.untyped_storage().data_ptr()
+        apart[name] = tensor.clone() if place in seen else tensor
+        seen.add(place)
+    return apart
 
 
 def _umask() -> int:

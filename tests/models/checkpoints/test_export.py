@@ -13,9 +13,10 @@ from models.checkpoints.command import main
 from models.checkpoints.convert import convert
 from models.checkpoints.loading import EncoderConfig, load_for_planning
 from models.checkpoints.native import read_any, read_checkpoint, weights_file, write_tensors
+from models.foreign.facts import Facts
 from models.foreign.inert_pickle import CheckpointError
 from models.foreign.layouts import recognise
-from tests.builders import WALL_NORMALIZER, numbers, wall_model_directory
+from tests.builders import WALL_NORMALIZER, jepa_wms_file, numbers, wall_model_directory
 from utils.env_sizes import EnvSizes
 
 WALL = EnvSizes(env_action_dim=2, proprio_dim=2, state_dim=2)
@@ -171,3 +172,23 @@ def test_a_folder_of_several_weights_files_asks_for_one(tmp_path):
     with pytest.raises(CheckpointError, match=r"holds 2 weights files .*: name one"):
         recognise(source)
     assert recognise(source / "weights_epoch_2.pt") is not None
+
+
+@pytest.fixture
+def from_jepa_wms(tmp_path) -> Path:
+    """A model directory of ours that was made from a file of jepa-wms."""
+    facts = Facts(heads=2)
+    convert(jepa_wms_file(tmp_path / "dino_wm_wall.pth.tar", proprio_inputs=2), tmp_path / "adopted", facts=facts)
+    return tmp_path / "adopted"
+
+
+def test_what_dino_wm_would_compute_otherwise_is_not_written_for_it(from_jepa_wms, tmp_path):
+    with pytest.raises(CheckpointError, match=r"DINO-WM computes with encoder\.pixels_per_patch=16, this"):
+        convert(weights_file(from_jepa_wms), tmp_path / "out.pth", "dino-wm", like=tmp_path / "dino_wm_wall.pth.tar")
+
+
+def test_units_of_another_program_go_into_a_hub_folder(from_jepa_wms, tmp_path):
+    convert(weights_file(from_jepa_wms), tmp_path / "hub", "hub")
+    found, expected = read_checkpoint(tmp_path / "hub"), read_checkpoint(from_jepa_wms)
+    assert found.about["statistics"] == expected.about["statistics"]
+    assert found.config["env"] == expected.config["env"] == {"name": "wall", "env_action_dim": 2}
