@@ -63,7 +63,7 @@ def _plans(task: PlanningTask, controller: MPCController, entry: Iteration, numb
     if task.rollout_env is not None:
         seen = task.objective.at(executed, planner.horizon, controller.n_taken_actions).frames_seen(horizon)
         return torch.stack([evaluations * seen * flops.encoder, proposals, torch.zeros_like(evaluations)])
-    each = flops_of_rollout(flops, planner.rollout, horizon, min(flops.history, executed + 1))
+    each = flops_of_rollout(flops, planner, horizon, min(flops.history, executed + 1))
     return torch.stack([torch.zeros_like(evaluations), evaluations * each.plain + proposals, gradients * each.gradient])
 
 

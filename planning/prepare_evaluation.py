@@ -157,13 +157,14 @@ def _recorder(env: VectorEnv, problem: Problem, count: int) -> Recorder:
 
 
 def _check_budget(controller: MPCController, task: PlanningTask) -> None:
-    """Refuse ``planner.budget_tflops`` that does not allow one step of a plan, at its longest."""
-    planner = controller.planner
-    if planner.budget.tflops is None or task.rollout_env is not None:
-        return
-    flops = task.observer.flops
-    given = 1 if controller.max_iter == 1 else flops.history
-    planner.require_affordable(flops_of_rollout(flops, planner.rollout, planner.horizon, given))
+    """Refuse ``planner.budget_tflops`` that does not allow one step of a plan, at its longest.
+
+    Also without that budget operations are counted here, so that a model of which they cannot be fails at once.
+    """
+    planner, flops = controller.planner, task.observer.flops
+    if task.rollout_env is None:
+        given = 1 if controller.max_iter == 1 else flops.history
+        planner.require_affordable(flops_of_rollout(flops, planner, planner.horizon, given))
 
 
 def _warn_of_far_goals(problem: Problem, controller: MPCController, frameskip: int) -> None:

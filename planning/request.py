@@ -13,7 +13,6 @@ from datasets.units.quantiles import at_quantiles
 from models.adapted import adapted_model
 from models.flops import ModelFlops
 from models.latent import Latent
-from models.rollout_type import RolloutType
 from models.speed.compiling import AUTO
 from models.speed.fast_paths import FastPaths
 from planning.cost import LatentGoalCost
@@ -99,7 +98,7 @@ class PlanRequest:
         """What one rollout of so many blocks takes."""
         if self.branches is not None:
             return RolloutFlops(self.observer.flops.encoder * self.objective.frames_seen(horizon), 0.0)
-        return flops_of_rollout(self.observer.flops, self.planner.rollout, horizon, self.context.num_frames)
+        return flops_of_rollout(self.observer.flops, self.planner, horizon, self.context.num_frames)
 
     @cached_property
     def space(self) -> ActionSpace:
@@ -121,8 +120,9 @@ class PlanRequest:
         return found[:, 0], found if has_rest and self.planner.adds_proposal else found[:, 1:]
 
 
-def flops_of_rollout(flops: ModelFlops, rollout: RolloutType, horizon: int, given: int) -> RolloutFlops:
-    """What a model takes to imagine ``horizon`` blocks from ``given`` real frames."""
-    seen = flops.history if rollout.num_context is None else rollout.num_context
+def flops_of_rollout(flops: ModelFlops, planner: Planner, horizon: int, given: int) -> RolloutFlops:
+    """What a model takes to imagine ``horizon`` blocks from ``given`` real frames, as ``planner`` asks it to."""
+    seen = flops.history if planner.rollout.num_context is None else planner.rollout.num_context
     plain = flops.rollout(horizon, seen, "none", given)
-    return RolloutFlops(plain, flops.rollout(horizon, seen, "inputs", given) - plain)
+    whole = flops.rollout(horizon, seen, "inputs", given) if planner.differentiates else plain
+    return RolloutFlops(plain, whole - plain)
