@@ -8,7 +8,7 @@ import utils.runtime as runtime  # first: it sets the thread environment before 
 import argparse
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
+from torch import Tensor
 
 from envs.base import VectorEnv
 from launch.command_line import one_line, plain
@@ -87,7 +88,7 @@ def diagnose(
     device = runtime.pick_device(config.device)
     runtime.set_threads(config.num_threads)
     with runtime.autocast(config.precision, device, keeps_casts=False):
-        subject, data = _subject(run_folder, config, identity, episodes, device)
+        subject, data = subject_of(config, identity, lambda solved: chosen_episodes(solved, episodes), device)
         try:
             recorded = _segments(subject, data)
             others = _others(subject.task.problem, subject.task.env, beside)
@@ -151,9 +152,21 @@ def _checkpoint_of(weights: Path) -> dict[str, Any]:
     return {"ckpt_path": str(weights.parent.parent), "model_epoch": int(epoch) if epoch.isdigit() else epoch}
 
 
-def _subject(
-    run_folder: Path, config: PlanConfig, identity: Mapping[str, Any], episodes: int, device: torch.device
+def subject_of(
+    config: PlanConfig, identity: Mapping[str, Any], choose: Callable[[Tensor], Tensor], device: torch.device
 ) -> tuple[Subject, ModelData]:
+    """Put a finished evaluation together again; whoever asks about it closes its simulators.
+
+    Args:
+        config: Its settings, see ``settings_of``.
+        identity: What its folder says, see ``read_identity``.
+        choose: Whether each episode was solved, (B,) -> numbers (b,) of those to look at, ascending.
+        device: Where the model goes.
+
+    Raises:
+        ValueError: In one line, if it has no record of its episodes, or its checkpoint is gone or was trained on.
+    """
+    run_folder = config.folder
     if not (run_folder / EPISODES).is_file():
         raise ValueError(
             f"{run_folder} has no {EPISODES}: it was planned before there was one; plan again in another folder"
@@ -170,7 +183,7 @@ def _subject(
     task = make_task(config, loaded, problem, objective)
     simulator = config.env.simulator.build(image_size=loaded.env.image_size)
     solved = torch.from_numpy(record.inside[:, record.iteration_ends[1:]].any(1))
-    return Subject(task, controller, record, chosen_episodes(solved, episodes), simulator), loaded.data
+    return Subject(task, controller, record, choose(solved), simulator), loaded.data
 
 
 def _segments(subject: Subject, data: ModelData) -> Visits | None:
