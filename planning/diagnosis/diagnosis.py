@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,9 +15,10 @@ from planning.diagnosis.candidates import gradient_norms, rank_correlations
 from planning.diagnosis.model_errors import model_errors
 from planning.diagnosis.numbers import known
 from planning.diagnosis.plane import plane
-from planning.diagnosis.promises import Promise, distances_inside, promises_of, solving_iterations
+from planning.diagnosis.promises import solving_iterations
 from planning.diagnosis.reach import Reach, reach_of
-from planning.diagnosis.rules import REASONS, Facts, Thresholds, reason
+from planning.diagnosis.rules import REASONS
+from planning.diagnosis.sorting import sorted_failures
 from planning.diagnosis.subject import Subject
 from planning.gap import Visits
 
@@ -87,7 +88,7 @@ def diagnosed(
         begins("better plans")
         better = better_plans(subject, rows, reach.ways, others.plans)
         begins("promises of the plans")
-        reasons, limits = _reasons(subject, failed, reach, better, bar.update)
+        reasons, limits = sorted_failures(subject, failed, reach, better, bar.update)
         begins("planes")
         drawn = [_plane(subject, row, reach, better) for row in _interesting(reasons, rows, planes)]
         bar.update(bar.total - bar.n)
@@ -118,76 +119,6 @@ def _exploitation(subject: Subject) -> dict[str, Any]:
         "true": [known(value) for value in true.tolist()],
         "rank_correlation": {moment: asdict(each) for moment, each in rank_correlations(subject, ranked).items()},
     }
-
-
-def _reasons(
-    subject: Subject, failed: Tensor, reach: Reach, better: Better, after_each: Callable[[], object]
-) -> tuple[dict[int, tuple[str, str]], Thresholds]:
-    """Sort the episodes ``failed`` (n,), by episode, with the thresholds that did it."""
-    rows = subject.rows.tolist()
-    places = {row: place for place, row in enumerate(rows)}
-    promises = promises_of(subject, failed, after_each)
-    gains = [(better.cost - better.best_cost)[places[row]].item() for row in rows if row not in promises]
-    limits = Thresholds.of(distances_inside(subject, reach.ways), [gain for gain in gains if known(gain) is not None])
-    costs = _other_costs(subject, failed, reach, better, [places[row] for row in failed.tolist()])
-    found = {}
-    for row in failed.tolist():
-        facts = _facts(row, reach, better, places[row], promises[row], limits, costs[row])
-        found[row] = reason(facts, limits)
-    return found, limits
-
-
-def _other_costs(
-    subject: Subject, failed: Tensor, reach: Reach, better: Better, places: list[int]
-) -> dict[int, dict[str, float]]:
-    """Costs of episodes ``failed`` (n,) that are left for ``Facts``, by its names.
-
-    Where no way is known, the plan stands in its place.
-    """
-    if not len(failed):
-        return {}
-    plans, best = better.plan[places], better.best[places]
-    ways = [
-        subject.fitted(reach.ways[row].actions[None], plans.shape[1])[0] if row in reach.ways else plan
-        for row, plan in zip(failed.tolist(), plans, strict=True)
-    ]
-    candidates = torch.stack([plans, best, torch.stack(ways)], 1)
-    with torch.no_grad():
-        imagined = subject.request(0, failed).cost(candidates[:, 2:])
-        true = subject.request(0, failed, simulated=True).cost(candidates)
-    names = ("way_cost", "true_cost", "best_true_cost", "way_true_cost")
-    table = torch.cat([imagined, true], 1).tolist()
-    return {row: dict(zip(names, costs, strict=True)) for row, costs in zip(failed.tolist(), table, strict=True)}
-
-
-def _facts(
-    row: int,
-    reach: Reach,
-    better: Better,
-    place: int,
-    promises: list[Promise],
-    limits: Thresholds,
-    costs: Mapping[str, float],
-) -> Facts:
-    hopeful = [promise for promise in promises if promise.imagined <= limits.near]
-    nothing = Promise(torch.inf, torch.inf, torch.inf, False)
-    most_hopeful = min(promises, key=lambda promise: promise.imagined, default=nothing)
-    way = reach.ways.get(row)
-    return Facts(
-        way=None if way is None else way.source,
-        tried=reach.tried,
-        nearest=reach.nearest.get(row, torch.nan),
-        plans=len(promises),
-        hopeful=len(hopeful),
-        came_true=sum(promise.arrives for promise in hopeful),
-        imagined=most_hopeful.imagined,
-        true=most_hopeful.true,
-        away=most_hopeful.away,
-        cost=better.cost[place].item(),
-        best_cost=better.best_cost[place].item(),
-        best=better.source[place],
-        **costs,
-    )
 
 
 def _interesting(reasons: Mapping[int, tuple[str, str]], rows: Tensor, count: int) -> list[int]:
