@@ -139,3 +139,36 @@ def member(finished, folder, model, planner):
         "attempts": [{"status": "finished", "started": "2026-01-01T00:00:00"}],
     }
     (folder / "run.json").write_text(json.dumps(record | {"status": "finished"}))
+
+
+@pytest.mark.slow
+def test_a_study_that_trains_keeps_the_outcomes_of_its_seeds(tmp_path):
+    short = [
+        "training.epochs=1",
+        "training.max_batches=3",
+        "training.val_batches=1",
+        "training.num_reconstruct_samples=0",
+    ]
+    changed = {
+        "folder": str(tmp_path / "trained"),
+        "num_workers": 1,
+        "collect": ["env=wall", "n_rollout=20", "image_size=16", "image_dtype=uint8"],
+        "models": {
+            "plain": {"overrides": ["experiment=wall_state", short]},
+            "plain + more": {"base": "plain", "overrides": ["experiment=wall_state", short]},
+        },
+        "planners": {"few": ["planner=gd", "planner.opt_steps=2"]},
+        "evaluate": ["n_plot_samples=0", "goal_source=random_state"],
+        "ceiling": False,
+        "gap_planner": "few",
+        "gap_tasks": 3,
+        "why_evals": 3,
+    }
+    first = tiny.run(tmp_path, **changed)
+    assert [(gap.model, gap.base) for gap in first.gap] == [("plain", "plain"), ("plain + more", "plain")]
+    assert first.rows[0].seeds == [0] and {why["model"] for why in first.why} == {"plain", "plain + more"}
+    assert first.protocol.unsolved_starts_only and first.models["plain + more"].base == "plain"
+    both = tiny.run(tmp_path, **changed, seeds=[1])
+    assert [row.seeds for row in both.rows] == [[0, 1], [0, 1]], "the other seed was kept"
+    assert {path.name for path in (tmp_path / "trained" / "outcomes").iterdir()} >= {"seed_0.csv", "seed_1.json"}
+    assert both.rows[0].success.each[0] == first.rows[0].success.mean
