@@ -54,9 +54,8 @@ def test_what_was_published_names_its_committed_revisions(reports):
 def test_what_was_published_is_of_the_configured_cells(reports):
     for name in NAMES:
         study, report = study_of(name), reports[name]
-        assert [(row.planner, row.model) for row in report.rows] == [
-            (cell.planner, cell.model) for cell in study.cells if cell.planner in report.planners
-        ], name
+        cells = {(cell.planner, cell.model) for cell in study.cells}
+        assert {(row.planner, row.model) for row in report.rows} <= cells, name
         assert set(report.models) == set(study.config.models), name
 
 

@@ -42,9 +42,9 @@ def write_models(folder: Path) -> None:
         wall_model_directory(folder / name, seed=seed)
 
 
-def run(folder: Path, **changed: Any) -> Report:
-    """Run the study in ``folder``."""
-    return Runner(study(folder, **changed), ["python", "-m", "experiments", "tiny"]).run()
+def run(place: Path, **changed: Any) -> Report:
+    """Run the study of the models in ``place``."""
+    return Runner(study(place, **changed), ["python", "-m", "experiments", "tiny"]).run()
 
 
 def result(model: str, planner: str, solved: list[int], **more: Any) -> Result:
