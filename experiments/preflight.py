@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.errors import HydraException
@@ -14,7 +15,9 @@ from launch.composing import Composer
 from launch.names import Names
 from models.checkpoints.loading import check_environment
 from models.checkpoints.native import read_checkpoint
+from planning.config import PlanConfig
 from training.config import TrainConfig
+from utils.schema import Settings
 
 
 def check(study: Study) -> None:
@@ -26,16 +29,14 @@ def check(study: Study) -> None:
     for name, model in study.config.models.items():
         for path in model.ckpt_path or []:
             _check_checkpoint(study, name, Path(path))
+    first_goals, first_planner = next(iter(study.config.goals)), next(iter(study.planners))
+    for planner in study.planners:
+        _check(study, f"planners.{planner}", study.plan_config, study.settings(planner, first_goals), PlanConfig)
     for goals in study.config.goals:
-        for planner in study.planners:
-            overrides = study.settings(planner, goals)
-            _check(study, f"planners.{planner}", study.plan_config, overrides)
-            _one_line(f"planners.{planner}", lambda p=planner, g=goals: study.composed(p, g))
+        _check(study, f"goals.{goals}", study.plan_config, study.settings(first_planner, goals), PlanConfig)
     for name, model in study.config.models.items():
         if model.overrides is not None:
-            overrides = [*flat(model.overrides), "ckpt_path=unused", "run_dir=unused"]
-            _check(study, f"models.{name}", "train", overrides)
-            _one_line(f"models.{name}", lambda o=overrides: stages.composed(TrainConfig, "train", o, **study.added))
+            _check(study, f"models.{name}", "train", flat(model.overrides), TrainConfig)
 
 
 def _check_checkpoint(study: Study, name: str, path: Path) -> None:
@@ -44,18 +45,15 @@ def _check_checkpoint(study: Study, name: str, path: Path) -> None:
     check_environment(read_checkpoint(path), study.config.env)
 
 
-def _check(study: Study, key: str, config: str, overrides: list[str]) -> None:
-    """Let the names be checked as on the command line, which knows those that are near."""
-    folder = study.added.get("config_dir")
+def _check(study: Study, key: str, config: str, overrides: Sequence[str], schema: type[Settings]) -> None:
+    """Compose; what is wrong is said as on the command line, which knows the names that are near."""
+    given = [*overrides, "ckpt_path=unused", "run_dir=unused"]
     try:
-        Names(Composer(config, Path(folder) if folder else None), overrides).check(sweep=False)
-    except ValueError as error:
-        raise ValueError(f"{key}: {error}") from None
-
-
-def _one_line(key: str, compose: object) -> None:
-    assert callable(compose)
-    try:
-        compose()
+        stages.composed(schema, config, given, **study.added)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
+        folder = study.added.get("config_dir")
+        try:
+            Names(Composer(config, Path(folder) if folder else None), given).check(sweep=False)
+        except ValueError as better:
+            raise ValueError(f"{key}: {better}") from None
         raise ValueError(f"{key}: {' '.join(str(error).split())}") from None

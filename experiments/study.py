@@ -48,7 +48,11 @@ class Study:
         self.planners = config.all_planners()
         cells = [cell for cells in config.all_cells() for cell in self._cells(cells)]
         self.cells = list(dict.fromkeys(cells))
-        self.ceilings = list(self._ceilings()) if config.ceiling else []
+
+    @functools.cached_property
+    def ceilings(self) -> list[Cell]:
+        """Evaluations with the simulator as the model; their planners join the others when this is asked for."""
+        return list(self._ceilings()) if self.config.ceiling else []
 
     def _cells(self, cells: Cells) -> Iterator[Cell]:
         for goals in cells.goals or self.config.goals:

@@ -88,7 +88,8 @@ def test_the_ceiling_is_search_with_the_simulator_or_cem_where_nothing_searches(
     assert (one.model, one.n_evals) == ("a", 2) and one.planner.startswith("cem, the simulator")
     for planner, search in (("mpc_gd", "mpc_cem"), ("gd", "cem")):
         of = tiny.study("x", planners=[planner])
-        assert of.planners[of.ceilings[0].planner][:2] == [f"planner={search}", "dynamics=simulator"]
+        (one,) = of.ceilings
+        assert of.planners[one.planner][:2] == [f"planner={search}", "dynamics=simulator"]
     assert not tiny.study("x", ceiling=False).ceilings
 
 

@@ -119,7 +119,7 @@ def test_what_cannot_work_is_refused_before_anything_runs(changed, message):
 def test_the_same_of_what_only_files_and_options_can_tell(changed, message, tmp_path):
     tiny.write_models(tmp_path)
     with pytest.raises(ValueError, match=message):
-        check(tiny.study(tmp_path, ceiling=False, **changed))
+        check(tiny.study(tmp_path, **changed))
 
 
 def test_the_first_word_names_a_study():
