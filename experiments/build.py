@@ -66,10 +66,11 @@ class Builder:
     Args:
         study: What was to be done.
         findings: What is known of it.
+        is_brief: Whether kinds and horizons of planners, and sources of goals, are left out, which take long to compose.
     """
 
-    def __init__(self, study: Study, findings: Findings) -> None:
-        self.study, self.config, self.findings = study, study.config, findings
+    def __init__(self, study: Study, findings: Findings, is_brief: bool = False) -> None:
+        self.study, self.config, self.findings, self.is_brief = study, study.config, findings, is_brief
         self.found: dict[tuple[str, str, str], list[Result]] = {}
         for result in sorted(findings.results, key=lambda result: result.seed):
             self.found.setdefault((result.model, result.planner, result.goals), []).append(result)
@@ -142,8 +143,10 @@ class Builder:
     def _goals(self, name: str) -> Goals:
         own = [result for key, results in self.found.items() if key[2] == name for result in results]
         longest = max(own, key=lambda result: (result.count, result.budget_steps or 0), default=None)
-        plan = self.study.composed(next(iter(self.study.planners)), name)
-        away = plan.goal_H if plan.goal_source in ("dset", "random_action") else None
+        source, away = None, None
+        if not self.is_brief:
+            plan = self.study.composed(next(iter(self.study.planners)), name)
+            source, away = plan.goal_source, plan.goal_H if plan.goal_source in ("dset", "random_action") else None
         frameskip = self._frameskip()
         ceilings = [
             Ceiling(
@@ -156,7 +159,7 @@ class Builder:
             if cell.goals == name and (cell.model, cell.planner, name) in self.found
         ]
         return Goals(
-            goal_source=plan.goal_source,
+            goal_source=source,
             goal_H=away,
             raw_steps=away * frameskip if away and frameskip else None,
             budget_steps=longest.budget_steps if longest else None,
@@ -184,10 +187,12 @@ class Builder:
 
     def _planner(self, name: str) -> Planner:
         curve, budget = self.config.points().get(name, (None, None))
+        overrides = self.study.planners[name]
+        if self.is_brief:
+            return Planner(overrides=overrides, curve=curve, budget=budget)
         loop = self.study.composed(name).planner.settings
         horizon = loop.get("sub_planner", loop).get("horizon")
         kind = self.study.kind(name)
-        overrides = self.study.planners[name]
         return Planner(overrides=overrides, kind=kind, horizon=horizon, curve=curve, budget=budget)
 
     def _model_pairs(self) -> list[Pair]:

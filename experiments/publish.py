@@ -107,7 +107,7 @@ def published(study_name: str, root: Path, study: Study | None = None) -> Report
     kept = Outcomes.read(root / FOLDER / study_name)
     if not kept:
         return None
-    return Builder(study or study_of(study_name), findings_of(kept)).report(_made(study_name, kept))
+    return Builder(study or study_of(study_name), findings_of(kept), is_brief=True).report(_made(study_name, kept))
 
 
 def _made(study_name: str, kept: Sequence[Outcomes]) -> Made:
