@@ -66,7 +66,7 @@ class Builder:
     Args:
         study: What was to be done.
         findings: What is known of it.
-        is_brief: Whether kinds and horizons of planners, and sources of goals, are left out, which take long to compose.
+        is_brief: Whether kinds and horizons of planners and sources of goals are left out, which take long to compose.
     """
 
     def __init__(self, study: Study, findings: Findings, is_brief: bool = False) -> None:
