@@ -38,9 +38,9 @@ def rate_of_count(successes: float, episodes: int) -> Rate:
 
 
 def mean_of(table: NDArray[np.float64]) -> Rate:
-    """Estimate the mean of a (seeds, episodes) table of any numbers."""
+    """Estimate the mean of a (seeds, episodes) table of any numbers; one number alone has no interval."""
     found = mean_interval(table[0].tolist()) if len(table) == 1 else crossed_interval(table, is_rate=False)
-    ends = _ends(found) if np.isfinite(found[1]) else {"low": found[0], "high": found[0]}
+    ends = _ends(found) if np.isfinite(found[1]) else {}
     return Rate(mean=found[0], **ends, each=table.mean(1).tolist())
 
 

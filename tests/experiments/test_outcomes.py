@@ -96,7 +96,7 @@ def test_only_the_seeds_of_the_config_are_published_and_only_from_committed_code
     page.write_text("no markers")
     with pytest.raises(ValueError, match="no page has the lines <!-- begin generated: tiny -->"):
         refuse_unpublishable(tmp_path, study(tmp_path), must_run=False)
-    page.write_text("Before.\n<!-- begin generated: tiny -->\nold\n<!-- end generated: tiny -->\nAfter.\n")
+    page.write_text("Before.\n<!-- begin generated: tiny -->\nof last year\n<!-- end generated: tiny -->\nAfter.\n")
     monkeypatch.setattr("experiments.publish.revision", lambda: "abc-dirty")
     refuse_unpublishable(tmp_path, study(tmp_path), must_run=False)
     with pytest.raises(ValueError, match=r"publish=true: .* at revision abc-dirty, .*commit what has changed"):
@@ -106,8 +106,8 @@ def test_only_the_seeds_of_the_config_are_published_and_only_from_committed_code
     publish(tmp_path, study(tmp_path, seeds=[1]), tmp_path / "outcomes")
     assert {path.name for path in (tmp_path / FOLDER / "tiny").iterdir()} == {"seed_1.csv", "seed_1.json"}
     text = page.read_text()
-    assert text.startswith("Before.\n<!--") and text.endswith("-->\nAfter.\n") and "old" not in text
-    assert "revision abc" in text and "| few | 50 [0, 100] | 50 [9, 91] | 100 [34, 100] |" in text
+    assert text.startswith("Before.\n<!--") and text.endswith("-->\nAfter.\n") and "of last year" not in text
+    assert "revision abc" in text and "| few | 50 [9, 91] | 50 [9, 91] | 100 [34, 100] |" in text
 
 
 def test_a_study_without_training_is_not_published(tmp_path):
