@@ -94,6 +94,7 @@ class StudyConfig(OpenSettings):
         gap_planner: Whose plans the error of finetuned models and their bases is measured on; None: not measured.
         gap_tasks: Trajectories on which it is measured.
         why_evals: How many episodes of every evaluation are diagnosed; 0: none.
+        inspect_evals: How many are drawn for the page's plan inspector; 0: none.
         compare: Pairs of models, the second taken from the first; None: all with each other, of many each with the
             first.
         compare_planners: Pairs of planners likewise, which meet the same episodes as far as both go.
@@ -122,6 +123,7 @@ class StudyConfig(OpenSettings):
     gap_planner: str | None = None
     gap_tasks: Count
     why_evals: CountOrZero
+    inspect_evals: CountOrZero
     compare: Sequence[Sequence[str]] | None = None
     compare_planners: Sequence[Sequence[str]] | None = None
 

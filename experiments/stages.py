@@ -5,6 +5,7 @@ from __future__ import annotations
 import utils.runtime as runtime  # first: it sets the thread environment before torch is loaded
 
 # isort: split
+import logging
 import sys
 import time
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ import plan as planning_entry
 import train as training_entry
 from datasets.collect import collections
 from datasets.collecting.config import CollectConfig
+from envs.process_vector import EnvWorkerError
 from launch.command_line import overridden_keys, parse
 from launch.composing import beside_hydra
 from launch.conf import CONF
@@ -30,11 +32,14 @@ from planning import diagnose as diagnosis
 from planning.config import PlanConfig
 from planning.gap import Visits, dataset_visits, one_step_error, planner_visits
 from planning.goals import GoalRequest, make_problem
+from planning.inspection import make_inspection
 from planning.mpc import MPCController
 from planning.observer import Observer
 from planning.task import PlanningTask
 from training.config import TrainConfig
 from utils.schema import Settings
+
+log = logging.getLogger("experiments")
 
 S = TypeVar("S", bound=Settings)
 GAP_SEED = 1_000_000  # first environment seed of the gap's tasks, away from those of the evaluation
@@ -91,6 +96,15 @@ def evaluate(config_name: str, overrides: Sequence[str], config_dir: str | None 
 def diagnose(run_folder: str, beside: Sequence[str], episodes: int, settings: Sequence[str]) -> dict[str, Any]:
     """``python -m planning.diagnose <run_folder>``."""
     return diagnosis.diagnose(Path(run_folder), list(map(Path, beside)), episodes, settings=settings)
+
+
+def inspect(run_folder: str, episodes: int, settings: Sequence[str]) -> dict[str, Any]:
+    """Draw the first ``episodes`` of an evaluation for the page's plan inspector, as far as they can be drawn."""
+    try:
+        return make_inspection(Path(run_folder), range(episodes), settings)
+    except EnvWorkerError as error:  # no OpenGL, which a model that sees no images can bear
+        log.warning("no frames of %s: %s", run_folder, error)
+        return {"episodes": []}
 
 
 @torch.no_grad()

@@ -123,6 +123,8 @@ class Study:
         jobs += [self._evaluation(cell, self.config.seeds_of(cell.model)[0]) for cell in self.ceilings]
         if self.config.why_evals:
             jobs += [self._diagnosis(cell, self.config.seeds_of(cell.model)[0]) for cell in self.diagnosed()]
+        if self.config.inspect_evals:
+            jobs += [self._inspection(cell, self.config.seeds_of(cell.model)[0]) for cell in self.diagnosed()]
         return jobs
 
     def diagnosed(self) -> list[Cell]:
@@ -198,6 +200,15 @@ class Study:
             "settings": ["num_threads=1", *self._data()],
         }
         return Job(self.why(cell, seed), stages.diagnose, arguments, [own, *others], label="why")
+
+    def _inspection(self, cell: Cell, seed: int) -> Job:
+        own = self.name(cell, seed)
+        arguments = {
+            "run_folder": str(self.folder / own),
+            "episodes": min(self.config.inspect_evals, cell.n_evals),
+            "settings": ["num_threads=1", *self._data()],
+        }
+        return Job(f"inspect_{own}", stages.inspect, arguments, [own], label="inspect")
 
     def settings(self, planner: str, goals: str) -> list[str]:
         """Overrides of an evaluation, but for model, episodes and folder."""

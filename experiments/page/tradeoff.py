@@ -58,7 +58,7 @@ def tradeoff(report: Report, keys: Keys, goals: str, currency: Currency) -> Mark
         f"{currency.title}, goals {goals}",
         f"Success rate with 95 % intervals, by {currency.axis}. {said}.",
         _axes(x, y, currency.axis),
-        _floors(report.goals[goals], y),
+        _floors(report.goals[goals], y, places),
         _planners(places, keys),
         _models(places, keys),
     )
@@ -99,7 +99,7 @@ def _axes(x: Scale, y: Scale, label: str) -> Markup:
     return tag("g", *lines, base, *names, caption, text(0, 11, "solved, %", "label"))
 
 
-def _floors(goals: Goals, y: Scale) -> Markup:
+def _floors(goals: Goals, y: Scale, places: Sequence[Placed]) -> Markup:
     """Lines for what is reached without planning, and with a perfect model."""
     floors = {"doing nothing": goals.floors.nothing, "random actions": goals.floors.random}
     lines = [(rate.mean, name) for name, rate in floors.items() if rate]
@@ -117,7 +117,10 @@ def _floors(goals: Goals, y: Scale) -> Markup:
     for value, name in merged:
         at, above = y(value), value < 0.93
         parts.append(tag("line", x1=LEFT, x2=RIGHT, y1=at, y2=at, _class="dotted"))
-        parts.append(text(LEFT + 4, at - 4 if above else at + 12, f"{name} {100 * value:.0f} %", "note halo"))
+        height, width = at - 4 if above else at + 12, LETTER * len(name) + 40
+        is_taken = any(abs(place - height) < 22 and x < LEFT + width for _, x, place in places)
+        side = (RIGHT - 4, "end") if is_taken else (LEFT + 4, "start")
+        parts.append(text(side[0], height, f"{name} {100 * value:.0f} %", "note halo", side[1]))
     return tag("g", *parts)
 
 

@@ -145,5 +145,6 @@ def test_a_study_may_take_a_model_out_of_the_one_that_it_builds_on():
     raw = {"models": {"a": None, "b": "x"}, "environment": "wall", "folder": "f"}
     base = {name: getattr(tiny.study("x").config, name) for name in ("seeds", "goals_seed", "n_evals", "gap_tasks")}
     base |= {"publish": False, "num_workers": None, "evaluate": [], "floors": True, "ceiling": True, "why_evals": 0}
+    base |= {"inspect_evals": 0}
     config = study_config(raw | base | {"ceiling_evals": 2}, "mine")
     assert isinstance(config, StudyConfig) and list(config.models) == ["b"]

@@ -30,6 +30,7 @@ def study(place: Path | str, **changed: Any) -> Study:
         "n_evals": 4,
         "ceiling_evals": 2,
         "why_evals": 0,
+        "inspect_evals": 0,
         "num_workers": 2,
         "folder": f"{place}/study",
     }

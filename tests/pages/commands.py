@@ -41,6 +41,7 @@ PARSED = {  # where their main is
     "models.checkpoint": "models.checkpoints.command",
     "launch.sweep_table": "launch.sweep_table",
     "experiments collect": "experiments.collected",
+    "experiments.page": "experiments.page.__main__",
     "doctor": "doctor.__main__",
     "planning.diagnose": "planning.diagnose",
     "benchmarks": "benchmarks.__main__",
