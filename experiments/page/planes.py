@@ -34,7 +34,11 @@ def plane_pair(name: str, plane: Plane) -> Markup:
         f"Marked: {', '.join(point.name for point in plane.points)}."
     )
     title = f"Episode {plane.episode}: the objective in a plane"
-    return drawing(name, 2 * SIDE + GAP + 2 * LEFT, SIDE + TOP + 40, title, described, *drawn, _legend(levels))
+    names = [
+        text(LEFT, TOP + SIDE + 42 + 15 * i, f"{i + 1}  {point.name}", "name") for i, point in enumerate(plane.points)
+    ]
+    size = 2 * SIDE + GAP + 2 * LEFT, SIDE + TOP + 34 + 15 * len(names)
+    return drawing(name, *size, title, described, *drawn, _legend(levels), *names)
 
 
 def _lowest(plane: Plane, side: np.ndarray) -> tuple[float, float]:
@@ -56,13 +60,16 @@ def _side(plane: Plane, values: np.ndarray, levels: np.ndarray, title: str, left
             rings = [pixels[a:b].tolist() for a, b in pairwise(ends)]
             path = "".join("M" + "L".join(f"{px:.1f} {py:.1f}" for px, py in ring) + "Z" for ring in rings)
             parts.append(tag("path", d=path, _class=f"level{level}", fill_rule="evenodd"))
-    for point in plane.points:
-        at, height = x(point.x), y(point.y)
-        is_right = at > left + SIDE / 2
-        parts.append(marker("cross", at, height, 4, _class="spot"))
-        parts.append(
-            text(at - 8 if is_right else at + 8, height + 4, point.name, "spotname", "end" if is_right else "start")
-        )
+    places: dict[tuple[float, float], list[str]] = {}
+    for number_of, point in enumerate(plane.points, start=1):
+        at = x(point.x), y(point.y)
+        near = next((other for other in places if math.dist(at, other) < 9), at)  # points at one place share a mark
+        places.setdefault(near, []).append(str(number_of))
+    for (at_x, at_y), numbers in places.items():
+        is_right = at_x > left + SIDE / 2
+        parts.append(marker("cross", at_x, at_y, 4, _class="spot"))
+        beside, anchor = (at_x - 8, "end") if is_right else (at_x + 8, "start")
+        parts.append(text(beside, at_y + 4, ", ".join(numbers), "spotname", anchor))
     return tag("g", *parts)
 
 

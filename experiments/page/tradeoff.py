@@ -118,9 +118,10 @@ def _floors(goals: Goals, y: Scale, places: Sequence[Placed]) -> Markup:
         at, above = y(value), value < 0.93
         parts.append(tag("line", x1=LEFT, x2=RIGHT, y1=at, y2=at, _class="dotted"))
         height, width = at - 4 if above else at + 12, LETTER * len(name) + 40
-        is_taken = any(abs(place - height) < 22 and x < LEFT + width for _, x, place in places)
-        side = (RIGHT - 4, "end") if is_taken else (LEFT + 4, "start")
-        parts.append(text(side[0], height, f"{name} {100 * value:.0f} %", "note halo", side[1]))
+        starts = (LEFT + 4, (LEFT + RIGHT - width) / 2, RIGHT - width)  # where no point is, or else at the left
+        near = [x for _, x, place in places if abs(place - height) < 22]
+        free = (at for at in starts if not any(at - 8 < x < at + width for x in near))
+        parts.append(text(next(free, starts[0]), height, f"{name} {100 * value:.0f} %", "note halo"))
     return tag("g", *parts)
 
 
