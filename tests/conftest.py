@@ -21,6 +21,7 @@ if sys.dont_write_bytecode and "PYTHONPYCACHEPREFIX" not in os.environ:
 
 # isort: split
 import subprocess
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ import torch
 from envs.opengl import OpenGLError
 from envs.point_maze.simulator import PointMazeSimulator
 from tests.processes import Processes
+from tests.public_server import PublicServer
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -137,3 +139,18 @@ def pair() -> Iterator[Processes]:
     processes = Processes(2)
     yield processes
     processes.close()
+
+
+@pytest.fixture
+def public(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PublicServer]:
+    """The servers of released files, in an empty working folder, waited for by nobody."""
+    server = PublicServer()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    monkeypatch.setenv("OSF_API", f"{server.url}/v2")
+    monkeypatch.setenv("OSF_FILES", f"{server.url}/osf")
+    monkeypatch.setenv("GDRIVE", server.url)
+    monkeypatch.setattr("utils.downloads.time.sleep", lambda seconds: None)
+    monkeypatch.chdir(tmp_path)
+    yield server
+    server.shutdown()
+    server.server_close()

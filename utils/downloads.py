@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
+import errno
 import fcntl
 import hashlib
 import logging
 import os
 import random
 import re
+import socket
 import time
 import urllib.error
 import urllib.parse
@@ -37,8 +39,9 @@ AGAIN = {408, 425, 429, 500, 502, 503, 504}  # answers that another time may dif
 CHUNK = 1 << 20
 MOST_OF_AN_ANSWER = 4_000_000  # bytes
 MOST_OF_A_PAGE = 65_536  # bytes of a web page that came instead of a file
-SECRET = {"view_only", "token", "key", "access_token"}
-"""Parameters of an address that are not written down."""
+WITHOUT_CONTACT = 2  # further attempts while no server has been reached
+SECRET = {"view_only", "token", "key", "access_token", "confirm", "uuid", "at"}
+"""Parameters of an address that are not written down: keys, and what belongs to one visit alone."""
 
 
 class DownloadError(OSError):
@@ -159,8 +162,7 @@ def download(
         OSError: If the disk does not take it.
     """
     expected = expected or Expected()
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(destination):
+    with alone(destination):
         if destination.exists():
             _check_there(destination, expected)
             return
@@ -178,26 +180,37 @@ def read_page(url: str, headers: Mapping[str, str] | None = None, most: int = MO
     Raises:
         DownloadError: If it cannot be had, or is longer than ``most`` bytes.
     """
-    request = urllib.request.Request(url, headers=dict(headers or {}))
-    try:
-        with _OPENER.open(request, timeout=TIMEOUT) as response:
-            content: bytes = response.read(most + 1)
-    except urllib.error.HTTPError as error:
-        with error:
-            raise DownloadError(f"{_written(url)}: the server says {error.code} {error.reason}") from None
-    except (OSError, HTTPException) as error:
-        reason = printable(str(getattr(error, "reason", error)) or type(error).__name__, 200)
-        raise DownloadError(f"{_written(url)}: {reason}") from None
+    with opened(url, headers) as response:
+        content: bytes = response.read(most + 1)
     if len(content) > most:
         raise DownloadError(f"{_written(url)}: the answer has more than {most} bytes")
     return content.decode("utf-8", "replace")
 
 
+@contextlib.contextmanager
+def opened(url: str, headers: Mapping[str, str] | None = None) -> Iterator[Any]:
+    """Open an address once, and give the answer: its ``headers``, its ``url`` after all redirects, and its ``read``.
+
+    Raises:
+        DownloadError: If the server refuses, or cannot be reached.
+    """
+    request = urllib.request.Request(url, headers=dict(headers or {}))
+    try:
+        with _OPENER.open(request, timeout=TIMEOUT) as response:
+            yield response
+    except urllib.error.HTTPError as error:
+        raise DownloadError(f"{_written(url)}: {_refusal(error)}") from None
+    except DownloadError:
+        raise
+    except (OSError, HTTPException) as error:
+        raise DownloadError(f"{_written(url)}: {_failure(error)}") from None
+
+
 def _gather(part: _Part, pauses: Sequence[float]) -> None:
     """Request the file until all of it is there."""
-    failures = 0
+    failures, at_first = 0, part.size
     while True:
-        before = part.size
+        before, most = part.size, len(pauses)
         try:
             return _request(part)
         except _ChangedError:
@@ -206,9 +219,11 @@ def _gather(part: _Part, pauses: Sequence[float]) -> None:
         except _AgainError as error:
             reason, wait = str(error), error.wait
         except (TimeoutError, ConnectionError, HTTPException, urllib.error.URLError) as error:
-            reason, wait = printable(str(getattr(error, "reason", error)) or type(error).__name__, 200), None
+            reason, wait = _failure(error), None
+            if _without_network(error) and part.size == at_first:
+                most = min(most, WITHOUT_CONTACT)
         failures = 0 if part.size > before else failures + 1
-        if failures > len(pauses):
+        if failures > most:
             kept = f"; {part.size} bytes are kept, the same command goes on with them" if part.size else ""
             raise DownloadError(f"{_written(part.url)}: {reason}{kept}")
         pause = pauses[max(failures, 1) - 1] if pauses else 0.0
@@ -227,15 +242,14 @@ def _request(part: _Part) -> None:
     try:
         response = _OPENER.open(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
-        with error:
-            if error.code == 416:  # there is nothing after what has come
-                if start and start == part.total:
-                    return
-                raise _ChangedError from None
-            if error.code not in AGAIN:
-                raise DownloadError(f"{_written(part.url)}: the server says {error.code} {error.reason}") from None
-            wait = _seconds(error.headers.get("Retry-After"))
-            raise _AgainError(f"the server says {error.code} {error.reason}", wait) from None
+        if error.code == 416:  # there is nothing after what has come
+            error.close()
+            if start and start == part.total:
+                return
+            raise _ChangedError from None
+        if error.code not in AGAIN:
+            raise DownloadError(f"{_written(part.url)}: {_refusal(error)}") from None
+        raise _AgainError(_refusal(error), _seconds(error.headers.get("Retry-After"))) from None
     with response:
         _write(part, response, start)
 
@@ -245,9 +259,9 @@ def _write(part: _Part, response: Any, start: int) -> None:
     if headers.get_content_type() == "text/html":
         page = response.read(MOST_OF_A_PAGE).decode("utf-8", "replace")
         raise DownloadError(
-            f"{_written(part.url)}: a web page came instead of the file{_said(page)}; open it in a browser"
+            f"{_written(part.url)}: a web page came instead of the file{said(page)}; open it in a browser"
         )
-    length = int(headers["Content-Length"]) if (headers.get("Content-Length") or "").isdecimal() else None
+    length = announced(headers)
     if status == 206:
         found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", headers.get("Content-Range") or "")
         if found is None or int(found[1]) != start:
@@ -304,14 +318,15 @@ def _note_of(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _alone(destination: Path) -> Iterator[None]:
-    """Wait for others that download the same."""
+def alone(destination: Path) -> Iterator[None]:
+    """Wait for other processes that bring the same here."""
+    destination.parent.mkdir(parents=True, exist_ok=True)
     lock = destination.with_name(destination.name + ".part.lock")
     with lock.open("a") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            log.info("another process downloads %s: waiting for it", destination)
+            log.info("another process fetches %s: waiting for it", destination)
             fcntl.flock(handle, fcntl.LOCK_EX)
         try:
             yield
@@ -330,7 +345,7 @@ class _SameHost(urllib.request.HTTPRedirectHandler):
         return new
 
 
-_OPENER = urllib.request.build_opener(_SameHost)
+_OPENER = urllib.request.build_opener(_SameHost, urllib.request.HTTPCookieProcessor)
 
 
 def _digest(path: Path, kind: str) -> str:
@@ -356,7 +371,33 @@ def _seconds(text: str | None) -> float | None:
     return None
 
 
-def _said(page: str) -> str:
+def announced(headers: Any) -> int | None:
+    """How many bytes an answer says it has."""
+    text = headers.get("Content-Length") or ""
+    return int(text) if text.isdecimal() else None
+
+
+def _refusal(error: urllib.error.HTTPError) -> str:
+    """Say what a server says instead of answering, and close the connection."""
+    page = ""
+    with error, contextlib.suppress(OSError, HTTPException):
+        page = error.read(MOST_OF_A_PAGE).decode("utf-8", "replace")
+    return f"the server says {error.code} {printable(str(error.reason), 200)}{said(page)}"
+
+
+def _failure(error: Exception) -> str:
+    reason = printable(str(getattr(error, "reason", error)) or type(error).__name__, 200)
+    return f"{reason}; is this machine connected to the internet?" if _without_network(error) else reason
+
+
+def _without_network(error: Exception) -> bool:
+    """Whether not even the way to a server was found."""
+    reason = getattr(error, "reason", error)
+    unreachable = isinstance(reason, OSError) and reason.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH)
+    return isinstance(reason, socket.gaierror) or unreachable
+
+
+def said(page: str) -> str:
     """Find what a web page says: the reason of a refusal, or its title."""
     for pattern in (r'class="uc-error-subcaption"[^>]*>(.*?)</p>', r"<title[^>]*>(.*?)</title>"):
         if found := re.search(pattern, page, re.DOTALL | re.IGNORECASE):

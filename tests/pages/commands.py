@@ -37,6 +37,7 @@ ENTRIES = {  # config if none is named, schema of its settings
     "experiments": ("compare", None),
 }
 PARSED = {  # where their main is
+    "datasets.fetch": "datasets.fetch",
     "models.fetch": "models.fetch",
     "models.checkpoint": "models.checkpoints.command",
     "launch.sweep_table": "launch.sweep_table",
@@ -47,7 +48,7 @@ PARSED = {  # where their main is
     "benchmarks": "benchmarks.__main__",
     "tests.kills": "tests.kills",
 }
-NOT_OURS = ("apt-get", "mkdir", "source", "tmux", "gdown")
+NOT_OURS = ("apt-get", "mkdir", "source", "tmux")
 
 
 class ParsedError(Exception):
