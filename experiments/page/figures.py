@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from markupsafe import Markup
 
 from experiments.page.diagnoses import Diagnosis
 from experiments.page.keys import Keys, short, used_goals
 from experiments.page.svg import Scale, drawing, linear, logarithmic, number, polyline, spread, tag, text
-from experiments.page.tradeoff import CURRENCIES, tradeoff
 from experiments.report import Rate, Report
 
 WIDTH, HEIGHT = 380, 250
@@ -152,16 +150,3 @@ def _frame(
     parts.append(tag("line", x1=x.start, x2=x.stop, y1=y.start, y2=y.start, _class="axis"))
     parts.append(text((x.start + x.stop) / 2, y.start + 36, names[0], "label", "middle"))
     return tag("g", *parts, text(0, 12, names[1], "label"))
-
-
-def standalone(report: Report) -> dict[str, str]:
-    """The first figures as files of their own: stem -> SVG, with its colours in it."""
-    keys, found = Keys.of(report), {}
-    style = (Path(__file__).parent / "figures.css").read_text(encoding="utf-8")
-    for currency in CURRENCIES:
-        for goals in used_goals(report):
-            if (svg := tradeoff(report, keys, goals, currency)) is not None:
-                end = str(svg).index(">") + 1
-                stem = f"{currency.key}_{''.join(c if c.isalnum() else '_' for c in goals)}"
-                found[stem] = f"{svg[:end]}<style>svg {{ background: white }}\n{style}</style>{svg[end:]}"
-    return found

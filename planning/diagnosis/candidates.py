@@ -43,12 +43,14 @@ class Visited:
     def at(self, moment: str) -> tuple[Tensor, Tensor]:
         """Candidates (B, n, T, A) at the start, in the middle or at the end of the search, and their costs (B, n).
 
-        They come from neighbouring calls, as few as hold ``COMPARED`` of them, and are the best of these.
+        They come from neighbouring calls, as few as hold ``COMPARED`` of them, and are the best of these. No two
+        moments share a call, unless there are fewer calls than moments.
         """
         place = MOMENTS.index(moment) / (len(MOMENTS) - 1) * (len(self._calls) - 1)
+        most = max(1, len(self._calls) // len(MOMENTS))
         calls: list[tuple[Tensor, Tensor]] = []
         for call in sorted(range(len(self._calls)), key=lambda number: abs(number - place)):
-            if sum(costs.shape[1] for _, costs in calls) < COMPARED:
+            if len(calls) < most and sum(costs.shape[1] for _, costs in calls) < COMPARED:
                 calls.append(self._calls[call])
         actions, costs = torch.cat([call[0] for call in calls], 1), torch.cat([call[1] for call in calls], 1)
         costs, best = costs.topk(min(COMPARED, costs.shape[1]), 1, largest=False)

@@ -8,7 +8,7 @@ import torch
 
 from planning.diagnosis.account import account
 from planning.diagnosis.better import better_plans
-from planning.diagnosis.candidates import gradient_norms, rank_correlations
+from planning.diagnosis.candidates import MOMENTS, Visited, gradient_norms, rank_correlations
 from planning.diagnosis.diagnosis import Others, chosen_episodes, diagnosed
 from planning.diagnosis.model_errors import model_errors
 from planning.diagnosis.promises import promises_of
@@ -92,6 +92,15 @@ def test_a_model_that_sees_the_wrong_way_ranks_the_wrong_way():
     planner = CEMPlanner(horizon=3, opt_steps=1, num_samples=24, topk=8)
     far = finished(task_of(bent_model(x=-1.0, y=-1.0), 100 * WAYS), planner)
     assert rank_correlations(far, torch.arange(6))["start"].mean == pytest.approx(-1, abs=0.02)
+
+
+def test_moments_of_a_search_share_no_candidate():
+    """Twenty steps of one candidate each, fewer in all than a moment would take."""
+    visited = Visited(lambda actions, problems=None: actions.flatten(2).sum(2), 1)
+    for step in range(20):
+        visited(torch.full((1, 1, 1, 1), float(step)))
+    found = [sorted(visited.at(moment)[1].flatten().tolist()) for moment in MOMENTS]
+    assert found == [[0, 1, 2, 3, 4, 5], [7, 8, 9, 10, 11, 12], [14, 15, 16, 17, 18, 19]]
 
 
 def test_errors_grow_as_computed_by_hand():
