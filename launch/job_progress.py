@@ -65,6 +65,11 @@ class Progress:
         if not self._is_terminal:
             log.info("%d/%d stages, %s took %s", self._done, self._total, job.name, _duration(seconds))
 
+    def failed(self, job: Job, error: Exception) -> None:
+        """Say at once that a job failed; the end says it again."""
+        del self._waiting[job.name]
+        log.warning("%s", error)
+
     def _note(self, job: Job, seconds: float) -> None:
         for kind in (job.label, job.run.__name__):
             self._took.setdefault(kind, []).append(seconds)

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +53,16 @@ def run_jobs(
         finished: Called with all results so far whenever there are more.
         cluster: Settings of a submitit launcher of Hydra's, whose jobs do the work; None: processes of this machine.
 
+    Where a job fails, those that do not wait for it are run nevertheless, and kept.
+
     Raises:
-        ValueError: Naming the first job that failed, why, and its log; the others' results are kept.
+        ValueError: At the end, naming the first job that failed, why, its log, and how many others did.
         StopRequested: After a signal; what runs then saves its own state first.
     """
     results = kept_results(jobs, folder)
     todo = [job for job in jobs if job.name not in results]
     running: dict[Any, Job] = {}
+    failures: list[ValueError] = []
     code = revision()
     workers = LocalWorkers(num_workers) if cluster is None else ClusterWorkers(cluster, folder)
     with workers, StopSignals() as stop, Progress(jobs, results, folder, num_workers) as progress:
@@ -73,7 +77,13 @@ def run_jobs(
                 stop.raise_if_received()
                 for future in workers.wait(list(running)):
                     job = running.pop(future)
-                    results[job.name], begin, end = _result(future, job, folder)
+                    try:
+                        results[job.name], begin, end = _result(future, job, folder)
+                    except ValueError as error:
+                        failures.append(error)
+                        todo = _without_waiting_for(job, todo)
+                        progress.failed(job, error)
+                        continue
                     made = {"made": Made(code, begin, end).as_json(), "result": results[job.name]}
                     write_json(folder / f"{job.name}.json", job.identity | made)
                     progress.finished(job, end - begin)
@@ -83,7 +93,19 @@ def run_jobs(
         except BaseException:
             workers.stop()
             raise
+    if failures:
+        more = f" ({len(failures) - 1} more failed)" if len(failures) > 1 else ""
+        raise ValueError(f"{failures[0]}{more}") from failures[0]
     return results
+
+
+def _without_waiting_for(failed: Job, jobs: Sequence[Job]) -> list[Job]:
+    """Those of ``jobs`` that need neither the failed one nor one that does."""
+    lost, left = {failed.name}, list(jobs)
+    while waiting := [job for job in left if lost & set(job.after)]:
+        lost |= {job.name for job in waiting}
+        left = [job for job in left if job not in waiting]
+    return left
 
 
 def _kept(folder: Path, job: Job) -> dict[str, Any] | None:
@@ -98,6 +120,10 @@ def _kept(folder: Path, job: Job) -> dict[str, Any] | None:
 def _result(future: Any, job: Job, folder: Path) -> tuple[Any, float, float]:
     try:
         return future.result()
+    except BrokenExecutor as error:  # no other job would have a worker
+        raise ChildProcessError(
+            f"a worker ended during stage {job.name}, for want of memory perhaps: {error}"
+        ) from error
     except Exception as error:
         raise ValueError(f"stage {job.name} failed: {error}; its output is in {folder / job.name}.log") from error
 

@@ -50,16 +50,19 @@ def test_a_result_that_is_not_as_it_was_kept_is_called_broken(tmp_path):
         Provenance.read(tmp_path, ["first"])
 
 
-def test_a_failing_job_is_named_and_the_others_are_kept(tmp_path):
+def test_a_failing_job_is_named_and_all_that_do_not_wait_for_it_are_run_and_kept(tmp_path):
     jobs = [
         Job("good", append, {"path": str(tmp_path / "seen"), "text": "a"}),
         Job("bad", fail, {"why": "the disk is made of cheese"}, ["good"]),
         Job("never", append, {"path": str(tmp_path / "seen"), "text": "b"}, ["bad"]),
+        Job("nor this", append, {"path": str(tmp_path / "seen"), "text": "c"}, ["good", "never"]),
+        Job("worse", fail, {"why": "the mouse is in the house"}, ["good"]),
+        Job("later", append, {"path": str(tmp_path / "seen"), "text": "d"}, ["good"]),
     ]
-    with pytest.raises(ValueError, match=r"stage bad failed: the disk is made of cheese; .*bad\.log"):
-        run_jobs(jobs, tmp_path / "stages", 2)
-    assert json.loads((tmp_path / "stages" / "good.json").read_text())["result"] == "A"
-    assert (tmp_path / "seen").read_text() == "a"
+    with pytest.raises(ValueError, match=r"stage bad failed: the disk is made of cheese; .*bad\.log \(1 more failed\)"):
+        run_jobs(jobs, tmp_path / "stages", 1)
+    kept = {path.stem: json.loads(path.read_text())["result"] for path in (tmp_path / "stages").glob("*.json")}
+    assert kept == {"good": "A", "later": "D"} and (tmp_path / "seen").read_text() == "ad"
 
 
 SLEEPER = """
