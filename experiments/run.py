@@ -33,6 +33,7 @@ from utils.files import write_text
 log = logging.getLogger("experiments")
 
 THROTTLE = 20.0  # while stages run: seconds between reports, and how many times longer than writing one takes
+EPISODES_CSV = "episodes.csv"
 COLUMNS = (
     "model", "planner", "goals", "seed", "episode", "episode_hash", "episode_seed", "solved_at_iteration",
     "solved_at_step", "solved", "final", "state_dist_at_end", "rollouts", "gradients", "tflop", "planning_seconds",
@@ -65,7 +66,11 @@ class Runner:
             refuse_unpublishable(ROOT, self.study, must_run=len(done) < len(self.jobs))
         log.info("%d stages, %d of them done, in %s", len(self.jobs), len(done), self.folder)
         self.write(done, whole=False)
-        results = run_jobs(self.jobs, self.kept, self.workers, self._finished, self.cluster)
+        try:
+            results = run_jobs(self.jobs, self.kept, self.workers, self._finished, self.cluster)
+        except Exception:
+            self._write_if_possible(kept_results(self.jobs, self.kept))  # what the other stages found
+            raise
         report = self.write(results, whole=True)
         if config.publish:
             Provenance.read(self.kept, results).require_committed(self.folder)
@@ -76,8 +81,15 @@ class Runner:
     def _finished(self, results: Mapping[str, Any]) -> None:
         begin = time.monotonic()
         if begin >= self._next:
-            self.write(results, whole=False)
+            self._write_if_possible(results)
             self._next = time.monotonic() + max(THROTTLE, THROTTLE * (time.monotonic() - begin))
+
+    def _write_if_possible(self, results: Mapping[str, Any]) -> None:
+        """Write what is known now; a report that cannot be written must not end hours of work."""
+        try:
+            self.write(results, whole=False)
+        except Exception as error:
+            log.warning("the report is not up to date: %s", error)
 
     def write(self, results: Mapping[str, Any], whole: bool) -> Report:
         """Write the report of the stages that have a result; ``whole``: these are all."""
@@ -156,8 +168,9 @@ def findings_of_stages(study: Study, results: Mapping[str, Any]) -> Findings:
 def write_report(folder: Path, report: Report, findings: Findings, whole: bool) -> None:
     """Write ``report.json``, ``report.md``, ``report.html``; and ``episodes.csv``; of a whole report figures, too."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "episodes.csv", episodes_csv(findings, folder))
-    report.write(folder)
+    write_text(folder / EPISODES_CSV, episodes_csv(findings, folder))
+    read_by_page = digests(folder, [folder / EPISODES_CSV])
+    replace(report, inputs={**report.inputs, **read_by_page}).write(folder)
     drawn: list[str] = []
     if whole:
         (folder / "figures").mkdir(exist_ok=True)

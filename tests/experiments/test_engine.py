@@ -88,14 +88,50 @@ def test_what_is_finished_is_reported_while_the_rest_runs(finished, tmp_path):
     assert len(found.rows) == 2 and found.unfinished[:2] == ["a_s0_cem", "b_s0_cem"] and len(found.pairs) == 1
 
 
-def test_a_result_that_was_changed_after_the_report_is_named(finished):
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("a_s0_gd/results.json", '"n_evals": 4', '"n_evals": 5'),
+        ("episodes.csv", "a,gd,as configured,0,0,", "a,gd,x,0,0,"),
+    ],
+)
+def test_a_number_that_was_changed_after_the_report_is_named(finished, name, old, new):
     found, folder = report(finished), finished / "study"
-    path = folder / "a_s0_gd" / "results.json"
+    path = folder / name
     assert changed(folder, found.inputs) == []
     text = path.read_text()
-    path.write_text(text.replace('"n_evals": 4', '"n_evals": 5'))
-    assert changed(folder, found.inputs) == ["a_s0_gd/results.json"]
+    assert old in text
+    path.write_text(text.replace(old, new))
+    assert changed(folder, found.inputs) == [name]
     path.write_text(text)
+
+
+def test_a_report_that_cannot_be_written_in_between_does_not_end_the_study(finished, tmp_path, monkeypatch, caplog):
+    runner = Runner(tiny.study(finished, folder=str(tmp_path / "study")), ["x"])
+
+    def broken(folder):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("experiments.run.write_page", broken)
+    runner._finished({})
+    assert "the report is not up to date: no space left" in caplog.text
+
+
+def test_a_stage_that_fails_leaves_a_report_of_the_others(finished, tmp_path, monkeypatch):
+    runner = Runner(tiny.study(finished, folder=str(tmp_path / "study")), ["x"])
+
+    def run_jobs(jobs, kept, *_):
+        job = next(job for job in jobs if job.name == "a_s0_gd")
+        stage = json.loads((finished / "study" / "stages" / "a_s0_gd.json").read_text())
+        kept.mkdir(parents=True)
+        (kept / "a_s0_gd.json").write_text(json.dumps(stage | job.identity))
+        raise ValueError("stage a_s0_cem failed")
+
+    monkeypatch.setattr("experiments.run.run_jobs", run_jobs)
+    with pytest.raises(ValueError, match="stage a_s0_cem failed"):
+        runner.run()
+    found = report(tmp_path)
+    assert [(row.model, row.planner) for row in found.rows] == [("a", "gd")] and "a_s0_cem" in found.unfinished
 
 
 def test_an_input_of_other_episodes_is_refused(finished):
