@@ -145,10 +145,16 @@ def refuse_other_episodes(results: Sequence[Result], advice: str) -> None:
     """Refuse results that are to be compared episode by episode and are not of the same ones.
 
     Raises:
-        ValueError: Naming two that met different episodes though they are of the same goals and as many.
+        ValueError: Naming two that met different episodes though they are of the same goals and as many, or two
+            training seeds of a cell that met not as many.
     """
     first: dict[tuple[str, int], Result] = {}
+    cells: dict[tuple[str, str, str], Result] = {}
     for result in results:
+        of_cell = cells.setdefault((result.model, result.planner, result.goals), result)
+        if of_cell.count != result.count:
+            one, other = (f"seed {r.seed} met {r.count} episodes" for r in (of_cell, result))
+            raise FileError(f"{result.model} with {result.planner}: {one}, {other}; {advice}")
         if result.episodes is None:
             continue
         before = first.setdefault((result.goals, result.count), result)

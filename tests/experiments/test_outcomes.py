@@ -71,6 +71,15 @@ def test_seeds_that_met_different_episodes_are_not_averaged(tmp_path):
         Outcomes.read(tmp_path)
 
 
+def test_seeds_with_another_number_of_episodes_are_named(tmp_path):
+    outcomes(0, [5], [5]).write(tmp_path)
+    outcomes(1, [5, 0], [5, 0]).write(tmp_path)
+    with pytest.raises(
+        FileError, match=r"plain with few: seed 0 met 1 episodes, seed 1 met 2 episodes; delete the old"
+    ):
+        Outcomes.read(tmp_path)
+
+
 def test_a_report_is_made_of_all_seeds(tmp_path):
     both = [outcomes(seed, [0, 5, 0, 15], [5, 10, 5, 0]) for seed in (0, 1)]
     report = Builder(study(tmp_path), findings_of(both)).report(tiny.MADE)
