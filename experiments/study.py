@@ -105,7 +105,11 @@ class Study:
         return stages.plan_config(self.config.env)
 
     def jobs(self) -> list[Job]:
-        """List the jobs in the order in which they should start: a model is evaluated as soon as it is trained."""
+        """List the jobs in the order in which they should start: a model is evaluated as soon as it is trained.
+
+        Raises:
+            ValueError: If names of models, planners and goals would give two jobs the same name.
+        """
         jobs = []
         if self.config.collect is not None:
             collect = {"overrides": [*flat(self.config.collect), f"data_path={self.data}"]}
@@ -125,6 +129,7 @@ class Study:
             jobs += [self._diagnosis(cell, self.config.seeds_of(cell.model)[0]) for cell in self.diagnosed()]
         if self.config.inspect_evals:
             jobs += [self._inspection(cell, self.config.seeds_of(cell.model)[0]) for cell in self.diagnosed()]
+        _refuse_same_names(jobs)
         return jobs
 
     def diagnosed(self) -> list[Cell]:
@@ -231,6 +236,15 @@ class Study:
         }
         after = [name for model in models for name in self._after(model, seed)]
         return Job(self.gap(base, seed), stages.measure_gap, arguments, after, label="gap")
+
+
+def _refuse_same_names(jobs: Sequence[Job]) -> None:
+    """Stages are kept under their names, which are put together of those that the user gave."""
+    known: set[str] = set()
+    for job in jobs:
+        if job.name in known:
+            raise ValueError(f"two stages would be called {job.name} and use the same files: rename a model or planner")
+        known.add(job.name)
 
 
 def commands(jobs: Sequence[Job]) -> list[str]:
