@@ -204,7 +204,7 @@ class Builder:
             for goals in self.config.goals
             for planner in dict.fromkeys(row.planner for row in self.rows)
             if planner not in points and {(a, planner, goals), (b, planner, goals)} <= self.found.keys()
-            if _fit(self.found[a, planner, goals], self.found[b, planner, goals])
+            if self._fit(self.found[a, planner, goals], self.found[b, planner, goals])
         ]
 
     def _planner_pairs(self) -> list[Pair]:
@@ -215,7 +215,7 @@ class Builder:
             for goals in self.config.goals
             for model in self.config.models
             if {(model, a, goals), (model, b, goals)} <= self.found.keys()
-            if _fit(self.found[model, a, goals], self.found[model, b, goals])
+            if self._fit(self.found[model, a, goals], self.found[model, b, goals])
         ]
 
     def _pairs(self, chosen: Sequence[Sequence[str]] | None, names: Sequence[str]) -> list[tuple[str, str]]:
@@ -225,6 +225,13 @@ class Builder:
             return [(name, names[0]) for name in names[1:]]
         return [(b, a) for a, b in itertools.combinations(names, 2)]
 
+    def _fit(self, first: Sequence[Result], second: Sequence[Result]) -> bool:
+        """Whether two cells know the same seeds yet, or one of them is of a checkpoint that has no others."""
+        if [result.seed for result in first] == [result.seed for result in second]:
+            return True
+        given = [self.config.models[results[0].model].ckpt_path for results in (first, second)]
+        return any(paths is not None and len(paths) == 1 for paths in given)
+
     def _gap(self) -> list[Gap]:
         gaps = []
         for base, models in self.findings.errors.items():
@@ -232,12 +239,6 @@ class Builder:
                 at = {where: mean_of(table) for where, table in found.items()}
                 gaps.append(Gap(model=model, base=base, **at, ratio=at["planner"].mean / at["dataset"].mean))
         return gaps
-
-
-def _fit(first: Sequence[Result], second: Sequence[Result]) -> bool:
-    """Whether two cells know the same seeds yet, or one of them has one for all."""
-    seeds = [[result.seed for result in results] for results in (first, second)]
-    return seeds[0] == seeds[1] or 1 in map(len, seeds)
 
 
 def _cost(results: Sequence[Result]) -> Cost:

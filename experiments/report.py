@@ -143,7 +143,7 @@ class Pair:
     Attributes:
         of: "models" or "planners".
         with_: The planner, or the model, that both were evaluated with.
-        only_first, only_second: Episodes that one of them solved alone, in all seeds.
+        only_first, only_second: Episodes that one of them solved alone, those of all seeds added up.
         p: Of McNemar's exact test, for one training seed.
         verdict: "better", "worse", or "not distinguishable": ``first`` against ``second``.
     """

@@ -92,6 +92,14 @@ def test_seeds_are_pairs_too_and_their_interval_covers_them():
     assert pair.difference.mean == pytest.approx(-row.success.mean) and pair.p is None and pair.verdict == "worse"
 
 
+def test_training_seeds_are_compared_with_the_same_seeds_only():
+    study = tiny.study("x", models={"a": ["x/1", "x/2"], "b": ["x/3", "x/4"]}, ceiling=False)
+    first, second = tiny.result("a", "gd", ALL), tiny.result("a", "gd", ALL, seed=1)
+    assert not tiny.report(study, first, tiny.result("b", "gd", NONE, seed=1)).pairs
+    assert not tiny.report(study, first, second, tiny.result("b", "gd", NONE, seed=1)).pairs, "the other is to come"
+    assert len(tiny.report(study, first, tiny.result("b", "gd", NONE)).pairs) == 1
+
+
 def test_an_older_result_leaves_blank_what_it_does_not_say(study):
     found = tiny.report(study, tiny.result("a", "gd", ALL, floors={}, episodes=None))
     assert found.rows[0].final is None and found.rows[0].cost.tflop.total is None
