@@ -103,7 +103,7 @@ def test_every_distance_is_a_set_of_goals_with_evaluations_of_its_own():
 def test_names_that_would_share_a_stage_are_refused():
     planners = {"gd": ["planner=gd"], "gd 2": ["planner=gd"]}
     goals = {"far": [], "2 far": []}
-    with pytest.raises(ValueError, match="two stages would be called a_s0_gd_2_far .*: rename a model or planner"):
+    with pytest.raises(ValueError, match=r"two stages would be called a_s0_gd_2_far .*: rename a model or planner"):
         tiny.study("x", planners=planners, goals=goals, ceiling=False).jobs()
     with pytest.raises(ValueError, match="two stages would be called why_a_s0_gd"):
         tiny.study("x", models={"a": "x/a", "why_a": "x/b"}, planners=["gd"], ceiling=False, why_evals=3).jobs()
