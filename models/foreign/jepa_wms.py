@@ -17,6 +17,7 @@ from models.foreign.inert_pickle import CheckpointError
 from models.foreign.statistics import with_statistics
 from models.foreign.translation import (
     MASK,
+    VIT,
     Rules,
     Translation,
     architecture,
@@ -62,6 +63,12 @@ ADALN: Rules = {
     r"predictor\.predictor_proj\.(\w+)": r"predictor.head.\1",
     r"proprio_encoder\.(patch_embed\.\w+)": r"proprio_encoder.\1",
 }
+ADALN_DIMS = {
+    "action_encoder.patch_embed.weight": 2,
+    "predictor.embed.weight": 2,
+    "predictor.blocks.0.mlp.0.weight": 2,
+}
+"""Tensors that sizes are read off, and their dimensions."""
 
 
 def recognises(contents: Contents) -> bool:
@@ -94,7 +101,7 @@ def translate(contents: Contents, facts: Facts) -> Translation:
     if env == "droid":
         raise CheckpointError(f"{contents.path} is a model of DROID, without proprio, which cannot be represented here")
     tensors = renamed(plain, ADALN if is_adaln else DINO_WM)
-    required(contents, tensors, [f"{part}_encoder.patch_embed.weight" for part in ("proprio", "action")])
+    required(contents, tensors, ADALN_DIMS if is_adaln else VIT)
     described = _adaln(contents, tensors, facts) if is_adaln else _dino_wm(contents, tensors, facts)
     inputs = tensors["action_encoder.patch_embed.weight"].shape[1]
     known: dict[str, Any] = {"env": {"name": env}, "frameskip": max(1, inputs // length)} if env else {}

@@ -16,6 +16,7 @@ from models.foreign.inert_pickle import CheckpointError
 from models.foreign.statistics import with_statistics
 from models.foreign.translation import (
     MASK,
+    VIT,
     Rules,
     Translation,
     architecture,
@@ -50,11 +51,14 @@ def translate(contents: Contents, facts: Facts) -> Translation:
         CheckpointError: If something has no counterpart here, or is neither said nor known.
     """
     tensors = renamed(contents, RULES)
-    required(contents, tensors, [f"{part}_encoder.patch_embed.weight" for part in ("proprio", "action")])
     prefix = "encoder.base_model."
+    required(contents, tensors, VIT | {f"{prefix}embeddings.cls_token": 3})
     backbone = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
     tensors = {n: t for n, t in tensors.items() if not n.startswith(prefix)}
-    tensors |= {prefix + name: tensor for name, tensor in from_transformers(backbone, torch.cat).items()}
+    try:
+        tensors |= {prefix + name: tensor for name, tensor in from_transformers(backbone, torch.cat).items()}
+    except RuntimeError:
+        raise CheckpointError(f"{contents.path}: queries, keys and values of its encoder differ in shape") from None
     visual = backbone["embeddings.cls_token"].shape[-1]
     tensors |= _reordered(contents, tensors, visual)
     if contents.config.get("interpolate_pos_encoding") is False:
@@ -97,11 +101,12 @@ def _reordered(contents: Contents, tensors: Mapping[str, Tensor], visual: int) -
     sizes = [tensors[f"{part}_encoder.patch_embed.bias"].shape[0] for part in ("action", "proprio")]
     first, second = visual + sizes[0], visual + sum(sizes)
     taken = torch.tensor([*range(visual), *range(first, second), *range(visual, first)])
-    return {
-        name: tensor if tensor.is_meta else tensor.index_select(axis, taken)
-        for name, tensor in tensors.items()
-        if (axis := _token_axis(name)) is not None
-    }
+    axes = {name: axis for name in tensors if (axis := _token_axis(name)) is not None}
+    for name, axis in axes.items():
+        shape = tuple(tensors[name].shape)
+        if len(shape) <= axis or shape[axis] != second:
+            raise CheckpointError(f"{contents.path}: {name} has shape {shape}, its tokens are {second} wide")
+    return {n: tensors[n] if tensors[n].is_meta else tensors[n].index_select(axis, taken) for n, axis in axes.items()}
 
 
 def _token_axis(name: str) -> int | None:

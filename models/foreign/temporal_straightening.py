@@ -13,7 +13,7 @@ from models.foreign.dino_wm import WITHOUT_EFFECT
 from models.foreign.dino_wm_config import translate_config
 from models.foreign.facts import Facts
 from models.foreign.inert_pickle import CheckpointError
-from models.foreign.translation import Rules, Translation, architecture, encoder, renamed, required
+from models.foreign.translation import VIT, Rules, Translation, architecture, encoder, renamed, required
 
 NAME = "temporal-straightening"
 ONLY_TRAINED = r"encoder\.(agg_mlp|agg_post_norm)\..+|encoder\.projector\.batch_norm_layers\..+"
@@ -50,7 +50,7 @@ def translate(contents: Contents) -> Translation:
     if kind not in ("channel", None):
         raise CheckpointError(f"{contents.path} has encoder.projector={kind}; of theirs, channel is read here")
     tensors = renamed(contents, RULES)
-    required(contents, tensors, ["predictor.pos_embedding", "encoder.base_model.cls_token"])
+    required(contents, tensors, VIT | {"encoder.base_model.cls_token": 3})
     found = translate_config(contents.config, _by_part(tensors), contents.path.parent.parent / "hydra.yaml")
     width = tensors["encoder.base_model.cls_token"].shape[-1]
     blocks = {name.split(".")[3] for name in tensors if name.startswith("encoder.base_model.blocks.")}
@@ -85,16 +85,19 @@ def _projector(contents: Contents, tensors: Mapping[str, Tensor]) -> dict[str, A
         CheckpointError: If its norms are not LayerNorms, or its convolutions are not all alike.
     """
     said: Any = _lookup(contents.config, "encoder", "projector_config")
-    layers: Any = _lookup(contents.config, "encoder", "projector_config", "conv_layers") or []
+    layers: Any = _lookup(contents.config, "encoder", "projector_config", "conv_layers")
     norm = said.get("norm_type", "layer") if isinstance(said, Mapping) else "layer"
-    strides = {layer.get("stride", 1) for layer in layers if isinstance(layer, Mapping)}
     names = sorted(name for name in tensors if re.fullmatch(r"projector\.convolutions\.\d+\.weight", name))
     shapes = [tuple(tensors[name].shape) for name in names]
     alike = len({shape[2:] for shape in shapes}) == 1 and len({shape[0] for shape in shapes[:-1]}) <= 1
-    if norm != "layer" or strides - {1} or not alike:
+    usable = norm == "layer" and alike and len(shapes[0]) == 4
+    kept = {"stride": 1, "padding": shapes[0][2] // 2} if usable else {}
+    said = [layer for layer in layers if isinstance(layer, Mapping)] if isinstance(layers, list) else []
+    odd = [f", {key} {layer[key]}" for layer in said for key, ours in kept.items() if layer.get(key, ours) != ours]
+    if odd or not usable:
         raise CheckpointError(
-            f"{contents.path}: its projector has norm_type={norm}, strides {sorted(map(str, strides))} and kernels "
-            f"{shapes}; read here are equal convolutions of stride 1, each with a LayerNorm"
+            f"{contents.path}: its projector has norm_type={norm} and kernels {shapes}{''.join(odd)}; read here are "
+            "equal convolutions that keep the grid of patches, each with a LayerNorm"
         )
     return {
         "_target_": "models.networks.projector.ChannelProjector",

@@ -10,7 +10,17 @@ from torch import Tensor
 from models.foreign.contents import Contents
 from models.foreign.facts import Facts
 from models.foreign.statistics import with_statistics
-from models.foreign.translation import Rules, Translation, architecture, encoder, image_size, renamed, required, vit
+from models.foreign.translation import (
+    VIT,
+    Rules,
+    Translation,
+    architecture,
+    encoder,
+    image_size,
+    renamed,
+    required,
+    vit,
+)
 
 NAME = "torch_world"
 NUM_HIST, DIM_HEAD = 3, 64  # of the published model
@@ -42,7 +52,7 @@ def translate(contents: Contents, facts: Facts) -> Translation:
         CheckpointError: If something has no counterpart here, or is neither said nor known.
     """
     tensors = renamed(contents, RULES)
-    required(contents, tensors, [f"{part}_encoder.patch_embed.weight" for part in ("proprio", "action")])
+    required(contents, tensors, VIT | {f"{part}_encoder.patch_embed.weight": 2 for part in ("proprio", "action")})
     for part in ("action", "proprio"):
         tensors[f"{part}_encoder.patch_embed.weight"] = tensors[f"{part}_encoder.patch_embed.weight"][..., None]
     num_hist = facts.num_hist or NUM_HIST

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isqrt
 from typing import Any
@@ -21,6 +21,18 @@ MOST_NAMES = 8
 DECODER = {"_target_": "models.networks.vqvae.VQVAE"}  # an architecture names one even where it has none
 MASK = re.compile(r"predictor\.transformer\.layers\.\d+\.0\.bias")
 """The causal mask, which some programs save."""
+
+VIT = {
+    "predictor.pos_embedding": 3,
+    "predictor.transformer.layers.0.0.to_qkv.weight": 2,
+    "predictor.transformer.layers.0.1.net.1.weight": 2,
+}
+"""Tensors that the sizes of DINO-WM's predictor are read off, and their dimensions."""
+EMBEDDINGS = {
+    f"{part}_encoder.patch_embed.{key}": dims
+    for key, dims in {"weight": 3, "bias": 1}.items()
+    for part in ("proprio", "action")
+}
 
 Rules = Mapping[str, str | None]
 """Pattern of a whole name in the file -> our name; None leaves the tensor out."""
@@ -66,20 +78,34 @@ def renamed(contents: Contents, rules: Rules) -> dict[str, Tensor]:
     return found
 
 
-def required(contents: Contents, tensors: Mapping[str, Tensor], names: Iterable[str]) -> None:
-    """Refuse a file without these tensors, by our names.
+def required(contents: Contents, tensors: Mapping[str, Tensor], dims: Mapping[str, int]) -> None:
+    """Refuse a file without these tensors, by our names, and the embeddings: a model's sizes are read off them.
+
+    Args:
+        contents: The file.
+        tensors: By our names.
+        dims: Name -> dimensions; of an embedding's weight, if it has not the usual three.
 
     Raises:
-        CheckpointError: Naming the first.
+        CheckpointError: Naming the first that is missing or has another shape.
     """
-    for name in names:
+    for name, count in {**EMBEDDINGS, **dims}.items():
         if name not in tensors:
             reason = " (models without proprio cannot be represented here)" if name.startswith("proprio") else ""
             raise CheckpointError(f"{contents.path} has no {name}{reason}")
+        shape = tuple(tensors[name].shape)
+        if len(shape) != count or 0 in shape:
+            raise CheckpointError(f"{contents.path}: {name} has shape {shape}, expected are {count} dimensions")
+    for part in ("proprio", "action"):
+        rows, biases = (len(tensors[f"{part}_encoder.patch_embed.{key}"]) for key in ("weight", "bias"))
+        if rows != biases:
+            raise CheckpointError(f"{contents.path}: {part}_encoder.patch_embed has {rows} outputs and {biases} biases")
 
 
 def encoder(contents: Contents, width: int, **arguments: Any) -> dict[str, Any]:
     """Describe a DINOv2 whose features are ``width`` wide; depth and heads of an unusual one stay open."""
+    if width < 1:
+        raise CheckpointError(f"{contents.path}: its tokens have no room for features of an encoder")
     name = WIDTHS.get(width, "dinov2_vits14")
     if name not in ARCHITECTURES:
         raise CheckpointError(f"{contents.path} was built on {name}, which this project has not")

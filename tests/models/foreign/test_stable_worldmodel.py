@@ -156,6 +156,20 @@ def test_models_without_proprio_are_refused(copy, tensors):
         read_checkpoint(copy(without))
 
 
+def test_an_encoder_whose_queries_and_keys_differ_in_shape_is_refused(copy, tensors):
+    tensors["backbone.encoder.layer.0.attention.k_proj.weight"] = torch.zeros(48, 47)
+    with pytest.raises(CheckpointError, match="queries, keys and values of its encoder differ in shape"):
+        read_checkpoint(copy(tensors))
+
+
+def test_nothing_is_cut_off_a_tensor_that_is_put_into_another_order(copy, tensors, folder):
+    config = json.loads((folder / "config.json").read_text())
+    config["extra_encoders"]["modules"] = {"action": {}, "proprio": {}}
+    tensors["predictor.transformer.norm.weight"] = torch.zeros(69)
+    with pytest.raises(CheckpointError, match=r"norm\.weight has shape \(69,\), its tokens are 68 wide"):
+        read_checkpoint(copy(tensors, config))
+
+
 def test_statistics_that_are_none_are_refused(copy):
     path = copy()
     (path / STATISTICS).write_text('{"action": {"mean": [0]}}')

@@ -110,6 +110,8 @@ def test_a_history_of_one_frame_takes_the_first_positions(edited, recorded):
     [
         ({"encoder__projector": "global"}, r"encoder\.projector=global; of theirs, channel is read"),
         ({"encoder__projector_config__norm_type": "batch"}, "its projector has norm_type=batch"),
+        ({"encoder__projector_config__conv_layers": [{"padding": 0}]}, "padding 0; .* that keep the grid of patches"),
+        ({"encoder__projector_config__conv_layers": [{"stride": [1, 2]}]}, r"stride \[1, 2\]; .* that keep the grid"),
     ],
 )
 def test_other_projectors_are_refused_by_name(edited, changes, words):
