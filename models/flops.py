@@ -100,10 +100,11 @@ class CountedFlops:
 
     def _count(self, tokens: int, backward: Backward) -> float:
         predictor = copy.deepcopy(self.predictor).requires_grad_(backward == "weights")
-        values = torch.zeros(1, tokens, self.width, device=_device(predictor), requires_grad=True)
-        with torch.set_grad_enabled(backward != "none"), Counter() as counter:
+        differs = backward != "none"  # the counter looks for the gradient of what requires one
+        values = torch.zeros(1, tokens, self.width, device=_device(predictor), requires_grad=differs)
+        with torch.set_grad_enabled(differs), Counter() as counter:
             predicted = predictor(values)
-            if backward != "none":
+            if differs:
                 predicted.sum().backward()
         return float(counter.get_total_flops())
 

@@ -6,6 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.plain.model import PlainViT
 from models.flops import CountedFlops, Counter, ModelFlops, TransformerFlops
+from models.networks.adaln import AdaLNPredictor
 from models.networks.dinov2_vit import DinoVisionTransformer
 from models.networks.vit import ViTPredictor
 from models.networks.vqvae import VQVAE
@@ -37,6 +38,13 @@ def test_a_written_out_transformer_executes_what_the_formula_says(frames, backwa
     sizes = TransformerFlops(depth=2, dim=24, inner=16, mlp=40)
     assert count(run) == sizes.total(frames * 5, backward)
     assert CountedFlops(plain, 24).total(frames * 5, backward) == count(run), "without the formula, too"
+
+
+def test_a_forward_is_counted_where_the_first_module_gets_a_part_of_the_tokens():
+    """What is split off tokens that require a gradient, without one, has no place in a graph to be found at."""
+    adaln = AdaLNPredictor(4, 1, 20, 6, 2, (2, 2), embed_dim=10, depth=1, heads=2).requires_grad_(False)
+    counted = CountedFlops(adaln, 20)
+    assert 0 < counted.total(4) < counted.total(4, "inputs")
 
 
 @pytest.mark.parametrize("frames", [1, 3])
