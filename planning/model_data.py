@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from hydra.errors import InstantiationException
 from torch import Tensor
 
 from datasets.files import DatasetError
@@ -22,7 +23,10 @@ class ModelData:
 
     def _open(self) -> Trajectories:
         if self._opened is None:
-            self._opened = self.env.data.build()
+            try:
+                self._opened = self.env.data.build()
+            except InstantiationException as error:  # Hydra wraps what a class raises
+                raise error.__cause__ if isinstance(error.__cause__, DatasetError) else error from None
         return self._opened
 
     def normalizer(self) -> Normalizer:

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.errors import InstantiationException
 from PIL import Image
 
+from datasets.files import DatasetError
 from envs.process_vector import EnvWorkerError
 from envs.wall.vector_env import WallVectorEnv
 from launch.command_line import parse
@@ -499,7 +499,7 @@ def test_known_actions_start_the_first_plan(still_model, data, tmp_path):
 def test_the_data_set_is_opened_only_where_it_is_needed(model, tmp_path, monkeypatch):
     monkeypatch.delenv("DATASET_DIR", raising=False)
     plan(config(model, tmp_path, "n_plot_samples=0", "planner.max_iter=1"))  # random_state needs no data
-    with pytest.raises(InstantiationException, match="DATASET_DIR"):
+    with pytest.raises(DatasetError, match="DATASET_DIR"):
         plan(config(model, tmp_path / "dset", "goal_source=dset"))
 
 

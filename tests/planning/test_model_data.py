@@ -9,18 +9,21 @@ import torch
 from datasets.files import DatasetError
 from models.checkpoints.about import read_about
 from planning.model_data import ModelData
+from utils.schema import Component
 
 OF_THE_DATA = torch.arange(101.0)[:, None]
 RANGE, TABLE = [[-1.0], [1.0]], [[float(n)] for n in range(101)]
 
 
-def model_data(about, data=OF_THE_DATA):
-    def build():
-        if data is None:
-            raise DatasetError("no data there")
-        return SimpleNamespace(action_quantiles=lambda: data)
+def opened(data):
+    """A data set that Hydra builds, and whose errors it wraps."""
+    if data is None:
+        raise DatasetError("no data there")
+    return SimpleNamespace(action_quantiles=lambda: data)
 
-    env = SimpleNamespace(data=SimpleNamespace(build=build), sizes=None)
+
+def model_data(about, data=OF_THE_DATA):
+    env = SimpleNamespace(data=Component({"_target_": f"{__name__}.opened", "data": data}), sizes=None)
     return ModelData(env, SimpleNamespace(about=about, config={}, path="x.pth.tar", foreign=True))
 
 
