@@ -14,9 +14,6 @@ from models.foreign.dino_wm import WITHOUT_EFFECT
 from models.networks.dinov2 import RANDOM
 from utils.tensor_files import write_safetensors
 
-NOT_FOR_OTHERS = ("parent", "parent_sha256", "layout", "classes")
-"""What a file says of where it was made."""
-
 
 def hub_files(checkpoint: Checkpoint, license_name: str) -> dict[str, Any]:
     """Make the texts of a hub folder, by file name: ``config.json`` and the card.
@@ -30,7 +27,7 @@ def hub_files(checkpoint: Checkpoint, license_name: str) -> dict[str, Any]:
         architecture["encoder"] = {**encoder, "weights": None}  # a path of this machine
     env: Any = checkpoint.config.get("env")
     kept = {key: env[key] for key in ("name", "env_action_dim") if key in env} if isinstance(env, Mapping) else {}
-    about = {key: value for key, value in checkpoint.about.items() if key not in NOT_FOR_OTHERS}
+    about = {key: value for key, value in checkpoint.about.items() if key not in hub.NOT_FOR_OTHERS}
     normalized = checkpoint.config.get("normalize_action")
     config = {
         "format": hub.FORMAT,

@@ -12,6 +12,8 @@ from models.foreign.translation import Translation
 
 NAME = "hub folder"
 FORMAT, VERSION = "planning-by-gradient/world-model", 1
+NOT_FOR_OTHERS = ("parent", "parent_sha256", "layout", "classes")
+"""What a file says of where it was made: it is neither written nor believed."""
 
 
 def recognises(contents: Contents) -> bool:
@@ -19,13 +21,15 @@ def recognises(contents: Contents) -> bool:
     return contents.config.get("format") == FORMAT
 
 
-def translate(contents: Contents, _: Facts) -> Translation:
+def translate(contents: Contents, facts: Facts) -> Translation:
     """Read the folder's config.
 
     Raises:
-        CheckpointError: If it is of a later version, or not as we write it.
+        CheckpointError: If it is of a later version, or not as we write it, or the user says what it says itself.
     """
     config = contents.config
+    if given := [key for key, value in vars(facts).items() if value is not None]:
+        raise CheckpointError(f"foreign.{given[0]} has no effect: {contents.path.parent} says it itself; leave it out")
     if config.get("version") != VERSION:
         raise CheckpointError(
             f"{contents.path.parent} is of version {config.get('version')!r}, this project reads {VERSION}; update it"
@@ -33,7 +37,8 @@ def translate(contents: Contents, _: Facts) -> Translation:
     described, about = config.get("architecture"), config.get("about")
     if not isinstance(described, Mapping) or not isinstance(about, Mapping):
         raise CheckpointError(f"{contents.path.parent}/config.json lacks architecture or about; get it again")
-    return Translation(NAME, contents.tensors, with_targets(described), about=dict(about))
+    kept = {key: value for key, value in about.items() if key not in NOT_FOR_OTHERS}
+    return Translation(NAME, contents.tensors, with_targets(described), about=kept)
 
 
 def with_targets(described: Mapping[str, Any]) -> dict[str, Any]:

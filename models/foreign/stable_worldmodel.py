@@ -136,7 +136,8 @@ def _group(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 def _dropout(contents: Contents) -> dict[str, float]:
     said = _group(contents.config, "predictor")
-    return {key: said[key] for key in ("dropout", "emb_dropout") if isinstance(said.get(key), float)}
+    usable = {key: said[key] for key in ("dropout", "emb_dropout") if type(said.get(key)) in (int, float)}
+    return {key: float(value) for key, value in usable.items() if 0 <= value < 1}
 
 
 def _numbers(contents: Contents, group: str) -> dict[str, int]:

@@ -60,6 +60,21 @@ def test_its_config_names_nothing_to_call_and_no_path_of_this_machine(folder):
     assert json.loads(text)["architecture"]["env"] == {"name": "wall"}
 
 
+def test_what_a_folder_says_of_where_it_was_made_is_not_believed(folder):
+    """A file with "classes", say, would be taken for one of DINO-WM."""
+    config = json.loads((folder / "config.json").read_text())
+    config["about"] |= {"classes": [], "parent": "/etc/passwd"}
+    (folder / "config.json").write_text(json.dumps(config))
+    found = read_checkpoint(folder)
+    assert not found.is_dino_wm
+    assert "parent" not in found.about
+
+
+def test_facts_that_a_folder_says_itself_are_refused(folder):
+    with pytest.raises(CheckpointError, match=r"foreign\.heads has no effect: .*hub says it itself"):
+        read_checkpoint(folder, facts=Facts(heads=2))
+
+
 def test_its_card_is_one_that_hubs_read(folder):
     card = ModelCard.load(folder / "README.md")
     assert card.data.license == "mit"

@@ -177,6 +177,13 @@ def test_statistics_that_are_none_are_refused(copy):
         read_checkpoint(path)
 
 
+@pytest.mark.parametrize(("said", "read"), [(0, 0.0), (0.3, 0.3), (float("nan"), None), (7.0, None), (True, None)])
+def test_a_dropout_that_is_none_is_not_taken(copy, folder, said, read):
+    config = json.loads((folder / "config.json").read_text())
+    config["predictor"]["dropout"] = said
+    assert read_checkpoint(copy(config=config)).config["predictor"].get("dropout") == read
+
+
 def test_nothing_that_the_config_names_is_imported(copy, folder):
     config = json.loads((folder / "config.json").read_text()) | {"_target_": "os.system"}
     assert read_checkpoint(copy(config=config)).config["num_hist"] == 3
