@@ -387,7 +387,7 @@ def _refusal(error: urllib.error.HTTPError) -> str:
 
 def _failure(error: Exception) -> str:
     reason = printable(str(getattr(error, "reason", error)) or type(error).__name__, 200)
-    return f"{reason}; is this machine connected to the internet?" if _without_network(error) else reason
+    return f"{reason} (is this machine connected to the internet?)" if _without_network(error) else reason
 
 
 def _without_network(error: Exception) -> bool:
