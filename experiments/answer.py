@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from experiments.estimate import BETTER, SAME, WORSE
 from experiments.report import Goals, Pair, Planner, Row
-from experiments.wording import listed, percent, percent_of
+from experiments.wording import listed, percent, percent_of, signed
 
 NOTHING_YET = "No evaluation is finished yet."
 MOST_NAMED = 3  # of more planners or models only the number is said
@@ -67,7 +67,7 @@ def _verdict(verdict: str, pairs: Sequence[Pair], shared: str) -> str:
     if not own:
         return ""
     if verdict != SAME and len(own) <= MOST_NAMED:
-        return f"{verdict} with {listed([f'{pair.with_} ({100 * pair.difference.mean:+.0f} points)' for pair in own])}"
+        return f"{verdict} with {listed([f'{pair.with_} ({signed(pair.difference.mean)} points)' for pair in own])}"
     if len(own) == len(pairs) == 1:
         return f"{verdict} with {own[0].with_}"
     if len(own) == len(pairs):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from statistics import fmean, median
 
 from experiments.report import Cost, Pair, Rate, Report, Row
-from experiments.wording import cell, error, number, percent_of, points, significant
+from experiments.wording import cell, error, interval, number, percent_of, points, signed, significant
 from utils.machine import as_duration
 from utils.pages import markdown_table
 
@@ -22,13 +22,11 @@ def as_markdown(report: Report, figures: Sequence[str] = ()) -> str:
     for name in report.goals:
         parts += [f"### Success{f', {name}' if several else ''}, %", _success_note(report), success(report, name)]
     parts += figures
-    comparisons = len(report.pairs)
-    chance = f" Of these {comparisons} comparisons about {0.05 * comparisons:.0f} may be bold by chance."
     for of, title in (("models", "Differences of models"), ("planners", "Differences of planners")):
         if table := differences(report, of):
             parts += [
                 f"### {title}, percentage points",
-                "On the same episodes (and seeds); bold where one is better." + (chance if of == "models" else ""),
+                f"On the same episodes (and seeds); bold where one is better.{_chance(report, of)}",
                 table,
             ]
     parts += ["### What planning takes", _cost_note(report), cost(report)]
@@ -37,6 +35,11 @@ def as_markdown(report: Report, figures: Sequence[str] = ()) -> str:
     if report.gap:
         parts += ["### Error of the models", "One-step visual error.", gap(report)]
     return "\n\n".join(parts)
+
+
+def _chance(report: Report, of: str) -> str:
+    count = sum(pair.of == of for pair in report.pairs)
+    return f" Of these {count} comparisons about {0.05 * count:.0f} may be bold by chance." if count >= 10 else ""
 
 
 def success(report: Report, goals: str) -> str:
@@ -248,12 +251,10 @@ def _line(report: Report, row: Row) -> list[str]:
 
 
 def _verdict(report: Report, pair: Pair) -> list[str]:
-    low, high = pair.difference.low, pair.difference.high
-    ends = "" if low is None or high is None else f"[{100 * low:+.0f}, {100 * high:+.0f}]"
     where = f", {pair.goals}" if len(report.goals) > 1 else ""
     exact = "" if pair.p is None else f"p {pair.p:.2g}"
     what = f"{pair.first} against {pair.second}, with {pair.with_}{where}:"
-    return [what, pair.verdict, f"{100 * pair.difference.mean:+.0f} points {ends}", exact]
+    return [what, pair.verdict, f"{signed(pair.difference.mean)} points{interval(pair.difference, signed)}", exact]
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

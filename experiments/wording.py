@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from experiments.report import Rate
 
@@ -17,9 +17,20 @@ def percent_of(rate: Rate) -> str:
     return f"{percent(rate.mean)}{interval(rate)}"
 
 
-def interval(rate: Rate) -> str:
+def signed(difference: float) -> str:
+    """Write a difference of shares in points with its sign: "+5"; a digit more where a whole number would hide it."""
+    points = round(100 * difference, 2) + 0.0  # zero has no sign
+    return f"{points:+.1g}" if points and not round(points) else f"{points:+.0f}"
+
+
+def whole(share: float) -> str:
+    """Write a share in percent, without the sign: "93"."""
+    return f"{100 * share:.0f}"
+
+
+def interval(rate: Rate, written: Callable[[float], str] = whole) -> str:
     """Write its interval: " [93, 100]"; nothing where it is not known."""
-    return "" if rate.low is None or rate.high is None else f" [{100 * rate.low:.0f}, {100 * rate.high:.0f}]"
+    return "" if rate.low is None or rate.high is None else f" [{written(rate.low)}, {written(rate.high)}]"
 
 
 def cell(rate: Rate | None) -> str:
@@ -32,12 +43,7 @@ def cell(rate: Rate | None) -> str:
 
 def points(rate: Rate, is_clear: bool | None = None) -> str:
     """Write a difference of rates in percentage points, bold where it is clear; None: where it leaves out 0."""
-    # a digit more where a whole number would hide the sign
-    ends = (rate.mean, rate.low, rate.high)
-    mean, low, high = (
-        "?" if v is None else f"{100 * v:+.1f}" if 0 < abs(v) < 0.005 else f"{100 * v:+.0f}" for v in ends
-    )
-    text = f"{mean} [{low}, {high}]"
+    text = f"{signed(rate.mean)}{interval(rate, signed)}"
     return f"**{text}**" if (rate.sign != 0 if is_clear is None else is_clear) else text
 
 

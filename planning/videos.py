@@ -53,7 +53,8 @@ class VideoMaker:
     def write(self, folder: Path, count: int, retry: Retry | None = None) -> None:
         """Write ``output_final_<i>_<success|failure>.mp4`` of up to ``count`` episodes, i being an episode's number.
 
-        The simulator is above and the imagination, one frame per block, below; the goal is at the right.
+        The simulator is above, a frame for every raw step, and the imagination below, which changes with every block;
+        the goal is at the right.
         """
         rows = torch.tensor(chosen_episodes(self.episodes.solved, count), dtype=torch.long)
         for some in rows.split(AT_A_TIME):

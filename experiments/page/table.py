@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
+from experiments import wording
 from experiments.page.figures import interval_bar
 from experiments.page.keys import Keys, used_goals
 from experiments.page.svg import number
@@ -116,11 +117,8 @@ def _only_success(rate: Rate, episodes: int) -> list[Cell]:
 
 def percent(mean: Rate, signed: bool = False) -> str:
     """Write a rate or a difference of rates, with its interval."""
-    sign = "+" if signed else ""
-    ends = (
-        "" if mean.low is None or mean.high is None else f" [{100 * mean.low:{sign}.0f}, {100 * mean.high:{sign}.0f}]"
-    )
-    return f"{100 * mean.mean:{sign}.0f}{ends}".replace("-", "\N{MINUS SIGN}")
+    written = wording.signed if signed else wording.whole
+    return f"{written(mean.mean)}{wording.interval(mean, written)}".replace("-", "\N{MINUS SIGN}")
 
 
 def _rate(mean: Rate, colour: str) -> Cell:

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from experiments import figures, tables
+from experiments import figures, tables, wording
 from experiments.build import Findings
 from experiments.inputs import changed, digests
 from experiments.outcomes import refuse_other_episodes
@@ -115,6 +115,14 @@ def test_text_and_markdown_show_rows_verdicts_and_answer(better):
     assert "| gd | 5 [1, 24] | 0 [0, 16] | 100 [84, 100] |" in page
     assert "| gd | **+100 [" in page and "| cem | -5 [" in page
     assert "| cem | b | 1.000 | 100 |" in page
+
+
+@pytest.mark.parametrize(
+    ("difference", "text"),
+    [(0.05, "+5"), (-0.005, "-0.5"), (0.0004, "+0.04"), (0.0, "+0"), (-0.0, "+0"), (-1e-17, "+0"), (-0.014, "-1")],
+)
+def test_a_difference_has_the_sign_that_it_has(difference, text):
+    assert wording.signed(difference) == text
 
 
 def test_other_episodes_are_an_error_that_names_both():
