@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hydra.errors import HydraException
@@ -19,6 +20,8 @@ from planning.config import PlanConfig
 from training.config import TrainConfig
 from utils.schema import Settings
 
+log = logging.getLogger("experiments")
+
 
 def check(study: Study) -> None:
     """Refuse what would fail in a stage, hours from now.
@@ -26,9 +29,12 @@ def check(study: Study) -> None:
     Raises:
         ValueError: Naming the setting, what is wrong, and what there is.
     """
+    frameskips: dict[int, str] = {}
     for name, model in study.config.models.items():
         for path in model.ckpt_path or []:
-            _check_checkpoint(study, name, Path(path))
+            found = _check_checkpoint(study, name, Path(path))
+            if found is not None:
+                frameskips.setdefault(found, name)
     first_goals, first_planner = next(iter(study.config.goals)), next(iter(study.planners))
     for planner in study.planners:
         _check(study, f"planners.{planner}", study.plan_config, study.settings(planner, first_goals), PlanConfig)
@@ -37,12 +43,30 @@ def check(study: Study) -> None:
     for name, model in study.config.models.items():
         if model.overrides is not None:
             _check(study, f"models.{name}", "train", flat(model.overrides), TrainConfig)
+    if len(frameskips) > 1:
+        _check_frameskips(study, frameskips)
 
 
-def _check_checkpoint(study: Study, name: str, path: Path) -> None:
+def _check_frameskips(study: Study, found: Mapping[int, str]) -> None:
+    """Distances and budgets are in blocks: models of longer ones would meet goals further away, and act longer."""
+    said = f"models: {', '.join(f'{name} has frameskip={frameskip}' for frameskip, name in found.items())}"
+    for goals in study.config.goals:
+        source = study.composed(next(iter(study.planners)), goals).goal_source
+        if source in ("dset", "random_action"):
+            raise ValueError(
+                f"{said}; with goal_source={source} they would meet different goals, so compare them apart"
+            )
+    log.warning("%s: with as many blocks they may execute different numbers of raw steps", said)
+
+
+def _check_checkpoint(study: Study, name: str, path: Path) -> int | None:
+    """Check one, and return the raw steps of its blocks where its config says them."""
     if not path.is_dir():
         raise ValueError(f"models.{name}: there is no folder {path}")
-    check_environment(read_checkpoint(path), study.config.env)
+    checkpoint = read_checkpoint(path)
+    check_environment(checkpoint, study.config.env)
+    frameskip = checkpoint.config.get("frameskip")
+    return frameskip if isinstance(frameskip, int) else None
 
 
 def _check(study: Study, key: str, config: str, overrides: Sequence[str], schema: type[Settings]) -> None:

@@ -122,6 +122,17 @@ def test_the_same_of_what_only_files_and_options_can_tell(changed, message, tmp_
         check(tiny.study(tmp_path, **changed))
 
 
+def test_models_of_other_frameskips_do_not_meet_goals_that_are_so_many_blocks_away(tmp_path, caplog):
+    tiny.write_models(tmp_path)
+    file = tmp_path / "b" / "hydra.yaml"
+    assert "frameskip: 5" in file.read_text()
+    file.write_text(file.read_text().replace("frameskip: 5", "frameskip: 2"))
+    with pytest.raises(ValueError, match="a has frameskip=5, b has frameskip=2; with goal_source=dset they would meet"):
+        check(tiny.study(tmp_path, distances=[5]))
+    check(tiny.study(tmp_path, evaluate=["goal_source=random_state"]))
+    assert "b has frameskip=2: with as many blocks they may execute different numbers of raw steps" in caplog.text
+
+
 def test_the_first_word_names_a_study():
     assert in_hydras_words(["demo", "env=pusht", "n_evals=5"]) == ["--config-name", "demo_pusht", "n_evals=5"]
     assert in_hydras_words(["results"]) == ["--config-name", "results_wall"]
