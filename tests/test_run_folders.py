@@ -79,7 +79,9 @@ def test_a_second_run_ends_at_once_and_changes_nothing(call, tmp_path, spawn):
         assert said.startswith(f"error: run folder {folder} is in use by process {holder.pid} on ")
         assert said.strip().count("\n") == 0
         assert contents(tmp_path) == before
-    code, said = call(importlib.import_module("experiments.__main__"), "demo_quick", f"folder={folder}")
+    code, said = call(
+        importlib.import_module("experiments.__main__"), "--config-name", "demo_quick_wall", f"folder={folder}"
+    )
     assert code == 1 and f"in use by process {holder.pid} on " in said
     assert contents(tmp_path) == before
 
