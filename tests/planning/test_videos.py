@@ -53,6 +53,7 @@ def test_what_is_imagined_again_is_what_was_imagined(tmp_path, monkeypatch, more
 
     monkeypatch.setattr("planning.mpc.kept_of_execution", kept)
     monkeypatch.setattr(videos, "decoded", decoded)
+    monkeypatch.setattr(videos, "AT_A_TIME", 3)  # iteration by iteration
     metrics = evaluated(model, tmp_path / "run", "n_plot_samples=3", *more)
     assert metrics["solved_at"] == [0, 0, 0] and len(again) == 9
     for iteration, latents in enumerate(then):
