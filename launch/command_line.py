@@ -165,5 +165,6 @@ def _without_a_folder(argv: Sequence[str]) -> list[str]:
         sys.exit("error: dry_run=true looks at one run; leave -m out")
     folders = [argument.split("=", 1)[1] for argument in argv if argument.startswith("hydra.run.dir=")]
     rest = [argument for argument in argv if not argument.startswith("hydra.")]
-    run_dir = folders[-1] if folders else "${runs_below:${ckpt_path}}/${hydra:runtime.choices.method}"
+    # in quotes: an interpolation in another is none to Hydra's grammar of the command line
+    run_dir = folders[-1] if folders else "'${runs_below:${ckpt_path}}/${hydra:runtime.choices.method}'"
     return [*rest, f"run_dir={run_dir}", "hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout"]

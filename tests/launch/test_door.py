@@ -75,7 +75,7 @@ def test_a_misspelt_name_is_one_line_with_the_nearest_ones(enter, config, argume
         ("plan_wall", ["--config-name", "plan_pusht.yaml", "planner=cem", "planner.topk=3", "++planner.topk=4"]),
         ("plan_wall", ["-m", "seed=1,2", "planner=gd,cem", "n_evals=3"]),
         ("plan_wall", ["ckpt_path=x", "+trusted_targets=[mine.Planner]"]),
-        ("demo_wall", ["+evaluate.mine=[]"]),
+        ("demo_wall", ["+planners.mine=[]"]),
         ("collect", ["env=pusht", "env.collector.shape=[T,I]"]),
     ],
     ids=str,
