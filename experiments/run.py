@@ -17,7 +17,7 @@ import numpy as np
 import utils.runtime as runtime
 from experiments import figures, tables
 from experiments.build import Builder, Findings
-from experiments.inputs import digests
+from experiments.inputs import digests, refuse_changed_models
 from experiments.outcomes import Outcomes, findings_of, refuse_other_episodes
 from experiments.page import write_page
 from experiments.publish import publish, refuse_unpublishable
@@ -64,6 +64,8 @@ class Runner:
         done = kept_results(self.jobs, self.kept)
         if config.publish:
             refuse_unpublishable(ROOT, self.study, must_run=len(done) < len(self.jobs))
+        given = [path for model in config.models.values() for path in model.ckpt_path or []]
+        refuse_changed_models(self.folder, given, has_results=bool(done))
         log.info("%d stages, %d of them done, in %s", len(self.jobs), len(done), self.folder)
         self.write(done, whole=False)
         try:

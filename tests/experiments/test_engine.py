@@ -74,6 +74,17 @@ def test_results_do_not_depend_on_how_many_workers_there_are_or_in_what_order_st
         assert one.cost["rollouts"] == other.cost["rollouts"]
 
 
+def test_a_model_that_was_trained_further_is_not_given_its_old_numbers(finished):
+    weights = next((finished / "a" / "checkpoints").glob("model_*"))
+    before = weights.read_bytes()
+    try:
+        weights.write_bytes(before + b" ")
+        with pytest.raises(ValueError, match=r"a: these weights are not those that the results in .*study are of"):
+            Runner(tiny.study(finished), ["x"]).run()
+    finally:
+        weights.write_bytes(before)
+
+
 def test_what_is_finished_is_reported_while_the_rest_runs(finished, tmp_path):
     runner = Runner(tiny.study(tmp_path), ["x"])
     stages = {

@@ -109,7 +109,7 @@ def test_what_cannot_work_is_refused_before_anything_runs(changed, message):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"models": {"c": "nowhere"}}, "models.c: there is no folder nowhere"),
+        ({"models": {"c": "nowhere"}}, "models.c: there is no nowhere"),
         ({"planners": ["gdd"]}, "planners.gdd: planner=gdd: planner has no option gdd; did you mean gd"),
         ({"planners": {"gd": ["planner.lrr=1"]}}, "planners.gd: planner.lrr=1: there is no such setting"),
         ({"evaluate": ["objectve=all"]}, "planners.gd: objectve=all: there is no such setting; did you mean objective"),
