@@ -281,6 +281,9 @@ def _write(part: _Part, response: Any, start: int) -> None:
         while chunk := response.read(CHUNK):
             file.write(chunk)
             bar.update(len(chunk))
+            if part.total is not None and file.tell() > part.total:  # of a server that says no length
+                part.drop()
+                raise DownloadError(f"{_written(part.url)}: the server sends more than {part.total} bytes")
     if part.total is not None and part.size != part.total:
         raise _AgainError(f"the connection ended after {part.size} of {part.total} bytes")
 

@@ -78,6 +78,11 @@ def translate(contents: Contents, facts: Facts) -> Translation:
         "encoder": encoder(contents, visual, weights="random", pixels="imagenet", positions="transformers"),
         "predictor": vit(contents, tensors, facts, said.get("heads")) | _dropout(contents),
     }
+    if said.get("dim_head", width := parts["predictor"]["dim_head"]) != width:
+        raise CheckpointError(
+            f"{contents.path}: heads of {said['dim_head']} as its config.json says would be {width} wide; its weights "
+            "are those of another predictor"
+        )
     if parts["encoder"]["embed_dim"] is not None:
         parts["encoder"]["depth"] = depth
     config = architecture(tensors, facts, parts, img_size=img_size, num_hist=num_hist)

@@ -26,6 +26,7 @@ class Server(ThreadingHTTPServer):
         ranges: Whether parts can be asked for.
         leads_to: Where a request is sent on to.
         kind: Of the content.
+        says_length: Whether its answers begin with their length.
         asked: Headers of every request.
     """
 
@@ -37,6 +38,7 @@ class Server(ThreadingHTTPServer):
         self.cuts: list[int] = []
         self.codes: list[tuple[int, dict[str, str]]] = []
         self.leads_to: str | None = None
+        self.says_length = True
         self.asked: list[dict[str, str]] = []
 
     @property
@@ -71,7 +73,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         self.send_header("Content-Type", server.kind)
         self.send_header("ETag", server.tag)
-        self.send_header("Content-Length", str(len(rest)))
+        if server.says_length:
+            self.send_header("Content-Length", str(len(rest)))
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(server.content) - 1}/{len(server.content)}")
         self.end_headers()
@@ -125,6 +128,13 @@ def test_what_is_there_is_not_asked_for_again(server, path, known):
     for _ in range(2):
         get(server, path, **known)
     assert len(server.asked) == 1
+
+
+def test_a_server_that_says_no_length_cannot_fill_the_disk(server, path):
+    server.says_length, server.content = False, CONTENT * 400  # several pieces
+    with pytest.raises(DownloadError, match=rf"sends more than {len(CONTENT)} bytes"):
+        get(server, path, size=len(CONTENT))
+    assert names(path) == []
 
 
 def test_another_file_in_its_place_is_left_alone(server, path):

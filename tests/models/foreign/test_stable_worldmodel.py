@@ -187,3 +187,10 @@ def test_a_dropout_that_is_none_is_not_taken(copy, folder, said, read):
 def test_nothing_that_the_config_names_is_imported(copy, folder):
     config = json.loads((folder / "config.json").read_text()) | {"_target_": "os.system"}
     assert read_checkpoint(copy(config=config)).config["num_hist"] == 3
+
+
+def test_heads_that_do_not_fit_the_weights_are_refused(folder, copy):
+    config = json.loads((folder / "config.json").read_text())
+    config["predictor"] |= {"heads": 2 * config["predictor"]["heads"]}
+    with pytest.raises(CheckpointError, match=r"heads of 16 as its config\.json says would be 8 wide"):
+        read_checkpoint(copy(config=config))
