@@ -84,10 +84,10 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def runs_below(ckpt_path: str) -> str:
+def runs_below(ckpt_path: str | None) -> str:
     """Name the folder below which a base's runs are: its model directory, or beside a file one of the file's name."""
-    path = Path(ckpt_path)
-    return str(path.with_name(path.name.split(".")[0])) if path.is_file() else ckpt_path
+    path = Path(str(ckpt_path))  # None is refused later, by its name
+    return str(path.with_name(path.name.split(".")[0])) if path.is_file() else str(path)
 
 
 OmegaConf.register_new_resolver("runs_below", runs_below, replace=True)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import socket
 import zipfile
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -77,6 +78,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         cut, answer.cuts = (answer.cuts[0], answer.cuts[1:]) if answer.cuts else (len(rest), ())
         self.wfile.write(rest[:cut])
+        self.wfile.flush()
+        self.connection.shutdown(socket.SHUT_WR)  # the end, not a reset that takes what was sent with it
 
 
 def zipped(files: dict[str, bytes]) -> bytes:

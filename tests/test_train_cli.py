@@ -350,7 +350,7 @@ def one_line(result, *expected):
         (["predictor.depth=0"], "predictor.depth=0 must be a whole number, at least 1"),
         (["env.num_workers=100000"], "env.num_workers=100000 must be a whole number, at least 0, at most "),
         (["device=cpu:99"], "device=cpu:99 cannot be used here"),
-        (["~predictor"], "predictor=null: there must be one; choose among mlp, residual, vit"),
+        (["~predictor"], "predictor=null: there must be one; choose among adaln, mlp, residual, vit"),
         (["method=online", "method.frame_stride=x"], "method.frame_stride=x must be a whole number"),
         (["method=adversarial", "visual_eps_factor=big"], "visual_eps_factor=big must be a number"),
         (["method=adversarial", "radii_method=never"], "radii_method must be one of fixed, adaptive, got 'never'"),

@@ -28,6 +28,8 @@ def check_computes(architecture: Architecture, theirs: Mapping[str, Mapping[str,
     Raises:
         CheckpointError: Naming the first setting that differs.
     """
+    if architecture.projector is not None:
+        raise CheckpointError(f"this model has a projector, and {program} knows none")
     for part, settings in theirs.items():
         ours = getattr(architecture, part).settings
         for key, value in settings.items():
@@ -35,5 +37,3 @@ def check_computes(architecture: Architecture, theirs: Mapping[str, Mapping[str,
                 raise CheckpointError(f"{program} computes with {part}.{key}={value}, this model with {has}")
     if architecture.proprio_per_patch:
         raise CheckpointError(f"{program}'s costs see the proprio of a frame's first patch, this model's that of all")
-    if architecture.projector is not None:
-        raise CheckpointError(f"this model has a projector, and {program} knows none")
