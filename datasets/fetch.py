@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 from dataclasses import dataclass
@@ -11,10 +10,10 @@ from pathlib import Path
 
 from datasets.files import DatasetError, dataset_root
 from utils.downloads import Expected, alone
-from utils.fetching import fetch_archive, going_on_later, offer_of
+from utils.fetching import add_yes, fetch_archive, fetching, offer_of
 from utils.machine import as_size
 from utils.osf import OsfFile
-from utils.printable import exit_with, printable_logs, write_printable
+from utils.printable import write_printable
 from utils.unpacking import Archive
 
 
@@ -56,15 +55,10 @@ def main() -> None:
     """Fetch, unpack, and say where it is; what goes wrong is one line and exit code 1."""
     parser = argparse.ArgumentParser(prog="python -m datasets.fetch", description=__doc__)
     parser.add_argument("name", choices=DATASETS, help="which; it is unpacked into $DATASET_DIR/<name>")
-    parser.add_argument("--yes", action="store_true", help="do not ask whether to fetch it once its size is known")
+    add_yes(parser)
     given = parser.parse_args()
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    printable_logs()
-    try:
-        with going_on_later():
-            folder = fetch_dataset(given.name, given.yes)
-    except (OSError, ValueError) as error:
-        exit_with(f"fetch: {error}")
+    with fetching():
+        folder = fetch_dataset(given.name, given.yes)
     write_printable(f"{folder}: read every frame with python -m doctor --data {folder}\n", sys.stdout)
 
 

@@ -70,9 +70,9 @@ def run_jobs(
             while todo or running:
                 # no more than can start: a process that a signal interrupts would go on with the next that waits for it
                 free = num_workers - len(running) if cluster is None else len(todo)
-                for job in [job for job in todo if all(name in results for name in job.after)][:free]:
-                    todo.remove(job)
-                    running[workers.submit(_work, job, folder)] = job
+                ready = [job for job in todo if all(name in results for name in job.after)]
+                running |= {workers.submit(_work, job, folder): job for job in ready[:free]}
+                todo = [job for job in todo if job not in ready[:free]]
                 progress.show(list(running.values()))
                 stop.raise_if_received()
                 for future in workers.wait(list(running)):
@@ -84,8 +84,7 @@ def run_jobs(
                         todo = _without_waiting_for(job, todo)
                         progress.failed(job, error)
                         continue
-                    made = {"made": Made(code, begin, end).as_json(), "result": results[job.name]}
-                    write_json(folder / f"{job.name}.json", job.identity | made)
+                    _keep(folder, job, results[job.name], Made(code, begin, end))
                     progress.finished(job, end - begin)
                     if finished is not None:
                         finished(results)
@@ -97,6 +96,10 @@ def run_jobs(
         more = f" ({len(failures) - 1} more failed)" if len(failures) > 1 else ""
         raise ValueError(f"{failures[0]}{more}") from failures[0]
     return results
+
+
+def _keep(folder: Path, job: Job, result: Any, made: Made) -> None:
+    write_json(folder / f"{job.name}.json", job.identity | {"made": made.as_json(), "result": result})
 
 
 def _without_waiting_for(failed: Job, jobs: Sequence[Job]) -> list[Job]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 
 from models.foreign.layouts import recognise
 from models.released import NAMES, fetch_released
-from utils.fetching import going_on_later
+from utils.fetching import add_yes, fetching
 from utils.model_hub import SCHEME, fetch_model
-from utils.printable import exit_with, printable_logs, write_printable
+from utils.printable import write_printable
 
 
 def main() -> None:
@@ -21,15 +20,10 @@ def main() -> None:
     parser.add_argument("address", help=about)
     where = "where to (default: the place in docs/checkpoints.md; of a hub, one of each commit below outputs/hub)"
     parser.add_argument("folder", nargs="?", type=Path, help=where)
-    parser.add_argument("--yes", action="store_true", help="do not ask whether to fetch it once its size is known")
+    add_yes(parser)
     given = parser.parse_args()
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    printable_logs()
-    try:
-        with going_on_later():
-            place, known = _fetch(given.address, given.folder, given.yes)
-    except (OSError, ValueError) as error:
-        exit_with(f"fetch: {error}")
+    with fetching():
+        place, known = _fetch(given.address, given.folder, given.yes)
     write_printable(f"{place}: {known}\nlook into it: python -m models.checkpoint inspect {place}\n", sys.stdout)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import logging
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +15,7 @@ from utils.downloads import DownloadError, Expected, download
 from utils.interrupts import StopRequested, stopping_at_once
 from utils.machine import as_size
 from utils.osf import BROWSER, OsfFile, describe, licence
-from utils.printable import write_printable
+from utils.printable import exit_with, printable_logs, write_printable
 from utils.unpacking import check_room
 
 
@@ -92,16 +94,25 @@ def _ask(archive: Path, offer: Offer, unpacked: int, browser: str, agreed: bool)
         raise _NotAgreedError("nothing was fetched")
 
 
+def add_yes(parser: argparse.ArgumentParser) -> None:
+    """Let a fetching command be given the answer to its question."""
+    parser.add_argument("--yes", action="store_true", help="do not ask whether to fetch it once its size is known")
+
+
 @contextlib.contextmanager
-def going_on_later() -> Iterator[None]:
-    """Say at Ctrl-C or SIGTERM that nothing is lost.
+def fetching() -> Iterator[None]:
+    """Run a fetching command: what goes wrong is one line, and a Ctrl-C or SIGTERM loses nothing and says so.
 
     Raises:
         SystemExit: Then.
     """
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    printable_logs()
     try:
         with stopping_at_once((signal.SIGTERM,)):
             yield
     except (KeyboardInterrupt, StopRequested) as error:
         sys.stderr.write("\ninterrupted; the same command goes on from there\n")
         sys.exit(error.code if isinstance(error, StopRequested) else 128 + signal.SIGINT)
+    except (OSError, ValueError) as error:
+        exit_with(f"fetch: {error}")
