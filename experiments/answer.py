@@ -50,15 +50,19 @@ def _best(row: Row, goals: Mapping[str, Goals], several: bool) -> str:
 
 
 def _compared(what: str, pairs: Sequence[Pair], shared: str) -> str:
-    """Write a clause for each two."""
+    """Write a clause for each two that differ somewhere, and one for those that differ nowhere."""
     if not pairs:
         return f"There are no two {what} to compare."
-    clauses = []
+    clauses, alike = [], []
     for first, second in dict.fromkeys((pair.first, pair.second) for pair in pairs):
         own = [pair for pair in pairs if (pair.first, pair.second) == (first, second)]
         verdicts = [_verdict(verdict, own, shared) for verdict in (BETTER, WORSE, SAME)]
-        clauses.append(f"{first} against {second} is {listed([text for text in verdicts if text])}")
-    return f"{'; '.join(clauses)}."
+        clause = f"{first} against {second} is {listed([text for text in verdicts if text])}"
+        (alike if all(pair.verdict == SAME for pair in own) else clauses).append(clause)
+    if len(alike) > 1:
+        every = f"All {len(alike)}" if not clauses else f"{len(alike)} other"
+        alike = [f"{every} pairs of {what} are not distinguishable with any {shared}"]
+    return f"{'; '.join([*clauses, *alike])}."
 
 
 def _verdict(verdict: str, pairs: Sequence[Pair], shared: str) -> str:

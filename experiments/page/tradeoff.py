@@ -115,14 +115,29 @@ def _floors(goals: Goals, y: Scale, places: Sequence[Placed]) -> Markup:
             merged.append((value, name))
     parts = []
     for value, name in merged:
-        at, above = y(value), value < 0.93
+        at, width = y(value), LETTER * len(name) + 40
         parts.append(tag("line", x1=LEFT, x2=RIGHT, y1=at, y2=at, _class="dotted"))
-        height, width = at - 4 if above else at + 12, LETTER * len(name) + 40
-        starts = (LEFT + 4, (LEFT + RIGHT - width) / 2, RIGHT - width)  # where no point is, or else at the left
-        near = [x for _, x, place in places if abs(place - height) < 22]
-        free = (at for at in starts if not any(at - 8 < x < at + width for x in near))
-        parts.append(text(next(free, starts[0]), height, f"{name} {100 * value:.0f} %", "note halo"))
+        label = f"{name} {100 * value:.0f} %"
+        parts.append(text(*_free_place(at, width, y, places), label, "note halo"))
     return tag("g", *parts)
+
+
+def _free_place(line: float, width: float, y: Scale, places: Sequence[Placed]) -> tuple[float, float]:
+    """Where a label of a line hides the fewest points and intervals, above the line if it can be."""
+    heights = [height for height in (line - 4, line + 12) if TOP + 8 < height < BOTTOM - 2] or [line - 4]
+    starts = [LEFT + 4 + step * (RIGHT - LEFT - 4 - width) / 8 for step in range(9)]
+    spans = []
+    for row, at, point in places:
+        rate = row.success
+        low, high = (rate.mean if end is None else end for end in (rate.low, rate.high))
+        spans.append((at, y(high), y(low), point))
+
+    def hidden(start: float, height: float) -> int:
+        beside = [span for span in spans if start - 8 < span[0] < start + width]
+        over = sum(top < height and bottom > height - 9 for _, top, bottom, _ in beside)
+        return over + 2 * sum(height - 17 < point < height + 7 for *_, point in beside)
+
+    return min(((start, height) for height in heights for start in starts), key=lambda place: hidden(*place))
 
 
 def _planners(places: Sequence[Placed], keys: Keys) -> Markup:

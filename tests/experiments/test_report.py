@@ -82,6 +82,19 @@ def test_an_unfavourable_result_is_said(study):
     assert tiny.report(study).answer == ["No evaluation is finished yet."]
 
 
+def test_what_cannot_be_told_apart_is_said_once():
+    study = tiny.study("x", models={name: f"x/{name}" for name in "abc"}, ceiling=False)
+    results = [tiny.result(model, "gd", ALL) for model in "ab"]
+    assert tiny.report(study, *results, tiny.result("c", "gd", ALL)).answer[1] == (
+        "All 3 pairs of models are not distinguishable with any planner."
+    )
+    found = tiny.report(study, *results, tiny.result("c", "gd", NONE))
+    assert found.answer[1] == (
+        "c against a is worse with gd (-100 points); c against b is worse with gd (-100 points); "
+        "b against a is not distinguishable with gd."
+    )
+
+
 def test_seeds_are_pairs_too_and_their_interval_covers_them():
     study = tiny.study("x", models={"a": ["x/1", "x/2", "x/3"], "b": "x/4"}, ceiling=False)
     luck = np.random.default_rng(0).random((3, 40))
