@@ -60,8 +60,8 @@ def _compared(what: str, pairs: Sequence[Pair], shared: str) -> str:
         clause = f"{first} against {second} is {listed([text for text in verdicts if text])}"
         (alike if all(pair.verdict == SAME for pair in own) else clauses).append(clause)
     if len(alike) > 1:
-        every = f"All {len(alike)}" if not clauses else f"{len(alike)} other"
-        alike = [f"{every} pairs of {what} are not distinguishable with any {shared}"]
+        said = f"none of {len(alike)} other" if clauses else f"None of {len(alike)}"
+        alike = [f"{said} pairs of {what} is distinguishable with any {shared}"]
     return f"{'; '.join([*clauses, *alike])}."
 
 

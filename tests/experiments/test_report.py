@@ -86,7 +86,7 @@ def test_what_cannot_be_told_apart_is_said_once():
     study = tiny.study("x", models={name: f"x/{name}" for name in "abc"}, ceiling=False)
     results = [tiny.result(model, "gd", ALL) for model in "ab"]
     assert tiny.report(study, *results, tiny.result("c", "gd", ALL)).answer[1] == (
-        "All 3 pairs of models are not distinguishable with any planner."
+        "None of 3 pairs of models is distinguishable with any planner."
     )
     found = tiny.report(study, *results, tiny.result("c", "gd", NONE))
     assert found.answer[1] == (
