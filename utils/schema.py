@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 
 from hydra.utils import get_object, instantiate
+from torch import nn
 
 from utils.annotations import PLAIN, alternatives, describe, validated
 from utils.nearby import nearest_names
@@ -162,7 +163,7 @@ def _constructors(target: Any) -> Iterator[tuple[Callable[..., Any], Any]]:
         yield target, target
         return
     for each in target.__mro__[:-1]:
-        if "__init__" in vars(each):
+        if "__init__" in vars(each) and each is not nn.Module:  # which says that it takes anything, and refuses it
             yield each.__init__, each if dataclasses.is_dataclass(each) else each.__init__  # type: ignore[misc]
 
 

@@ -212,6 +212,7 @@ def own(**arguments):
         ({"_target_": f"{__name__}.Shapeless", "width": 1.5}, "planner.width=1.5 must be a whole number or null"),
         ({"_target_": f"{__name__}.Shapeless", "names": {"a": "b"}}, "planner.names.a=b must be a number"),
         ({"_target_": f"{__name__}.Shapeless", "wide": 1}, "planner.wide: there is no such setting; did you mean"),
+        ({"_target_": "training.regularizer.Regularizer", "pool": "mean"}, "planner.pool: there is no such setting"),
     ],
 )  # fmt: skip
 def test_the_class_of_a_user_is_held_to_its_own_annotations(node, said):
