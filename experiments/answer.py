@@ -53,7 +53,8 @@ def _compared(what: str, pairs: Sequence[Pair], shared: str) -> str:
     """Write a clause for each two that differ somewhere, and one for those that differ nowhere."""
     if not pairs:
         return f"There are no two {what} to compare."
-    clauses, alike = [], []
+    clauses: list[str] = []
+    alike: list[str] = []
     for first, second in dict.fromkeys((pair.first, pair.second) for pair in pairs):
         own = [pair for pair in pairs if (pair.first, pair.second) == (first, second)]
         verdicts = [_verdict(verdict, own, shared) for verdict in (BETTER, WORSE, SAME)]
