@@ -7,6 +7,7 @@ from typing import Any
 
 from envs.base import VectorEnv
 from envs.expert import Expert
+from envs.factors import Factors
 from utils.env_sizes import EnvSizes
 from utils.ranges import Dimension, ProcessesOrZero
 from utils.schema import Component, OpenSettings
@@ -49,6 +50,11 @@ class EnvConfig(OpenSettings):
                 f"file dataset/{self.name}.yaml beside its own (docs/extending.md)"
             )
         return self.dataset
+
+    @property
+    def factors(self) -> Factors:
+        """How its episodes may differ."""
+        return self.simulator.build(image_size=1).factors
 
     @property
     def sizes(self) -> EnvSizes:

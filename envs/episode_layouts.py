@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from envs.base import EpisodeLayouts
+from envs.factors import usual_values
 from envs.simulator import EpisodeLayout, Simulator
 
 
@@ -21,15 +22,18 @@ def split_layouts(
 ) -> list[EpisodeLayout]:
     """One layout per episode, filled up with the defaults; new arrays, which the simulators may keep.
 
+    Keys that only factors of variation draw are there only if they are given.
+
     Raises:
         ValueError: If a key is unknown to the simulator or its values are not (B, ...) with the default's shape; the
             last axis may be missing if its length is 1.
     """
     columns = default_layouts(simulator, num_episodes)
-    if unknown := sorted(set(layouts or {}) - set(columns)):
-        raise ValueError(f"env {simulator.name}: unknown layout keys {unknown}, known are {sorted(columns)}")
+    known = {**usual_values(simulator.factors), **simulator.default_layout()}
+    if unknown := sorted(set(layouts or {}) - set(known)):
+        raise ValueError(f"env {simulator.name}: unknown layout keys {unknown}, known are {sorted(known)}")
     for key, values in (layouts or {}).items():
-        shape = columns[key].shape
+        shape = torch.Size((num_episodes, *np.shape(known[key])))
         if values.shape != shape and (*values.shape, 1) != shape:
             found = tuple(values.shape)
             raise ValueError(f"env {simulator.name}: layout {key} must be {tuple(shape)}, got {found}")

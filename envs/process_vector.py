@@ -67,7 +67,7 @@ class ProcessVectorEnv(VectorEnv):
         self._simulator = found(image_size, **options) if options else found
         self.name, self.state_dim = self._simulator.name, self._simulator.state_dim
         self.env_action_dim, self.proprio_dim = self._simulator.env_action_dim, len(self._simulator.proprio_indices)
-        self.image_size = image_size
+        self.image_size, self.factors = image_size, self._simulator.factors
         self.plays_in_background = num_workers > 0  # a graphics context belongs to the thread that made it
         self._pool = (
             WorkerPool(num_workers, simulator, image_size, options=options)

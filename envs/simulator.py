@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from numpy.typing import NDArray
 
+from envs.factors import Factors
 from envs.own_copies import OwnCopies
 
 Array = NDArray[Any]
@@ -31,12 +33,14 @@ class Simulator(OwnCopies, ABC):
         state_dim: Length of a state, S.
         env_action_dim: Length of one raw action.
         proprio_indices: Entries of the state that are the proprio values, in order; E of them.
+        factors: How episodes may differ, by name; what they draw are further keys of layouts, which ``reset`` takes.
     """
 
     name: str
     state_dim: int
     env_action_dim: int
     proprio_indices: tuple[int, ...]
+    factors: Factors = MappingProxyType({})
 
     def __init__(self, image_size: int = 224) -> None:
         """Set up a simulator without an episode; cheap: graphics start with the first image.

@@ -43,7 +43,7 @@ def main(cfg: DictConfig) -> None:
     settings = HydraConfig.get()
     own = [source.path for source in settings.runtime.config_sources if source.provider == "command-line"]
     name = str(settings.job.config_name)
-    study = Study(study_config(plain(cfg), name), own[0] if own else None)
+    study = Study(study_config(plain(cfg), name, *own[:1]), *own[:1])
     check(study)
     folder = study.folder
     check_contents(folder, strict=True)

@@ -27,8 +27,10 @@ def answer(
     if not shown:
         return [NOTHING_YET]
     best = max(shown, key=lambda row: (row.success.mean, -(row.cost.planning_seconds or 0.0)))
+    factors = [pair for pair in pairs if pair.of == "factors"]
     return [
         _best(best, goals, len({row.goals for row in rows}) > 1),
+        *([_factors(factors)] if factors else []),
         _compared("models", [pair for pair in pairs if pair.of == "models"], "planner"),
         _planners([pair for pair in pairs if pair.of == "planners"], shown),
     ]
@@ -47,6 +49,16 @@ def _best(row: Row, goals: Mapping[str, Goals], several: bool) -> str:
     solved = f"{percent_of(row.success)} of {row.episodes} episodes"
     text = f"Most is solved by {row.planner} with {row.model}{where}: {solved}"
     return f"{text}; {', '.join(beside)}." if beside else f"{text}."
+
+
+def _factors(pairs: Sequence[Pair]) -> str:
+    """Say which variation costs most, and how many cannot be told from none."""
+    worst = min(pairs, key=lambda pair: pair.difference.mean)
+    same = sum(pair.verdict == SAME for pair in pairs)
+    return (
+        f"Of all variations {worst.first} costs most: {signed(worst.difference.mean)} points with {worst.with_}; "
+        f"{same} of {len(pairs)} differences from {worst.second} are not distinguishable."
+    )
 
 
 def _compared(what: str, pairs: Sequence[Pair], shared: str) -> str:

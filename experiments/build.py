@@ -81,7 +81,7 @@ class Builder:
         """Make the report; ``more``: its commands and inputs."""
         goals = {name: self._goals(name) for name in self.config.goals}
         planners = {name: self._planner(name) for name in dict.fromkeys(row.planner for row in self.rows)}
-        pairs = [*self._model_pairs(), *self._planner_pairs()]
+        pairs = [*self._factor_pairs(), *self._model_pairs(), *self._planner_pairs()]
         env, seed = self.config.env, self.config.goals_seed
         known = [r.unsolved_starts_only for r in self.findings.results if r.unsolved_starts_only is not None]
         return Report(
@@ -167,6 +167,7 @@ class Builder:
             hash=longest.episodes if longest else None,
             floors=self._floors(longest) if longest else Floors(),
             ceilings=ceilings,
+            control=self.config.controls.get(name),
         )
 
     def _frameskip(self) -> int | None:
@@ -216,6 +217,19 @@ class Builder:
             for model in self.config.models
             if {(model, a, goals), (model, b, goals)} <= self.found.keys()
             if self._fit(self.found[model, a, goals], self.found[model, b, goals])
+        ]
+
+    def _factor_pairs(self) -> list[Pair]:
+        """Every variation against none, with the same planner and model."""
+        return [
+            pair_of(
+                "factors", (name, control), f"{planner}, {model}", control, varied, self.found[model, planner, control]
+            )
+            for name, control in self.config.controls.items()
+            for (model, planner, goals), varied in self.found.items()
+            if goals == name and (model, planner, control) in self.found
+            if planner in {row.planner for row in self.rows}
+            if self._fit(varied, self.found[model, planner, control])
         ]
 
     def _pairs(self, chosen: Sequence[Sequence[str]] | None, names: Sequence[str]) -> list[tuple[str, str]]:

@@ -32,7 +32,7 @@ from utils.printable import write_printable
 log = logging.getLogger("experiments")
 
 OF_MODEL = ("ckpt_path", "model_epoch")
-OF_GOALS = ("goal_source", "goal_H", "goal_file_path", "unsolved_starts_only")
+OF_GOALS = ("goal_source", "goal_H", "goal_file_path", "unsolved_starts_only", "vary")
 OF_RUN = (
     "seed",
     "n_evals",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from utils.ranges import Count, CountOrZero, Processes, Seed
@@ -85,6 +85,7 @@ class StudyConfig(OpenSettings):
         models: By name.
         planners: Overrides of ``plan.py``, by name.
         goals: Overrides of ``plan.py`` that say where goals come from, by name.
+        controls: Goals that are others with a variation -> the name of those others.
         evaluate: Overrides that all evaluations share.
         budgets: Planners of which each budget is one more planner; of all models, if none are named.
         cells: What is evaluated, by the question that it answers; None: every model with every planner.
@@ -114,6 +115,7 @@ class StudyConfig(OpenSettings):
     models: Mapping[str, ModelConfig]
     planners: Mapping[str, Overrides]
     goals: Mapping[str, Overrides]
+    controls: Mapping[str, str] = field(default_factory=dict)
     evaluate: Overrides
     budgets: Budgets | None = None
     cells: Mapping[str, Cells] | None = None

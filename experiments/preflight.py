@@ -9,6 +9,7 @@ from pathlib import Path
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from envs.factors import chosen_factors
 from experiments import stages
 from experiments.config import flat
 from experiments.study import Study
@@ -73,7 +74,9 @@ def _check(study: Study, key: str, config: str, overrides: Sequence[str], schema
     """Compose; what is wrong is said as on the command line, which knows the names that are near."""
     given = [*overrides, "ckpt_path=unused", "run_dir=unused"]
     try:
-        stages.composed(schema, config, given, **study.added)
+        found = stages.composed(schema, config, given, **study.added)
+        if isinstance(found, PlanConfig) and found.vary:
+            chosen_factors(found.env.factors, found.vary, found.env.name)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         folder = study.added.get("config_dir")
         try:

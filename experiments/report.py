@@ -56,7 +56,13 @@ class Ceiling:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Goals:
-    """A set of episodes; ``floors`` are those of the planner that may act longest, ``budget_steps`` raw steps."""
+    """A set of episodes.
+
+    Attributes:
+        floors: Of the planner that may act longest.
+        budget_steps: Raw steps that it may take.
+        control: The set that this one is with a variation; None: it has none.
+    """
 
     goal_source: str | None = None
     goal_H: int | None = None  # noqa: N815  (DINO-WM's name)
@@ -66,6 +72,7 @@ class Goals:
     hash: str | None = None
     floors: Floors = Floors()
     ceilings: Sequence[Ceiling] = ()
+    control: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -141,8 +148,8 @@ class Pair:
     """The difference of two models or planners, ``first`` minus ``second``, on the same episodes.
 
     Attributes:
-        of: "models" or "planners".
-        with_: The planner, or the model, that both were evaluated with.
+        of: "models", "planners", or "factors": goals with a variation against the same without.
+        with_: The planner, or the model, that both were evaluated with; of factors both, the planner first.
         only_first, only_second: Episodes that one of them solved alone, those of all seeds added up.
         p: Of McNemar's exact test, for one training seed.
         verdict: "better", "worse", or "not distinguishable": ``first`` against ``second``.

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from envs.factors import factor_names
+from experiments import stages
 from experiments.config import StudyConfig
 from launch.paths import at_home
 from models.checkpoints.config_file import read_model_config
@@ -27,26 +29,38 @@ ONLY = "as configured"
 """Name of the only set of goals, where none is named."""
 
 
-def study_config(raw: Mapping[str, Any], name: str) -> StudyConfig:
+UNVARIED = "no variation"
+"""What that is called beside sets that vary."""
+
+EACH = "each"
+"""Stands for all factors of an environment, one after the other."""
+
+
+def study_config(raw: Mapping[str, Any], name: str, config_dir: str | None = None) -> StudyConfig:
     """Complete a composed config.
 
     Args:
         raw: As plain data: ``models`` may be a list of folders, ``planners`` one of options, ``distances`` stand for
-            ``goals``, ``environment`` for ``env``, and that and ``folder`` be null.
+            ``goals``, ``vary`` for more of them, ``environment`` for ``env``, and that and ``folder`` be null.
         name: Of the config.
+        config_dir: A further folder of configs and options.
 
     Raises:
         ValueError: Naming the key, the value and what is allowed.
     """
-    config = {key: value for key, value in raw.items() if key != "distances"}
+    config = {key: value for key, value in raw.items() if key not in ("distances", "vary")}
     config["name"] = name
     config["models"] = _models(raw.get("models"))
     planners = list(PLANNERS) if raw.get("planners") is None else raw["planners"]
     if isinstance(planners, str | list):
         planners = {each: [f"planner={each}"] for each in _unlike("planners", planners)}
     config["planners"] = planners
-    config["goals"] = _goals(raw.get("goals"), raw.get("distances"))
+    goals = _goals(raw.get("goals"), raw.get("distances"))
     config["env"] = raw.get("environment") or raw.get("env") or _environment(config["models"])
+    factors = raw.get("vary") or []
+    if factors in (EACH, [EACH]):
+        factors = list(stages.factors(config["env"], config_dir))
+    config["goals"], config["controls"] = _varied(goals, factors)
     config["folder"] = raw.get("folder") or _folder(config, name)
     return parsed(StudyConfig, config)
 
@@ -109,6 +123,26 @@ def _goals(goals: Any, distances: Any) -> dict[str, Any]:
         if not isinstance(blocks, int) or isinstance(blocks, bool) or blocks < 1:
             raise ValueError(f"distances={distances} must be numbers of blocks (goal_H), such as [5,10,15]")
     return {f"goal_H {blocks}": ["goal_source=dset", f"goal_H={blocks}"] for blocks in distances}
+
+
+def _varied(goals: Mapping[str, Any], factors: Any) -> tuple[dict[str, Any], dict[str, str]]:
+    """Add each set of goals with every factor of variation, or several at once, and say what it is to be compared with.
+
+    Returns:
+        The sets, and for each that varies the name of the one that does not.
+    """
+    if not factors:
+        return dict(goals), {}
+    combinations = [factor_names(each) for each in (factor_names(factors) if isinstance(factors, str) else factors)]
+    found, controls = {}, {}
+    for name, overrides in goals.items():
+        control = UNVARIED if name == ONLY else name
+        found[control] = overrides
+        for names in combinations:
+            varied = " + ".join(names) if name == ONLY else f"{name}, {' + '.join(names)}"
+            found[varied] = [*overrides, f"vary=[{','.join(names)}]"]
+            controls[varied] = control
+    return found, controls
 
 
 def _environment(models: Mapping[str, Any]) -> str:

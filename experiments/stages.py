@@ -19,6 +19,7 @@ import plan as planning_entry
 import train as training_entry
 from datasets.collect import collections
 from datasets.collecting.config import CollectConfig
+from envs.factors import Factors
 from envs.process_vector import EnvWorkerError
 from launch.command_line import overridden_keys, parse
 from launch.composing import beside_hydra
@@ -69,6 +70,13 @@ def composed(schema: type[S], config_name: str, overrides: Sequence[str], config
 def plan_config(env: str) -> str:
     """Name of the config that plans in an environment; one of a user's own has that of all, and names itself."""
     return f"plan_{env}" if (CONF / f"plan_{env}.yaml").exists() else "plan"
+
+
+def factors(env: str, config_dir: str | None = None) -> Factors:
+    """How episodes of an environment may differ."""
+    name = plan_config(env)
+    overrides = ["ckpt_path=unused", "run_dir=unused", *([f"env={env}"] if name == "plan" else [])]
+    return composed(PlanConfig, name, overrides, config_dir).env.factors
 
 
 def collect(overrides: Sequence[str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from statistics import fmean, median
 
+from experiments.factors_table import NOTE, factors_table
 from experiments.report import Cost, Pair, Rate, Report, Row
 from experiments.wording import cell, error, interval, number, percent_of, points, signed, significant
 from utils.machine import as_duration
@@ -19,8 +20,10 @@ def as_markdown(report: Report, figures: Sequence[str] = ()) -> str:
     """Write everything; ``figures``: lines that show some."""
     several = len(report.goals) > 1
     parts = [_made(report), "\n".join(f"- {sentence}" for sentence in report.answer)]
-    for name in report.goals:
+    for name in (name for name, goals in report.goals.items() if goals.control is None):
         parts += [f"### Success{f', {name}' if several else ''}, %", _success_note(report), success(report, name)]
+    if varied := factors_table(report):
+        parts += ["### Success by factor of variation, %", NOTE, markdown_table(*varied)]
     parts += figures
     for of, title in (("models", "Differences of models"), ("planners", "Differences of planners")):
         if table := differences(report, of):
@@ -225,7 +228,10 @@ def as_text(report: Report) -> str:
             )
     shown = [place for place in range(len(head)) if any(line[place] for line in lines)]
     table = _aligned([[row[place] for place in shown] for row in (head, *lines)])
-    verdicts = _aligned([_verdict(report, pair) for pair in report.pairs]) if report.pairs else []
+    if varied := factors_table(report):
+        table += ["", *_aligned([varied[0], *varied[1]])]
+    pairs = [pair for pair in report.pairs if pair.of != "factors"]
+    verdicts = _aligned([_verdict(report, pair) for pair in pairs]) if pairs else []
     return "\n".join([*table, "", *verdicts, *([""] if verdicts else []), *report.answer])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -68,6 +69,7 @@ class PlanConfig(RunConfig):
     goal_file_path: str | None
     goal_H: Annotated[int, Interval(ge=1, le=10**4)]  # noqa: N815  (DINO-WM's name)
     unsolved_starts_only: bool
+    vary: str | Sequence[str]
     n_plot_samples: Annotated[int, Interval(ge=0, le=1000)]
     debug_dset_init: bool
     save_latents: bool

@@ -25,7 +25,7 @@ SEED_RULE = (
     "environment seed and MPC iteration."
 )
 MOST_BYTES = 1_000_000_000
-SETTINGS = ("seed", "goal_source", "goal_H", "unsolved_starts_only")
+SETTINGS = ("seed", "goal_source", "goal_H", "unsolved_starts_only", "vary")
 """Settings of the evaluation that say where its episodes come from."""
 Arrays = Mapping[str, NDArray[Any]]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,8 @@ from datasets.trajectories import Trajectories
 from datasets.units.normalizer import Normalizer
 from envs.base import VectorEnv, simulate
 from envs.episode_seeds import episode_generator, redrawn_seed
+from envs.factors import Factors
+from envs.vary import vary
 from planning.problem import Problem
 from planning.targets import check_places, read_targets
 
@@ -36,6 +38,7 @@ class GoalRequest:
         normalizer: For random actions.
         path: Of ``goal_source=file``.
         unsolved_starts_only: Whether episodes that begin solved are drawn again; those of a file never are.
+        vary: Factors by which the world of every episode differs.
     """
 
     env: VectorEnv
@@ -46,6 +49,7 @@ class GoalRequest:
     normalizer: Normalizer
     path: Path | None = None
     unsolved_starts_only: bool = False
+    vary: Factors = field(default_factory=dict)
 
 
 def from_random_states(request: GoalRequest) -> Problem:
@@ -122,9 +126,34 @@ def make_problem(source: str, request: GoalRequest) -> Problem:
     if request.path is not None and source != "file":
         raise ValueError(f"goal_file_path={request.path} has no effect with goal_source={source}; use goal_source=file")
     problem = GOAL_SOURCES[source](request)
-    if source == "file" or not request.unsolved_starts_only:
-        return problem
-    return _without_solved(source, request, problem)
+    redraws = source != "file" and request.unsolved_starts_only
+    if redraws:
+        problem = _without_solved(source, request, problem)
+    return _varied(request, problem, redraws) if request.vary else problem
+
+
+def _varied(request: GoalRequest, problem: Problem, redraws: bool) -> Problem:
+    """Let the world of every episode differ; goals, and starts unless they vary, stay where they are.
+
+    Known actions are kept, though other dynamics may lead them elsewhere; to another start they do not belong.
+
+    Raises:
+        ValueError: If an episode that must not begin solved does in ``MOST_DRAWS`` draws.
+    """
+
+    def drawn(part: Problem, attempt: int) -> Problem:
+        states = (part.states, part.goal_states)
+        starts, layouts = vary(request.vary, part.seeds, states, part.layouts, attempt)
+        is_elsewhere = any("start" in factor.changes for factor in request.vary.values())
+        return replace(part, states=starts, layouts=layouts, actions=None if is_elsewhere else part.actions)
+
+    found = drawn(problem, 0)
+    for attempt in range(1, MOST_DRAWS):
+        rows = _begins_solved(request.env, found).nonzero().flatten() if redraws else torch.empty(0)
+        if not len(rows):
+            return found
+        found = found.with_rows(rows, drawn(problem.part(rows), attempt))
+    raise ValueError(f"vary: in {MOST_DRAWS} draws episode {rows[0]} always begins inside its success region")
 
 
 def _begins_solved(env: VectorEnv, problem: Problem) -> Tensor:

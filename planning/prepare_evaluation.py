@@ -12,6 +12,7 @@ from torch import Tensor
 from datasets.units.folding import fold_actions
 from envs.base import VectorEnv
 from envs.episode_seeds import episode_seeds
+from envs.factors import chosen_factors
 from models.checkpoints.loading import check_environment, load_for_planning
 from models.checkpoints.native import Checkpoint, read_checkpoint
 from models.speed.fast_paths import FastPaths
@@ -51,6 +52,7 @@ def prepare_evaluation(config: PlanConfig, device: torch.device) -> Evaluation:
         raise ValueError(
             "planner.adapt lets the model learn, which dynamics=simulator does not ask; set one of the two"
         )
+    chosen_factors(config.env.factors, config.vary, config.env.name)
     checkpoint = read_checkpoint(Path(config.ckpt_path), config.model_epoch, config.foreign)
     check_environment(checkpoint, config.env.name)
     trained = {"model": [str(checkpoint.path), checkpoint.epoch, checkpoint.about.get("step")]}
@@ -120,6 +122,7 @@ def _goal_request(config: PlanConfig, loaded: LoadedModel, unsolved_only: bool) 
         normalizer=loaded.observer.normalizer,
         path=Path(config.goal_file_path) if config.goal_file_path else None,
         unsolved_starts_only=unsolved_only,
+        vary=chosen_factors(loaded.env.factors, config.vary, loaded.env.name),
     )
 
 

@@ -17,7 +17,7 @@ from utils.reading.torch_file import read_torch
 STATE, TARGETS, FINISHED = "planning_state.pt", "plan_targets.npz", "finished.json"
 IDENTITY = (
     "env", "planner", "objective", "seed", "n_evals", "goal_source", "goal_file_path", "goal_H", "debug_dset_init",
-    "n_plot_samples", "unsolved_starts_only", "dynamics",
+    "n_plot_samples", "unsolved_starts_only", "dynamics", "vary",
 )  # fmt: skip
 """Settings that must be equal for a saved state to be continued."""
 _OF_A_PLANNER = {
@@ -32,6 +32,7 @@ BEFORE: dict[str, Any] = {
     "planner": {"shrinking": "none", "adapt": None, **_OF_A_PLANNER, "sub_planner": _OF_A_PLANNER},
     "objective": {"first_frame": True},
     "dynamics": "model",
+    "vary": [],
 }
 """What evaluations did that were begun before there were these settings."""
 SUMMARISED = ("success_rate", "success_rate_low", "success_rate_high", "n_evals", "planning_seconds_per_episode")

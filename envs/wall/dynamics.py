@@ -41,16 +41,22 @@ class WallGeometry:
     right_room: Tensor
 
     @classmethod
-    def from_layout(cls, door_y: Tensor, wall_x: Tensor) -> WallGeometry:
-        """Lay out doors centred on ``door_y`` (B,) in walls centred on ``wall_x`` (B,)."""
+    def from_layout(
+        cls,
+        door_y: Tensor,
+        wall_x: Tensor,
+        door_half: Tensor | float = DOOR_HALF_HEIGHT,
+        wall_half: Tensor | float = WALL_HALF_WIDTH,
+    ) -> WallGeometry:
+        """Lay out doors centred on ``door_y`` (B,) in walls centred on ``wall_x`` (B,), with half of their sizes."""
         low, high = torch.full_like(wall_x, BORDER_LOW), torch.full_like(wall_x, BORDER_HIGH)
-        left_face, right_face = wall_x - WALL_HALF_WIDTH, wall_x + WALL_HALF_WIDTH
+        left_face, right_face = wall_x - wall_half, wall_x + wall_half
         return cls(
             wall_x=wall_x,
             left_face=left_face,
             right_face=right_face,
-            door_top=door_y - DOOR_HALF_HEIGHT,
-            door_bottom=door_y + DOOR_HALF_HEIGHT,
+            door_top=door_y - door_half,
+            door_bottom=door_y + door_half,
             left_room=torch.stack([low, low, left_face, high]).unflatten(0, (2, 2)),
             right_room=torch.stack([right_face, low, high, high]).unflatten(0, (2, 2)),
         )

@@ -14,7 +14,7 @@ from annotated_types import Interval, Len
 from envs.base import VectorEnv
 from envs.expert import DrawnActions, Expert
 from envs.wall.dynamics import BORDER_HIGH, BORDER_LOW, WALL_HALF_WIDTH
-from envs.wall.vector_env import DOOR_KEY, WALL_KEY
+from envs.wall.factors import DOOR_KEY, WALL_KEY
 from utils.ranges import NonNegative, Positive
 
 WholePixelRange = Annotated[Sequence[Annotated[int, Interval(ge=0, le=64)]], Len(2, 2)]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from envs.base import EpisodeLayouts, Outcome, VectorEnv
-from envs.episode_seeds import episode_generator
+from envs.factors import CAMERA_KEY
 from envs.wall.dynamics import (
     BORDER_HIGH,
     BORDER_LOW,
@@ -19,16 +19,15 @@ from envs.wall.dynamics import (
     displacements,
     wall_step,
 )
-from envs.wall.render import draw_dots, draw_walls, resize_frames
+from envs.wall.factors import DOOR_KEY, DOOR_SIZE_KEY, FACTORS, USUAL_DOOR, USUAL_WALL, WALL_KEY, WALL_SIZE_KEY
+from envs.wall.layouts import layout_columns, look_of, sample_rooms
+from envs.wall.render import draw_dots, draw_varied, draw_walls, resize_frames, shift_frames
 
 SUCCESS_RADIUS = 4.5  # pixels
 PLACE_TOLERANCE = 0.5  # how far into a line a place may be that was recorded with other dynamics, pixels
-START_MARGIN = 3.4  # distance of sampled states from border and wall, pixels
 # Episodes stepped together on the CPU. PyTorch splits operations on more than 32,768 numbers, here four per episode,
 # among its threads: no gain for operations this short, and a hundredfold loss while other programs are running.
 EPISODES_AT_ONCE = 8000
-DOOR_KEY = "fix_door_location"
-WALL_KEY = "fix_wall_location"
 
 
 class WallVectorEnv(VectorEnv):
@@ -36,7 +35,8 @@ class WallVectorEnv(VectorEnv):
 
     States are (x, y) in pixels of a 65 x 65 grid, y downwards, float64 or float32: everything is computed in the
     dtype of the states given to ``reset``. An action is a displacement in units of 2 pixels. EpisodeLayout keys are
-    ``fix_door_location`` (y of the door's centre) and ``fix_wall_location`` (x of the wall's centre), (B, 1) each.
+    ``fix_door_location`` (y of the door's centre) and ``fix_wall_location`` (x of the wall's centre), (B, 1) each, and
+    those of ``factors``.
     Without randomness: the seeds only draw start and goal.
 
     Source: DINO-WM's Wall environment. Deviations are listed in docs/environments.md.
@@ -46,13 +46,14 @@ class WallVectorEnv(VectorEnv):
     state_dim = 2
     proprio_dim = 2
     env_action_dim = 2
+    factors = FACTORS
 
     def __init__(
         self,
         image_size: int = 224,
         device: str | torch.device = "cpu",
-        door: float = 30.0,
-        wall: float = 32.0,
+        door: float = USUAL_DOOR,
+        wall: float = USUAL_WALL,
     ) -> None:
         """Set up an environment without episodes.
 
@@ -70,10 +71,12 @@ class WallVectorEnv(VectorEnv):
         self.image_size = image_size
         self.device = torch.device(device)
         self._defaults = {DOOR_KEY: float(door), WALL_KEY: float(wall)}
-        self._layout_columns(None, 1, torch.float64)  # raises if out of range
+        self._columns(None, 1, torch.float64)  # raises if out of range
         self._positions: Tensor | None = None  # (2, B), axis first
         self._geometry: WallGeometry
-        self._door_y: Tensor
+        self._layout: dict[str, Tensor]
+        self._look: dict[str, Tensor]  # of pictures that differ from the usual ones; else empty
+        self._steps = 0  # since the reset
         self._walls: Tensor | None = None  # (B, 65, 65), drawn when first needed after a reset
 
     def default_layouts(self, num_episodes: int) -> dict[str, Tensor]:
@@ -89,8 +92,8 @@ class WallVectorEnv(VectorEnv):
         Raises:
             ValueError: If a room is too narrow to hold a dot with its margin.
         """
-        wall_x = self._layout_columns(layouts, len(seeds), torch.float64)[WALL_KEY].tolist()
-        drawn = [_sample_rooms(seed, x) for seed, x in zip(seeds, wall_x, strict=True)]
+        wall_x = self._columns(layouts, len(seeds), torch.float64)[WALL_KEY].tolist()
+        drawn = [sample_rooms(seed, x) for seed, x in zip(seeds, wall_x, strict=True)]
         start_goal = torch.tensor(drawn, dtype=torch.float64, device=self.device).reshape(-1, 2, 2)
         return start_goal[:, 0], start_goal[:, 1]
 
@@ -104,11 +107,12 @@ class WallVectorEnv(VectorEnv):
         self._check_states(seeds, states)
         _check_episodes("states must be finite", states.isfinite())
         states = states.detach().to(self.device, copy=True)
-        columns = self._layout_columns(layouts, len(states), states.dtype)
+        columns = self._columns(layouts, len(states), states.dtype)
         self._positions = states.T.clone(memory_format=torch.contiguous_format)
-        self._door_y = columns[DOOR_KEY]
-        self._geometry = WallGeometry.from_layout(self._door_y, columns[WALL_KEY])
-        self._walls = None
+        sizes = (columns.get(DOOR_SIZE_KEY, DOOR_HALF_HEIGHT), columns.get(WALL_SIZE_KEY, WALL_HALF_WIDTH))
+        self._geometry = WallGeometry.from_layout(columns[DOOR_KEY], columns[WALL_KEY], *sizes)
+        self._layout, self._look = columns, look_of(columns, len(states), self.device)
+        self._walls, self._steps = None, 0
         return states
 
     @torch.no_grad()
@@ -136,15 +140,21 @@ class WallVectorEnv(VectorEnv):
         # NaN survives every later step, so that this finds it wherever in the block it was.
         _check_episodes("actions must be numbers, got NaN (did the planner diverge?)", ~final.T.isnan())
         self._positions = final
+        self._steps += actions.shape[1]
         return visited
 
     def render(self, rows: Tensor | None = None) -> Tensor:
         """Images (b, 3, image_size, image_size) in 0..255 of the current states; uint8 at size 65, else float32."""
         positions = self._current()
         if self._walls is None:
-            self._walls = draw_walls(self._door_y, self._geometry.wall_x)
+            sizes = (self._layout.get(DOOR_SIZE_KEY), self._layout.get(WALL_SIZE_KEY))
+            self._walls = draw_walls(self._layout[DOOR_KEY], self._layout[WALL_KEY], *sizes)
         places, walls = (positions.T, self._walls) if rows is None else (positions.T[rows], self._walls[rows])
-        return resize_frames(draw_dots(places, walls), self.image_size)
+        if not self._look:
+            return resize_frames(draw_dots(places, walls), self.image_size)
+        look = {key: values if rows is None else values[rows] for key, values in self._look.items()}
+        frames = resize_frames(draw_varied(places, walls, look, self._steps), self.image_size, (0, 1, 2))
+        return shift_frames(frames, look[CAMERA_KEY])
 
     def proprio(self, states: Tensor) -> Tensor:
         """The dot's place (..., 2) in pixels, float32."""
@@ -161,17 +171,18 @@ class WallVectorEnv(VectorEnv):
 
     def misplaced(self, states: Tensor, layouts: EpisodeLayouts | None = None) -> list[str]:
         """Name places outside the border or inside the wall, by more than half a pixel: (B, 2) states."""
-        columns = self._layout_columns(layouts, len(states), torch.float64)
-        doors, walls = columns[DOOR_KEY].tolist(), columns[WALL_KEY].tolist()
+        columns = self._columns(layouts, len(states), torch.float64)
+        usual = {DOOR_SIZE_KEY: DOOR_HALF_HEIGHT, WALL_SIZE_KEY: WALL_HALF_WIDTH}
+        columns |= {key: columns.get(key, columns[DOOR_KEY].new_full((len(states),), usual[key])) for key in usual}
+        keys = (DOOR_KEY, WALL_KEY, DOOR_SIZE_KEY, WALL_SIZE_KEY)
         found = []
-        for (x, y), door, wall in zip(states.tolist(), doors, walls, strict=True):
+        for (x, y), *lines in zip(states.tolist(), *(columns[key].tolist() for key in keys), strict=True):
+            door, wall, height, width = lines
             place, limits = f"x={x:g}, y={y:g}", f"{BORDER_LOW:g} to {BORDER_HIGH:g} px"
             if min(x, y) < BORDER_LOW - PLACE_TOLERANCE or max(x, y) > BORDER_HIGH + PLACE_TOLERANCE:
                 found.append(f"{place} lies outside the room ({limits})")
-            elif (
-                abs(x - wall) < WALL_HALF_WIDTH - PLACE_TOLERANCE and abs(y - door) > DOOR_HALF_HEIGHT + PLACE_TOLERANCE
-            ):
-                found.append(f"{place} lies inside the wall (x={wall:g} +- {WALL_HALF_WIDTH:g} px, door at y={door:g})")
+            elif abs(x - wall) < width - PLACE_TOLERANCE and abs(y - door) > height + PLACE_TOLERANCE:
+                found.append(f"{place} lies inside the wall (x={wall:g} +- {width:g} px, door at y={door:g})")
             else:
                 found.append("")
         return found
@@ -181,26 +192,8 @@ class WallVectorEnv(VectorEnv):
             raise RuntimeError("env wall: call reset before step and render")
         return self._positions
 
-    def _layout_columns(
-        self, layouts: EpisodeLayouts | None, num_episodes: int, dtype: torch.dtype
-    ) -> dict[str, Tensor]:
-        """Fill a layout up with the defaults and check it: name -> (B,) on this device."""
-        given = layouts or {}
-        if unknown := sorted(set(given) - set(self._defaults)):
-            raise ValueError(f"env wall: unknown layout keys {unknown}, known are {sorted(self._defaults)}")
-        columns = {}
-        for key, default in self._defaults.items():
-            values = given.get(key, torch.full((num_episodes, 1), default, dtype=torch.float64))
-            if values.shape not in ((num_episodes, 1), (num_episodes,)):
-                raise ValueError(f"env wall: layout {key} must be ({num_episodes}, 1), got {tuple(values.shape)}")
-            columns[key] = values.reshape(-1).to(self.device, dtype)
-        door_y, wall_x = columns[DOOR_KEY], columns[WALL_KEY]
-        door_ok = (door_y - DOOR_HALF_HEIGHT >= BORDER_LOW) & (door_y + DOOR_HALF_HEIGHT <= BORDER_HIGH)
-        wall_ok = (wall_x - WALL_HALF_WIDTH > BORDER_LOW) & (wall_x + WALL_HALF_WIDTH < BORDER_HIGH)
-        for key, allowed, is_met in ((DOOR_KEY, "[8, 56]", door_ok), (WALL_KEY, "(7, 57)", wall_ok)):
-            if not is_met.all():
-                raise ValueError(f"env wall: {key} must be in {allowed}, got {columns[key][~is_met][:10].tolist()}")
-        return columns
+    def _columns(self, layouts: EpisodeLayouts | None, num_episodes: int, dtype: torch.dtype) -> dict[str, Tensor]:
+        return layout_columns(layouts, self._defaults, num_episodes, dtype, self.device)
 
 
 def _check_episodes(requirement: str, is_met: Tensor) -> None:
@@ -208,20 +201,3 @@ def _check_episodes(requirement: str, is_met: Tensor) -> None:
     if not is_met.all():
         failing = (~is_met).flatten(1).any(1).nonzero().flatten()[:10].tolist()
         raise ValueError(f"env wall: {requirement}; episodes {failing}")
-
-
-def _sample_rooms(seed: int, wall_x: float) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Draw start and goal in the rooms left and right of ``wall_x``; the order of the draws is part of the contract."""
-    low, high = BORDER_LOW + START_MARGIN, BORDER_HIGH - START_MARGIN
-    left_high, right_low = wall_x - WALL_HALF_WIDTH - START_MARGIN, wall_x + WALL_HALF_WIDTH + START_MARGIN
-    if left_high < low or right_low > high:
-        raise ValueError(
-            f"env wall: {WALL_KEY}={wall_x} leaves no room for a start or a goal; choose it in "
-            f"[{low + WALL_HALF_WIDTH + START_MARGIN:g}, {high - WALL_HALF_WIDTH - START_MARGIN:g}]"
-        )
-    random = episode_generator(seed)  # the generator that the evaluation seeds of the original belong to
-    left, right = random.uniform(low, left_high), random.uniform(right_low, high)
-    y_start, y_goal = random.uniform(low, high), random.uniform(low, high)
-    if random.uniform() < 0.5:
-        left, right = right, left
-    return (left, y_start), (right, y_goal)

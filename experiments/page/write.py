@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from experiments.factors_table import NOTE, factors_table
 from experiments.inputs import changed
 from experiments.page import figures
 from experiments.page.diagnoses import FAILURES, Diagnosis, diagnoses
@@ -92,6 +93,7 @@ def render(report: Report, runs: list[Run], frames: Frames, newer: list[str], ed
         distances=[svg for name in keys.planners if (svg := figures.success_by_distance(report, keys, name))],
         columns=columns,
         lines=lines,
+        factors=(*found, NOTE) if (found := factors_table(report)) else None,
         pairs=[list(group) for _, group in groupby(report.pairs, key=lambda pair: pair.of)],
         gap_top=max((m.high or m.mean for gap in report.gap for m in (gap.dataset, gap.planner)), default=1.0),
         reasons=FAILURES,
