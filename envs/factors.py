@@ -99,7 +99,7 @@ def draw_factors(factors: Factors, seed: int, states: Array, layout: Layout, att
     for name, factor in factors.items():
         key = (zlib.crc32(name.encode()), attempt)
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
-        values = factor.draw(rng, states, {**usual_values(factors), **layout, **drawn})
+        values = factor.draw(rng, states, {**layout, **drawn})
         drawn |= {
             key: np.asarray(value, getattr(factor.usual.get(key), "dtype", None)) for key, value in values.items()
         }
@@ -114,21 +114,21 @@ def colour(rng: np.random.Generator, *unlike: Array) -> Array:
             return drawn.astype(np.float32)
 
 
-def colour_factor(key: str, what: str, usual: Sequence[int], *unlike: str) -> Factor:
+def colour_factor(key: str, what: str, usual: Sequence[int], unlike: Mapping[str, Sequence[int]]) -> Factor:
     """Make the factor of one colour, layout key ``key``.
 
     Args:
         key: Of the layout.
         what: Whose colour it is.
-        usual: Red, green and blue, 0..255, of an episode that does not differ.
-        *unlike: Layout keys of colours that it must be told from; its own usual one is always among them.
+        usual: Red, green and blue, 0..255, of an episode that does not differ; what is drawn is told from it, too.
+        unlike: Layout key -> usual colour of what it must be told from.
     """
     value = np.array(usual, np.float32)
-    return Factor(
-        f"colour of {what}, any that differs well from the usual one and from what it must be told from",
-        lambda rng, states, layout: {key: colour(rng, value, *(layout[other] for other in unlike if other in layout))},
-        usual={key: value},
-    )
+
+    def draw(rng: np.random.Generator, states: Array, layout: Layout) -> Layout:
+        return {key: colour(rng, value, *(layout.get(other, np.array(its)) for other, its in unlike.items()))}
+
+    return Factor(f"colour of {what}; well told from that and from the others", draw, usual={key: value})
 
 
 CAMERA_KEY = "camera_shift"

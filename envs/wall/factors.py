@@ -26,6 +26,7 @@ DOOR_SIZES = (2, 3, 6, 8)
 WALL_SIZES = (1, 2, 4, 5)
 DOT_SIGMAS = (1.0, 3.0)
 START_MARGIN = 3.4  # distance of sampled states from border and wall, pixels
+WHITE, BLACK, RED = (255, 255, 255), (0, 0, 0), (255, 0, 0)
 CLOSEST_START = 0.5  # of a start that varies, pixels
 
 
@@ -64,10 +65,14 @@ def _start(rng: np.random.Generator, states: Array, layout: Layout) -> Layout:
 
 FACTORS = {
     "colour.background": colour_factor(
-        BACKGROUND_KEY, "the rooms, usually white", (255, 255, 255), WALL_COLOUR_KEY, DOT_COLOUR_KEY
+        BACKGROUND_KEY, "the rooms, usually white", WHITE, {WALL_COLOUR_KEY: BLACK, DOT_COLOUR_KEY: RED}
     ),
-    "colour.wall": colour_factor(WALL_COLOUR_KEY, "wall and border, usually black", (0, 0, 0), BACKGROUND_KEY),
-    "colour.agent": colour_factor(DOT_COLOUR_KEY, "the dot, usually red", (255, 0, 0), BACKGROUND_KEY, WALL_COLOUR_KEY),
+    "colour.wall": colour_factor(
+        WALL_COLOUR_KEY, "wall and border, usually black", BLACK, {BACKGROUND_KEY: WHITE, DOT_COLOUR_KEY: RED}
+    ),
+    "colour.agent": colour_factor(
+        DOT_COLOUR_KEY, "the dot, usually red", RED, {BACKGROUND_KEY: WHITE, WALL_COLOUR_KEY: BLACK}
+    ),
     "size.agent": Factor(
         f"the drawn dot has a sigma of {DOT_SIGMAS[0]:g} to {DOT_SIGMAS[1]:g} px instead of {DOT_SIGMA}; it moves as a "
         "point either way",
