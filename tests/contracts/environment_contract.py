@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from envs.base import VectorEnv, simulate
+from envs.factors import usual_values
+from envs.vary import vary
 
 SEEDS = [3, 1, 4, 1]
 STEPS = 6
@@ -153,6 +155,42 @@ def check_copies(env: VectorEnv) -> None:
         other.close()
 
 
+def check_factors(env: VectorEnv) -> None:
+    """A factor of variation changes what it says and nothing else, by the episode's seed alone."""
+    seeds = [*SEEDS, *range(10, 22)]
+    start, goal = env.sample_start_goal(seeds)
+    layouts = env.default_layouts(len(seeds))
+    ways = torch.randn(len(seeds), 1, env.env_action_dim, generator=torch.Generator().manual_seed(1))
+    for place, end in zip(env.places(start).values(), env.places(goal).values(), strict=True):
+        ways[:, 0, :2] = (end - place)[:, : env.env_action_dim]  # straight on: things lie in the way
+        break
+    ways[3] = ways[1]
+    actions = (ways / ways.norm(dim=-1, keepdim=True)).expand(-1, 40, -1)
+    plain = simulate(env, seeds, start, actions, layouts, frame_every=20)
+    usual = {
+        key: torch.from_numpy(value).expand(len(seeds), *value.shape)
+        for key, value in usual_values(env.factors).items()
+    }
+    same = simulate(env, seeds, start, actions, {**usual, **layouts}, frame_every=20)
+    assert torch.equal(same.states, plain.states) and torch.equal(same.frames, plain.frames), "usual values"
+    for name, factor in env.factors.items():
+        starts, varied = vary({name: factor}, seeds, [start, goal], layouts)
+        assert env.misplaced(starts, varied) == [""] * len(seeds), f"{name}: places stay possible"
+        assert all(torch.equal(values[1], values[3]) for values in (starts, *varied.values())), f"{name}: equal seeds"
+        alone = vary({name: factor}, seeds[2:3], [start[2:3], goal[2:3]], env.default_layouts(1))
+        assert torch.equal(alone[0], starts[2:3]), f"{name}: drawn from the episode alone"
+        assert all(torch.equal(values, varied[key][2:3]) for key, values in alone[1].items()), name
+        seen = simulate(env, seeds, starts, actions, varied, frame_every=20)
+        again = simulate(env, seeds[2:3], starts[2:3], actions[2:3], alone[1], frame_every=20)
+        assert torch.equal(again.states[0], seen.states[2]) and torch.equal(again.frames[0], seen.frames[2]), name
+        assert torch.equal(starts, start) is ("start" not in factor.changes), f"{name}: starts"
+        moves = "dynamics" in factor.changes or "start" in factor.changes
+        assert torch.equal(seen.states, plain.states) is not moves, f"{name}: dynamics"
+        looks = (seen.frames[:, 0] != plain.frames[:, 0]).flatten(1).any(1)
+        expected = "images" in factor.changes or "start" in factor.changes
+        assert (looks.float().mean() > 0.6) if expected else not looks.any(), f"{name}: images"
+
+
 CHECKS = (
     check_sizes,
     check_seeds,
@@ -163,5 +201,6 @@ CHECKS = (
     check_restoring,
     check_layouts,
     check_copies,
+    check_factors,
 )
 """All that take an environment; ``check_determinism`` takes a function that makes one."""

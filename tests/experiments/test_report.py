@@ -59,6 +59,25 @@ def test_pairs_have_an_interval_an_exact_test_and_a_verdict(better):
     assert pairs["planners", "cem", "gd", "b"].verdict == "worse"
 
 
+def test_a_factor_is_compared_with_the_same_episodes_without_it():
+    found = tiny.report(
+        tiny.study("x", ceiling=False, vary=["colour", "camera"]),
+        *(
+            tiny.result("a", "gd", solved, goals=goals)
+            for goals, solved in (("no variation", ALL), ("colour", [5, *NONE[1:]]), ("camera", ALL))
+        ),
+    )
+    colour, camera = found.pairs
+    assert (colour.of, colour.first, colour.second, colour.with_) == ("factors", "colour", "no variation", "gd, a")
+    assert (colour.difference.mean, colour.only_second, colour.verdict) == (-0.95, 19, "worse")
+    assert camera.verdict == "not distinguishable" and found.goals["colour"].control == "no variation"
+    said = "Of all variations colour costs most: -95 points with gd, a; 1 of 2 differences from no variation"
+    assert any(sentence.startswith(said) for sentence in found.answer)
+    text = tables.as_markdown(found)
+    assert "| colour | 5 [1, 24] | 5 [1, 24]; **-95 [" in text and "### Success, colour" not in text
+    assert "no variation   5 [1, 24]" in tables.as_text(found)
+
+
 def test_an_interval_alone_is_no_verdict_where_the_exact_test_does_not_agree(study):
     # five to none: the interval leaves out 0, the exact test has p = 1/16
     found = tiny.report(study, tiny.result("a", "gd", NONE), tiny.result("b", "gd", [5] * 5 + [0] * 15))

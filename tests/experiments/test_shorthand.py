@@ -47,6 +47,16 @@ def test_lists_become_names_with_settings():
     assert list(tiny.study("x", planners=None).config.planners) == ["mpc_gd_lbfgs", "mpc_cem"]
 
 
+def test_factors_become_goals_beside_those_without_variation():
+    config = tiny.study("x", vary=["colour", ["size", "start"]]).config
+    assert config.goals == {"no variation": [], "colour": ["vary=[colour]"], "size + start": ["vary=[size,start]"]}
+    assert config.controls == {"colour": "no variation", "size + start": "no variation"}
+    config = tiny.study("x", vary="door", distances=[5]).config
+    assert config.goals["goal_H 5, door"] == ["goal_source=dset", "goal_H=5", "vary=[door]"]
+    assert config.controls == {"goal_H 5, door": "goal_H 5"}
+    assert {"door", "colour.agent"} < {*tiny.study("x", vary="each").config.controls}
+
+
 def test_a_comparison_has_a_folder_of_its_own_that_another_planner_shares(tmp_path):
     tiny.write_models(tmp_path)
     one, planner, model = (

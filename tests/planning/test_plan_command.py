@@ -1,5 +1,6 @@
 """``python plan.py ...`` as users type it."""
 
+import json
 import logging
 import os
 import re
@@ -74,6 +75,16 @@ def test_closed_loops_of_the_cross_entropy_method(command, model, tmp_path):
     assert read_json_lines(run_folder(tmp_path) / "logs.json")[0]["model_evaluations"] == 2 * 4 + 1
 
 
+def test_an_evaluation_with_variation_says_so_and_is_not_taken_for_one_without(command, model, tmp_path):
+    quick = [f"ckpt_path={model}", *QUICK, "planner.max_iter=1", "hydra.run.dir=varied"]
+    command(*quick, "vary=[colour.agent,start]")
+    episodes = json.loads((tmp_path / "varied" / "episodes.json").read_text())
+    assert episodes["vary"] == ["colour.agent", "start"]
+    assert [*episodes["episodes"][0]["layout"]] == ["fix_door_location", "fix_wall_location", "dot_colour"]
+    with pytest.raises(SystemExit, match="holds a finished evaluation with other settings"):
+        command(*quick)
+
+
 ERRORS = {
     "no model there": (["ckpt_path=nowhere"], "ckpt_path=nowhere: there is no checkpoints/model_latest"),
     "no model said": (["ckpt_path=???"], "the configuration is not complete: Missing mandatory value: ckpt_path"),
@@ -85,6 +96,7 @@ ERRORS = {
     "no end": (["planner.max_iter=null"], "planner.max_iter=null would never end"),
     "no such goals": (["goal_source=somewhere"], "goal_source must be one of dset, random_state"),
     "no goal file": (["goal_source=file", "goal_file_path=x.npz"], "goal_file_path: there is no file x.npz"),
+    "no such factor": (["vary=[size,colours]"], "vary=colours: env=wall has no such factor; did you mean colour"),
     "no data": (["goal_source=dset", "env.dataset.data_path=nodata"], "nodata"),
     "an option without effect": (
         ["objective.base=2"],
