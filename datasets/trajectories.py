@@ -26,6 +26,7 @@ class Trajectories(ABC):
         name: Of the environment the data come from, as in ``env=<name>``.
         data_path: Folder of their files.
         frame_size: Side of the square frames, pixels.
+        images: Which images they are, where states and actions do not tell.
         lengths: (n,) int64, the number of usable raw actions of each trajectory.
         states: For each trajectory, raw states (at least its length, S).
         actions: For each trajectory, raw actions (at least its length, env_action_dim).
@@ -36,6 +37,7 @@ class Trajectories(ABC):
     name: str
     data_path: Path
     frame_size: int
+    images: str = ""
     lengths: Tensor
     states: Sequence[Tensor] | Tensor
     actions: Sequence[Tensor] | Tensor
@@ -80,6 +82,15 @@ class Trajectories(ABC):
     @abstractmethod
     def frames(self, trajectory: int, steps: Sequence[int]) -> Tensor:
         """Read the frames at these raw steps, and no others: (len(steps), 3, H, W), uint8 or float32, 0..255."""
+
+    def fit_frames(self, size: int) -> None:
+        """Resize frames to this side from now on, in formats that do.
+
+        Raises:
+            ValueError: If the frames have another side and come as they are stored.
+        """
+        if size != self.frame_size:
+            raise ValueError(f"the data set's frames are {self.frame_size} x {self.frame_size}")
 
     @abstractmethod
     def layout(self, trajectory: int) -> dict[str, Tensor]:

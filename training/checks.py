@@ -99,13 +99,19 @@ def check_processes(settings: TrainSettings) -> None:
 
 
 def check_data(start: StartingModel, data: Trajectories) -> None:
-    """Frames must be as large as the model's."""
-    size = start.architecture.img_size
-    if start.model.encoder.observes == "visual" and data.frame_size != size:
+    """Frames must be as large as the model's; formats that can resize them do."""
+    size, stored = start.architecture.img_size, data.frame_size
+    if start.model.encoder.observes != "visual":
+        return
+    try:
+        data.fit_frames(size)
+    except ValueError as error:
         raise ValueError(
-            f"the data set's frames are {data.frame_size} x {data.frame_size}, the model's img_size is {size}; collect "
-            f"data with image_size={size}, or train from scratch with img_size={data.frame_size}"
-        )
+            f"{error}, the model's img_size is {size}; collect data with image_size={size}, or train from scratch with "
+            f"img_size={stored}"
+        ) from error
+    if data.frame_size != stored:
+        log.info("frames of %d x %d pixels are resized to the model's %d", stored, stored, size)
 
 
 def check_latent_cache(training: TrainingConfig, encoder: Encoder, train_encoder: bool) -> None:

@@ -47,13 +47,17 @@ class Normalizer:
                 )
 
     @classmethod
-    def fit(cls, actions: Tensor, states: Tensor, proprio: Tensor) -> Normalizer:
-        """Measure (rows, env_action_dim), (rows, S) and (rows, E) raw values; deviations are the unbiased ones."""
+    def fit(cls, actions: Tensor, states: Tensor, proprio: Tensor, *, still: bool = False) -> Normalizer:
+        """Measure (rows, env_action_dim), (rows, S) and (rows, E) raw values; deviations are the unbiased ones.
+
+        ``still`` gives entries of states and proprio values that never change a deviation of 1.
+        """
         measured = {}
         for part, rows in (("action", actions), ("state", states), ("proprio", proprio)):
             exact = rows.double()  # float32 sums over millions of rows would lose the last digits
             measured[f"{part}_mean"] = exact.mean(0).float()
-            measured[f"{part}_std"] = exact.std(0).float()
+            std = exact.std(0).float()
+            measured[f"{part}_std"] = std.where(std > 0, 1.0) if still and part != "action" else std
         return cls(**measured)
 
     @classmethod

@@ -47,7 +47,7 @@ def encoder_sha256(encoder: Encoder, settings: Mapping[str, Any]) -> str:
 def _data_sha256(frames: FramesToEncode) -> str:
     """Hash states and actions, which tell trajectories apart; reading all images would take as long as encoding."""
     data = frames.trajectories
-    digest = hashlib.sha256(f"{data.name} {data.frame_size} {list(frames.numbers)}".encode())
+    digest = hashlib.sha256(f"{data.name} {data.frame_size} {list(frames.numbers)}{data.images}".encode())
     for number, length in zip(frames.numbers, frames.lengths.tolist(), strict=True):
         _add(digest, "states", torch.as_tensor(data.states[number])[:length])
         _add(digest, "actions", torch.as_tensor(data.actions[number])[:length])
