@@ -92,6 +92,10 @@ class Trajectories(ABC):
         if size != self.frame_size:
             raise ValueError(f"the data set's frames are {self.frame_size} x {self.frame_size}")
 
+    def times(self, trajectory: int) -> Tensor | None:
+        """Give the recorded time (at least its length,) of each row, seconds; None where none was recorded."""
+        return None
+
     @abstractmethod
     def layout(self, trajectory: int) -> dict[str, Tensor]:
         """The episode layout: what a simulator must be told to replay it, a door's place say; {} if all are alike."""

@@ -118,6 +118,13 @@ class VectorEnv(OwnCopies, ABC):
             frames.append(self.render())
         return torch.cat(visited, 1), torch.stack(frames, 1)
 
+    def action_range(self) -> tuple[Tensor, Tensor]:
+        """Give the lowest and highest raw action of ordinary use, (env_action_dim,) each; others are not refused.
+
+        An environment that does not override this takes [-1, 1].
+        """
+        return -torch.ones(self.env_action_dim), torch.ones(self.env_action_dim)
+
     @abstractmethod
     def proprio(self, states: Tensor) -> Tensor:
         """Tell what the agent senses of its own body, in raw units: (..., S) -> (..., E) float32."""

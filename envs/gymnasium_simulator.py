@@ -112,6 +112,10 @@ class GymnasiumSimulator(Simulator):
         self.env.reset()
         return start, self.get_state()
 
+    def action_range(self) -> tuple[Array, Array]:  # type: ignore[override]
+        """The limits of the action space; what lies beyond is cut off."""
+        return self._actions.low, self._actions.high
+
     def compare(self, states: Array, goals: Array) -> tuple[Array, Array]:  # type: ignore[override]
         """Success (B,) bool and distance (B,) of states (B, S) to goals (B, S)."""
         distance = np.linalg.norm(states - goals, axis=1)

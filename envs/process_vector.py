@@ -174,6 +174,11 @@ class ProcessVectorEnv(VectorEnv):
         reached, distance = self._simulator.compare(*(part.detach().cpu().double().numpy() for part in (states, goals)))
         return Outcome(success=torch.from_numpy(reached), state_dist=torch.from_numpy(distance))
 
+    def action_range(self) -> tuple[Tensor, Tensor]:
+        """Ask the simulator; see ``VectorEnv.action_range``."""
+        low, high = self._simulator.action_range()
+        return torch.from_numpy(low.copy()), torch.from_numpy(high.copy())
+
     def places(self, states: Tensor) -> dict[str, Tensor]:
         """Ask the simulator; see ``VectorEnv.places``."""
         found = self._simulator.places(states.detach().cpu().double().numpy())

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from envs.factors import Factors
@@ -69,6 +70,11 @@ class Simulator(OwnCopies, ABC):
     @abstractmethod
     def compare(cls, states: Array, goals: Array) -> tuple[Array, Array]:
         """Success (B,) bool and distance (B,) float64 of states (B, S) to goals (B, S)."""
+
+    @classmethod
+    def action_range(cls) -> tuple[Array, Array]:
+        """Give the lowest and highest raw action of ordinary use; see ``VectorEnv.action_range``."""
+        return -np.ones(cls.env_action_dim), np.ones(cls.env_action_dim)
 
     @classmethod
     def places(cls, states: Array) -> dict[str, Array]:

@@ -40,7 +40,7 @@ def in_hydras_words(argv: Sequence[str]) -> list[str]:
         return ["--config-name", word, *rest, *asked]
     if (name := f"{word}_{env or DEFAULT}") in known:
         return ["--config-name", name, *rest]
-    studies = [stem for stem in known if not stem.startswith(("plan", "train", "collect"))]
+    studies = [stem for stem in known if not stem.startswith(("plan", "train", "collect", "preview"))]
     raise ValueError(
         f"{word}: there is no such study{nearest_names(word, studies)} There are {', '.join(sorted(studies))}; "
         "a config of your own is found with --config-dir"

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pickle
 
+import numpy as np
 import torch
 
+from datasets.previewing.frames import frame_findings
+from datasets.previewing.survey import survey
 from datasets.trajectories import Trajectories
 from datasets.windows import WindowDataset
 from envs.base import VectorEnv, simulate
@@ -90,5 +93,14 @@ def check_replay(data: Trajectories, env: VectorEnv) -> None:
     assert (shown - played.frames[0].float()).abs().mean() < GREY
 
 
-CHECKS = (check_tables, check_frames, check_layouts, check_split, check_units, check_samples)
+def check_preview(data: Trajectories) -> None:
+    """It can be previewed: tables of all episodes, frames of some; recorded times go forward."""
+    found = survey(data, None, np.random.default_rng(0))
+    assert len(found.episodes) == len(data) and not any(episode.broken for episode in found.episodes)
+    assert not [finding for finding in frame_findings(data, range(min(FEW, len(data)))) if finding.kind == "truncated"]
+    times = data.times(0)
+    assert times is None or (times[: int(data.lengths[0])].diff() > 0).all()
+
+
+CHECKS = (check_tables, check_frames, check_layouts, check_split, check_units, check_samples, check_preview)
 """All that take a reader; ``check_replay`` takes the environment, too."""

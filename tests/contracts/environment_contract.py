@@ -33,6 +33,8 @@ def check_sizes(env: VectorEnv) -> None:
     visited = env.step(actions_of(env))
     assert visited.shape == (count, STEPS, env.state_dim) and visited.isfinite().all()
     assert env.step(actions_of(env)[:, :0]).shape == (count, 0, env.state_dim)
+    low, high = env.action_range()
+    assert low.shape == high.shape == (env.env_action_dim,) and (low < high).all()
     proprio = env.proprio(visited)
     assert proprio.shape == (count, STEPS, env.proprio_dim) and proprio.dtype == torch.float32
     assert torch.equal(env.proprio(visited[:, 2]), proprio[:, 2])

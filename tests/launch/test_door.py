@@ -99,7 +99,9 @@ def test_help_shows_the_settings_as_they_are_now_with_the_comments_of_the_files(
     assert "Does it." in lines and not any("hydra.callbacks" in line for line in lines)
 
 
-@pytest.mark.parametrize("config", ["train", "plan_pusht", "collect", "demo_wall", "recipe_wall", "results_wall"])
+@pytest.mark.parametrize(
+    "config", ["train", "plan_pusht", "collect", "preview", "demo_wall", "recipe_wall", "results_wall"]
+)
 def test_every_command_has_help(enter, config):
     assert "SETTINGS" in enter("-h", config=config)
 

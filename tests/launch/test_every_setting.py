@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 import utils.runtime as runtime
 from datasets.collect import collections
 from datasets.collecting.config import CollectConfig
+from datasets.previewing.config import PreviewConfig
 from envs.config import EnvConfig
 from launch.command_line import _message
 from launch.conf import CONF
@@ -164,7 +165,7 @@ def test_every_number_of_every_option_has_its_range(path):
             assert_has_range(f"{node['_target_']}.{name}", hints.get(name, Any))
 
 
-@pytest.mark.parametrize("schema", [TrainConfig, TrainingConfig, PlanConfig, CollectConfig, EnvConfig])
+@pytest.mark.parametrize("schema", [TrainConfig, TrainingConfig, PlanConfig, CollectConfig, PreviewConfig, EnvConfig])
 def test_every_number_of_every_schema_has_its_range(schema):
     for name, hint in get_type_hints(schema, include_extras=True).items():
         assert_has_range(name, hint)

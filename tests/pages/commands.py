@@ -21,6 +21,7 @@ from omegaconf import DictConfig, open_dict, read_write
 
 from datasets import collect
 from datasets.collecting.config import CollectConfig
+from datasets.previewing.config import PreviewConfig
 from experiments.shorthand import study_config
 from experiments.words import in_hydras_words
 from launch.command_line import parse, plain
@@ -34,6 +35,7 @@ ENTRIES = {  # config if none is named, schema of its settings
     "train.py": ("train", TrainConfig),
     "plan.py": ("plan_wall", PlanConfig),
     "datasets.collect": ("collect", CollectConfig),
+    "datasets.preview": ("preview", PreviewConfig),
     "experiments": ("compare", None),
 }
 PARSED = {  # where their main is
