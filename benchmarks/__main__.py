@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +24,9 @@ from tqdm import tqdm
 from benchmarks.bars import bar_cases, judge
 from benchmarks.cases import all_cases, settings
 from benchmarks.ceiling import CUBES, Ceiling
+from benchmarks.decision import decision_cases
 from benchmarks.measure import Case, Pace, Timing, measure
+from benchmarks.setting import Setting
 from benchmarks.table import HEAD, earlier, line, save
 from utils.printable import quiet_pipe
 
@@ -41,7 +43,7 @@ def main() -> None:
         before = {} if options.compare is None else earlier(options.compare)
         with tempfile.TemporaryDirectory() as folder:
             chosen = settings(options, device, Path(folder))
-            listed = bar_cases(options, device, Path(folder)) if options.bars else all_cases(chosen, Path(folder))
+            listed = _listed(options, chosen, device, Path(folder))
             cases = [case for case in listed if re.search(options.only, case.name, re.IGNORECASE)]
             if options.list:
                 sys.stdout.write("\n".join(case.name for case in cases) + "\n")
@@ -59,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     add("overrides", nargs="*", help="Hydra overrides, e.g. planner.lr=0.1; each is taken by the cases that know it")
     add("--only", metavar="PATTERN", default="", help="lines whose name this regular expression matches")
     add("--list", action="store_true", help="print the names of the lines and stop")
-    add("--size", choices=["small", "full", "both"], default="both", help="of the model (default: both)")
+    add("--size", choices=["small", "full", "projected", "both"], default="both", help="of the model (default: both)")
     add("--history", choices=["1", "3", "both"], default="both", help="frames of context (default: both)")
     add("--dtype", choices=["float32", "bf16", "both"], default="float32", help="of the networks (default: float32)")
     add("--device", default="auto")
@@ -69,9 +71,20 @@ def _parser() -> argparse.ArgumentParser:
     add("--plain", action="store_true", help="time the plain ways too, in turn, and print the ratio")
     add("--whole", action="store_true", help="run planning calls to their end instead of a slice (a GPU's job)")
     add("--bars", action="store_true", help="only the lines whose speed or memory is promised, and a verdict on each")
+    add("--decision", action="store_true", help="seconds per decision of the full-size models, and of what it consists")
     add("--json", type=Path, default=Path("benchmarks/results/latest.json"), help="where the numbers go")
     add("--compare", type=Path, help="an earlier JSON file: prints the ratio of every line")
     return parser
+
+
+def _listed(
+    options: argparse.Namespace, chosen: Sequence[Setting], device: torch.device, folder: Path
+) -> Iterator[Case]:
+    if options.bars:
+        return bar_cases(options, device, folder)
+    if options.decision:
+        return (case for setting in chosen for case in decision_cases(setting))
+    return all_cases(chosen, folder)
 
 
 def _table(
@@ -80,7 +93,7 @@ def _table(
     cases: Sequence[Case],
     before: dict[str, float],
 ) -> None:
-    plain = options.plain or options.bars
+    plain = options.plain or options.bars or options.decision
     pace = Pace(0.0, 1, plain) if options.quick else Pace(options.seconds, 3, plain)
     ceilings: dict[torch.dtype, Ceiling] = {}
     for dtype in {case.dtype: None for case in cases}:

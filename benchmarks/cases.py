@@ -8,9 +8,10 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.decision import SIZES as DECIDED
 from benchmarks.measure import Case
 from benchmarks.planning import network_cases, planning_cases
-from benchmarks.setting import SIZES, Setting
+from benchmarks.setting import Setting
 from benchmarks.simulation import reading_cases, simulator_cases
 from benchmarks.training import training_cases
 
@@ -21,8 +22,10 @@ def settings(options: argparse.Namespace, device: torch.device, folder: Path) ->
     Raises:
         ValueError: If none of them knows an override.
     """
-    sizes = list(SIZES) if options.size == "both" else [options.size]
-    histories = (1, 3) if options.history == "both" else (int(options.history),)
+    pair = DECIDED if options.decision else ("small", "full")
+    sizes = pair if options.size == "both" else (options.size,)
+    every = (1,) if options.decision else (1, 3)
+    histories = every if options.history == "both" else (int(options.history),)
     precisions = ("float32", "bf16") if options.dtype == "both" else (options.dtype,)
     own = tuple(options.overrides)
     chosen = [

@@ -33,6 +33,8 @@ class Work:
             that their copies of the weights are in no peak but their own.
         whole: How many times the arithmetic of ``run`` the whole work is, of which ``run`` is a slice; 1: all of it.
         sliced: Of what the slice consists.
+        plain_share: The part of the work that the plain ways do, which take too long for all of it.
+        parts: Finds out what share of the time each part of the work takes.
     """
 
     run: Run
@@ -43,6 +45,8 @@ class Work:
     plain: Callable[[], Mapping[str, Run]] | None = None
     whole: float = 1.0
     sliced: str = ""
+    plain_share: float = 1.0
+    parts: Callable[[], dict[str, float]] | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,7 @@ class Timing:
         gflops: By formula, per second.
         ceiling: Of ``torch.mm``, GFLOP/s, median of those next to the repeats.
         fraction: Median over the repeats of each one's share of the higher of the ceilings before and after it.
+        parts: Share of the time that each part of the work takes.
         best_ceiling, best_fraction: The same of the fastest product there is, see ``benchmarks/ceiling.py``.
         peak_gb: Of this case alone, see ``benchmarks/memory.py``.
         ratios: By what factor each plain way takes longer; medians over repeats.
@@ -110,6 +115,7 @@ class Timing:
     sliced: str = ""
     best_ceiling: float = 0.0
     best_fraction: float = 0.0
+    parts: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -182,10 +188,15 @@ def _timing(
         best_ceiling=statistics.median(each.ceiling.best for each in repeats),
         best_fraction=statistics.median(flops / each.seconds / 1e9 / each.ceiling.best for each in repeats),
         peak_gb=peak,
-        ratios={name: statistics.median(e.plain[name] / e.seconds for e in repeats if e.plain) for name in plain_peaks},
+        ratios={
+            name: statistics.median(each.plain[name] / each.seconds for each in repeats if each.plain)
+            / work.plain_share
+            for name in plain_peaks
+        },
         plain_peaks=plain_peaks,
         whole_seconds=seconds * work.whole if work.sliced else 0.0,
         sliced=work.sliced,
+        parts={} if work.parts is None else work.parts(),
     )
 
 

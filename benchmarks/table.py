@@ -33,6 +33,8 @@ def line(timing: Timing, before: Mapping[str, float]) -> str:
         text += f"  {ratio:.1f} x {name}"
     if timing.sliced:
         text += f"  ~ {duration(timing.whole_seconds)} whole (from {timing.sliced}, by arithmetic)"
+    if timing.parts:
+        text += "\n" + " " * 10 + ", ".join(f"{name} {100 * share:.0f} %" for name, share in timing.parts.items())
     if timing.name in before:
         text += f"   {timing.items_per_second / before[timing.name]:.2f} x before"
     return text.rstrip()

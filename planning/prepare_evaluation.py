@@ -15,6 +15,7 @@ from envs.episode_seeds import episode_seeds
 from envs.factors import chosen_factors
 from models.checkpoints.loading import check_environment, load_for_planning
 from models.checkpoints.native import Checkpoint, read_checkpoint
+from models.speed.calibration import FASTEST
 from models.speed.fast_paths import FastPaths
 from planning.config import PlanConfig
 from planning.evaluation import Evaluation
@@ -101,7 +102,7 @@ def load_model(config: PlanConfig, checkpoint: Checkpoint, planner: Planner, dev
     """
     model, architecture = load_for_planning(checkpoint, config.env.sizes, config.encoder, device)
     speed = config.speed.build()
-    speed.install(model)
+    speed.install(model, kept=config.folder / FASTEST)
     if planner.sample_type == "proposal":
         model.require_proposal()
     data = ModelData(config.env, checkpoint)

@@ -9,6 +9,7 @@ import torch
 
 from datasets.frames import ImageFrames
 from models.checkpoints.native import parentage, write_model_config
+from models.speed.calibration import FASTEST, keep
 from planning.observer import Observer
 from training.checks import (
     check_base,
@@ -79,6 +80,7 @@ def build_trainer(config: TrainConfig, explicit: Set[str], device: torch.device)
     trainer = Trainer(train_step=train_step, validation=validation, files=files, train_data=windows["train"])
     if distributed.is_main():
         write_model_config(config.folder, written)
+        keep(config.folder / FASTEST)
     return trainer
 
 
@@ -87,7 +89,7 @@ def _fast_and_optimized(
 ) -> Optimizers:
     """Make the model fast, and give its parts optimisers."""
     speed = config.speed.build()
-    speed.install(start.model, trains=True)
+    speed.install(start.model, trains=True, kept=config.folder / FASTEST)
     trained = {name: getattr(settings, name) for name in TRAINED}
     rates, fused = _rates(config.training, start), speed.fused_optimizers
     return Optimizers(start.model, rates, **trained, loss_weights=regularizer, fused=fused)

@@ -19,11 +19,11 @@ class FastAttention(Attention):
     """``Attention`` that projects only those queries that are wanted, and reads no tensor twice.
 
     Attributes:
-        kernels: Whether our own kernel computes it on a CPU, where no dropout acts on the weights.
+        kernels: Types of numbers for which our own kernel computes it on a CPU.
         to_qkv: A linear map of which parts of the outputs can be asked for.
     """
 
-    kernels: bool = False
+    kernels: tuple[torch.dtype, ...] = ()
 
     def forward(self, tokens: Tensor, past: KVCache = (), wanted: int | None = None) -> tuple[Tensor, KVCache]:
         """See ``Attention.forward``."""
@@ -36,9 +36,11 @@ class FastAttention(Attention):
         query, key, value = (part.transpose(1, 2) for source in projected for part in source.unbind(2))
         if past:
             key, value = torch.cat([past[0], key], 2), torch.cat([past[1], value], 2)
-        if self.kernels and not (self.training and self.dropout.p) and cpu_kernels.takes(query):
+        rate = self.dropout.p if self.training else 0.0
+        masks = not rate or isinstance(self.dropout, FastDropout)
+        if query.dtype in self.kernels and masks and cpu_kernels.takes(query):
             sources = [part.transpose(1, 2)[:, :, None] for part in (query, key, value)] if past else projected
-            return cpu_kernels.attend(*sources, frame=self.tokens_per_frame).flatten(2), (key, value)
+            return cpu_kernels.attend(*sources, frame=self.tokens_per_frame, p=rate).flatten(2), (key, value)
         return self.attend(query, key, value).transpose(1, 2).flatten(2), (key, value)
 
     def _project(self, normed: Tensor, wanted: int) -> tuple[Tensor, ...]:
@@ -74,11 +76,17 @@ class FastAttention(Attention):
 
 
 class KernelSelfAttention(SelfAttention):
-    """``SelfAttention`` by our own kernel on a CPU."""
+    """``SelfAttention`` by our own kernel on a CPU.
+
+    Attributes:
+        kernels: Types of numbers for which it computes it.
+    """
+
+    kernels: tuple[torch.dtype, ...] = ()
 
     def forward(self, tokens: Tensor) -> Tensor:
         """See ``SelfAttention.forward``."""
         joint = self.qkv(tokens).unflatten(-1, (3, self.num_heads, -1))
-        if not cpu_kernels.takes(joint):
+        if joint.dtype not in self.kernels or not cpu_kernels.takes(joint):
             return super().forward(tokens)
         return self.proj(cpu_kernels.attend(joint, frame=tokens.shape[1]).flatten(2))

@@ -5,18 +5,20 @@ from __future__ import annotations
 import copy
 import functools
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from models.interfaces import Predictor
 from models.networks.vit import Transformer
+from models.speed.calibration import Fastest, fastest
 from models.speed.compiling import AUTO, compile_in_place, compiles, runs_kernels, what_triton_lacks
-from models.speed.cpu_kernels.build import uses_kernels
+from models.speed.cpu_kernels.build import check_kernels
 from models.speed.linear import ALIGNED, PreparedLinear
-from models.speed.onednn import LIBRARIES, uses_onednn
-from models.speed.replacing import make_fast, replace_in
+from models.speed.onednn import LIBRARIES, check_onednn
+from models.speed.replacing import is_large, make_fast, replace_in
 from models.world_model import WorldModel
 from utils.ranges import Choice
 
@@ -38,8 +40,9 @@ class FastPaths:
         compile: Networks by ``torch.compile``, which takes a minute, once per machine; "auto" does so on a GPU: in
             training, and in planning for what ``kernels`` leaves: other predictors, and float32.
         capture: A planner's gradient step as one CUDA graph, without a GPU nothing; "auto" is true.
-        cpu_kernels: Attention on a CPU by our own kernel; "auto": with AVX-512, if a C++ compiler is there.
-        cpu_products: Library of float32 linear maps on a CPU: "torch", "onednn", or "auto", the faster one.
+        cpu_kernels: Attention, norms and GELU on a CPU by our own kernels; "auto": for each the faster way, if a C++
+            compiler is there, as measured once per processor, when a large model is first used.
+        cpu_products: Library of float32 linear maps on a CPU: "torch", "onednn", or "auto", the faster one as measured.
         fast_dropout: In training on a CPU, masks from 16 random bits an entry; they are other masks than torch's.
         fused_optimizers: In training, one operation updates all weights of a part.
 
@@ -78,23 +81,26 @@ class FastPaths:
         """Turn everything off."""
         return cls(False, False, False, False, False, False, False, "torch", False, False)
 
-    def install(self, model: WorldModel, trains: bool = False) -> None:
+    def install(self, model: WorldModel, trains: bool = False, kept: Path | None = None) -> None:
         """Put fast modules in the place of plain ones, once: for encoding, training and planning.
 
         Args:
             model: On its device; it stays the same object, with the same names and tensors.
             trains: Whether it is about to be trained, so that its networks are compiled here.
+            kept: File that may say with what a run was begun, see ``calibration.fastest``.
 
         Raises:
             ValueError: If what is asked for cannot be had on this machine.
         """
         device = next(model.parameters()).device
         on_cpu = device.type == "cpu"
+        fast = self._on_cpu(is_large(model), kept) if on_cpu else Fastest()
         make_fast(
             model,
             slices=self.reuse_history,
-            kernels=on_cpu and uses_kernels(self.cpu_kernels),
-            onednn=on_cpu and uses_onednn(self.cpu_products),
+            kernels=fast.kernels,
+            between=fast.between,
+            onednn=fast.onednn,
             pads=not on_cpu and self.pad_widths is not False,
             dropout=on_cpu and self.fast_dropout,
         )
@@ -102,6 +108,20 @@ class FastPaths:
             log.info("training compiled networks: the first steps take longer (speed.compile=false)")
             compile_in_place(model.predictor)
             compile_in_place(model.encoder)
+
+    def _on_cpu(self, large: bool, kept: Path | None) -> Fastest:
+        """Choose what a CPU computes with; what is small is not worth a measurement, nor most kernels."""
+        if self.cpu_kernels is True:
+            check_kernels()
+        if self.cpu_products == "onednn":
+            check_onednn()
+        chosen: dict[str, bool] = {}
+        if self.cpu_kernels != AUTO:
+            chosen |= dict.fromkeys(("attention", "attention_bf16", "between"), self.cpu_kernels is True)
+        if self.cpu_products != AUTO:
+            chosen["onednn"] = self.cpu_products == "onednn"
+        measures = large and AUTO in (self.cpu_kernels, self.cpu_products)
+        return replace(fastest(kept) if measures else Fastest(), **chosen)
 
     def captures(self, device: torch.device) -> bool:
         """Whether gradient steps become CUDA graphs."""

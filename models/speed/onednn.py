@@ -8,31 +8,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from utils.machine import cpu_info
-
 LIBRARIES = ("auto", "torch", "onednn")
 ONEDNN_LINEAR = getattr(torch.ops.mkldnn, "_linear_pointwise", None)  # None: a torch without oneDNN
 
 
-def uses_onednn(library: str) -> bool:
-    """Decide which library computes float32 linear maps on a CPU.
+def has_onednn() -> bool:
+    """Whether this torch can ask oneDNN for linear maps."""
+    return torch.backends.mkldnn.is_available() and ONEDNN_LINEAR is not None
 
-    Args:
-        library: "torch" is torch's own choice, which is MKL in its usual builds; "onednn" the other one; "auto" takes
-            oneDNN on CPUs with AVX-512 that are not Intel's: MKL uses half of their width.
+
+def check_onednn() -> None:
+    """Refuse a library that is not there.
 
     Raises:
-        ValueError: If there is no such library.
+        ValueError: If this torch has none.
     """
-    available = torch.backends.mkldnn.is_available() and ONEDNN_LINEAR is not None
-    if library == "onednn" and not available:
+    if not has_onednn():
         raise ValueError("speed.cpu_products=onednn: this torch was built without oneDNN; use speed.cpu_products=auto")
-    return available and (library == "onednn" or (library == "auto" and _mkl_is_slow()))
-
-
-def _mkl_is_slow() -> bool:
-    processors = cpu_info() if torch.backends.cpu.get_cpu_capability().startswith("AVX512") else ""
-    return bool(processors) and "GenuineIntel" not in processors
 
 
 def linear(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -74,6 +66,6 @@ class _Linear(torch.autograd.Function):
 
 
 def _product(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    assert ONEDNN_LINEAR is not None, "uses_onednn makes sure of it"
+    assert ONEDNN_LINEAR is not None, "has_onednn says so"
     found: Tensor = ONEDNN_LINEAR(values, weight, bias, "none", [], "")
     return found

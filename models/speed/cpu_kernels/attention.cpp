@@ -22,6 +22,7 @@ struct Problem {
     Matrix query, key, value, out, upstream, to_query, to_key, to_value;
     float* level;  // (batch, heads, queries): logarithm to base 2 of the sum that the softmax divides by
     long count, heads, queries, keys, frame, width;
+    Dropout dropout;  // of weights
     float scale;
 };
 
@@ -143,6 +144,7 @@ struct Head {
     }
 
     long seen_by(long query) const { return p.keys - p.queries + (query / p.frame + 1) * p.frame; }
+    Dropout::Row masked(long query) const { return p.dropout.row((batch * p.heads + head) * p.queries + query); }
     float* levels() const { return p.level + (batch * p.heads + head) * p.queries; }
 
     void forward() {
@@ -172,6 +174,7 @@ struct Head {
                     product<N, 1, ROWS>(query, keys + b * across, COLUMNS * deep, scores, KEYS, deep, here, false);
                     for (int r = 0; r < ROWS; r++) {
                         float faded = soften(scores + r * KEYS, here, scale, highest[r], total[r]);
+                        if (p.dropout.limit) drop(scores + r * KEYS, here, first + r, b * KEYS);
                         pack_row<N>(scores + r * KEYS, here, weights + r * LINE);
                         if (b && faded != 1)
                             for (long c = 0; c < p.width; c += LANES)
@@ -206,6 +209,13 @@ struct Head {
         const float faded = before == -INFINITY ? 0 : exp2f(before - highest);
         total = total * faded + sum_of(sum);
         return faded;
+    }
+
+    void drop(float* row, long count, long query, long column) const {
+        const Dropout::Row masked = this->masked(query);
+        const float scale = p.dropout.scale();
+        for (long k = 0; k < count; k += LANES)
+            store(row + k, p.dropout.applied(load(row + k), masked, column + k, scale));
     }
 
     INLINE void write(const float* row, float factor, Number* out) const {
@@ -264,8 +274,11 @@ struct Head {
                                             weights + t * ROWS * KEYS, KEYS, deep, here, false);
                         product<N, 1, ROWS>(upstream + t * ROWS * deep, values + b * across, COLUMNS * deep,
                                             change + t * ROWS * KEYS, KEYS, deep, here, false);
-                        for (long r = t * ROWS; r < (t + 1) * ROWS; r++)
+                        for (long r = t * ROWS; r < (t + 1) * ROWS; r++) {
+                            if (p.dropout.limit) drop(change + r * KEYS, here, first + r, b * KEYS);
                             turn(weights + r * KEYS, change + r * KEYS, here, scale, level[r], shift[r], p.scale);
+                            if (p.dropout.limit) drop(weights + r * KEYS, here, first + r, b * KEYS);
+                        }
                         for (long r = t * ROWS; r < (t + 1) * ROWS; r++)
                             pack_row<N>(change + r * KEYS, here, change_row + r * LINE);
                         const Word* left = N::PER_WORD == 1 ? (const Word*)change : change_row;
@@ -344,6 +357,14 @@ void run(const Problem& problem, bool backward, int threads) {
 
 extern "C" int lanes() { return LANES; }
 extern "C" int has_bf16() { return HAS_BF16; }
+
+// All of a mask: ones, scaled, and zeros, of ``rows`` rows of ``columns``; for tests.
+extern "C" void mask(uint64_t seed, int64_t limit, long rows, long columns, float* out) {
+    const Dropout dropout{seed, limit};
+    for (long r = 0; r < rows; r++)
+        for (long c = 0; c < columns; c += LANES)
+            write(out + r * columns + c, dropout.applied(all(1), dropout.row(r), c, dropout.scale()), columns - c);
+}
 
 // ``numbers``: see ``attention.py``, which fills them.
 extern "C" void attend(const long* numbers, float scale, int bf16, int backward, int threads) {

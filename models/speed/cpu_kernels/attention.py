@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.speed.cpu_kernels.build import load
+from models.speed.cpu_kernels.build import call, load
+from models.speed.cpu_kernels.masks import Mask, drawn
 
 WIDTHS = 32  # heads are a multiple of it wide, for which all vectors are whole
 
@@ -20,13 +21,13 @@ class Executed:
 
 
 def takes(values: Tensor) -> bool:
-    """Whether ``attend`` computes for queries, keys or values (..., d); it has no dropout."""
+    """Whether ``attend`` computes for queries, keys or values (..., d)."""
     if values.device.type != "cpu" or not values.numel() or values.shape[-1] % WIDTHS or torch.compiler.is_compiling():
         return False
     return values.dtype == torch.float32 or (values.dtype == torch.bfloat16 and bool(load().has_bf16()))
 
 
-def attend(*sources: Tensor, frame: int) -> Tensor:
+def attend(*sources: Tensor, frame: int, p: float = 0.0) -> Tensor:
     """softmax(Q K^T / sqrt(d)) V, in which a query sees all keys but those of later frames.
 
     Args:
@@ -34,6 +35,7 @@ def attend(*sources: Tensor, frame: int) -> Tensor:
             with fewer, in this order. There may be more keys than queries, which are those of the last frames. All in
             float32 or in bf16.
         frame: Tokens of a frame; queries are whole frames.
+        p: Probability that a weight of the softmax is dropped.
 
     Returns:
         (B, queries, heads, d); differentiable once.
@@ -41,22 +43,22 @@ def attend(*sources: Tensor, frame: int) -> Tensor:
     Raises:
         ValueError: If shapes or types do not go together; the kernel itself would read what is not there.
     """
-    found: Tensor = _Attend.apply(frame, *sources)
+    found: Tensor = _Attend.apply(frame, drawn(p), *sources)
     return found
 
 
 class _Attend(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, frame: int, *sources: Tensor) -> Tensor:
+    def forward(ctx: Any, frame: int, mask: Mask, *sources: Tensor) -> Tensor:
         sources = tuple(source if source.stride(-1) == 1 else source.contiguous() for source in sources)
         query, key, value = _parts(sources)
         _check(query, key, value, frame)
         batch, tokens, heads, width = query.shape
         out = query.new_empty(batch, tokens, heads, width)
         level = query.new_empty(batch, heads, tokens, dtype=torch.float32)
-        _run(frame, level, False, query, key, value, out)
+        _run(frame, mask, level, False, query, key, value, out)
         ctx.save_for_backward(level, out, *sources)
-        ctx.frame = frame
+        ctx.frame, ctx.mask = frame, mask
         return out
 
     @staticmethod
@@ -66,8 +68,8 @@ class _Attend(torch.autograd.Function):
         gradients = [torch.empty(source.shape, dtype=source.dtype) for source in sources]
         upstream = upstream.to(out.dtype)
         upstream = upstream if upstream.stride(-1) == 1 else upstream.contiguous()
-        _run(ctx.frame, level, True, *_parts(sources), out, upstream, *_parts(gradients))
-        return None, *gradients
+        _run(ctx.frame, ctx.mask, level, True, *_parts(sources), out, upstream, *_parts(gradients))
+        return None, None, *gradients
 
 
 def _check(query: Tensor, key: Tensor, value: Tensor, frame: int) -> None:
@@ -90,7 +92,7 @@ def _parts(sources: list[Tensor] | tuple[Tensor, ...]) -> list[Tensor]:
     return [part for source in sources for part in source.unbind(2)]
 
 
-def _run(frame: int, level: Tensor, backward: bool, *matrices: Tensor) -> None:
+def _run(frame: int, mask: Mask, level: Tensor, backward: bool, *matrices: Tensor) -> None:
     """Matrices in the order of ``Problem`` in ``attention.cpp``, those of the backward left out before it."""
     query, key = matrices[:2]
     batch, tokens, heads, width = query.shape
@@ -98,8 +100,9 @@ def _run(frame: int, level: Tensor, backward: bool, *matrices: Tensor) -> None:
     for matrix in matrices:
         numbers += (matrix.data_ptr(), matrix.stride(0), matrix.stride(2), matrix.stride(1))
     numbers += [0] * (4 * 8 - len(numbers))
-    numbers += (level.data_ptr(), batch, heads, tokens, key.shape[1], frame, width)
+    numbers += (level.data_ptr(), batch, heads, tokens, key.shape[1], frame, width, *mask)
     array = (ctypes.c_long * len(numbers))(*numbers)
-    load().attend(array, width**-0.5, query.dtype == torch.bfloat16, backward, torch.get_num_threads())
+    with call("attend"):
+        load().attend(array, width**-0.5, query.dtype == torch.bfloat16, backward, torch.get_num_threads())
     seen = sum(range(key.shape[1] - tokens + frame, key.shape[1] + 1, frame)) * frame  # pairs of a query and a key
     Executed.flops += (2 + 3 * backward) * 2 * batch * heads * width * seen

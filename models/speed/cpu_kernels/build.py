@@ -14,44 +14,50 @@ import tempfile
 import threading
 from pathlib import Path
 
+import torch
+from torch.profiler import record_function
+
 from utils.files import atomic_path
 from utils.machine import cpu_info
 
 log = logging.getLogger(__name__)
 
-SOURCE = Path(__file__).with_name("attention.cpp")
+SOURCES = [Path(__file__).with_name(name) for name in ("attention.cpp", "between.cpp")]
 FLAGS = ["-O3", "-march=native", "-std=c++17", "-fopenmp", "-shared", "-fPIC"]
 FLAGS += ["-fno-math-errno", "-fno-exceptions", "-w"]
-WIDE = 16  # float32 numbers of a vector of AVX-512
 SECONDS = 60.0  # that a compiler may take; two are usual
 NO_COMPILER = "a C++ compiler (on Debian and Ubuntu: apt-get install g++)"
+_INT, _FLOAT, _PLACE = ctypes.c_int, ctypes.c_float, ctypes.c_void_p
+SIGNATURES = {
+    "attend": [_PLACE, _FLOAT, _INT, _INT, _INT],
+    "add_norm": [_PLACE, _FLOAT, _INT, _INT],
+    "gelu": [_PLACE, _INT],
+    "mask": [ctypes.c_uint64, ctypes.c_int64, ctypes.c_long, ctypes.c_long, _PLACE],
+}
 _LOCK = threading.Lock()  # of the building
 
 
-def uses_kernels(choice: bool | str) -> bool:
-    """Decide whether a CPU uses our kernels: true, false, or "auto", on processors with AVX-512 if they can be built.
+def check_kernels() -> None:
+    """Build and load our kernels.
 
     Raises:
-        ValueError: If it is true where they cannot be built.
+        ValueError: If they cannot be had.
     """
-    if choice is True:
-        try:
-            load()
-        except OSError as error:
-            raise ValueError(f"speed.cpu_kernels=true: {error}; or set speed.cpu_kernels=auto") from None
-    return bool(choice) and (choice is True or _are_worthwhile())
+    try:
+        load()
+    except OSError as error:
+        raise ValueError(f"speed.cpu_kernels=true: {error}; or set speed.cpu_kernels=auto") from None
 
 
 @functools.cache  # also that there are none: it is said once
-def _are_worthwhile() -> bool:
-    """Narrower vectors than AVX-512's are what torch's own kernel is written for."""
-    if "avx512f" not in cpu_info():
-        return False
+def can_load() -> bool:
+    """Whether our kernels are built or can be; if not, why is logged."""
     try:
-        return load().lanes() == WIDE
+        load()
     except OSError as error:
-        log.warning("attention is slower on this CPU than it could be: %s", error)
+        log.warning("planning and training are slower on this CPU than they could be: %s", error)
         return False
+    return True
 
 
 def load() -> ctypes.CDLL:
@@ -69,7 +75,7 @@ def _load() -> ctypes.CDLL:
     compiler = find_compiler()
     if compiler is None:
         raise OSError(f"our kernels need {NO_COMPILER}")
-    kept = _cache() / f"kernels-{_fingerprint(compiler)}.so"
+    kept = cache_folder() / f"kernels-{_fingerprint(compiler)}.so"
     with contextlib.suppress(OSError):
         if kept.stat().st_uid == os.getuid():
             return _opened(kept)
@@ -85,7 +91,13 @@ def _load() -> ctypes.CDLL:
     return _opened(kept)  # from where temporary files are, no code may be run
 
 
-def _cache() -> Path:
+def call(name: str) -> contextlib.AbstractContextManager[object]:
+    """Let torch's profiler see what happens in a kernel of ours, if it is on."""
+    return record_function(name) if torch.autograd._profiler_enabled() else contextlib.nullcontext()
+
+
+def cache_folder() -> Path:
+    """Where built kernels and measurements are kept, for the user."""
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "gradient-world-models")
     except RuntimeError:  # a user without a home
@@ -98,7 +110,7 @@ def find_compiler() -> str | None:
 
 
 def _compile(compiler: str, path: Path) -> None:
-    done = _ran([compiler, *FLAGS, "-o", str(path), str(SOURCE)])
+    done = _ran([compiler, *FLAGS, "-o", str(path), *map(str, SOURCES)])
     if done.returncode:
         said = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip())
         raise OSError(f"our kernels were not built by {compiler}: {said[:300]}")
@@ -115,17 +127,22 @@ def _ran(command: list[str]) -> subprocess.CompletedProcess[str]:
 
 def _opened(path: Path) -> ctypes.CDLL:
     opened = ctypes.CDLL(str(path))
-    if not hasattr(opened, "attend"):
-        raise OSError(f"{path} holds no kernels of ours")
-    opened.attend.argtypes = [ctypes.c_void_p, ctypes.c_float, ctypes.c_int, ctypes.c_int, ctypes.c_int]
-    opened.attend.restype = None
+    for name, types in SIGNATURES.items():
+        if not hasattr(opened, name):
+            raise OSError(f"{path} holds no kernels of ours")
+        getattr(opened, name).argtypes, getattr(opened, name).restype = types, None
     return opened
 
 
 def _fingerprint(compiler: str) -> str:
     """Hash all that the built file depends on: a home may be shared by machines with other processors."""
     version = _ran([compiler, "--version"]).stdout.encode()
-    described = [line for line in cpu_info().splitlines() if line.startswith(("model name", "flags", "Features"))]
-    parts = [version, " ".join(FLAGS).encode(), "\n".join(sorted(set(described))).encode()]
-    parts += [path.read_bytes() for path in sorted(SOURCE.parent.iterdir()) if path.suffix in (".cpp", ".h")]
+    parts = [version, " ".join(FLAGS).encode(), processor().encode()]
+    parts += [path.read_bytes() for path in sorted(SOURCES[0].parent.iterdir()) if path.suffix in (".cpp", ".h")]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+
+
+def processor() -> str:
+    """Name the processor and what it can do."""
+    described = [line for line in cpu_info().splitlines() if line.startswith(("model name", "flags", "Features"))]
+    return "\n".join(sorted(set(described)))

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 
 from models.networks.dinov2_vit import SelfAttention
 from models.networks.vit import Attention
-from models.speed.cpu_kernels import attention, build
-from models.speed.cpu_kernels.build import uses_kernels
+from models.speed.cpu_kernels import attention, build, masks
+from models.speed.cpu_kernels.between import TYPES
+from models.speed.cpu_kernels.build import can_load, check_kernels
 from models.speed.fast_paths import FastPaths
 from models.speed.replacing import make_fast, make_plain
 from tests.builders import near
@@ -25,7 +26,7 @@ TOLERANCE = {torch.float32: 5e-6, torch.bfloat16: 0.01}  # of the largest entry,
 def unknown(monkeypatch, tmp_path):
     """As in a new process with an empty cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    remembering = (build._load, build._are_worthwhile)
+    remembering = (build._load, build.can_load)
     for function in remembering:
         function.cache_clear()
     yield tmp_path / "cache"
@@ -33,13 +34,13 @@ def unknown(monkeypatch, tmp_path):
         function.cache_clear()
 
 
-def plain(query, key, value, frame):
+def plain(query, key, value, frame, mask=1):
     """(B, tokens, heads, d) each: one masked attention, written out."""
     query, key, value = (part.transpose(1, 2) for part in (query, key, value))
     number, first = torch.arange(key.shape[2]) // frame, key.shape[2] - query.shape[2]
     scores = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
     weights = scores.masked_fill(number[first:, None] < number, -torch.inf).softmax(-1)
-    return (weights @ value).transpose(1, 2)
+    return (weights * mask @ value).transpose(1, 2)
 
 
 def drawn(*shape, seed=0, scale=1.0):
@@ -124,7 +125,7 @@ def test_parts_of_frames_and_what_does_not_go_together_are_refused():
     with pytest.raises(ValueError, match="float32 or bf16 alone"):
         attention.attend(query[:, :4].bfloat16(), rest, frame=4)
     layer = Attention(24, heads=2, dim_head=32, dropout=0.0, tokens_per_frame=4)
-    make_fast(layer, kernels=True)
+    make_fast(layer, kernels=TYPES)
     with pytest.raises(ValueError, match="whole frames"):
         layer(drawn(1, 12, 24), (), 5)
 
@@ -160,7 +161,7 @@ def test_the_predictor_s_attention_is_the_same_with_and_without(wanted, past, mo
     calls, attend = [], attention.attend
     monkeypatch.setattr(attention, "attend", lambda *given, **named: calls.append(given) or attend(*given, **named))
     results = []
-    for change in (partial(make_fast, kernels=True), make_fast, make_plain):
+    for change in (partial(make_fast, kernels=TYPES), make_fast, make_plain):
         change(layer)
         found, seen = layer(tokens, cache, wanted * 4)
         gradients = torch.autograd.grad(found.square().sum(), [tokens, *cache, *layer.parameters()])
@@ -171,11 +172,42 @@ def test_the_predictor_s_attention_is_the_same_with_and_without(wanted, past, mo
         near(sliced, plainly, 1e-5)
 
 
-def test_dropout_on_weights_is_left_to_torch(monkeypatch):
+def test_masks_of_torch_are_left_to_torch(monkeypatch):
     monkeypatch.setattr(attention, "attend", None)
     layer = Attention(24, heads=2, dim_head=32, dropout=0.1, tokens_per_frame=4).train()
-    make_fast(layer, kernels=True)
+    make_fast(layer, kernels=TYPES)
     layer(drawn(1, 4, 24))
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+def test_dropout_on_weights_is_that_of_the_mask_in_values_and_gradients(dtype):
+    if dtype == torch.bfloat16 and not build.load().has_bf16():
+        pytest.skip("a processor without bf16")
+    joint = drawn(2, 3 * 37, 3, 2, 64).to(dtype).requires_grad_()
+    torch.manual_seed(7)
+    found = attention.attend(joint, frame=37, p=0.2)
+    torch.manual_seed(7)
+    mask = masks.entries(masks.drawn(0.2), 2 * 2 * 111, 111).view(2, 2, 111, 111)
+    exact = joint.detach().double().requires_grad_()
+    expected = plain(*exact.unbind(2), 37, mask.double())
+    upstream = drawn(*found.shape, seed=1).to(dtype)
+    near(found, expected, TOLERANCE[dtype])
+    [ours], [theirs] = (
+        torch.autograd.grad(*each) for each in ((found, joint, upstream), (expected, exact, upstream.double()))
+    )
+    near(ours, theirs, TOLERANCE[dtype])
+
+
+def test_masks_drop_the_right_share_everywhere_and_neighbours_do_not_agree():
+    kept = (masks.entries((123, masks.WHOLE // 10), 1000, 588) > 0).float()
+    assert kept.mean().item() == pytest.approx(0.9, abs=0.002)
+    assert kept.mean(0).std().item() == pytest.approx((0.09 / 1000) ** 0.5, rel=0.2), "columns"
+    assert kept.mean(1).std().item() == pytest.approx((0.09 / 588) ** 0.5, rel=0.2), "rows"
+    apart = kept - 0.9
+    for one, other in ((apart[1:], apart[:-1]), (apart[:, 1:], apart[:, :-1])):
+        assert abs((one * other).mean()) < 0.003 * 0.09 / 0.3
+    again = masks.entries((124, masks.WHOLE // 10), 1000, 588) > 0
+    assert (apart * (again.float() - 0.9)).mean().abs() < 0.001
 
 
 def test_the_encoder_s_attention_is_the_same_with_and_without():
@@ -183,7 +215,7 @@ def test_the_encoder_s_attention_is_the_same_with_and_without():
     with torch.no_grad():
         plainly = layer(tokens)
         assert attention.Executed.flops == before
-        make_fast(layer, kernels=True)
+        make_fast(layer, kernels=TYPES)
         near(layer(tokens), plainly, 1e-5)
         assert attention.Executed.flops > before
         near(layer.double()(tokens.double()), plainly.double(), 1e-5)
@@ -215,14 +247,13 @@ def test_without_a_place_for_the_build_it_is_made_for_this_process(unknown):
 
 def test_without_a_compiler_planning_goes_on_and_says_so_once(unknown, monkeypatch, caplog):
     monkeypatch.setattr(build.shutil, "which", lambda _: None)
-    monkeypatch.setattr(build, "cpu_info", lambda: "flags: avx512f")
     with caplog.at_level(logging.WARNING):
-        assert not uses_kernels("auto") and not uses_kernels("auto")
+        assert not can_load() and not can_load()
     assert caplog.text.count("apt-get install g++") == 1
     with pytest.raises(
         ValueError, match=r"cpu_kernels=true: our kernels need a C\+\+ compiler .*; or set speed.cpu_kernels=auto"
     ):
-        uses_kernels(True)
+        check_kernels()
 
 
 def test_a_compiler_that_fails_is_quoted(unknown, monkeypatch):
@@ -230,7 +261,7 @@ def test_a_compiler_that_fails_is_quoted(unknown, monkeypatch):
     built, compile_ = [], build._compile
     monkeypatch.setattr(build, "_compile", lambda *given: built.append(given) or compile_(*given))
     with pytest.raises(ValueError, match=r"not built by .*no-such-flag"):
-        uses_kernels(True)
+        check_kernels()
     assert len(built) == 1
 
 
@@ -241,13 +272,7 @@ def test_a_compiler_that_hangs_is_given_up(unknown, monkeypatch, tmp_path):
     monkeypatch.setenv("CXX", str(hanging))
     monkeypatch.setattr(build, "SECONDS", 0.2)
     with pytest.raises(ValueError, match=r"not built: .*timed out"):
-        uses_kernels(True)
-
-
-def test_narrow_processors_keep_torch_s_kernel(unknown, monkeypatch):
-    monkeypatch.setattr(build, "cpu_info", lambda: "flags: avx2")
-    monkeypatch.setattr(build, "load", None)
-    assert not uses_kernels("auto")
+        check_kernels()
 
 
 def test_a_wrong_choice_is_named():
@@ -264,7 +289,7 @@ def test_processors_with_narrower_vectors_compute_the_same(target, unknown, monk
     if "avx2" not in cpu_info():
         pytest.skip("an older processor")
     monkeypatch.setattr(build, "FLAGS", flags)
-    uses_kernels(True)
+    check_kernels()
     assert build.load().lanes() == {"-march=x86-64": 4, "-march=haswell": 8}[target]
     for frame, frames in ((9, 3), (197, 1), (251, 1)):
         agree([drawn(1, frames * frame, 3, 2, 64).requires_grad_()], frame, 5e-6)

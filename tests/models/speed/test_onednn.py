@@ -8,7 +8,7 @@ from torch import nn
 from models.speed import onednn
 from models.speed.fast_paths import FastPaths
 from models.speed.linear import OneDnnLinear, SlicedLinear
-from models.speed.onednn import linear, uses_onednn
+from models.speed.onednn import check_onednn, has_onednn, linear
 from models.speed.replacing import make_fast, make_plain
 
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}  # float32 sums of 404 products, in another order
@@ -73,18 +73,8 @@ def test_half_types_and_what_is_small_stay_with_torch(calls):
 def test_an_unknown_library_is_refused(monkeypatch):
     with pytest.raises(ValueError, match=r"speed\.cpu_products must be one of auto, torch, onednn, got 'mkl'"):
         FastPaths(cpu_products="mkl")
-    assert uses_onednn("onednn") and not uses_onednn("torch")
+    check_onednn()
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert not has_onednn()
     with pytest.raises(ValueError, match="built without oneDNN"):
-        uses_onednn("onednn")
-    assert not uses_onednn("auto")
-
-
-@pytest.mark.parametrize(
-    ("capability", "processor", "slow"),
-    [("AVX512", "AuthenticAMD", True), ("AVX512", "GenuineIntel", False), ("AVX2", "AuthenticAMD", False)],
-)
-def test_auto_takes_it_where_mkl_is_slow(capability, processor, slow, monkeypatch):
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    monkeypatch.setattr(onednn, "cpu_info", lambda: f"vendor_id : {processor}")
-    assert uses_onednn("auto") is slow
+        check_onednn()
