@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import csv
-import io
 import logging
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from launch.conf import ROOT
 from launch.jobs import kept_results, run_jobs, workers_or_default
 from launch.provenance import Provenance
 from planning.episode_record import EPISODES, EpisodeRecord
-from utils.files import write_text
+from utils.files import write_file, write_text
 
 log = logging.getLogger("experiments")
 
@@ -170,7 +169,7 @@ def findings_of_stages(study: Study, results: Mapping[str, Any]) -> Findings:
 def write_report(folder: Path, report: Report, findings: Findings, whole: bool) -> None:
     """Write ``report.json``, ``report.md``, ``report.html``; and ``episodes.csv``; of a whole report figures, too."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / EPISODES_CSV, episodes_csv(findings, folder))
+    write_file(folder / EPISODES_CSV, lambda path: write_episodes(path, findings, folder))
     read_by_page = digests(folder, [folder / EPISODES_CSV])
     replace(report, inputs={**report.inputs, **read_by_page}).write(folder)
     drawn: list[str] = []
@@ -183,30 +182,34 @@ def write_report(folder: Path, report: Report, findings: Findings, whole: bool) 
     write_page(folder)
 
 
-def episodes_csv(findings: Findings, folder: Path) -> str:
+def write_episodes(path: Path, findings: Findings, folder: Path) -> None:
     """Write a line for each model, planner, goals, seed and episode of the study in ``folder``; empty: not known."""
     failures = {
         (why.get("model"), why.get("planner"), why.get("goals"), why.get("seed"), each["episode"]): each["why"]
         for why in findings.why
         for each in why.get("sorted", ())
     }
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(COLUMNS)
-    for result in findings.results:
-        key = (result.model, result.planner, result.goals, result.seed)
-        lists = {**result.lists, **_recorded(folder, result)}
-        for episode, step in enumerate(result.solved_at_step):
-            values = {name: each[episode] for name, each in lists.items()}
-            values |= {
-                "solved_at_step": max(0, step),
-                "solved": int(step > 0),
-                "failure": failures.get((*key, episode)),
-            }
-            values["final"] = None if result.final is None else int(result.final[episode])
-            own = [values.get(name) for name in COLUMNS[5:]]
-            table.writerow([*key, episode, *("" if value is None else value for value in own)])
-    return text.getvalue()
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(COLUMNS)
+        for result in findings.results:
+            table.writerows(_lines(result, failures, folder))
+
+
+def _lines(result: Result, failures: Mapping[tuple[Any, ...], str], folder: Path) -> Iterator[list[Any]]:
+    """Those of one evaluation, an episode each."""
+    key = (result.model, result.planner, result.goals, result.seed)
+    lists = {**result.lists, **_recorded(folder, result)}
+    for episode, step in enumerate(result.solved_at_step):
+        values = {name: each[episode] for name, each in lists.items()}
+        values |= {
+            "solved_at_step": max(0, step),
+            "solved": int(step > 0),
+            "failure": failures.get((*key, episode)),
+        }
+        values["final"] = None if result.final is None else int(result.final[episode])
+        own = [values.get(name) for name in COLUMNS[5:]]
+        yield [*key, episode, *("" if value is None else value for value in own)]
 
 
 def _recorded(folder: Path, result: Result) -> dict[str, list[float]]:
@@ -214,7 +217,7 @@ def _recorded(folder: Path, result: Result) -> dict[str, list[float]]:
     path = folder / (result.folder or "") / EPISODES
     if result.folder is None or not path.exists():
         return {}
-    seconds = EpisodeRecord.read(path).planning_seconds.sum(1).tolist()
+    seconds = EpisodeRecord.read(path, latents=False).planning_seconds.sum(1).tolist()
     return {"planning_seconds": seconds} if len(seconds) == result.count else {}
 
 

@@ -171,7 +171,7 @@ def subject_of(
         raise ValueError(
             f"{run_folder} has no {EPISODES}: it was planned before there was one; plan again in another folder"
         )
-    record = EpisodeRecord.read(run_folder / EPISODES)
+    record = EpisodeRecord.read(run_folder / EPISODES, latents=False)
     controller, objective = MPCController.of(config.planner.build()), config.objective.build()
     checkpoint = read_checkpoint(Path(config.ckpt_path), config.model_epoch)
     if identity["model"][1:] != [checkpoint.epoch, checkpoint.about.get("step")]:
@@ -204,7 +204,7 @@ def _others(problem: Problem, env: VectorEnv, folders: Sequence[Path]) -> Others
     """
     executed, plans = {}, {}
     for folder in folders:
-        record = EpisodeRecord.read(folder / EPISODES)
+        record = EpisodeRecord.read(folder / EPISODES, latents=False)
         hashes = read_targets(folder / TARGETS, env, len(record.states)).hashes()
         place = {each: number for number, each in enumerate(hashes)}
         rows = [place.get(each, -1) for each in problem.hashes()]

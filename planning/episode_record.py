@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -133,14 +133,19 @@ class EpisodeRecord:
         )
 
     @classmethod
-    def read(cls, path: Path) -> EpisodeRecord:
+    def read(cls, path: Path, latents: bool = True) -> EpisodeRecord:
         """Read an ``episodes.npz``.
+
+        Args:
+            path: The file.
+            latents: Whether with those, if there are some; they may be a hundred times as large as all else.
 
         Raises:
             FileError: If it is broken, of a later format or something else, in one line that names it.
             OSError: If it cannot be read.
         """
-        arrays = dict(read_npz(path, REMEDY, MOST_PER_BYTE))
+        names = {"format", "frameskip", *ARRAYS}.difference(() if latents else LATENTS)
+        arrays = dict(read_npz(path, REMEDY, MOST_PER_BYTE, names))
         given, frameskip = (arrays.pop(name, np.zeros(1)) for name in ("format", "frameskip"))
         if given.ndim or given != FORMAT:
             said = f"format {given}" if not given.ndim else "no format"
@@ -149,7 +154,12 @@ class EpisodeRecord:
             raise FileError(f"{path} is no {EPISODES} (frameskip must be a whole number, at least 1); {REMEDY}")
         if wrong := _wrong(arrays):
             raise FileError(f"{path} is no {EPISODES} ({wrong}); {REMEDY}")
-        return cls(frameskip=int(frameskip), **{name: arrays[name] for name in ARRAYS if name in arrays})
+        return cls(frameskip=int(frameskip), **arrays)
+
+    def part(self, rows: Sequence[int]) -> EpisodeRecord:
+        """Keep episodes ``rows``, in this order."""
+        arrays = {name: getattr(self, name) for name, (_, sides) in ARRAYS.items() if sides.startswith("B")}
+        return replace(self, **{name: value[list(rows)] for name, value in arrays.items() if value is not None})
 
     def write(self, path: Path, retry: Retry | None = None) -> None:
         """Write an ``episodes.npz``, whole or not at all; ``retry``: see ``utils.files.write_file``."""

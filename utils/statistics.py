@@ -9,6 +9,7 @@ from statistics import fmean, median, stdev
 
 import numpy as np
 
+HELD = 1_000_000  # numbers of a bootstrap at a time, so that thousands of episodes take no more memory than dozens
 Z95 = 1.959963984540054  # two-sided 95 % of the normal distribution
 
 
@@ -64,7 +65,10 @@ def mcnemar(only_first: int, only_second: int) -> float:
         only_second: Likewise.
     """
     n = only_first + only_second
-    tail = sum(math.comb(n, k) for k in range(min(only_first, only_second) + 1))
+    ways = tail = 1
+    for k in range(min(only_first, only_second)):
+        ways = ways * (n - k) // (k + 1)  # of choosing k + 1 of n: of thousands of pairs too much to compute anew
+        tail += ways
     return min(1.0, 2 * tail / 2**n)
 
 
@@ -132,15 +136,31 @@ def crossed_interval(
             return mean, *wilson_interval(round(mean * columns), columns)
         same = [False] * columns
         return (mean, *paired_difference(same, same)[1:]) if mean == 0 else (mean, mean, mean)
-    of_rows, of_columns = _drawn_weights(rows, columns, draws, seed)
-    means = ((of_rows @ values) * of_columns).sum(1)
+    drawn = _drawn_counts(rows, columns, draws, seed)
+    at_once = _at_once(columns)
+    means = np.empty(draws)
+    for first in range(0, draws, at_once):
+        of_rows, of_columns = (each[first : first + at_once].astype(float) / each.shape[1] for each in drawn)
+        means[first : first + at_once] = ((of_rows @ values) * of_columns).sum(1)
     low, high = np.quantile(means, (0.025, 0.975))
     return mean, float(low), float(high)
 
 
-@functools.lru_cache(maxsize=4)
-def _drawn_weights(rows: int, columns: int, draws: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw how often each row (draws, rows) and column (draws, columns) counts, as shares of a draw."""
+def _at_once(columns: int) -> int:
+    """Draws whose numbers are held at a time."""
+    return max(1, HELD // columns)
+
+
+@functools.lru_cache(maxsize=2)
+def _drawn_counts(rows: int, columns: int, draws: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw how often each row (draws, rows) and column (draws, columns) counts, a byte each."""
     generator = np.random.default_rng(seed)
-    of_rows = generator.multinomial(rows, np.full(rows, 1 / rows), draws) / rows
-    return of_rows, generator.multinomial(columns, np.full(columns, 1 / columns), draws) / columns
+
+    def counts(size: int) -> np.ndarray:
+        found = np.empty((draws, size), np.uint8)  # one of so many comes up more than 255 times never
+        for first in range(0, draws, _at_once(size)):
+            part = found[first : first + _at_once(size)]
+            part[...] = generator.multinomial(size, np.full(size, 1 / size), len(part))
+        return found
+
+    return counts(rows), counts(columns)

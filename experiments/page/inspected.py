@@ -5,9 +5,8 @@ from __future__ import annotations
 import base64
 import csv
 import hashlib
-import io
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.page.diagnoses import Diagnosis, diagnoses
+from experiments.page.diagnoses import Sorted, diagnoses
 from experiments.report import Inspected, Report
 from planning.episode_record import EPISODES, EpisodeRecord
+from utils.files import sha256
 from utils.reading.json_file import read_json
 from utils.reading.opening import FileError, read_regular
 
@@ -74,16 +74,20 @@ def inspected_runs(report: Report, folder: Path) -> tuple[list[Run], Frames]:
     Raises:
         FileError: If a run's ``episodes.npz`` is broken.
     """
-    lines = _lines(folder / "episodes.csv")
-    causes = {(why.model, why.planner, why.goals, why.seed): why for why in diagnoses(report)}
-    readers = [_Reader(chosen, folder / chosen.folder, lines, causes) for chosen in _first_seeds(report, folder)]
-    frames = Frames()
+    chosen, frames = _first_seeds(report, folder), Frames()
+    most = min(MOST_EPISODES, MOST_IN_ALL // max(1, len(chosen)))
+    readers = [_Reader(each, folder / each.folder, most) for each in chosen]
+    lines = _lines(folder / "episodes.csv", {reader.key: set(reader.episodes) for reader in readers})
+    causes = {
+        (why.model, why.planner, why.goals, why.seed): {each.episode: each for each in why.sorted}
+        for why in diagnoses(report)
+    }
     shown: list[list[dict[str, Any]]] = [[] for _ in readers]
-    most = min(MOST_EPISODES, MOST_IN_ALL // max(1, len(readers)))
     for place in range(most):  # one of each run after the other: what does not fit is left out of all alike
         for reader, own in zip(readers, shown, strict=True):
             if place < len(reader.episodes):
-                own.append(reader.episode(reader.episodes[place], frames))
+                line = lines.get((reader.key, reader.episodes[place]), {})
+                own.append(reader.episode(place, line, causes.get(reader.key, {}), frames))
     return [Run(reader.about, own) for reader, own in zip(readers, shown, strict=True)], frames
 
 
@@ -97,34 +101,32 @@ def _first_seeds(report: Report, folder: Path) -> list[Inspected]:
 
 
 class _Reader:
-    """Reads one run."""
+    """Reads one run, of which it holds no more than what is shown.
 
-    def __init__(
-        self,
-        chosen: Inspected,
-        folder: Path,
-        lines: Mapping[tuple[Key, int], Mapping[str, str]],
-        causes: Mapping[Key, Diagnosis],
-    ) -> None:
+    Attributes:
+        key: What the report calls it.
+        episodes: Numbers of those that can be shown, at most so many.
+    """
+
+    def __init__(self, chosen: Inspected, folder: Path, most: int) -> None:
         self.folder, self.key = folder, (chosen.model, chosen.planner, chosen.goals, chosen.seed)
         path = folder / "episodes.npz"
         try:
-            self.record = EpisodeRecord.read(path)
+            record = EpisodeRecord.read(path, latents=False)
         except FileNotFoundError:
             raise FileError(f"{path} is missing, which the plan inspector shows; run the study again") from None
-        self.lines = {episode: line for (key, episode), line in lines.items() if key == self.key}
-        cause = causes.get(self.key)
-        self.causes = {each.episode: each for each in cause.sorted} if cause else {}
         index = folder / "inspection" / "index.json"
         self.index = read_json(index, dict) if index.is_file() else None
-        every = list(range(len(self.record.distances)))
-        self.episodes = every if self.index is None else [n for n in self.index["episodes"] if n < len(every)]
-        self.ends: list[int] = self.record.iteration_ends.tolist()
+        count = len(record.distances)
+        drawn = range(count) if self.index is None else [n for n in self.index["episodes"] if n < count]
+        self.episodes = list(drawn[:most])
+        self.record = record.part(self.episodes)
+        self.ends: list[int] = record.iteration_ends.tolist()
         self.about = self._about(path, chosen)
 
     def _about(self, path: Path, chosen: Inspected) -> dict[str, Any]:
         index = self.index or {}
-        same = index.get("of") == hashlib.sha256(path.read_bytes()).hexdigest()
+        same = index.get("of") == sha256(path)
         return {
             "model": chosen.model,
             "planner": chosen.planner,
@@ -140,11 +142,14 @@ class _Reader:
             "taken": index.get("taken", []),
         }
 
-    def episode(self, n: int, frames: Frames) -> dict[str, Any]:
-        """Everything of one episode, as plain data."""
-        of = {name: getattr(self.record, name)[n] for name in BY_EPISODE}
+    def episode(
+        self, place: int, line: Mapping[str, str], causes: Mapping[int, Sorted], frames: Frames
+    ) -> dict[str, Any]:
+        """Everything of the episode at a ``place`` among those shown, as plain data."""
+        n = self.episodes[place]
+        of = {name: getattr(self.record, name)[place] for name in BY_EPISODE}
         solved = next((end for end in self.ends[1:] if of["inside"][end]), None)
-        line, cause, drawn = self.lines.get(n, {}), self.causes.get(n), self.folder / "inspection"
+        cause, drawn = causes.get(n), self.folder / "inspection"
         places = drawn / f"places_{n}.json"
         return {
             "n": n,
@@ -196,15 +201,17 @@ def _plain(values: NDArray[Any]) -> Any:
     return plain.tolist()
 
 
-def _lines(path: Path) -> dict[tuple[Key, int], dict[str, str]]:
-    """Read ``episodes.csv``: the line of every episode."""
+def _lines(path: Path, wanted: Mapping[Key, Container[int]]) -> dict[tuple[Key, int], dict[str, str]]:
+    """Read ``episodes.csv``: the lines of the wanted episodes."""
     if not path.is_file():
         return {}
     found = {}
     try:
-        for line in csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))):
-            key = (line["model"], line["planner"], line["goals"], int(line["seed"]))
-            found[key, int(line["episode"])] = line
+        with path.open(encoding="utf-8", newline="") as file:
+            for line in csv.DictReader(file):
+                key, episode = (line["model"], line["planner"], line["goals"], int(line["seed"])), int(line["episode"])
+                if episode in wanted.get(key, ()):
+                    found[key, episode] = line
     except (KeyError, ValueError, TypeError) as error:
         raise FileError(f"{path} is not a study's list of episodes ({error}); make the report again") from None
     return found

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments.page import write_page
+from experiments.page import inspected, write_page
 from experiments.page.table import NOTHING
+from experiments.report import Report
 from planning.episode_record import EpisodeRecord
 from tests.experiments.made_study import make_study, write_report
 from utils.reading.opening import FileError
@@ -31,6 +32,19 @@ def small(tmp_path):
     make_study(tmp_path, ("base", "online"), ("GD",), ("25 steps",), episodes=4)
     write_page(tmp_path)
     return tmp_path
+
+
+def test_of_runs_of_many_episodes_only_what_is_shown_is_held(tmp_path, monkeypatch):
+    monkeypatch.setattr(inspected, "MOST_EPISODES", 3)
+    make_study(tmp_path, ("base", "online"), ("GD",), ("25 steps",), episodes=40, frames=False)
+    report, held = Report.read(tmp_path / "report.json"), []
+    part = EpisodeRecord.part
+    monkeypatch.setattr(EpisodeRecord, "part", lambda record, rows: held.append(part(record, rows)) or held[-1])
+    runs, _ = inspected.inspected_runs(report, tmp_path)
+    assert [len(record.plans) for record in held] == [3, 3] and [len(run.episodes) for run in runs] == [3, 3]
+    key = ("online", "GD", "25 steps", 0)
+    lines = inspected._lines(tmp_path / "episodes.csv", {key: {1, 39}})
+    assert list(lines) == [(key, 1), (key, 39)], "of the eighty lines of the table"
 
 
 @pytest.fixture(scope="module")

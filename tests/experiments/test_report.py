@@ -10,7 +10,7 @@ from experiments.build import Findings
 from experiments.inputs import changed, digests
 from experiments.outcomes import refuse_other_episodes
 from experiments.report import FILENAME, Report
-from experiments.run import episodes_csv
+from experiments.run import write_episodes
 from tests.experiments import tiny
 from tests.published import figure_digest
 from utils.pages import digest
@@ -198,6 +198,7 @@ def test_every_episode_is_a_line(tmp_path):
     failure = {"model": "a", "planner": "gd", "goals": "as configured", "seed": 0}
     failure["sorted"] = [{"episode": 1, "why": "search"}]
     found = Findings(results=[tiny.result("a", "gd", [10, 0], final=[True, False])], why=[failure])
-    head, one, two = (line.split(",") for line in episodes_csv(found, tmp_path).splitlines())
+    write_episodes(tmp_path / "episodes.csv", found, tmp_path)
+    head, one, two = (line.split(",") for line in (tmp_path / "episodes.csv").read_text().splitlines())
     assert dict(zip(head, one, strict=True))["solved_at_step"] == "10"
     assert (two[head.index("solved")], two[head.index("final")], two[-1]) == ("0", "0", "search")

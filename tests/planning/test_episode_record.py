@@ -36,6 +36,16 @@ def test_what_is_written_is_what_is_read(tmp_path):
     assert again.imagined_visual.dtype == np.float16 and again.imagined_visual.shape == (3, 3, 4, 1, 2)
 
 
+def test_a_part_of_the_episodes_and_the_record_without_latents_are_the_same_numbers(tmp_path):
+    _, record = evaluated(saves_latents=True)
+    record.write(tmp_path / "episodes.npz")
+    light = EpisodeRecord.read(tmp_path / "episodes.npz", latents=False)
+    assert light.imagined_visual is None and np.array_equal(light.states, record.states)
+    part = record.part([2, 0])
+    assert np.array_equal(part.states, record.states[[2, 0]]) and part.imagined_visual.shape[0] == 2
+    assert np.array_equal(part.iteration_ends, record.iteration_ends)
+
+
 def test_what_was_imagined_is_kept_to_half_precision():
     """Where the model is right, the imagined latents are those of the planned states."""
     task, env = point_task(gains=(1.0,), saves_latents=True)

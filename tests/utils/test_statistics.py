@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from utils import statistics
 from utils.statistics import (
     crossed_interval,
     mcnemar,
@@ -109,6 +110,23 @@ def test_crossed_intervals_are_wider_than_those_that_call_everything_independent
     _, low, high = crossed_interval(values)
     assert high - low > 0.9 * np.subtract(*wilson_interval(int(hard.sum()), 100)[::-1])
     assert high - low > 1.5 * np.subtract(*wilson_interval(3 * int(hard.sum()), 300)[::-1])
+
+
+def test_a_bootstrap_of_thousands_of_episodes_is_drawn_in_parts_that_change_nothing(monkeypatch):
+    values = np.random.default_rng(0).random((3, 300))
+    whole = crossed_interval(values, draws=500, seed=5)
+    statistics._drawn_counts.cache_clear()
+    monkeypatch.setattr(statistics, "HELD", 7 * 300)
+    assert crossed_interval(values, draws=500, seed=5) == whole
+    generator = np.random.default_rng(5)
+    of_rows, of_columns = (generator.multinomial(n, np.full(n, 1 / n), 500) / n for n in (3, 300))
+    low, high = np.quantile(((of_rows @ values) * of_columns).sum(1), (0.025, 0.975))
+    assert whole[1:] == (low, high)
+
+
+def test_the_exact_test_of_thousands_of_pairs_is_quick_and_right():
+    assert mcnemar(0, 5) == 2 / 32 and mcnemar(3, 3) == 1.0
+    assert mcnemar(4800, 5200) == pytest.approx(6.6e-5, rel=0.01)  # 2 (1 - Phi(3.99)), corrected for whole numbers
 
 
 def test_a_table_without_spread_is_not_certain():

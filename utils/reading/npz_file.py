@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +30,18 @@ HEADER = re.compile(
 
 
 def read_npz(
-    path: Path, remedy: str = "write it again with numpy.savez", most_per_byte: int = MOST_PER_BYTE
+    path: Path,
+    remedy: str = "write it again with numpy.savez",
+    most_per_byte: int = MOST_PER_BYTE,
+    names: Container[str] | None = None,
 ) -> Mapping[str, Array]:
-    """Read all arrays of numbers in a file, by name.
+    """Read arrays of numbers in a file, by name.
 
     Args:
         path: The file.
         remedy: What to do about a broken one, for the message.
         most_per_byte: Bytes that each of its bytes may unpack to; up to ``SMALL`` in all is always allowed.
+        names: Those to read, of which some may be missing; None: all.
 
     Raises:
         FileError: If it is no ``.npz``, is damaged, holds anything but numbers, or unpacks to far more than its size.
@@ -46,11 +50,13 @@ def read_npz(
     with open_regular(path) as file:
         try:
             with checked_zip(file, MAX_ARRAYS) as archive:
-                members = archive.infolist()
-                size = sum(member.file_size for member in members)
+                members = {each.filename.removesuffix(".npy"): each for each in archive.infolist()}
+                if names is not None:
+                    members = {name: each for name, each in members.items() if name in names}
+                size = sum(member.file_size for member in members.values())
                 if size > max(SMALL, most_per_byte * path.stat().st_size):
                     raise ValueError(f"it unpacks to {size / 1e6:.0f} MB")
-                return {m.filename.removesuffix(".npy"): _array(archive.read(m), m.filename) for m in members}
+                return {name: _array(archive.read(each), each.filename) for name, each in members.items()}
         except Exception as error:  # damaged bytes make anything of the readers of zip, deflate and array headers
             reason = printable(str(error), 200) or type(error).__name__
             raise FileError(f"{path} is no readable .npz of numbers ({reason}); {remedy}") from None
