@@ -99,7 +99,7 @@ class Imagination:
         else:
             new = frames[-1:]
         grows = not last and known + len(frames) < self.seen
-        tokens = torch.cat(new, 1).flatten(1, 2)
+        tokens = (new[0] if len(new) == 1 else torch.cat(new, 1)).flatten(1, 2)
         size = self.model.layout.tokens_per_frame
         predicted, kept = predictor.extend(tokens, cache, wanted=size, keep=grows)
         return predicted[:, None], kept if grows else None

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from einops import rearrange
 from torch import Tensor
 
 from models.latent import Latent, cat_latents
@@ -70,21 +69,23 @@ class LatentGoalCost:
 
     def __call__(self, actions: Tensor, problems: Tensor | None = None) -> Tensor:
         """Cost (b, N) of z-scored ``actions`` (b, N, T, A) in ``problems`` (b,); None means all B, in their order."""
-        n = actions.shape[1]
-        flat = rearrange(actions, "b n t a -> (b n) t a")
-        episodes = self._everyone(actions) if problems is None else problems
-        episodes = episodes.repeat_interleave(n, output_size=len(flat))
+        n, flat = actions.shape[1], actions.flatten(0, 1)
         with_grad = torch.is_grad_enabled() and flat.requires_grad
         rows = self._rows_at_a_time(actions.shape[2], with_grad)
         if self.whole_episodes and rows > n:
             rows -= rows % n
-        if with_grad and flat.shape[0] > rows:
+        if problems is None and n == 1 and len(flat) <= rows:
+            with torch.set_grad_enabled(with_grad):
+                return self._rows(flat, None)[:, None]
+        episodes = self._everyone(actions) if problems is None else problems
+        episodes = episodes.repeat_interleave(n, output_size=len(flat))
+        if with_grad and len(flat) > rows:
             cost = _ChunkedCost.apply(flat, self, episodes, rows)
         else:
             chunks = zip(flat.split(rows), episodes.split(rows), strict=True)
             with torch.set_grad_enabled(with_grad):  # or weights that are not frozen would keep every chunk's graph
                 cost = torch.cat([self._rows(*chunk) for chunk in chunks])
-        return rearrange(cost, "(b n) -> b n", n=n)
+        return cost.view(actions.shape[:2])
 
     def imagine(self, actions: Tensor) -> Latent:
         """Imagine what follows from ``actions`` (B, T, A): latents (B, T + 1), the present first; no gradients."""
@@ -109,11 +110,11 @@ class LatentGoalCost:
             return int(GPU_SHARE * torch.cuda.get_device_properties(device).total_memory)
         return int(ENOUGH_GB * 2**30)
 
-    def _rows(self, actions: Tensor, episode: Tensor) -> Tensor:
-        """Cost (R,) of rows ``actions`` (R, T, A) that go on from each its ``episode`` (R,)."""
+    def _rows(self, actions: Tensor, episode: Tensor | None) -> Tensor:
+        """Cost (R,) of rows ``actions`` (R, T, A) that go on from each its ``episode`` (R,); None: from row r's."""
         only_last = self.objective.sees_only_last
         rollout = self._imagine(actions, episode, only_last) if only_last else self._rollout(actions, episode)
-        cost = self.objective(rollout, self.goal[episode])
+        cost = self.objective(rollout, self.goal if episode is None else self.goal[episode])
         if self.progress is not None and not (actions.is_cuda and torch.cuda.is_current_stream_capturing()):
             self.progress(actions.shape[0])
         return cost
@@ -121,8 +122,9 @@ class LatentGoalCost:
     def _everyone(self, actions: Tensor) -> Tensor:
         return torch.arange(len(actions), device=actions.device)
 
-    def _rollout(self, actions: Tensor, episode: Tensor) -> Latent:
-        present = self.context[:, self.context.num_frames - 1 :][episode]
+    def _rollout(self, actions: Tensor, episode: Tensor | None) -> Latent:
+        present = self.context[:, self.context.num_frames - 1 :]
+        present = present if episode is None else present[episode]
         return cat_latents([present, self._imagine(actions, episode)], 1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from typing import Any
 
@@ -143,13 +144,11 @@ class GoalDistance:
 
     def _weights(self, cost: Tensor) -> tuple[Tensor, int]:
         """Weights of the frames (T + 1,), with sum 1, and what their mean is divided by."""
-        frame = torch.arange(cost.shape[1], device=cost.device, dtype=cost.dtype)
+        frames = cost.shape[1]
         if self.mode == "deadline":
-            weight = (frame >= self.first_seen(cost.shape[1] - 1)).to(cost.dtype)
-            return weight / weight.sum(), 1
+            return _frame_weights(1.0, self.first_seen(frames - 1), frames, cost.device, cost.dtype), 1
         skipped = 0 if self.settings["first_frame"] else 1
-        weight = self.settings["base"] ** frame * (frame >= skipped)
-        return weight / weight.sum(), cost.shape[1] - skipped
+        return _frame_weights(self.settings["base"], skipped, frames, cost.device, cost.dtype), frames - skipped
 
     def _soft_minimum(self, cost: Tensor) -> Tensor:
         """Soft minimum (B,) over frames k of the mean of ``cost`` (B, T + 1) from k on.
@@ -161,6 +160,14 @@ class GoalDistance:
         later = torch.ones(num, num, device=cost.device, dtype=cost.dtype).triu()
         stays = (cost[:, None, 1:] * (later / later.sum(1, keepdim=True))).sum(2)  # (B, T) if it stays from k on
         return scale[:, 0] * (math.log(num) - torch.logsumexp(-stays / scale, 1))
+
+
+@functools.lru_cache(maxsize=64)  # every step of every plan asks for the same
+def _frame_weights(base: float, first: int, frames: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """``base ** t`` (frames,) from the ``first`` frame on, else 0, with sum 1."""
+    frame = torch.arange(frames, device=device, dtype=dtype)
+    weight = base**frame * (frame >= first)
+    return weight / weight.sum()
 
 
 def _wide(values: Tensor) -> Tensor:

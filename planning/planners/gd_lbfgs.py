@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.linalg import vector_norm
 
 from planning.planners.descent import lowest
 from planning.planners.gd import MultiStartPlanner
@@ -23,7 +24,8 @@ DOWNHILL = 1e-4  # cosine between a direction and the descent from which on it i
 class Curvature:
     """What the last steps of R independent searches told about the inverse Hessian of each.
 
-    An empty place has ``rho`` 0 and drops out of the recursion, so rows may know different numbers of steps.
+    An empty place is all zeros and drops out of the recursion, so rows may know different numbers of steps. All that
+    is learnt lies in the same memory until ``keep``, so that learning can be part of a CUDA graph.
 
     Args:
         like: (R, D) any tensor of that size.
@@ -34,9 +36,7 @@ class Curvature:
     """
 
     def __init__(self, like: Tensor, memory: int) -> None:
-        self._steps = like.new_zeros(memory, *like.shape)
-        self._changes = torch.zeros_like(self._steps)
-        self._rho = like.new_zeros(memory, len(like), 1)
+        self._kept = like.new_zeros(memory, 4, *like.shape)  # oldest first: steps, changes, both over their product
         self.scale = like.new_zeros(len(like))
 
     def add(self, step: Tensor, change: Tensor, rows: Tensor) -> Tensor:
@@ -51,26 +51,27 @@ class Curvature:
             Which rows bent the cost up: (R,) bool.
         """
         bend, square = (step * change).sum(1), change.square().sum(1)
-        good = rows & (bend > CURVED * step.norm(dim=1) * square.sqrt())
-        self.scale = torch.where(good, bend / square, self.scale)
-        for kept, new in ((self._steps, step), (self._changes, change), (self._rho, 1 / bend[:, None])):
-            kept.copy_(torch.where(good[:, None], torch.cat([kept[1:], new[None]]), kept))
+        good = rows & (bend > CURVED * vector_norm(step, dim=1) * square.sqrt())
+        torch.where(good, bend / square, self.scale, out=self.scale)
+        pair = torch.stack([step, change])
+        newer = torch.cat([self._kept[1:], torch.cat([pair, pair / bend[:, None]])[None]])
+        torch.where(good[:, None], newer, self._kept, out=self._kept)
         return good
 
     def keep(self, rows: Tensor) -> None:
         """Forget all but ``rows`` (r,)."""
-        self._steps, self._changes, self._rho = (each[:, rows] for each in (self._steps, self._changes, self._rho))
-        self.scale = self.scale[rows]
+        self._kept, self.scale = self._kept[:, :, rows], self.scale[rows]
 
     def direction(self, gradient: Tensor) -> Tensor:
         """Minus the inverse Hessian times ``gradient`` (R, D), by the two-loop recursion."""
+        pairs = [pair.unbind(0) for pair in self._kept.unbind(0)]
         found, weights = gradient, []
-        for step, change, rho in zip(self._steps.flip(0), self._changes.flip(0), self._rho.flip(0), strict=True):
-            weights.append(rho * (step * found).sum(1, keepdim=True))
-            found = found - weights[-1] * change
+        for _, change, scaled_step, _ in reversed(pairs):
+            weights.append((scaled_step * found).sum(1, keepdim=True))
+            found = torch.addcmul(found, weights[-1], change, value=-1)
         found = self.scale[:, None] * found
-        for step, change, rho in zip(self._steps, self._changes, self._rho, strict=True):
-            found = found + (weights.pop() - rho * (change * found).sum(1, keepdim=True)) * step
+        for step, _, _, scaled_change in pairs:
+            found = torch.addcmul(found, weights.pop() - (scaled_change * found).sum(1, keepdim=True), step)
         return -found
 
 
@@ -78,13 +79,14 @@ class QuasiNewton:
     """R searches side by side, each with its own curvature, step length and accepted point.
 
     One evaluation of all rows is one step: a row whose trial is low enough moves there and gets a new direction, any
-    other tries a shorter step. So no row waits for another's line search, and every step costs the same.
+    other tries a shorter step. So no row waits for another's line search, and every step costs the same. All tensors
+    stay in the same memory until ``keep``, see ``Curvature``.
 
     Args:
         start: (R, D) points to start from.
         memory: See ``Curvature``.
         longest_step: See ``LBFGSPlanner``.
-        clip: Keeps points (R, D) within a box.
+        clip: Keeps points (..., R, D) within a box; None: there is none.
 
     Attributes:
         trial: (R, D) points to be evaluated next.
@@ -96,12 +98,12 @@ class QuasiNewton:
         start: Tensor,
         memory: int,
         longest_step: float,
-        clip: Callable[[Tensor], Tensor] = lambda points: points,
+        clip: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self._longest_step, self._clip = longest_step, clip
         self._curvature = Curvature(start, memory)
-        self._point, self._gradient, self._step = start, torch.zeros_like(start), torch.zeros_like(start)
-        self.trial, self.value = start, start.new_full(start.shape[:1], torch.inf)
+        self._point, self._gradient, self._step = start.clone(), torch.zeros_like(start), torch.zeros_like(start)
+        self.trial, self.value = start.clone(), start.new_full(start.shape[:1], torch.inf)
 
     def keep(self, rows: Tensor) -> None:
         """End all searches but ``rows`` (r,)."""
@@ -111,41 +113,47 @@ class QuasiNewton:
 
     def observe(self, value: Tensor, gradient: Tensor) -> None:
         """Take in cost (R,) and gradient (R, D) of ``trial``, and choose the next one."""
-        step = self.trial - self._point
+        step, scale = self.trial - self._point, self._curvature.scale
         promised = (step * self._gradient).sum(1)
-        moved = (value <= self.value + SUFFICIENT * promised) & value.isfinite() & gradient.isfinite().all(1)
-        begun, longest = self.value.isfinite(), self._longest_step / _size(gradient)
+        finite = (value + gradient.sum(1)).isfinite()
+        moved = (value <= self.value + SUFFICIENT * promised) & finite
+        begun, longest = self.value < torch.inf, self._longest_step / _size(gradient)
         bent = self._curvature.add(step, gradient - self._gradient, moved & begun)
         # where the cost curves down no quadratic has a minimum: go farther; at first nothing is known: go far
-        farther = torch.where(begun, torch.minimum(2 * self._curvature.scale, longest), longest)
-        self._curvature.scale = torch.where(moved & ~bent, farther, self._curvature.scale)
+        farther = torch.where(begun, torch.minimum(2 * scale, longest), longest)
+        torch.where(moved & ~bent, farther, scale, out=scale)
         # a row that stays tries the lowest point of the parabola through both costs and the slope
         shorter = (0.5 * promised / (promised - value + self.value)).nan_to_num(0.1).clamp(0.1, 0.5)
-        self._point = torch.where(moved[:, None], self.trial, self._point)
-        self._gradient = torch.where(moved[:, None], gradient, self._gradient)
-        self.value = torch.where(moved, value, self.value)
-        self._step = torch.where(moved[:, None], self._new_step(), shorter[:, None] * self._step)
-        self.trial = self._clip(self._point + self._step)
+        taken = moved[:, None]
+        torch.where(taken, self.trial, self._point, out=self._point)
+        torch.where(taken, gradient, self._gradient, out=self._gradient)
+        torch.where(moved, value, self.value, out=self.value)
+        torch.where(taken, self._new_step(), shorter[:, None] * self._step, out=self._step)
+        self.trial.copy_(self._boxed(self._point + self._step))
 
     def _new_step(self) -> Tensor:
         """The next step (R, D) from the accepted points; along the gradient where the curvature's would not descend."""
-        held = (self._clip(self._point - 1e-3 * self._gradient.sign()) == self._point) & (self._gradient != 0)
-        gradient = self._gradient.masked_fill(held, 0)  # at the edge of the box, and drawn outwards
-        step = self._within(self._curvature.direction(gradient).masked_fill(held, 0))
+        gradient = self._gradient
+        if self._clip is not None:
+            held = (self._clip(self._point - 1e-3 * gradient.sign()) == self._point) & (gradient != 0)
+            gradient = gradient.masked_fill(held, 0)  # at the edge of the box, and drawn outwards
+        direction = self._curvature.direction(gradient)
+        if self._clip is not None:
+            direction = direction.masked_fill(held, 0)
+        steps = torch.stack([direction, -self._curvature.scale[:, None] * gradient])
+        steps = steps * (self._longest_step / _size(steps)).clamp_max(1)[..., None]
+        step, plain = (self._boxed(self._point + steps) - self._point if self._clip is not None else steps).unbind(0)
         slope = (step * gradient).sum(1)
-        downhill = slope < -DOWNHILL * step.norm(dim=1) * gradient.norm(dim=1)
-        plain = self._within(-self._curvature.scale[:, None] * gradient)
+        downhill = slope < -DOWNHILL * vector_norm(step, dim=1) * vector_norm(gradient, dim=1)
         return torch.where(downhill[:, None], step, plain)
 
-    def _within(self, step: Tensor) -> Tensor:
-        """``step`` (R, D) cut to the longest one, then to the box."""
-        short = step * (self._longest_step / _size(step)).clamp_max(1)[:, None]
-        return self._clip(self._point + short) - self._point
+    def _boxed(self, points: Tensor) -> Tensor:
+        return points if self._clip is None else self._clip(points)
 
 
-def _size(step: Tensor) -> Tensor:
-    """Root mean square (R,) of the entries of each row (R, D), above zero."""
-    return step.square().mean(1).sqrt().clamp_min(1e-12)
+def _size(steps: Tensor) -> Tensor:
+    """Root mean square (...) of the entries of each row (..., D), above zero."""
+    return steps.square().mean(-1).sqrt().clamp_min(1e-12)
 
 
 class LBFGSPlanner(MultiStartPlanner):
@@ -186,16 +194,26 @@ class LBFGSPlanner(MultiStartPlanner):
         shape = starts.shape  # (B, N, T, A); the searches see rows (B N, T A)
 
         def clip(points: Tensor) -> Tensor:
-            return search.clip(points.view(shape)).view(points.shape)
+            return search.clip(points.unflatten(-1, shape[2:])).flatten(-2)
 
-        rows = QuasiNewton(starts.reshape(-1, start[0].numel()), self.memory, self.longest_step, clip)
+        rows = QuasiNewton(
+            starts.reshape(-1, start[0].numel()), self.memory, self.longest_step, clip if search.clips else None
+        )
+
+        def advance() -> None:  # in place throughout: it may be captured
+            values, gradients = search.differentiate(rows.trial.view(shape))
+            rows.observe(values.flatten(), gradients.reshape(rows.trial.shape))
+
         for stage in self._stages(search):
             if stage.kept < shape[1]:
                 first = shape[1] * torch.arange(len(start), device=start.device)[:, None]
                 rows.keep((first + lowest(rows.value.view(shape[:2]), stage.kept)).flatten())
                 shape = torch.Size([len(start), stage.kept, *start.shape[1:]])
+            step = search.captured(advance, stage.length)
             for _ in stage.steps:
-                values, gradients = search.gradients(rows.trial.view(shape))
-                rows.observe(values.flatten(), gradients.reshape(rows.trial.shape))
+                step()
+                search.count_gradients(starts[:, : stage.kept])
+                if step.replays:
+                    search.show_progress(starts[:, : stage.kept])
                 search.record(rows.value.view(shape[:2]).amin(1))
         search.values(rows.trial.view(shape))

@@ -45,7 +45,7 @@ class Search:
         differentiates: bool = False,
     ) -> None:
         self._cost, self._budget, self._eval_every = cost, budget, eval_every
-        self.space, self._clips, self._rollout_seconds = space, clips, rollout_seconds
+        self.space, self.clips, self._rollout_seconds = space, clips, rollout_seconds
         self.evaluations = self.gradient_evaluations = self.steps_done = 0
         self.trace: list[tuple[int, Tensor]] = []
         self._best: tuple[Tensor, Tensor] | None = None  # actions (B, T, A), cost (B,)
@@ -109,7 +109,7 @@ class Search:
 
     def clip(self, actions: Tensor) -> Tensor:
         """Clip ``actions`` (..., A) to the data set's range, if that was asked for."""
-        return actions.clamp(self.space.low, self.space.high) if self._clips else actions
+        return actions.clamp(self.space.low, self.space.high) if self.clips else actions
 
     def steps(self, most: int, work: Work | int, reserve: Work | int, until: float = 1.0) -> Iterator[int]:
         """Count optimisation steps while the budget lasts; the very first one is taken however small it is.
@@ -204,17 +204,21 @@ class Search:
 
     def _keep_best(self, actions: Tensor, values: Tensor) -> None:
         """Update the best in place; a cost that is not a number is no better than anything."""
-        lowest, at = no_nan(values).min(1)
-        chosen = actions.detach()[torch.arange(len(actions), device=actions.device), at]
+        actions = actions.detach()
+        if actions.shape[1] == 1:
+            lowest, chosen = no_nan(values[:, 0]), actions[:, 0]
+        else:
+            lowest, at = no_nan(values).min(1)
+            chosen = actions[torch.arange(len(actions), device=actions.device), at]
         if self._best is None:
-            self._first = actions.detach()[:, 0].clone(), values[:, 0].clone()
+            self._first = actions[:, 0].clone(), values[:, 0].clone()
             self._best = chosen.clone(), lowest.clone()
             return
         kept, cost = self._best
-        kept.copy_(torch.where((lowest < cost)[:, None, None], chosen, kept))
+        torch.where((lowest < cost)[:, None, None], chosen, kept, out=kept)
         torch.minimum(lowest, cost, out=cost)
 
 
 def no_nan(values: Tensor) -> Tensor:
     """Put infinity, which is worse than anything, in the place of what is no number."""
-    return values.masked_fill(values.isnan(), torch.inf)
+    return values.nan_to_num(torch.inf, torch.inf, -torch.inf)

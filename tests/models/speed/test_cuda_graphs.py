@@ -10,6 +10,7 @@ from planning.cost import LatentGoalCost
 from planning.objectives import SETTINGS, GoalDistance
 from planning.planners.descent import OPTIMIZERS
 from planning.planners.gd import GDPlanner
+from planning.planners.gd_lbfgs import LBFGSPlanner
 from planning.planners.noise import EpisodeNoise
 from planning.planners.plan import ActionSpace
 from tests.builders import bare_model, latent_of, numbers
@@ -24,7 +25,8 @@ CPU = torch.device("cpu")
 def plan(
     capturable, optimizer="adam", progress=None, device="cpu", speed=None, budget=4.0, objective="last", **settings
 ):
-    model = bare_model(num_hist=3, dim_head=settings.pop("dim_head", 8)).requires_grad_(False)
+    repeats = (5, 4) if settings.pop("width_28", False) else (1, 1)
+    model = bare_model(3, repeats=repeats, dim_head=settings.pop("dim_head", 8)).requires_grad_(False)
     context, goal = latent_of(2, 2, model=model), latent_of(2, 1, model=model, seed=1)
     context, goal = (Latent(part.visual.to(device), part.proprio.to(device)) for part in (context, goal))
     past = numbers(2, 1, 4).to(device)
@@ -39,15 +41,12 @@ def plan(
         progress=progress,
         capturable=capturable,
     )
-    planner = GDPlanner(
-        horizon=4,
-        opt_steps=STEPS,
-        lr=0.1,
-        optimizer_type=optimizer,
-        action_noise=settings.pop("action_noise", 0.1),
-        eval_every=3,
-        **settings,
-    )
+    common = {"horizon": 4, "opt_steps": STEPS, "eval_every": 3}
+    if optimizer == "l-bfgs":
+        planner = LBFGSPlanner(**common, **settings)
+    else:
+        noise = settings.pop("action_noise", 0.1)
+        planner = GDPlanner(lr=0.1, optimizer_type=optimizer, action_noise=noise, **common, **settings)
     high = torch.ones(4, device=device)
     space = ActionSpace(torch.zeros_like(high), 2, low=-high, high=high)
     noise = EpisodeNoise([3, 4], device)
@@ -89,6 +88,27 @@ def test_a_batch_that_starts_leave_is_captured_anew(monkeypatch):
     assert torch.equal(captured.evaluations, plain.evaluations)
 
 
+@pytest.mark.parametrize("objective", ["last", "all"])
+@pytest.mark.parametrize("settings", [{}, {"num_starts": 3, "clip_actions": True}], ids=str)
+def test_replays_of_l_bfgs_give_the_same_plan(settings, objective, monkeypatch):
+    plain = plan(capturable=False, optimizer="l-bfgs", objective=objective, **settings)
+    graphs = on_the_cpu(monkeypatch)
+    captured = plan(capturable=True, optimizer="l-bfgs", objective=objective, **settings)
+    assert [graph.replays for graph in graphs] == [STEPS - WARM_UP]
+    assert torch.equal(captured.actions, plain.actions) and torch.equal(captured.evaluations, plain.evaluations)
+    for (step, found), (expected_step, expected) in zip(captured.trace, plain.trace, strict=True):
+        assert step == expected_step and torch.equal(found, expected)
+
+
+def test_starts_leave_a_captured_l_bfgs_with_all_that_it_knows(monkeypatch):
+    settings = {"optimizer": "l-bfgs", "num_starts": 4, "drop_every": 14}
+    plain = plan(capturable=False, **settings)
+    graphs = on_the_cpu(monkeypatch)
+    captured = plan(capturable=True, **settings)
+    assert [graph.replays for graph in graphs] == [14 - WARM_UP]
+    assert torch.equal(captured.actions, plain.actions) and torch.equal(captured.evaluations, plain.evaluations)
+
+
 def test_progress_goes_on_while_replaying(monkeypatch):
     rows = []
     on_the_cpu(monkeypatch)
@@ -98,11 +118,12 @@ def test_progress_goes_on_while_replaying(monkeypatch):
     assert sum(rows) == 2 * (STEPS + 1) + 2
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "l-bfgs"])
 @pytest.mark.parametrize("objective", SETTINGS)
-def test_a_gradient_step_never_waits_for_the_device(objective, monkeypatch):
+def test_a_gradient_step_never_waits_for_the_device(objective, optimizer, monkeypatch):
     count_on_the_device(monkeypatch)
     with NoWaiting():
-        plan(capturable=False, objective=objective)
+        plan(capturable=False, optimizer=optimizer, objective=objective)
 
 
 @pytest.mark.parametrize("settings", [{"budget_ms": 60_000}, {"stop_gain": 0.0}], ids=str)
@@ -162,3 +183,19 @@ def test_a_captured_plan_is_the_plain_one_on_a_gpu(settings, speed, budget):
         captured = plan(True, device="cuda", speed=FastPaths(**speed), budget=budget, dim_head=16, **settings)
     assert torch.equal(captured.gradient_evaluations, plain.gradient_evaluations)
     torch.testing.assert_close(captured.cost, plain.cost, rtol=0.05, atol=1e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("width_28", [False, True])
+@pytest.mark.parametrize("settings", [{}, {"num_starts": 4, "drop_every": 14, "clip_actions": True}], ids=str)
+def test_l_bfgs_as_one_graph_finds_what_it_finds_step_by_step_on_a_gpu(settings, width_28, precision):
+    """Also of tokens as narrow as those of a projected model, 8 channels, which are padded in bf16."""
+    with autocast(precision, torch.device("cuda"), keeps_casts=False):
+        both = [
+            plan(captured, "l-bfgs", device="cuda", dim_head=16, width_28=width_28, **settings)
+            for captured in (False, True)
+        ]
+    assert torch.equal(both[0].evaluations, both[1].evaluations)
+    torch.testing.assert_close(both[1].cost, both[0].cost, rtol=1e-2, atol=1e-4)

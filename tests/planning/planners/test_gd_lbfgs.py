@@ -78,7 +78,7 @@ def test_where_the_cost_curves_down_steps_grow_along_the_gradient_up_to_the_long
     function = lambda points: -(points[:, 0] ** 2)  # noqa: E731
     sizes = []
     for _ in range(4):
-        before = rows.trial
+        before = rows.trial.clone()
         rows.observe(*evaluate(function, rows.trial))
         assert rows.value.item() == function(before).item()  # every trial is lower, and taken
         sizes.append((rows.trial - before).square().mean().sqrt().item())
@@ -122,7 +122,7 @@ def test_a_row_does_not_notice_the_others():
         cost = cost_of(hessian[order], minimum[order])
         rows, visited = QuasiNewton(torch.zeros(len(order), 4), 5, 1.0), []
         for _ in range(8):
-            visited.append(rows.trial)
+            visited.append(rows.trial.clone())
             rows.observe(*evaluate(lambda points: cost(points[:, None, None]).squeeze(1), rows.trial))
         return torch.stack(visited, 1)
 
@@ -136,7 +136,7 @@ def test_accepted_costs_never_rise_and_no_step_is_longer_than_allowed():
     rows = QuasiNewton(3 * numbers(20, 6), 4, 0.5)
     taken = []
     for _ in range(40):
-        trial, before = rows.trial, rows.value
+        trial, before = rows.trial.clone(), rows.value.clone()
         rows.observe(*evaluate(function, trial))
         assert (rows.value <= before).all()
         taken.append((rows.trial - rows._point).square().mean(1).sqrt())
