@@ -25,6 +25,7 @@ from benchmarks.bars import bar_cases, judge
 from benchmarks.cases import all_cases, settings
 from benchmarks.ceiling import CUBES, Ceiling
 from benchmarks.decision import decision_cases
+from benchmarks.growth import Axis, Curve, axes, measured, write
 from benchmarks.measure import Case, Pace, Timing, measure
 from benchmarks.setting import Setting
 from benchmarks.table import HEAD, earlier, line, save
@@ -43,6 +44,9 @@ def main() -> None:
         before = {} if options.compare is None else earlier(options.compare)
         with tempfile.TemporaryDirectory() as folder:
             chosen = settings(options, device, Path(folder))
+            if options.growth:
+                _growth(options, device, axes(chosen[0]))
+                return
             listed = _listed(options, chosen, device, Path(folder))
             cases = [case for case in listed if re.search(options.only, case.name, re.IGNORECASE)]
             if options.list:
@@ -72,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--whole", action="store_true", help="run planning calls to their end instead of a slice (a GPU's job)")
     add("--bars", action="store_true", help="only the lines whose speed or memory is promised, and a verdict on each")
     add("--decision", action="store_true", help="seconds per decision of the full-size models, and of what it consists")
+    add("--growth", action="store_true", help="curves of seconds and memory against episodes, horizon and the like")
     add("--json", type=Path, default=Path("benchmarks/results/latest.json"), help="where the numbers go")
     add("--compare", type=Path, help="an earlier JSON file: prints the ratio of every line")
     return parser
@@ -85,6 +90,20 @@ def _listed(
     if options.decision:
         return (case for setting in chosen for case in decision_cases(setting))
     return all_cases(chosen, folder)
+
+
+def _growth(options: argparse.Namespace, device: torch.device, every: Sequence[Axis]) -> None:
+    chosen = [axis for axis in every if re.search(options.only, axis.name, re.IGNORECASE)]
+    path, curves = options.json.with_name("growth.json"), list[Curve]()
+    try:
+        for axis in chosen:
+            curves.append(measured(axis, device, _say))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    finally:
+        if curves:
+            write(curves, _about(options, device), path)
+            _say(f"written to {path} and {path.with_suffix('.png')}")
 
 
 def _table(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Literal
 import torch
 
 from benchmarks.measure import Case, Timing
-from benchmarks.planning import CEM_SAMPLES, CEM_STEPS, EPISODES, GD_STEPS, planning_cases
+from benchmarks.planning import CEM_SAMPLES, CEM_STEPS, EPISODES, GD_STEPS, LBFGS_STEPS, planning_cases
 from benchmarks.setting import Setting
 from benchmarks.table import duration
 from benchmarks.training import training_cases
@@ -20,6 +21,7 @@ from utils.machine import cpu_info
 GPU_BATCH = 8
 GD_CALL = f"GD-Adam {GD_STEPS} steps, {EPISODES} episodes"
 CEM_CALL = f"CEM {CEM_SAMPLES} x {CEM_STEPS}, {EPISODES} episodes"
+LBFGS_CALL = f"L-BFGS {LBFGS_STEPS} steps, 1 episode"
 CPU_FLAGS = ("avx512_bf16", "amx_bf16")
 NOT_HERE = "not measured here: no such GPU"
 
@@ -85,10 +87,13 @@ def bars(size: str, with_bf16: bool) -> list[Bar]:
         found.append(_against(half, "gd step", "float32", 2.0))
     gpu = "cuda"
     step = f"adversarial step, batch {GPU_BATCH} x 5 windows"
+    for model in _models(size):
+        text = LBFGS_CALL if model == size else f"{LBFGS_CALL}, 8 channels"
+        found.append(Bar(f"{model} H=1 bf16: {LBFGS_CALL}", text, lambda timing: timing.seconds, "<=", 0.05, "s", gpu))
     return [
         *found,
-        Bar(f"{half}: {GD_CALL}", GD_CALL, lambda timing: timing.seconds, "<=", 1.5, "s", gpu),
-        Bar(f"{half}: {CEM_CALL}", CEM_CALL, lambda timing: timing.seconds, "<=", 75, "s", gpu),
+        Bar(f"{half}: {GD_CALL}", GD_CALL, lambda timing: timing.seconds, "<=", 1.0, "s", gpu),
+        Bar(f"{half}: {CEM_CALL}", CEM_CALL, lambda timing: timing.seconds, "<=", 45, "s", gpu),
         Bar(f"{longer_half}: adversarial step", step, lambda timing: 1 / timing.seconds, ">=", 25, "steps/s", gpu),
         Bar(f"{half}: {CEM_CALL}", f"{CEM_CALL}, peak", lambda timing: timing.peak_gb, "<=", 8, "GB", gpu),
         Bar(f"{longer_half}: adversarial step", f"{step}, peak", lambda timing: timing.peak_gb, "<=", 16, "GB", gpu),
@@ -100,6 +105,11 @@ def _against(title: str, case: str, way: str, bound: float) -> Bar:
     return Bar(f"{title}: {case}", f"{title}: {case}, against {against}", lambda t: t.ratios[way], ">=", bound, "x")
 
 
+def _models(size: str) -> list[str]:
+    """Those that bars are about: the full one also with features of 8 channels."""
+    return [size, "projected"] if size == "full" else [size]
+
+
 def _percent(timing: Timing) -> float:
     return 100 * timing.fraction
 
@@ -108,13 +118,12 @@ def bar_cases(options: argparse.Namespace, device: torch.device, folder: Path) -
     """The lines that the bars of this kind of device are about, in the order of the table."""
     size = "full" if options.size == "both" else options.size
     names = {bar.case for bar in bars(size, has_bf16(device)) if bar.where == device.type}
-    for precision in ("float32", "bf16"):
-        for history in (1, 3):
-            whole = device.type == "cuda"
-            setting = Setting(size, history, precision, device, folder, tuple(options.overrides), whole)
-            if any(name.startswith(f"{setting.title}:") for name in names):
-                cases = [*planning_cases(setting), *training_cases(setting)]
-                yield from (case for case in cases if case.name in names)
+    whole = device.type == "cuda"
+    for precision, history, model in itertools.product(("float32", "bf16"), (1, 3), _models(size)):
+        setting = Setting(model, history, precision, device, folder, tuple(options.overrides), whole)
+        if any(name.startswith(f"{setting.title}:") for name in names):
+            cases = [*planning_cases(setting), *training_cases(setting)]
+            yield from (case for case in cases if case.name in names)
 
 
 def has_bf16(device: torch.device) -> bool:
@@ -144,6 +153,7 @@ def _projection(bar: Bar, size: str, measured: Mapping[str, Timing]) -> str:
     """How long this CPU would take in float32, by arithmetic from its own lines."""
     wholes = {
         GD_CALL: (f"{size} H=1: gd step", EPISODES * GD_STEPS),
+        LBFGS_CALL: (f"{size} H=1: gd step", LBFGS_STEPS),
         CEM_CALL: (f"{size} H=1: cem step", EPISODES * CEM_STEPS * CEM_SAMPLES),
     }
     case, items = wholes.get(bar.text, ("", 0))

@@ -11,6 +11,7 @@ import torch
 from benchmarks.decision import SIZES as DECIDED
 from benchmarks.measure import Case
 from benchmarks.planning import network_cases, planning_cases
+from benchmarks.real_time import real_time_cases
 from benchmarks.setting import Setting
 from benchmarks.simulation import reading_cases, simulator_cases
 from benchmarks.training import training_cases
@@ -50,3 +51,5 @@ def all_cases(chosen: Sequence[Setting], folder: Path) -> Iterator[Case]:
         yield from network_cases(setting)
         yield from planning_cases(setting)
         yield from training_cases(setting)
+        if (setting.size, setting.history) == ("small", 1):
+            yield from real_time_cases(setting)

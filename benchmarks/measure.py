@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -35,6 +36,8 @@ class Work:
         sliced: Of what the slice consists.
         plain_share: The part of the work that the plain ways do, which take too long for all of it.
         parts: Finds out what share of the time each part of the work takes.
+        in_a_row: Calls that are timed one after the other, with no ceiling between them, so that their slowest say
+            something; 0: as many as the pace says, each beside a ceiling.
     """
 
     run: Run
@@ -47,6 +50,7 @@ class Work:
     sliced: str = ""
     plain_share: float = 1.0
     parts: Callable[[], dict[str, float]] | None = None
+    in_a_row: int = 0
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,7 @@ class Timing:
         peak_gb: Of this case alone, see ``benchmarks/memory.py``.
         ratios: By what factor each plain way takes longer; medians over repeats.
         plain_peaks: Their peak_gb.
+        p99: Seconds that 99 % of the calls take at most, where many were timed in a row; else 0.
         whole_seconds: Of the whole work where ``sliced`` says that only a slice was timed, by arithmetic; else 0.
     """
 
@@ -116,6 +121,7 @@ class Timing:
     best_ceiling: float = 0.0
     best_fraction: float = 0.0
     parts: dict[str, float] = field(default_factory=dict)
+    p99: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -142,7 +148,8 @@ def measure(case: Case, device: torch.device, pace: Pace, ceilings: dict[torch.d
             return _timing(case, work, executed, peak, {}, [_Repeat(first, known[case.dtype].measure(), {})])
         ways = dict(work.plain()) if work.plain is not None and pace.plain else {}
         plain_peaks = {name: peak_gb(way, device) for name, way in ways.items()}
-        repeats = list(_repeats(work.run, ways, device, pace, known[case.dtype]))
+        take = _in_a_row if work.in_a_row else _repeats
+        repeats = list(take(work, ways, device, pace, known[case.dtype]))
         return _timing(case, work, executed, peak, plain_peaks, repeats)
 
 
@@ -155,12 +162,22 @@ def _counted(work: Work, device: torch.device) -> tuple[float, float]:
     return float(counter.get_total_flops()), peak
 
 
+def _in_a_row(
+    work: Work, ways: Mapping[str, Run], device: torch.device, pace: Pace, ceiling: Ceiling
+) -> Iterator[_Repeat]:
+    """Time as many calls as the work wants, a quick pace ten."""
+    before = ceiling.measure()
+    seconds = [_timed(work.run, device) for _ in range(work.in_a_row if pace.seconds else 10)]
+    beside = before.highest(ceiling.measure())
+    yield from (_Repeat(each, beside, {}) for each in seconds)
+
+
 def _repeats(
-    run: Run, ways: Mapping[str, Run], device: torch.device, pace: Pace, ceiling: Ceiling
+    work: Work, ways: Mapping[str, Run], device: torch.device, pace: Pace, ceiling: Ceiling
 ) -> Iterator[_Repeat]:
     own, plain, number, before = 0.0, 0.0, 0, ceiling.measure()
     while number < pace.repeats or own < pace.seconds:
-        seconds = _timed(run, device)
+        seconds = _timed(work.run, device)
         after = ceiling.measure()
         in_turn = ways if plain < pace.plain_seconds else {}
         others = {name: _timed(way, device) for name, way in in_turn.items()}
@@ -197,7 +214,13 @@ def _timing(
         whole_seconds=seconds * work.whole if work.sliced else 0.0,
         sliced=work.sliced,
         parts={} if work.parts is None else work.parts(),
+        p99=quantile([repeat.seconds for repeat in repeats], 0.99) if work.in_a_row else 0.0,
     )
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The smallest of ``values`` that at least so large a ``share`` of them does not exceed."""
+    return sorted(values)[math.ceil(share * len(values)) - 1]
 
 
 def _timed(run: Run, device: torch.device) -> float:

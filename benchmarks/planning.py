@@ -25,6 +25,7 @@ from planning.request import PlanRequest
 from planning.task import PlanningTask
 
 EPISODES, GD_STEPS, CEM_STEPS, CEM_SAMPLES = 50, 100, 30, 300  # of a planning call in the paper's timing
+LBFGS_STEPS = 20  # of one plan in a closed loop, as conf/planner/mpc_gd_lbfgs.yaml says
 STEPS_AT_A_TIME = 2  # where whole planning calls are too slow; elsewhere enough for a CUDA graph to be worth it
 STEPS_IN_A_ROW = 20
 
@@ -105,6 +106,7 @@ def planning_cases(setting: Setting) -> Iterator[Case]:
     for name, build in (
         (f"GD-Adam {GD_STEPS} steps, {EPISODES} episodes", _gd_call),
         (f"CEM {CEM_SAMPLES} x {CEM_STEPS}, {EPISODES} episodes", _cem_call),
+        (f"L-BFGS {LBFGS_STEPS} steps, 1 episode", _lbfgs_call),
     ):
         yield Case(f"{setting.title}: {name}", partial(build, setting), setting.dtype)
 
@@ -235,6 +237,15 @@ def _cem_call(setting: Setting) -> Iterator[Work]:
         whole = EPISODES * (CEM_STEPS * CEM_SAMPLES + 1) * rollout
         named = f"{episodes} episodes x {steps} iterations of {planner.num_samples}"
         yield _call(question, episodes, done, whole, named)
+
+
+@contextlib.contextmanager
+def _lbfgs_call(setting: Setting) -> Iterator[Work]:
+    steps = STEPS_AT_A_TIME if setting.slices else LBFGS_STEPS
+    with asked(setting, "gd_lbfgs", 1, f"planner.opt_steps={steps}") as question:
+        flops, horizon, context = question.flops, question.planner.horizon, question.context
+        done, whole = (flops.gradient_plan(horizon, context, each) for each in (steps, LBFGS_STEPS))
+        yield _call(question, 1, done, whole, f"{steps} steps")
 
 
 def _call(question: Asked, episodes: int, done: float, whole: float, named: str) -> Work:

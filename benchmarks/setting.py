@@ -22,10 +22,12 @@ from utils.runtime import autocast
 
 SIZES = {
     "small": ["experiment=wall_small", "training.latent_cache=none"],
+    "learned": ["experiment=wall_resnet", "training.latent_cache=none"],
     "full": ["env=wall", "encoder.weights=random"],  # random weights have the speed of trained ones
     "projected": ["env=wall", "encoder.weights=random", "projector=channel"],
 }
-"""Overrides of ``train.py`` for the demo's model, DINO-WM's at full size, and that with features of 8 channels."""
+"""Overrides of ``train.py``: the demo's model, one with a learned encoder, DINO-WM's, and that with 8 channels."""
+SMALL = ("small", "learned")  # those of 65 pixels
 TRAIN, PLAN = "train", "plan"
 
 
@@ -70,7 +72,7 @@ class Setting:
     @property
     def slices(self) -> bool:
         """Whether the machine is too slow for whole planning calls of this model."""
-        return self.size != "small" and self.device.type == "cpu" and not self.whole
+        return self.size not in SMALL and self.device.type == "cpu" and not self.whole
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """The arithmetic that ``plan.py`` and ``train.py`` would use."""
@@ -83,7 +85,7 @@ class Setting:
         return composed(TrainConfig, given, TRAIN, self.own), [*given, *taken]
 
     def _train_overrides(self, method: str) -> list[str]:
-        batch = 16 if self.size == "small" else 1 if self.device.type == "cpu" else 8
+        batch = 16 if self.size in SMALL else 1 if self.device.type == "cpu" else 8
         return [
             *SIZES[self.size],
             f"num_hist={self.history}",
@@ -137,7 +139,7 @@ class Setting:
     def _collect(self) -> None:
         path = self.folder / f"wall_{self.size}"
         if not path.exists():
-            pixels, count = (65, 40) if self.size == "small" else (224, 10)
+            pixels, count = (65, 40) if self.size in SMALL else (224, 10)
             sizes = [f"n_rollout={count}", f"image_size={pixels}", "image_dtype=uint8", f"data_path={path}"]
             for collection in collections(composed(CollectConfig, ["env=wall", *sizes], "collect")):
                 collection.run(1)

@@ -29,6 +29,8 @@ def line(timing: Timing, before: Mapping[str, float]) -> str:
     else:
         text += " " * 45
     text += f"{timing.peak_gb:9.2f}"
+    if timing.p99:
+        text += f"  99 % within {1000 * timing.p99:.3g} ms"
     for name, ratio in timing.ratios.items():
         text += f"  {ratio:.1f} x {name}"
     if timing.sliced:

@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from benchmarks.bars import CEM_CALL, judge
+from benchmarks.bars import CEM_CALL, LBFGS_CALL, judge
 from benchmarks.ceiling import CUBES, Ceiling
 from benchmarks.measure import Case, Pace, Timing, Work, measure
 from benchmarks.memory import peak_gb
@@ -116,9 +116,12 @@ def test_bars_are_judged_where_they_are_measured_and_projected_elsewhere():
     assert verdicts["adversarial step"].met is None and "interrupted" in verdicts["adversarial step"].line()
     call = verdicts["GD-Adam 100 steps, 50 episodes"]
     assert call.measured is None and call.note.endswith("no such GPU; this CPU: ~ 16.7 min")
-    whole = timing("full H=1 bf16: CEM 300 x 30, 50 episodes", seconds=70.0, peak_gb=9.0)
-    verdicts = {verdict.text: verdict for verdict in judge([whole], "full", torch.device("cuda"))}
+    assert verdicts[LBFGS_CALL].note.endswith("no such GPU; this CPU: ~ 4 s"), "20 gradient steps at 5 a second"
+    whole = timing("full H=1 bf16: CEM 300 x 30, 50 episodes", seconds=40.0, peak_gb=9.0)
+    narrow = timing(f"projected H=1 bf16: {LBFGS_CALL}", seconds=0.04)
+    verdicts = {verdict.text: verdict for verdict in judge([whole, narrow], "full", torch.device("cuda"))}
     assert verdicts[CEM_CALL].met and verdicts[f"{CEM_CALL}, peak"].met is False
+    assert verdicts[f"{LBFGS_CALL}, 8 channels"].met and verdicts[LBFGS_CALL].met is None
     assert not any("earlier release" in text for text in verdicts), "bars of a CPU are not a GPU's"
 
 
