@@ -82,10 +82,7 @@ def collections(config: CollectConfig) -> list[Collection]:
     for subset in writer.subsets:
         refuse_links(root / subset, below=root)
     counts = {"train": config.n_rollout, "val": config.n_val}
-    return [
-        make(root / subset, n_rollout=released if counts[subset] is None else counts[subset], subset=subset, **common)
-        for subset, released in writer.subsets.items()
-    ]
+    return [make(root / subset, n_rollout=counts[subset], subset=subset, **common) for subset in writer.subsets]
 
 
 def make_env(simulator: Component[VectorEnv], image_size: int) -> VectorEnv:

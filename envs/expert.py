@@ -68,6 +68,29 @@ class Expert(ABC):
             num_steps: Raw steps that are played, K.
         """
 
+    def numbered(
+        self, env: VectorEnv, numbers: Sequence[int], rngs: Sequence[np.random.Generator], num_steps: int
+    ) -> Episodes:
+        """Begin the episodes with these numbers, of which the data set has ``most_episodes``; by default all alike.
+
+        Args:
+            env: See ``begin``.
+            numbers: B trajectory numbers.
+            rngs: B generators, one for each.
+            num_steps: See ``begin``.
+        """
+        return self.begin(env, rngs, num_steps)
+
+    @property
+    def most_episodes(self) -> int | None:
+        """How many different episodes there are; None where there is no end to them."""
+        return None
+
+    @property
+    def most_steps(self) -> int | None:
+        """Raw steps of the longest; None where episodes are as long as they are asked to be."""
+        return None
+
     def settings(self) -> dict[str, Any]:
         """Name all options that the episodes depend on."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}

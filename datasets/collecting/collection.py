@@ -51,8 +51,8 @@ class Collection:
         make_env: Called with an image size, makes the environment, in the process that plays.
         writer: Of the format.
         folder: Where the data set lies; made if it does not exist.
-        n_rollout: Number of trajectories; None takes that of the released data set.
-        num_steps: Raw steps of a trajectory; None takes that of the released data set.
+        n_rollout: Number of trajectories; None takes all that the expert has, or as many as were released.
+        num_steps: Raw steps of a trajectory; None takes those of the expert's longest, or as many as were released.
         image_size: Side of the images, pixels.
         image_dtype: How images are stored, one of ``writer.image_types``; None is as released.
         seed: Of the data set.
@@ -87,14 +87,18 @@ class Collection:
         self.writer = writer
         self.stream = [*writer.subsets].index(subset) if subset else 0
         self.folder = Path(folder).expanduser()
-        self.n_rollout = writer.default_trajectories if n_rollout is None else n_rollout
-        self.num_steps = writer.default_steps if num_steps is None else num_steps
+        released, most = writer.subsets.get(subset, writer.default_trajectories), self.expert.most_episodes
+        self.n_rollout = (most or released) if n_rollout is None else n_rollout
+        self.num_steps = (self.expert.most_steps or writer.default_steps) if num_steps is None else num_steps
         self.image_size = image_size
         self.image_dtype = chosen
         self.store = writer.store(chosen)
         self.seed = seed
         for name in ("n_rollout", "num_steps", "image_size", "seed"):
             _check_whole(name, getattr(self, name), 0 if name == "seed" else 1)
+        if most is not None and self.n_rollout > most:
+            key = "n_val" if subset == "val" else "n_rollout"
+            raise ValueError(f"{key}={self.n_rollout}: there are {most} different trajectories; leave it null for all")
         self.store.check_size(image_size)
         self.retry = Retry(disk_patience_minutes, self.folder / SETTINGS_FILE)
         self.num_frames = self.num_steps + writer.frames_after_last

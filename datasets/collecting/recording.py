@@ -45,7 +45,7 @@ def record(
         frames_after_last: Images of a trajectory beyond one for each of its raw actions.
     """
     rngs, env_seeds = trajectory_generators(seed, numbers, stream)
-    episodes = expert.begin(env, rngs, num_steps)
+    episodes = expert.numbered(env, numbers, rngs, num_steps)
     states = env.reset(env_seeds, episodes.states, episodes.layouts)
     visited, actions, frames = [states], [], None
     if frame_dtype is not None:

@@ -196,5 +196,5 @@ def build(name: str, config_name: str, overrides: tuple[str, ...]) -> None:
         config.objective.build()
     elif name == "train.py":
         config.method.build()
-    elif name == "datasets.collect":
+    elif name == "datasets.collect" and not any("=/path/to/" in text for text in overrides):  # what is read is not here
         collect.collections(config)
