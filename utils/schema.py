@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
@@ -78,7 +79,7 @@ def parsed(schema: type[S], node: Mapping[str, Any], key: str = "") -> S:
     Raises:
         SettingError: Naming the key, the value and what is allowed, or the nearest name.
     """
-    hints = get_type_hints(schema, include_extras=True)
+    hints = dict(_read(schema))
     values = {}
     if hints.pop("recorded", None):
         values["recorded"] = node
@@ -167,9 +168,15 @@ def _constructors(target: Any) -> Iterator[tuple[Callable[..., Any], Any]]:
             yield each.__init__, each if dataclasses.is_dataclass(each) else each.__init__  # type: ignore[misc]
 
 
-def _hints(annotated: Any) -> dict[str, Any]:
+@functools.cache
+def _read(annotated: Any) -> Mapping[str, Any]:
+    """Annotations as types: reading them takes most of the time of a check."""
+    return get_type_hints(annotated, include_extras=True)
+
+
+def _hints(annotated: Any) -> Mapping[str, Any]:
     try:
-        return get_type_hints(annotated, include_extras=True)
+        return _read(annotated)
     except Exception:  # names that only a type checker knows
         return {}
 

@@ -20,7 +20,7 @@ def read_records(path: Path) -> Iterator[Any]:
 
     Source: LevelDB's log format, which wandb writes; the packages of today bring no reader of it for Python.
     """
-    from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]  # made when it is imported
+    from wandb.proto.wandb_internal_pb2 import Record  # made when it is imported
 
     with open_regular(path) as file:
         data, at, parts = file.read(), HEADER, bytearray()
