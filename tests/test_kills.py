@@ -41,20 +41,13 @@ def test_killed_at_some_file_operations(tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_at_every_fifth_file_operation_of_a_run(tmp_path):
-    """From a random one on; half a minute on an idle core."""
-    assert kill_at_operations(tmp_path, range(1 + SEED % 5, 1000, 5)) > 6, SEED
+def test_killed_at_every_eighth_file_operation_of_a_run(tmp_path):
+    """From a random one on."""
+    assert kill_at_operations(tmp_path, range(1 + SEED % 8, 1000, 8)) > 3, SEED
 
 
 @pytest.mark.parametrize("work", [TRAINING, PLANNING], ids=["training", "planning"])
 def test_killed_at_random_moments(tmp_path, work):
-    runs, _ = kill_often(work, tmp_path, 3, SEED)
-    assert runs >= 1, SEED
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("work", [TRAINING, PLANNING], ids=["training", "planning"])
-def test_eight_kills_at_random_moments(tmp_path, work):
     """``python -m tests.kills`` does more of them."""
-    _, further = kill_often(work, tmp_path, 8, SEED)
-    assert further >= 2, SEED  # or it only ever killed what had just started
+    _, further = kill_often(work, tmp_path, 5, SEED)
+    assert further >= 1, SEED  # or it only ever killed what had just started

@@ -115,8 +115,7 @@ def predictors(dim_head, pads):
     return plain, fused
 
 
-@pytest.mark.parametrize("dim_head", [16, 12])
-@pytest.mark.parametrize("pads", [True, False])
+@pytest.mark.parametrize(("dim_head", "pads"), [(16, True), (12, False)])
 def test_a_transformer_of_kernels(dim_head, pads):
     """A frame alone, further ones with a cache, several at once: as a planner asks for them."""
     plain, fused = predictors(dim_head, pads)

@@ -1,5 +1,6 @@
 """What our own planners owe their users beyond the contract of all (tests/contracts/planner_contract.py), by file."""
 
+import functools
 import inspect
 import re
 from types import SimpleNamespace
@@ -9,7 +10,8 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig
 
 from planning.mpc import MPCController
 from planning.planners.base import Planner
@@ -26,21 +28,22 @@ OPEN_LOOP = [name for name in NAMES if not name.startswith("mpc_")]
 TARGET = torch.tensor([[[0.5, -0.5], [0.2, 0.0]], [[-1.0, 0.25], [0.0, 0.6]], [[0.1, 1.0], [-0.4, 0.3]]])  # (3, 2, 2)
 
 
-def configured(name: str) -> Any:
+@functools.cache
+def configured(name: str) -> DictConfig:
     with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-        return compose("plan_wall", overrides=[f"planner={name}"]).planner
+        if name.startswith("mpc_"):
+            return compose("plan_wall", overrides=[f"planner={name}"]).planner
+        return compose(f"planner/{name}").planner
 
 
 def build(name: str, **changes: Any) -> Planner:
     """The planner of a config option; of a closed loop, the one inside it."""
-    if name.startswith("mpc_"):
-        return instantiate(configured(name)).planner
-    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-        return instantiate(compose(f"planner/{name}").planner, **changes)
+    made = instantiate(configured(name), **changes)
+    return made.planner if name.startswith("mpc_") else made
 
 
 def knows(name: str, key: str | None) -> bool:
-    return key is None or key in inspect.signature(type(build(name))).parameters
+    return key is None or key in inspect.signature(get_class(configured(name)._target_)).parameters
 
 
 @pytest.fixture(params=NAMES)
