@@ -15,6 +15,9 @@ from utils.annotations import PLAIN, alternatives, describe, validated
 from utils.nearby import nearest_names
 from utils.printable import shown
 
+# the annotations of a class as types: reading them takes most of the time of a check
+_read: Callable[[Any], Mapping[str, Any]] = functools.cache(functools.partial(get_type_hints, include_extras=True))
+
 T_co = TypeVar("T_co", covariant=True)
 S = TypeVar("S", bound="Settings")
 
@@ -166,12 +169,6 @@ def _constructors(target: Any) -> Iterator[tuple[Callable[..., Any], Any]]:
     for each in target.__mro__[:-1]:
         if "__init__" in vars(each) and each is not nn.Module:  # which says that it takes anything, and refuses it
             yield each.__init__, each if dataclasses.is_dataclass(each) else each.__init__  # type: ignore[misc]
-
-
-@functools.cache
-def _read(annotated: Any) -> Mapping[str, Any]:
-    """Annotations as types: reading them takes most of the time of a check."""
-    return get_type_hints(annotated, include_extras=True)
 
 
 def _hints(annotated: Any) -> Mapping[str, Any]:
