@@ -77,19 +77,21 @@ class TensorStore(EpisodeStore):
 
 
 class VideoStore(EpisodeStore):
-    """H.264 in an mp4, at ten frames a second.
+    """H.264 in an mp4.
 
     Args:
         keyframe_every: Frames from one keyframe to the next: to read one image, so many are decoded at most.
         crf: Quality; 18 is visually lossless, lower is better and larger.
+        fps: Frames per second.
     """
 
     suffix = ".mp4"
     dtype = torch.uint8
 
-    def __init__(self, keyframe_every: int = 10, crf: int = 18) -> None:
+    def __init__(self, keyframe_every: int = 10, crf: int = 18, fps: int = 10) -> None:
         self.keyframe_every = keyframe_every
         self.crf = crf
+        self.fps = fps
 
     def bytes_needed(self, num_frames: int, size: int) -> int:
         """See the base class."""
@@ -107,7 +109,7 @@ class VideoStore(EpisodeStore):
 
     def _encode(self, file: BinaryIO, images: Any) -> None:
         with av.open(file, "w", format="mp4") as container:
-            stream = container.add_stream("libx264", rate=10)
+            stream = container.add_stream("libx264", rate=self.fps)
             stream.height, stream.width = images.shape[1:3]
             stream.pix_fmt = "yuv420p"
             # keyframes at fixed places; frames between them that no other refers to, so that a reader may skip them;

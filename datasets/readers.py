@@ -30,7 +30,7 @@ class RetriedSamples(Dataset[Batch]):
     """
 
     def __init__(self, samples: WindowDataset, retry: Retry) -> None:
-        self.samples, self.retry = samples, retry
+        self.samples, self.retry, self.start_method = samples, retry, samples.start_method
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -23,6 +23,7 @@ class Trajectories(ABC):
 
     Attributes:
         writer: What writes such data, if they can be collected (``python -m datasets.collect``).
+        start_method: How processes that read frames must be started, see ``multiprocessing``; None: any way.
         name: Of the environment the data come from, as in ``env=<name>``.
         data_path: Folder of their files.
         frame_size: Side of the square frames, pixels.
@@ -34,6 +35,7 @@ class Trajectories(ABC):
     """
 
     writer: ClassVar[type[Writer] | None] = None
+    start_method: ClassVar[str | None] = None
     name: str
     data_path: Path
     frame_size: int

@@ -39,6 +39,7 @@ class WindowDataset(Dataset[Batch]):
     Attributes:
         trajectory: (samples,) int32 trajectory number of each sample.
         start: (samples,) int32 first raw step of each sample.
+        start_method: How processes that read samples must be started; None: any way.
 
     Raises:
         ValueError: If a size is not positive, no trajectory is given, or none is long enough for one sample.
@@ -60,6 +61,7 @@ class WindowDataset(Dataset[Batch]):
         self.num_windows = num_windows
         self.frameskip = frameskip
         self.frame_source: FrameSource = frame_source or ImageFrames(trajectories)
+        self.start_method = trajectories.start_method if isinstance(self.frame_source, ImageFrames) else None
         numbers = torch.as_tensor(indices, dtype=torch.int64).unique()  # sorted
         if not len(numbers):
             raise ValueError("windows: no trajectory was given; does split_ratio leave none for this part?")

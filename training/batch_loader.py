@@ -107,6 +107,7 @@ class BatchLoader:
                 batch_sampler=self.sampler,
                 collate_fn=as_is,  # type: ignore[arg-type]  # __getitems__ collates
                 num_workers=workers,
+                multiprocessing_context=getattr(self.data, "start_method", None) if workers else None,
                 prefetch_factor=PREFETCHED if workers else None,
                 persistent_workers=workers > 0,
                 worker_init_fn=leave_signals_to_the_parent,

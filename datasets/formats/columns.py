@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -24,12 +24,18 @@ from utils.ranges import Index, Seed, Share, Side, TrajectoryCount
 
 LAYOUT = "layout_"
 """What the names of columns with the episodes' layout begin with; their first row of an episode counts."""
+VALIDATION = "validation"
+"""Column that says, with 1, which episodes validate."""
 Columns = str | Annotated[list[str], Len(1, 100)]
 """One column, or several that are joined in this order."""
 
 
 class ColumnTrajectories(Trajectories, ABC):
     """Trajectories of columns; only actions, states and proprio values are read into memory.
+
+    Attributes:
+        usual_state, usual_action, usual_proprio: Columns that are taken where none is named, the first that is there.
+        last_is_foreign: Whether the last row of an episode has an action that was done before its first frame.
 
     Raises:
         DatasetError: If a file or column is missing, damaged, of another shape or type, or not finite.
@@ -39,6 +45,11 @@ class ColumnTrajectories(Trajectories, ABC):
     recorded states of robots have such entries.
     """
 
+    usual_state: ClassVar[tuple[str, ...]] = ("state",)
+    usual_action: ClassVar[tuple[str, ...]] = ("action",)
+    usual_proprio: ClassVar[tuple[str, ...]] = ("proprio",)
+    last_is_foreign: ClassVar[bool] = False
+
     _proprio: list[Tensor]
 
     def __init__(
@@ -46,11 +57,11 @@ class ColumnTrajectories(Trajectories, ABC):
         name: str,
         data_path: str | None = None,
         image: str | None = None,
-        state: Columns = "state",
-        action: Columns = "action",
+        state: Columns | None = None,
+        action: Columns | None = None,
         proprio: Columns | list[Index] | None = None,
         units: Literal["auto", "stored", "pusht_replay"] = "auto",
-        last_action: Literal["keep", "drop"] = "keep",
+        last_action: Literal["auto", "keep", "drop"] = "auto",
         image_size: Side | None = None,
         n_rollout: TrajectoryCount | None = None,
         normalize_action: bool = True,
@@ -63,12 +74,14 @@ class ColumnTrajectories(Trajectories, ABC):
             name: Of the environment that the data come from.
             data_path: Where they lie; None is their usual place below ``$DATASET_DIR``.
             image: Column of the images; None if there is only one that can be meant.
-            state: Columns of the state, from which a simulator starts.
-            action: Columns of the raw action.
-            proprio: Columns of the proprio values, or the entries of the state that they are; None is the column
-                ``proprio`` if there is one, otherwise the entries that the environment's own data use, or all.
+            state: Columns of the state, from which a simulator starts; None is the format's usual one.
+            action: Columns of the raw action; None is the format's usual one.
+            proprio: Columns of the proprio values, or the entries of the state that they are; None is the format's
+                usual column if there is one, otherwise the entries that the environment's own data use, or all.
             units: What states and actions are measured in; see ``datasets.formats.units``.
-            last_action: Whether the last row of an episode has an action, or only the last frame and state.
+            last_action: Whether the last row of an episode has an action (``keep``), or only the last frame and state
+                (``drop``); ``auto`` drops what is NaN, and all in formats where it is another's, unless
+                ``datasets.convert`` wrote them.
             image_size: Side that frames are cut square and resized to; None keeps them, which must be square then.
             n_rollout: Use only the first so many trajectories; None uses all.
             normalize_action: z-score actions, states and proprio values; false leaves all three raw.
@@ -79,15 +92,17 @@ class ColumnTrajectories(Trajectories, ABC):
         self.data_path = Path(data_path).expanduser() if data_path else self.usual_place(name)
         self._rows = rows = self.open_rows(self.data_path)
         self._image = self._image_column(image)
-        self._units = units_of(units, name, self._joined(state).shape[1])
-        self._read(state, action, proprio, last_action)
+        states = self._joined(state or self._usual(self.usual_state))
+        self._units = units_of(units, name, states.shape[1])
+        self._read(states, self._joined(action or self._usual(self.usual_action)), last_action)
+        self._proprio = self._read_proprio(proprio)
         self._check_finite()
         self.normalizer = self._fitted() if normalize_action else Normalizer.identity(*self._widths())
         count = chosen_count(n_rollout, len(rows.lengths), self.data_path)
         self.lengths = self.lengths[:count]
         self.states, self.actions, self._proprio = self.states[:count], self.actions[:count], self._proprio[:count]
         self._layouts = self._read_layouts(count)
-        self._split = rows.split(count) or random_split(count, split_ratio, split_seed)
+        self._split = rows.split(count) or self._column_split() or random_split(count, split_ratio, split_seed)
         self._stored_size, self._wanted_size = rows.image_size(self._image), image_size
         self.frame_size = image_size or self._side()
         self._check_first()
@@ -137,15 +152,13 @@ class ColumnTrajectories(Trajectories, ABC):
         """The rows of any column, by episode, as they are stored."""
         return self._by_episode(self._table(name))
 
-    def _read(self, state: Columns, action: Columns, proprio: Columns | list[Index] | None, last_action: str) -> None:
-        """Fill in lengths, states, actions and proprio values, in the environment's units."""
-        states, actions = self._by_episode(self._joined(state)), self._by_episode(self._joined(action))
-        lengths = [len(rows) for rows in actions]
-        for number, rows in enumerate(actions):
-            if (
-                last_action == "drop" or np.isnan(rows[-1]).any()
-            ):  # what follows the last frame was not done or not kept
-                lengths[number] -= 1
+    def _read(self, table: Array, action_table: Array, last_action: str) -> None:
+        """Fill in lengths, states and actions, in the environment's units."""
+        states, actions = self._by_episode(table), self._by_episode(action_table)
+        is_foreign = self.last_is_foreign and VALIDATION not in self._rows.names
+        drops_all = last_action == "drop" or (last_action == "auto" and is_foreign)
+        drops = [drops_all or bool(np.isnan(rows[-1]).any()) for rows in actions]
+        lengths = [len(rows) - dropped for rows, dropped in zip(actions, drops, strict=True)]
         if min(lengths) < 1:
             found = f"one row in episode {lengths.index(min(lengths))}"
             remedy = "Remove that episode, or set last_action=keep if its only action is one."
@@ -154,11 +167,10 @@ class ColumnTrajectories(Trajectories, ABC):
         used = [rows[:length] for rows, length in zip(actions, lengths, strict=True)]
         pairs = [self._units.convert(*pair) for pair in zip(states, used, strict=True)]
         self.states, self.actions = ([torch.from_numpy(pair[part]) for pair in pairs] for part in (0, 1))
-        self._proprio = self._read_proprio(proprio)
 
     def _read_proprio(self, proprio: Columns | list[Index] | None) -> list[Tensor]:
-        if proprio is None and "proprio" in self._rows.names and self._units.proprio is None:
-            proprio = "proprio"
+        if proprio is None and self._units.proprio is None:
+            proprio = next((name for name in self.usual_proprio if name in self._rows.names), None)
         if isinstance(proprio, str) or (proprio and isinstance(proprio[0], str)):
             return [torch.from_numpy(rows) for rows in self._by_episode(self._joined(proprio))]
         entries: Any = self._units.proprio if proprio is None else proprio
@@ -174,6 +186,17 @@ class ColumnTrajectories(Trajectories, ABC):
         tables = {name.removeprefix(LAYOUT): [rows[0] for rows in self.column(name)] for name in names}
         stored = {name: torch.from_numpy(np.stack(rows)[:count]) for name, rows in tables.items()}
         return stored or self._units.layouts(count)
+
+    def _column_split(self) -> tuple[Tensor, Tensor] | None:
+        """The split that a conversion has kept."""
+        if VALIDATION not in self._rows.names:
+            return None
+        validates = torch.tensor([bool(rows.flat[0]) for rows in self.column(VALIDATION)])[: len(self)]
+        parts = (~validates).nonzero().flatten(), validates.nonzero().flatten()
+        return parts if len(parts[0]) else None
+
+    def _usual(self, names: Sequence[str]) -> str:
+        return next((name for name in names if name in self._rows.names), names[0])
 
     def _joined(self, names: Columns) -> Array:
         """Columns side by side, (rows, width), float32 or float64."""

@@ -46,7 +46,7 @@ class ZarrTrajectories(ColumnTrajectories):
     @classmethod
     def usual_place(cls, env: str) -> Path:
         """``$DATASET_DIR/<env>.zarr``, or Diffusion Policy's name for it."""
-        places = [dataset_root() / name for name in (*_REPLAYS.get(env, ()), f"{env}.zarr")]
+        places = [dataset_root() / name for name in (f"{env}.zarr", *_REPLAYS.get(env, ()))]
         return next((place for place in places if place.exists()), places[0])
 
     def open_rows(self, path: Path) -> Rows:

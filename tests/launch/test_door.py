@@ -50,6 +50,7 @@ def enter(monkeypatch, capsys):
         ("plan_wall", ["-m", "planner=gd,mpc_gd", "planner.budget_evals=2"], "with planner=mpc_gd there is no such"),
         ("plan_wall", ["planner=gd,cem"], "add --multirun to your command line"),
         ("collect", ["seeed=3"], "did you mean seed"),
+        ("convert", ["dataset=zarrr"], "dataset has no option zarrr; did you mean zarr"),
         ("demo_wall", ["foldr=x"], "did you mean folder?"),
         ("results_wall", ["--config-dir", "nowhere"], "--config-dir nowhere: there is no such folder"),
     ],
@@ -100,7 +101,7 @@ def test_help_shows_the_settings_as_they_are_now_with_the_comments_of_the_files(
 
 
 @pytest.mark.parametrize(
-    "config", ["train", "plan_pusht", "collect", "preview", "demo_wall", "recipe_wall", "results_wall"]
+    "config", ["train", "plan_pusht", "collect", "convert", "preview", "demo_wall", "recipe_wall", "results_wall"]
 )
 def test_every_command_has_help(enter, config):
     assert "SETTINGS" in enter("-h", config=config)

@@ -21,6 +21,8 @@ from omegaconf import DictConfig, open_dict, read_write
 
 from datasets import collect
 from datasets.collecting.config import CollectConfig
+from datasets.convert import ConvertConfig
+from datasets.converting.conversion import check_target
 from datasets.previewing.config import PreviewConfig
 from experiments.shorthand import study_config
 from experiments.words import in_hydras_words
@@ -36,6 +38,7 @@ ENTRIES = {  # config if none is named, schema of its settings
     "plan.py": ("plan_wall", PlanConfig),
     "datasets.collect": ("collect", CollectConfig),
     "datasets.preview": ("preview", PreviewConfig),
+    "datasets.convert": ("convert", ConvertConfig),
     "experiments": ("compare", None),
 }
 PARSED = {  # where their main is
@@ -198,3 +201,5 @@ def build(name: str, config_name: str, overrides: tuple[str, ...]) -> None:
         config.method.build()
     elif name == "datasets.collect" and not any("=/path/to/" in text for text in overrides):  # what is read is not here
         collect.collections(config)
+    elif name == "datasets.convert":
+        check_target(config.to)

@@ -103,6 +103,7 @@ class FramesToEncode:
             batch_size=None,
             collate_fn=functools.partial(_images, self.trajectories),
             num_workers=workers,
+            multiprocessing_context=self.trajectories.start_method if workers else None,
             worker_init_fn=leave_signals_to_the_parent,
             generator=torch.Generator(),  # or it would draw from the global one, whether encoding was needed or not
         )

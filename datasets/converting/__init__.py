@@ -1,0 +1,1 @@
+"""Writing a data set that is read in one format in another."""
