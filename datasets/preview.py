@@ -10,6 +10,7 @@ if __name__ == "__main__":
 
 # isort: split
 import logging
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ from datasets.previewing.survey import choose, survey
 from datasets.trajectories import Trajectories
 from envs.base import VectorEnv
 from launch.command_line import one_line_errors, parse
+from utils.files import remove_unfinished
+from utils.interrupts import stopping_at_once
 from utils.machine import check_writable
 
 log = logging.getLogger(__name__)
@@ -41,7 +44,8 @@ SUSPICIOUS = 3
 @one_line_errors
 def main(cfg: DictConfig) -> None:
     """Write a page about the data set of ``env``; exit code 3 if something is suspicious."""
-    sys.exit(SUSPICIOUS if preview(parse(cfg, PreviewConfig)).findings else 0)
+    with stopping_at_once((signal.SIGTERM,)):  # half files go
+        sys.exit(SUSPICIOUS if preview(parse(cfg, PreviewConfig)).findings else 0)
 
 
 def preview(config: PreviewConfig) -> Preview:
@@ -52,6 +56,7 @@ def preview(config: PreviewConfig) -> Preview:
     """
     folder = Path(config.out_dir).expanduser()
     check_writable("out_dir", folder)
+    remove_unfinished(folder)
     data, findings = open_data(config)
     rng = np.random.default_rng(config.seed)
     found = survey(data, config.episodes, rng)
