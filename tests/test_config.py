@@ -212,8 +212,22 @@ def check_dataset(group, option, tmp_path):
         instantiate(config)
 
 
+def check_collector(group, option, tmp_path):
+    """It takes the place of the environment's own, and gets as far as looking for what it replays."""
+    env = option.partition("_")[0]
+    config = composed(f"env={env}", f"collector@env.collector={option}", name="collect")["env"]["collector"]
+    assert config == OmegaConf.load(CONF / "collector" / f"{option}.yaml")
+    assert issubclass(get_class(config["_target_"]), Expert)
+    if "demonstrations" in config:
+        with pytest.raises(Exception, match=r"env\.collector\.demonstrations=null: name the folder"):
+            instantiate(config)
+    else:
+        instantiate(config)
+
+
 CHECKS = {
     "env": check_env,
+    "collector": check_collector,
     "dataset": check_dataset,
     "encoder": check_class,
     "predictor": check_part,
