@@ -52,6 +52,12 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["TRITON_INTERPRET"] = "1"  # GPU kernels run on the CPU, slowly; read when Triton is first imported
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files of slow tests: one that comes last leaves the other cores without work."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what draws with OpenGL where there is none, before any of its fixtures draws; undo what an entry did."""
     # entries end the process at a Ctrl-C until their work begins; called from a test, they would end all tests

@@ -80,8 +80,8 @@ def test_nothing_is_left_of_a_worker_whose_parent_ended(ending):
     source, number, code = ENDINGS[ending]
     script, worker, seconds = run_script(source, number)
     assert script.returncode == code
-    assert seconds < 2
-    wait_for_the_end_of(worker, 3)
+    assert seconds < 15, "it would have slept for a minute"
+    wait_for_the_end_of(worker, 15)
     if "fork" not in ending:  # which still holds the pipe
         errors = script.stderr.read()
         assert "resource_tracker" not in errors
@@ -93,4 +93,4 @@ def test_ctrl_c_in_a_terminal_does_not_reach_the_worker():
     source = "signal.signal(signal.SIGINT, lambda *_: None)\ntime.sleep(1)\nprint(play(0.0), flush=True)"
     script, worker, _ = run_script(source, signal.SIGINT, group=True)
     assert (script.returncode, script.stdout.read(), script.stderr.read()) == (0, "None\n", "")
-    wait_for_the_end_of(worker, 1)
+    wait_for_the_end_of(worker, 15)

@@ -128,7 +128,12 @@ def model(tmp_path_factory):
     return wall_model_directory(tmp_path_factory.mktemp("model"))
 
 
-@pytest.mark.parametrize("case", [*CASES, *VARIANTS])
+LONG = ("train", "train_online", "plan")
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=pytest.mark.slow if case in LONG else ()) for case in (*CASES, *VARIANTS)]
+)
 def test_every_setting_is_accepted_or_named(case, model, tmp_path, monkeypatch, tmp_path_factory):
     """Those of a variant whose group is that of its entry's first case are tried there alone.
 
