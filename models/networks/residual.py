@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from models.interfaces import KVCache, Predictor
-from models.networks.vit import ViTPredictor
+from models.networks.vit import ViTPredictor, last_tokens
 from utils.ranges import DropoutRate, EmbeddingSize, Small, Width
 
 
@@ -49,7 +49,7 @@ class ResidualViT(Predictor):
     ) -> tuple[Tensor, KVCache]:
         """See the base class; the cache is the ViT's."""
         predicted, cache = self.vit.extend(self.embed(tokens), cache, wanted, keep)
-        return tokens[:, tokens.shape[1] - predicted.shape[1] :] + self.head(predicted), cache
+        return last_tokens(tokens, predicted.shape[1]) + self.head(predicted), cache
 
 
 class ResidualMLP(Predictor):

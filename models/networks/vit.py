@@ -111,10 +111,15 @@ class Transformer(nn.Module):
             attention, mlp = cast(nn.ModuleList, layer)
             here = wanted if number + 1 == len(self.layers) else tokens.shape[1]
             change, seen = attention(tokens, cache[2 * number : 2 * number + 2], here)
-            tokens = tokens[:, tokens.shape[1] - here :] + change
+            tokens = last_tokens(tokens, here) + change
             tokens = tokens + mlp(tokens)
             kept += seen if keep else ()
-        return self.norm(tokens[:, tokens.shape[1] - wanted :]), tuple(kept)
+        return self.norm(last_tokens(tokens, wanted)), tuple(kept)
+
+
+def last_tokens(tokens: Tensor, count: int) -> Tensor:
+    """The last ``count`` of tokens (B, n, dim); all of them as they are, which autograd need not go through again."""
+    return tokens if count == tokens.shape[1] else tokens[:, tokens.shape[1] - count :]
 
 
 class ViTPredictor(Predictor):

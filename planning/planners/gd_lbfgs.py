@@ -64,7 +64,8 @@ class Curvature:
 
     def direction(self, gradient: Tensor) -> Tensor:
         """Minus the inverse Hessian times ``gradient`` (R, D), by the two-loop recursion."""
-        pairs = [pair.unbind(0) for pair in self._kept.unbind(0)]
+        places = self._kept.flatten(0, 1).unbind(0)
+        pairs = [places[first : first + 4] for first in range(0, len(places), 4)]
         found, weights = gradient, []
         for _, change, scaled_step, _ in reversed(pairs):
             weights.append((scaled_step * found).sum(1, keepdim=True))
