@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import launch.sweep_names  # noqa: F401  (registers the resolver that names a sweep's members)
 from launch.conf import CONF
+from models.checkpoints.config_file import OPTION_FOLDERS
 
 
 @contextlib.contextmanager
@@ -28,6 +30,19 @@ def beside_hydra() -> Iterator[None]:
         yield
     finally:
         GlobalHydra.instance().hydra = kept
+
+
+def open_folder(folder: Path) -> None:
+    """Let the classes in a user's folder be found, and checkpoints name what its options name.
+
+    Raises:
+        ValueError: If there is no such folder.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"--config-dir {folder}: there is no such folder")
+    sys.path.append(str(folder.resolve()))  # the classes that its options name may lie beside them
+    if folder.absolute() not in OPTION_FOLDERS:
+        OPTION_FOLDERS.append(folder.absolute())
 
 
 class Composer:

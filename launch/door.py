@@ -85,13 +85,12 @@ def _answered(
 ) -> list[str]:
     from hydra._internal.utils import get_args_parser
 
-    from launch.composing import Composer
+    from launch.composing import Composer, open_folder
     from launch.grammar import is_hydras, is_sweep
     from launch.named_environment import with_config_name
     from launch.names import Names, check_all
     from launch.paths import readable_paths
     from launch.resume import expand_resume
-    from models.checkpoints.config_file import OPTION_FOLDERS
     from utils.moved_settings import current_overrides
 
     argv = readable_paths(sys.argv[1:])
@@ -102,12 +101,8 @@ def _answered(
         return argv  # Hydra's own business
     name = (given.config_name or config_name).removesuffix(".yaml")
     folder = Path(given.config_dir) if given.config_dir else None
-    if folder and not folder.is_dir():
-        raise ValueError(f"--config-dir {folder}: there is no such folder")
     if folder:
-        sys.path.append(str(folder.resolve()))  # the classes that its options name may lie beside them
-        if folder.absolute() not in OPTION_FOLDERS:
-            OPTION_FOLDERS.append(folder.absolute())
+        open_folder(folder)
     composer = Composer(name, folder)
     settings = [text for text in given.overrides if not is_hydras(text)]
     replaced = Names(composer, settings, adds).check(is_sweep(argv))

@@ -21,7 +21,13 @@ class ModelData:
         self.env, self.checkpoint = env, checkpoint
         self._opened: Trajectories | None = None
 
-    def _open(self) -> Trajectories:
+    def trajectories(self) -> Trajectories:
+        """Open the data set, once.
+
+        Raises:
+            DatasetError: If it is not there, or broken.
+            ValueError: If nothing says what it is.
+        """
         if self._opened is None:
             try:
                 self._opened = self.env.data.build()
@@ -39,7 +45,7 @@ class ModelData:
         if stored is not None:
             return stored
         try:
-            return self._open().normalizer
+            return self.trajectories().normalizer
         except DatasetError as error:
             if not self.checkpoint.foreign:
                 raise
@@ -61,7 +67,7 @@ class ModelData:
         if stored is not None:
             return torch.tensor(stored)
         try:
-            return self._open().action_quantiles()
+            return self.trajectories().action_quantiles()
         except DatasetError as error:
             raise ValueError(
                 f"planner.clip_actions needs {'the range' if wanted == (0, 1) else 'quantiles'} of the data set's "
@@ -71,7 +77,7 @@ class ModelData:
 
     def validation(self) -> tuple[Trajectories, list[int]]:
         """Return the trajectories, and which of them the model was not trained on."""
-        trajectories = self._open()
+        trajectories = self.trajectories()
         numbers = self.checkpoint.about.get("validation")
         if numbers is None:
             numbers = trajectories.train_val()[1].tolist()

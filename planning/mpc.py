@@ -18,8 +18,8 @@ from planning.objectives import GoalDistance
 from planning.planners.base import Planner
 from planning.planners.noise import EpisodeNoise
 from planning.planners.plan import Plan, join_plans
-from planning.request import PlanRequest
-from planning.task import PlanningTask
+from planning.request import Decision, PlanRequest
+from planning.task import Aim, PlanningTask
 from utils import distributed
 from utils.ranges import Count, Limit, Small
 
@@ -115,8 +115,6 @@ class MPCController:
             after_iteration: Called after each iteration, e.g. to log and to save.
             progress: Called with the number of rollouts just imagined, many times in an iteration.
         """
-        if self.adaptation is not None and not episodes.adapted:
-            episodes.adapted = self.adaptation.begin(task.observer.model, len(task.problem))
         deadline = None if self.time_limit_minutes is None else time.monotonic() + 60 * self.time_limit_minutes
         while len(episodes.active) and (self.max_iter is None or episodes.iteration < self.max_iter):
             if deadline is not None and task.any_process(time.monotonic() > deadline):
@@ -127,16 +125,11 @@ class MPCController:
 
     def iterate(self, task: PlanningTask, episodes: Episodes, progress: Callable[[int], None] | None = None) -> None:
         """Plan for the unsolved episodes, execute, observe; in place. ``progress``: see ``run``."""
-        rows = episodes.active
         begin = time.perf_counter()
-        request = self.request(task, episodes, rows, progress)
-        plan, imagined = self._plan(task, episodes, request, rows)
+        rows, request, plan, imagined, actions = self.decide(task, episodes, progress)
         planned = time.perf_counter()
-        actions = plan.actions[:, : self.n_taken_actions]
         seen = task.execute(episodes, rows, actions, sees_all=self.adaptation is not None)
-        episodes.remember_plan(rows.to(plan.actions.device), plan.actions[:, self.n_taken_actions :])
         executed = time.perf_counter()
-        episodes.iteration += 1
         distance = task.judge(episodes)
         judged = time.perf_counter()
         learnt = self.learn(task, episodes, rows, request, actions, seen) if self.adaptation is not None else {}
@@ -173,8 +166,22 @@ class MPCController:
             }
         )
 
+    def decide(self, aim: Aim, episodes: Episodes, progress: Callable[[int], None] | None = None) -> Decision:
+        """Plan for the unsolved episodes, and keep what is left of their plans; ``progress``: see ``run``.
+
+        Whoever calls it carries the actions out, and puts what is seen then into ``episodes``.
+        """
+        if self.adaptation is not None and not episodes.adapted:
+            episodes.adapted = self.adaptation.begin(aim.observer.model, len(episodes.solved))
+        rows = episodes.active
+        request = self.request(aim, episodes, rows, progress)
+        plan, imagined = self._plan(aim, episodes, request, rows)
+        episodes.remember_plan(rows.to(plan.actions.device), plan.actions[:, self.n_taken_actions :])
+        episodes.iteration += 1
+        return Decision(rows, request, plan, imagined, plan.actions[:, : self.n_taken_actions])
+
     def learn(
-        self, task: PlanningTask, episodes: Episodes, rows: Tensor, request: PlanRequest, actions: Tensor, seen: Latent
+        self, aim: Aim, episodes: Episodes, rows: Tensor, request: PlanRequest, actions: Tensor, seen: Latent
     ) -> dict[str, float]:
         """Let the model of each episode that goes on learn from what it just saw; numbers for the log."""
         goes_on = (~episodes.solved[rows]).nonzero().squeeze(1).to(actions.device)
@@ -184,67 +191,65 @@ class MPCController:
         frames = cat_latents([request.context, seen], 1)[goes_on]
         done, places = torch.cat([past, actions], 1)[goes_on], rows.to(actions.device)[goes_on]
         own = {name: value[places] for name, value in episodes.adapted.items()}
-        own, losses = self.adaptation.learn(task.observer.model, own, frames, done, seen.num_frames)
+        own, losses = self.adaptation.learn(aim.observer.model, own, frames, done, seen.num_frames)
         for name, value in own.items():
             episodes.adapted[name][places] = value
         return {"adaptation_loss": _finite_mean(losses)}
 
-    def objective(self, task: PlanningTask, episodes: Episodes) -> GoalDistance:
+    def objective(self, aim: Aim, episodes: Episodes) -> GoalDistance:
         """What the next plan minimises."""
-        return task.objective.at(task.executed(episodes), self.planner.horizon, self.n_taken_actions)
+        return aim.objective.at(aim.executed(episodes), self.planner.horizon, self.n_taken_actions)
 
     def request(
-        self, task: PlanningTask, episodes: Episodes, rows: Tensor, progress: Callable[[int], None] | None = None
+        self, aim: Aim, episodes: Episodes, rows: Tensor, progress: Callable[[int], None] | None = None
     ) -> PlanRequest:
         """What the planner is asked in the next iteration for episodes ``rows`` (b,). ``progress``: see ``run``."""
-        device = task.observer.device
-        seeds = [task.problem.seeds[row] for row in rows.tolist()]
-        noise = EpisodeNoise.derive(task.seed, seeds, episodes.iteration, device)
-        branches = task.branches(episodes, rows)
+        device = aim.observer.device
+        noise = EpisodeNoise.derive(aim.seed, aim.noise_seeds(rows), episodes.iteration, device)
+        branches = aim.branches(episodes, rows)
         rows = rows.to(device)
         context, past_actions = episodes.context(rows, self.planner.rollout.num_context)
         return PlanRequest(
             planner=self.planner,
-            observer=task.observer,
-            frameskip=task.frameskip,
-            objective=self.objective(task, episodes),
+            observer=aim.observer,
+            frameskip=aim.frameskip,
+            objective=self.objective(aim, episodes),
             context=context,
-            goal=task.goal[rows],
+            goal=aim.goal[rows],
             noise=noise,
             past_actions=past_actions,
             warm_start=episodes.warm_start[rows],
-            horizon=self.horizon(episodes.iteration, task.executed(episodes)),
-            speed=task.speed,
-            memory_budget_gb=task.memory_budget_gb,
+            horizon=self.horizon(episodes.iteration, aim.executed(episodes)),
+            speed=aim.speed,
+            memory_budget_gb=aim.memory_budget_gb,
             progress=progress,
             branches=branches,
             adapted={name: value[rows] for name, value in episodes.adapted.items()} if episodes.iteration else {},
         )
 
-    def _plan(self, task: PlanningTask, episodes: Episodes, request: PlanRequest, rows: Tensor) -> tuple[Plan, Latent]:
+    def _plan(self, aim: Aim, episodes: Episodes, request: PlanRequest, rows: Tensor) -> tuple[Plan, Latent]:
         """Plan for the rows, and imagine the latents (b, n + 1) of the part of the plan that will be executed."""
-        device = task.observer.device
-        if task.shared and distributed.size() > 1:
-            plan = self._share_planning(task, episodes, request, rows)
+        device = aim.observer.device
+        if aim.shared and distributed.size() > 1:
+            plan = self._share_planning(aim, episodes, request, rows)
         else:
             plan = request.plan()
         diverged = ~(plan.cost.isfinite() & plan.actions.isfinite().flatten(1).all(1))
         if diverged.any():
             # one episode must not take the others down with it: it waits, and plans anew from the start
             log.warning("the plans of %d episodes diverged; try a lower planner learning rate", int(diverged.sum()))
-            plan.actions[diverged] = task.observer.normalizer.zero_block(task.frameskip).to(device)
+            plan.actions[diverged] = aim.observer.normalizer.zero_block(aim.frameskip).to(device)
         imagined = request.cost.imagine(plan.actions[:, : self.n_taken_actions])
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)  # or the clock stops before the work does
+        aim.observer.wait()  # or the clock stops before the work does
         return plan, imagined
 
-    def _share_planning(self, task: PlanningTask, episodes: Episodes, request: PlanRequest, rows: Tensor) -> Plan:
+    def _share_planning(self, aim: Aim, episodes: Episodes, request: PlanRequest, rows: Tensor) -> Plan:
         """Plan for this process's share of the rows, and get the other processes' plans."""
         share, own = distributed.share(len(rows)), None
         if share.count:
-            part = self.request(task, episodes, rows[share.rows], request.progress)
+            part = self.request(aim, episodes, rows[share.rows], request.progress)
             own = part.plan().to(torch.device("cpu"))  # on its way to processes with other GPUs
-        return join_plans([part for part in distributed.gather(own) if part is not None]).to(task.observer.device)
+        return join_plans([part for part in distributed.gather(own) if part is not None]).to(aim.observer.device)
 
 
 def _finite_mean(costs: Tensor) -> float:

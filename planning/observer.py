@@ -47,6 +47,11 @@ class Observer:
         """Where the model lives."""
         return next(self.model.parameters()).device
 
+    def wait(self) -> None:
+        """Wait until the model's device has done all that was asked of it, so that a clock can be read."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
     @cached_property
     def flops(self) -> ModelFlops:
         """The arithmetic that the model's parts take."""
@@ -73,6 +78,11 @@ class Observer:
         return self.normalizer.proprio_to_z(env.proprio(states)).to(self.device)
 
     @torch.no_grad()
+    def encode(self, states: Tensor, frames: Tensor | None, proprio: Tensor) -> Latent:
+        """Latents (B, T) of raw proprio (B, T, E) and what ``features`` takes."""
+        return self.model.embed(self.features(states, frames), self.normalizer.proprio_to_z(proprio).to(self.device))
+
+    @torch.no_grad()
     def present(self, env: VectorEnv, states: Tensor, rows: Tensor | None = None) -> Latent:
         """Encode what episodes of ``env`` show now: latents (b, 1).
 
@@ -86,5 +96,5 @@ class Observer:
         for chunk in rows.split(self.frames_per_chunk):
             frames = env.render(chunk)[:, None] if self.wants_frames else None
             seen = states[chunk][:, None]
-            latents.append(self.model.embed(self.features(seen, frames), self.proprio(env, seen)))
+            latents.append(self.encode(seen, frames, env.proprio(seen)))
         return cat_latents(latents, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -82,16 +83,21 @@ class LoadedModel:
     Attributes:
         observer: Holds the model.
         data: What it was trained on.
-        env: Draws images of its size.
+        image_size: Side of the images that it sees, pixels.
         frameskip: Raw steps of an action block.
         speed: How it is prepared for rollouts.
     """
 
     observer: Observer
     data: ModelData
-    env: VectorEnv
+    image_size: int
     frameskip: int
     speed: FastPaths
+
+    @cached_property
+    def env(self) -> VectorEnv:
+        """A simulator that draws images of that size."""
+        return self.data.env.simulator.build(image_size=self.image_size)
 
 
 def load_model(config: PlanConfig, checkpoint: Checkpoint, planner: Planner, device: torch.device) -> LoadedModel:
@@ -108,8 +114,7 @@ def load_model(config: PlanConfig, checkpoint: Checkpoint, planner: Planner, dev
     data = ModelData(config.env, checkpoint)
     quantiles = data.action_quantiles(planner.clip_quantiles)
     observer = Observer(model, data.normalizer(), action_quantiles=quantiles)
-    env = config.env.simulator.build(image_size=architecture.img_size)
-    return LoadedModel(observer, data, env, architecture.frameskip, speed)
+    return LoadedModel(observer, data, architecture.img_size, architecture.frameskip, speed)
 
 
 def _goal_request(config: PlanConfig, loaded: LoadedModel, unsolved_only: bool) -> GoalRequest:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -118,6 +119,24 @@ class PlanRequest:
         found = self.observer.model.propose_several(self.context[:, -1:], self.goal, self.planner.num_starts)
         has_rest = self.warm_start is not None and self.warm_start.shape[1] > 0  # which is the first start then
         return found[:, 0], found if has_rest and self.planner.adds_proposal else found[:, 1:]
+
+
+class Decision(NamedTuple):
+    """What a controller does next in some episodes.
+
+    Attributes:
+        rows: (b,) their numbers.
+        request: What the planner was asked.
+        plan: What that found.
+        imagined: (b, n + 1) latents of the part that is to be carried out, the present first.
+        actions: (b, n, A) that part, z-scored blocks.
+    """
+
+    rows: Tensor
+    request: PlanRequest
+    plan: Plan
+    imagined: Latent
+    actions: Tensor
 
 
 def flops_of_rollout(flops: ModelFlops, planner: Planner, horizon: int, given: int) -> RolloutFlops:

@@ -1,8 +1,9 @@
-"""The task of a controller: episodes in a simulator, and all that planning for them needs but the planner."""
+"""What a controller plans for: an aim and, in an evaluation, the simulator that its episodes are played in."""
 
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 import torch
@@ -24,25 +25,55 @@ from utils.ranges import MemoryBudget
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class PlanningTask:
-    """Everything a controller needs besides its planner.
+class Aim(ABC):
+    """What deciding needs to know besides the planner and what the episodes have shown.
 
     Attributes:
-        env: The simulator; its episodes are replaced.
-        observer: Encodes what the environment shows.
-        problem: Starts and goals.
+        observer: Encodes what is seen.
         goal: (B, 1) latents of the goals.
         objective: Distance of an imagined rollout to the goal.
         seed: Of the planner's own randomness.
         frameskip: Raw steps of an action block.
         memory_budget_gb: See ``LatentGoalCost``.
+        speed: How the model is prepared for rollouts.
+        shared: Whether all of several processes have these same episodes: each then plans for its share of them.
+    """
+
+    observer: Observer
+    goal: Latent
+    objective: GoalDistance
+    seed: int
+    frameskip: int
+    memory_budget_gb: MemoryBudget
+    speed: FastPaths
+    shared: bool
+
+    @abstractmethod
+    def executed(self, episodes: Episodes) -> int:
+        """Blocks executed so far."""
+
+    @abstractmethod
+    def noise_seeds(self, rows: Tensor) -> list[int]:
+        """What the planner's randomness in the episodes ``rows`` (b,) is derived from, beside ``seed``."""
+
+    def branches(self, episodes: Episodes, rows: Tensor) -> Branches | None:
+        """What rolls plans for ``rows`` (b,) out in a simulator; None where the model imagines them."""
+        return None
+
+
+@dataclass(frozen=True)
+class PlanningTask(Aim):
+    """Everything a controller needs besides its planner to play episodes in a simulator.
+
+    Attributes not listed here are those of ``Aim``.
+
+    Attributes:
+        env: The simulator; its episodes are replaced.
+        problem: Starts and goals.
         initial_actions: (B, T, A) z-scored start of the first plan, in the place of the planner's own.
         recorder: Shows some episodes after every iteration.
         rollout_env: A second simulator, in which plans are rolled out instead of imagined; None: the model imagines.
-        speed: How the model is prepared for rollouts.
         saves_latents: Whether what is imagined of whole plans is kept.
-        shared: Whether all of several processes have these same episodes: each then plans for its share of them.
     """
 
     env: VectorEnv
@@ -81,8 +112,12 @@ class PlanningTask:
                 episodes.states = again
 
     def executed(self, episodes: Episodes) -> int:
-        """Blocks executed so far."""
+        """See ``Aim``."""
         return episodes.played.shape[1] // self.frameskip
+
+    def noise_seeds(self, rows: Tensor) -> list[int]:
+        """The environment seeds."""
+        return [self.problem.seeds[row] for row in rows.tolist()]
 
     def execute(self, episodes: Episodes, rows: Tensor, actions: Tensor, sees_all: bool = False) -> Latent:
         """Step the simulator through action blocks and take in what it shows.
@@ -110,7 +145,7 @@ class PlanningTask:
         return latent
 
     def branches(self, episodes: Episodes, rows: Tensor) -> Branches | None:
-        """What rolls plans for ``rows`` (b,) out in the simulator; None where the model imagines them."""
+        """See ``Aim``."""
         if self.rollout_env is None:
             return None
         return Branches(self.rollout_env, self.problem.part(rows), episodes.played[rows])

@@ -104,7 +104,7 @@ class Planner(ABC):
         self.patience = None if stop_gain is None else Patience(stop_gain, stop_steps)
         self.clip_actions, self.clip_quantiles = bool(clip_actions), _ends(clip_actions)
         self.budget = Budget(budget_ms, budget_evals, budget_tflops)
-        self._rollout_seconds = None if budget_ms else 0.0
+        self._rollout_seconds: float | None = None if budget_ms else 0.0
         self.rollout = ROLLOUT_TYPES[rollout_type]
 
     def optimize(
@@ -136,6 +136,17 @@ class Planner(ABC):
         start = search.clip(actions_init.detach())
         self._search(search, start, noise)
         return replace(search.finish(), initial_cost=search.initial_cost(start))
+
+    def limit_time(self, milliseconds: float, anew: bool = False) -> None:
+        """Give each of the next plans so many milliseconds.
+
+        Args:
+            milliseconds: See ``Budget``, > 0.
+            anew: Whether the length of a rollout is measured again before the next plan, off the clock.
+        """
+        self.budget = replace(self.budget, milliseconds=milliseconds)
+        if anew:
+            self._rollout_seconds = None
 
     def require_affordable(self, flops: RolloutFlops) -> None:
         """Refuse a budget of floating-point operations that is too small for one step.
