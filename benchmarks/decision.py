@@ -15,6 +15,7 @@ from benchmarks.plain.model import PlainModel
 from benchmarks.plain.planning import PlainDescent
 from benchmarks.planning import Asked
 from benchmarks.setting import Setting
+from models.speed.packed_transformer import spent_in_transformers
 from planning.planners.gd_lbfgs import LBFGSPlanner
 from planning.prepare_evaluation import prepare_evaluation
 
@@ -84,13 +85,19 @@ def _plain(question: Asked, planner: LBFGSPlanner) -> Mapping[str, Run]:
 
 def parts_of(run: Callable[[], object]) -> dict[str, float]:
     """Run it once under torch's profiler; returns the share of its time that each of ``PARTS`` takes, and the rest."""
+    spent_in_transformers()
     with profile(activities=[ProfilerActivity.CPU]) as seen:
         begin = time.perf_counter()
         run()
         whole = time.perf_counter() - begin
     found = dict.fromkeys([*PARTS, "other"], 0.0)
     for event in seen.key_averages():
-        found[_part(event.key)] += event.self_cpu_time_total / 1e6 / whole
+        share = event.self_cpu_time_total / 1e6 / whole
+        if event.key == "transformer":  # all of it is one call
+            for part, seconds in spent_in_transformers().items():
+                found[part] += seconds * share
+        else:
+            found[_part(event.key)] += share
     found["other"] += 1 - sum(found.values())  # Python's
     return found
 

@@ -18,6 +18,7 @@ from models.speed.compiling import AUTO, compile_in_place, compiles, runs_kernel
 from models.speed.cpu_kernels.build import check_kernels
 from models.speed.linear import ALIGNED, PreparedLinear
 from models.speed.onednn import LIBRARIES, check_onednn
+from models.speed.packed_transformer import PackedTransformer
 from models.speed.replacing import is_large, make_fast, replace_in
 from models.world_model import WorldModel
 from utils.ranges import Choice
@@ -40,8 +41,8 @@ class FastPaths:
         compile: Networks by ``torch.compile``, which takes a minute, once per machine; "auto" does so on a GPU: in
             training, and in planning for what ``kernels`` leaves: other predictors, and float32.
         capture: A planner's gradient step as one CUDA graph, without a GPU nothing; "auto" is true.
-        cpu_kernels: Attention, norms and GELU on a CPU by our own kernels; "auto": for each the faster way, if a C++
-            compiler is there, as measured once per processor, when a large model is first used.
+        cpu_kernels: Attention, norms, GELU and in planning whole layers on a CPU by our own kernels; "auto": for each
+            the faster way, if a C++ compiler is there, as measured once per processor when a large model is first used.
         cpu_products: Library of float32 linear maps on a CPU: "torch", "onednn", or "auto", the faster one as measured.
         fast_dropout: In training on a CPU, masks from 16 random bits an entry; they are other masks than torch's.
         fused_optimizers: In training, one operation updates all weights of a part.
@@ -75,6 +76,7 @@ class FastPaths:
         self._predictor: Predictor | None = None  # built once: a compiled one is not to be compiled again
         self._source: Predictor | None = None
         self._built_for: tuple[object, ...] = ()
+        self._fast: Fastest | None = None
 
     @classmethod
     def plain(cls) -> FastPaths:
@@ -94,7 +96,7 @@ class FastPaths:
         """
         device = next(model.parameters()).device
         on_cpu = device.type == "cpu"
-        fast = self._on_cpu(is_large(model), kept) if on_cpu else Fastest()
+        self._fast = fast = self._on_cpu(is_large(model), kept) if on_cpu else Fastest()
         make_fast(
             model,
             slices=self.reuse_history,
@@ -117,7 +119,8 @@ class FastPaths:
             check_onednn()
         chosen: dict[str, bool] = {}
         if self.cpu_kernels != AUTO:
-            chosen |= dict.fromkeys(("attention", "attention_bf16", "between"), self.cpu_kernels is True)
+            ours = ("attention", "attention_bf16", "between", "packed")
+            chosen |= dict.fromkeys(ours, self.cpu_kernels is True)
         if self.cpu_products != AUTO:
             chosen["onednn"] = self.cpu_products == "onednn"
         measures = large and AUTO in (self.cpu_kernels, self.cpu_products)
@@ -148,13 +151,17 @@ class FastPaths:
         if device.type == "cuda" and self.kernels == AUTO and not fused and (lacking := what_triton_lacks()):
             _warn_of(lacking)
         compiled = compiles(self.compile, device) and not fused
-        if dtype is None and not compiled:
+        packs = dtype is None and not compiled and self._packs(predictor, device)
+        if dtype is None and not compiled and not packs:
             return prepared
-        wanted = (device, dtype, fused, compiled)
+        wanted = (device, dtype, fused, compiled, packs)
         if self._predictor is None or self._source is not predictor or self._built_for != wanted:
             self._predictor, self._source = self._build(predictor, *wanted), predictor
             self._built_for = wanted
         _take_over(predictor, self._predictor)
+        for module in self._predictor.modules():
+            if isinstance(module, PackedTransformer):
+                module.pack()
         prepared._modules["predictor"] = self._predictor
         return prepared
 
@@ -175,13 +182,30 @@ class FastPaths:
             )
         return able
 
+    def _packs(self, predictor: Predictor, device: torch.device) -> bool:
+        """Whether our kernels compute whole transformers on a CPU."""
+        large = is_large(predictor)
+        if device.type != "cpu" or not large or torch.is_autocast_enabled("cpu"):
+            return False
+        if self._fast is None:
+            self._fast = self._on_cpu(large, None)
+        return self._fast.packed and any(map(PackedTransformer.takes, predictor.modules()))
+
     def _build(
-        self, predictor: Predictor, device: torch.device, dtype: torch.dtype | None, fused: bool, compiled: bool
+        self,
+        predictor: Predictor,
+        device: torch.device,
+        dtype: torch.dtype | None,
+        fused: bool,
+        compiled: bool,
+        packs: bool,
     ) -> Predictor:
         built = copy.deepcopy(predictor).eval().requires_grad_(False)
         if dtype is not None:
             pads = device.type == "cuda" if self.pad_widths == AUTO else self.pad_widths
             replace_in(built, nn.Linear, lambda linear: PreparedLinear(linear, dtype, ALIGNED if pads else 1))
+        if packs:
+            replace_in(built, Transformer, lambda one: PackedTransformer(one) if PackedTransformer.takes(one) else one)
         if fused:
             from models.speed.fused_transformer import FusedTransformer  # it imports Triton
 

@@ -22,7 +22,7 @@ from utils.machine import cpu_info
 
 log = logging.getLogger(__name__)
 
-SOURCES = [Path(__file__).with_name(name) for name in ("attention.cpp", "between.cpp")]
+SOURCE = Path(__file__).with_name("kernels.cpp")
 FLAGS = ["-O3", "-march=native", "-std=c++17", "-fopenmp", "-shared", "-fPIC"]
 FLAGS += ["-fno-math-errno", "-fno-exceptions", "-w"]
 SECONDS = 60.0  # that a compiler may take; two are usual
@@ -32,6 +32,9 @@ SIGNATURES = {
     "attend": [_PLACE, _FLOAT, _INT, _INT, _INT],
     "add_norm": [_PLACE, _FLOAT, _INT, _INT],
     "gelu": [_PLACE, _INT],
+    "pack": [_PLACE, *[ctypes.c_long] * 4, _PLACE],
+    "transformer": [_PLACE, _PLACE, _FLOAT, *[_PLACE] * 4, _INT],
+    "transformer_spent": [_PLACE],
     "mask": [ctypes.c_uint64, ctypes.c_int64, ctypes.c_long, ctypes.c_long, _PLACE],
 }
 _LOCK = threading.Lock()  # of the building
@@ -110,7 +113,7 @@ def find_compiler() -> str | None:
 
 
 def _compile(compiler: str, path: Path) -> None:
-    done = _ran([compiler, *FLAGS, "-o", str(path), *map(str, SOURCES)])
+    done = _ran([compiler, *FLAGS, "-o", str(path), str(SOURCE)])
     if done.returncode:
         said = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip())
         raise OSError(f"our kernels were not built by {compiler}: {said[:300]}")
@@ -131,6 +134,8 @@ def _opened(path: Path) -> ctypes.CDLL:
         if not hasattr(opened, name):
             raise OSError(f"{path} holds no kernels of ours")
         getattr(opened, name).argtypes, getattr(opened, name).restype = types, None
+    opened.packed.argtypes, opened.packed.restype = [ctypes.c_long] * 2, ctypes.c_long
+    opened.transformer_room.argtypes, opened.transformer_room.restype = [_PLACE, _INT], ctypes.c_long
     return opened
 
 
@@ -138,7 +143,7 @@ def _fingerprint(compiler: str) -> str:
     """Hash all that the built file depends on: a home may be shared by machines with other processors."""
     version = _ran([compiler, "--version"]).stdout.encode()
     parts = [version, " ".join(FLAGS).encode(), processor().encode()]
-    parts += [path.read_bytes() for path in sorted(SOURCES[0].parent.iterdir()) if path.suffix in (".cpp", ".h")]
+    parts += [path.read_bytes() for path in sorted(SOURCE.parent.iterdir()) if path.suffix in (".cpp", ".h")]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 

@@ -10,12 +10,13 @@ import torch.nn.functional as F
 
 from models.networks.dinov2_vit import SelfAttention
 from models.networks.vit import Attention
-from models.speed.cpu_kernels import attention, build, masks
+from models.speed.cpu_kernels import attention, between, build, masks
 from models.speed.cpu_kernels.between import TYPES
 from models.speed.cpu_kernels.build import can_load, check_kernels
 from models.speed.fast_paths import FastPaths
 from models.speed.replacing import make_fast, make_plain
 from tests.builders import near
+from tests.models.speed.test_packed_transformer import agrees as whole_transformer_agrees
 from utils.machine import cpu_info
 
 pytestmark = pytest.mark.skipif(build.find_compiler() is None, reason="no C++ compiler")
@@ -293,6 +294,9 @@ def test_processors_with_narrower_vectors_compute_the_same(target, unknown, monk
     assert build.load().lanes() == {"-march=x86-64": 4, "-march=haswell": 8}[target]
     for frame, frames in ((9, 3), (197, 1), (251, 1)):
         agree([drawn(1, frames * frame, 3, 2, 64).requires_grad_()], frame, 5e-6)
+    whole_transformer_agrees((37, 1, 45, 1, 64, 101), 3)
+    norm = torch.nn.LayerNorm(45)
+    near(between.add_norm(drawn(3, 45), None, norm, torch.bfloat16)[1], norm(drawn(3, 45)).bfloat16(), 0.005)
 
 
 def test_float32_sdpa_agrees():

@@ -3,6 +3,8 @@
 // The unit of work is one head of one sequence: its keys and values are laid out once for the products, its queries are
 // taken a few at a time, so that scores never leave the cache. Nothing depends on the number of threads.
 
+#pragma once
+
 #include <cmath>
 #include <cstddef>
 #include <cstdlib>
@@ -61,18 +63,45 @@ struct Room {
 long least(long one, long other) { return one < other ? one : other; }
 long blocks_of(long count, long size) { return (count + size - 1) / size; }
 
+typedef uint32_t Four __attribute__((vector_size(16)));
+typedef uint32_t LooseFour __attribute__((vector_size(16), aligned(4), may_alias));
+#if defined(__clang__)
+#define SHUFFLED(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#else
+#define SHUFFLED(a, b, i, j, k, l) __builtin_shuffle(a, b, Four{i, j, k, l})
+#endif
+
+// Four words each of four rows to four lines ``apart`` words apart.
+INLINE void turn_four(const Four* rows, uint32_t* out, long apart) {
+    const Four a = SHUFFLED(rows[0], rows[1], 0, 4, 1, 5), b = SHUFFLED(rows[0], rows[1], 2, 6, 3, 7),
+               c = SHUFFLED(rows[2], rows[3], 0, 4, 1, 5), d = SHUFFLED(rows[2], rows[3], 2, 6, 3, 7);
+    *(LooseFour*)out = SHUFFLED(a, c, 0, 1, 4, 5);
+    *(LooseFour*)(out + apart) = SHUFFLED(a, c, 2, 3, 6, 7);
+    *(LooseFour*)(out + 2 * apart) = SHUFFLED(b, d, 0, 1, 4, 5);
+    *(LooseFour*)(out + 3 * apart) = SHUFFLED(b, d, 2, 3, 6, 7);
+}
+
 // Of rows (count, width): word k of row r to out[r / ACROSS][k][r % ACROSS]; rows that are missing become zeros.
 template <class N, int ACROSS>
 void lay_across(const typename N::Number* from, long stride, long count, long width, typename N::Word* out) {
     typedef typename N::Word Word;
     const long deep = width / N::PER_WORD;
+    auto row = [&](long r) { return (const Word*)(from + r * stride); };
     for (long first = 0; first < count; first += ACROSS, out += deep * ACROSS) {
-        const long here = least(ACROSS, count - first);
+        const long here = least(ACROSS, count - first), whole = deep / 4 * 4;
         if (here < ACROSS) memset(out, 0, deep * ACROSS * sizeof(Word));
-        for (long r = 0; r < here; r++) {
-            const Word* row = (const Word*)(from + (first + r) * stride);
-            for (long k = 0; k < deep; k++) out[k * ACROSS + r] = row[k];
+        long r = 0;
+        for (; r + 4 <= here; r += 4) {
+            for (long k = 0; k < whole; k += 4) {
+                Four four[4];
+                for (int i = 0; i < 4; i++) four[i] = *(const LooseFour*)(row(first + r + i) + k);
+                turn_four(four, (uint32_t*)out + k * ACROSS + r, ACROSS);
+            }
+            for (long k = whole; k < deep; k++)
+                for (int i = 0; i < 4; i++) out[k * ACROSS + r + i] = row(first + r + i)[k];
         }
+        for (; r < here; r++)
+            for (long k = 0; k < deep; k++) out[k * ACROSS + r] = row(first + r)[k];
     }
 }
 
@@ -354,25 +383,3 @@ void run(const Problem& problem, bool backward, int threads) {
 }
 
 }  // namespace
-
-extern "C" int lanes() { return LANES; }
-extern "C" int has_bf16() { return HAS_BF16; }
-
-// All of a mask: ones, scaled, and zeros, of ``rows`` rows of ``columns``; for tests.
-extern "C" void mask(uint64_t seed, int64_t limit, long rows, long columns, float* out) {
-    const Dropout dropout{seed, limit};
-    for (long r = 0; r < rows; r++)
-        for (long c = 0; c < columns; c += LANES)
-            write(out + r * columns + c, dropout.applied(all(1), dropout.row(r), c, dropout.scale()), columns - c);
-}
-
-// ``numbers``: see ``attention.py``, which fills them.
-extern "C" void attend(const long* numbers, float scale, int bf16, int backward, int threads) {
-    Problem problem;
-    memcpy(&problem, numbers, offsetof(Problem, scale));
-    problem.scale = scale;
-#if HAS_BF16
-    if (bf16) return run<BFloat16>(problem, backward, threads);
-#endif
-    run<Float32>(problem, backward, threads);
-}

@@ -1,6 +1,8 @@
 // What lies between the matrix products of a transformer: a residual added and the sum normalised, and GELU, each in
 // one pass over memory, with dropout. Nothing depends on the number of threads.
 
+#pragma once
+
 #include <cmath>
 #include <cstddef>
 
@@ -33,68 +35,81 @@ void in_parallel(long parts, long entries, int threads, F work) {
     for (long i = 0; i < parts; i++) work(i);
 }
 
-template <class C, class O>
-INLINE void norm_row(const Norm& p, long r, float eps, float keep) {
-    const long width = p.width;
-    const float* values = p.values + r * width;
-    const C* change = (const C*)p.change + r * width;
-    float* total = p.total + r * width;
+// A row to its norm; its mean and its scale are kept for the backward.
+template <class O>
+INLINE void norm_row(const float* row, O* normed, const float* weight, const float* bias, long width, float eps,
+                     float* mean_of, float* scale_of) {
     Floats sum = Floats{};
+    for (long c = 0; c < width; c += LANES) sum += read(row + c, width - c);
+    const float mean = sum_of(sum) / width;
+    sum = Floats{};
+    long c = 0;
+    for (; c + LANES <= width; c += LANES) sum += (load(row + c) - mean) * (load(row + c) - mean);
+    float square = sum_of(sum);
+    for (; c < width; c++) square += (row[c] - mean) * (row[c] - mean);
+    const float scale = 1 / sqrtf(square / width + eps);
+    for (c = 0; c < width; c += LANES) {
+        const Floats unit = (read(row + c, width - c) - mean) * scale;
+        write(normed + c, unit * read(weight + c, width - c) + read(bias + c, width - c), width - c);
+    }
+    *mean_of = mean, *scale_of = scale;
+}
+
+// What flows from a row's norm into the row, handed on to ``each`` a vector at a time; ``unit_of``: see its use.
+template <class O, class U, class F>
+INLINE void norm_row_back(const float* row, const O* upstream, const float* weight, long width, float mean, float scale,
+                          U unit_of, F each) {
+    Floats along = Floats{}, middle = Floats{};
+    for (long c = 0; c < width; c += LANES) {
+        const Floats given = read(upstream + c, width - c), gradient = given * read(weight + c, width - c);
+        const Floats unit = (read(row + c, width - c) - mean) * scale;
+        along += gradient * unit, middle += gradient;  // zeros beyond the width
+        unit_of(c, given, unit);
+    }
+    const float by_unit = sum_of(along) / width, by_one = sum_of(middle) / width;
+    for (long c = 0; c < width; c += LANES) {
+        const Floats gradient = read(upstream + c, width - c) * read(weight + c, width - c);
+        const Floats unit = (read(row + c, width - c) - mean) * scale;
+        each(c, (gradient - unit * by_unit - by_one) * scale);
+    }
+}
+
+template <class C, class O>
+INLINE void add_norm_row(const Norm& p, long r, float eps, float keep) {
+    const long width = p.width;
+    float* total = p.total + r * width;
     if (p.change) {
+        const float* values = p.values + r * width;
+        const C* change = (const C*)p.change + r * width;
         const Dropout::Row masked = p.dropout.row(r);
         for (long c = 0; c < width; c += LANES) {
             Floats more = read(change + c, width - c);
             if (p.dropout.limit) more = p.dropout.applied(more, masked, c, keep);
-            more += read(values + c, width - c);
-            write(total + c, more, width - c);
-            sum += more;
+            write(total + c, more + read(values + c, width - c), width - c);
         }
-    } else {
-        for (long c = 0; c < width; c += LANES) sum += read(values + c, width - c);
     }
-    const float mean = sum_of(sum) / width;
-    sum = Floats{};
-    long c = 0;
-    for (; c + LANES <= width; c += LANES) sum += (load(total + c) - mean) * (load(total + c) - mean);
-    float square = sum_of(sum);
-    for (; c < width; c++) square += (total[c] - mean) * (total[c] - mean);
-    const float scale = 1 / sqrtf(square / width + eps);
-    O* normed = (O*)p.normed + r * width;
-    for (c = 0; c < width; c += LANES) {
-        const Floats unit = (read(total + c, width - c) - mean) * scale;
-        write(normed + c, unit * read(p.weight + c, width - c) + read(p.bias + c, width - c), width - c);
-    }
-    p.means[r] = mean, p.scales[r] = scale;
+    norm_row(total, (O*)p.normed + r * width, p.weight, p.bias, width, eps, p.means + r, p.scales + r);
 }
 
 template <class C, class O>
-INLINE void norm_row_back(const Norm& p, long r, float keep, float* to_weight) {
-    const long width = p.width;
-    const float *total = p.total + r * width, mean = p.means[r], scale = p.scales[r];
-    const O* upstream = (const O*)p.normed + r * width;
-    Floats along = Floats{}, middle = Floats{};
-    for (long c = 0; c < width; c += LANES) {
-        const Floats given = read(upstream + c, width - c), gradient = given * read(p.weight + c, width - c);
-        const Floats unit = (read(total + c, width - c) - mean) * scale;
-        along += gradient * unit, middle += gradient;  // zeros beyond the width
-        if (to_weight) {
-            float* to_bias = to_weight + width;
-            write(to_weight + c, read(to_weight + c, width - c) + given * unit, width - c);
-            write(to_bias + c, read(to_bias + c, width - c) + given, width - c);
-        }
-    }
-    const float by_unit = sum_of(along) / width, by_one = sum_of(middle) / width;
+INLINE void add_norm_row_back(const Norm& p, long r, float keep, float* to_weight) {
+    const long width = p.width, first = r * width;
     const Dropout::Row masked = p.dropout.row(r);
-    for (long c = 0; c < width; c += LANES) {
-        const Floats gradient = read(upstream + c, width - c) * read(p.weight + c, width - c);
-        const Floats unit = (read(total + c, width - c) - mean) * scale;
-        Floats found = (gradient - unit * by_unit - by_one) * scale;
-        if (p.to_total) found += read(p.to_total + r * width + c, width - c);
-        write(p.to_values + r * width + c, found, width - c);
-        if (!p.to_change) continue;
+    auto sum_up = [&](long c, Floats given, Floats unit) {
+        if (!to_weight) return;
+        float* to_bias = to_weight + width;
+        write(to_weight + c, read(to_weight + c, width - c) + given * unit, width - c);
+        write(to_bias + c, read(to_bias + c, width - c) + given, width - c);
+    };
+    auto hand_on = [&](long c, Floats found) {
+        if (p.to_total) found += read(p.to_total + first + c, width - c);
+        write(p.to_values + first + c, found, width - c);
+        if (!p.to_change) return;
         if (p.dropout.limit) found = p.dropout.applied(found, masked, c, keep);
-        write((C*)p.to_change + r * width + c, found, width - c);
-    }
+        write((C*)p.to_change + first + c, found, width - c);
+    };
+    norm_row_back(p.total + first, (const O*)p.normed + first, p.weight, width, p.means[r], p.scales[r], sum_up,
+                  hand_on);
 }
 
 template <class C, class O>
@@ -104,7 +119,7 @@ void norm(const Norm& p, float eps, int backward, int threads) {
         float* to_weight = p.to_weights ? p.to_weights + chunk * 2 * p.width : nullptr;
         const long last = (chunk + 1) * CHUNK < p.rows ? (chunk + 1) * CHUNK : p.rows;
         for (long r = chunk * CHUNK; r < last; r++)
-            backward ? norm_row_back<C, O>(p, r, keep, to_weight) : norm_row<C, O>(p, r, eps, keep);
+            backward ? add_norm_row_back<C, O>(p, r, keep, to_weight) : add_norm_row<C, O>(p, r, eps, keep);
     });
 }
 
@@ -154,21 +169,3 @@ void gelu(const Gelu& p, int threads) {
 }
 
 }  // namespace
-
-// ``numbers``: see ``between.py``, which fills them.
-extern "C" void add_norm(const long* numbers, float eps, int backward, int threads) {
-    Norm p;
-    memcpy(&p, numbers, sizeof(p));
-    if (p.change_is_half)
-        p.normed_is_half ? norm<uint16_t, uint16_t>(p, eps, backward, threads)
-                         : norm<uint16_t, float>(p, eps, backward, threads);
-    else
-        p.normed_is_half ? norm<float, uint16_t>(p, eps, backward, threads)
-                         : norm<float, float>(p, eps, backward, threads);
-}
-
-extern "C" void gelu(const long* numbers, int threads) {
-    Gelu p;
-    memcpy(&p, numbers, sizeof(p));
-    p.is_half ? gelu<uint16_t>(p, threads) : gelu<float>(p, threads);
-}

@@ -1,0 +1,180 @@
+"""The predictor's transformer in planning on a CPU in float32: all of it one call each way, on weights packed once."""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+from collections.abc import Iterator
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from models.interfaces import KVCache
+from models.networks.vit import Attention, FeedForward, Transformer
+from models.speed.cpu_kernels.attention import WIDTHS, Executed
+from models.speed.cpu_kernels.build import call, can_load, load
+
+
+class PackedTransformer(nn.Module):
+    """Computes what ``Transformer`` does of whole frames that reuse nothing; leaves to it what does.
+
+    Its rows do not depend on each other but in attention, so that a thread takes a block of them through norm, maps and
+    GELU without waiting for another one. Weights take no gradients; after they have changed, ``pack`` is called.
+
+    Args:
+        transformer: In eval mode.
+    """
+
+    def __init__(self, transformer: Transformer) -> None:
+        super().__init__()
+        self.layers, self.norm, self._whole = transformer.layers, transformer.norm, [transformer]
+        self._panels: list[Tensor] = []
+        self._places = (ctypes.c_long * 0)()
+        self._free: list[Tensor] = []  # room of earlier calls: fresh memory would be touched page by page
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> PackedTransformer:
+        """Pack a copy of the weights: places in memory cannot be copied."""
+        copied = PackedTransformer(copy.deepcopy(self._whole[0], memo))
+        copied.pack()
+        return copied
+
+    @classmethod
+    def takes(cls, module: nn.Module) -> bool:
+        """Whether it can stand in for a transformer: plain maps in float32, heads of whole vectors, one epsilon."""
+        if not isinstance(module, Transformer):
+            return False
+        norms = [part for part in module.modules() if isinstance(part, nn.LayerNorm)]
+        maps = [part for layer in module.layers for part in _maps(layer)]
+        plain = all(isinstance(each, nn.Linear) and each.weight.dtype == torch.float32 for each in maps)
+        return plain and len({norm.eps for norm in norms}) == 1 and not _sizes(module.layers[0], 1, 1)[5] % WIDTHS
+
+    @torch.no_grad()
+    def pack(self) -> None:
+        """Take the weights as they are now."""
+        self._panels, places = [], []
+        for layer in self.layers:
+            (attention, mlp), (qkv, out, widen, narrow) = _parts(layer), _maps(layer)
+            places += [*self._vectors(attention.norm), *self._both(qkv), *self._both(out), self._bias(out)]
+            places += [*self._vectors(cast(nn.LayerNorm, mlp.net[0])), *self._both(widen), self._bias(widen)]
+            places += [*self._both(narrow), self._bias(narrow)]
+        places += self._vectors(self.norm)
+        self._places = (ctypes.c_long * len(places))(*places)
+
+    def _keep(self, values: Tensor) -> int:
+        self._panels.append(values)
+        return values.data_ptr()
+
+    def _vectors(self, norm: nn.LayerNorm) -> list[int]:
+        return [self._keep(part.detach().contiguous()) for part in (norm.weight, norm.bias)]
+
+    def _bias(self, linear: nn.Linear) -> int:
+        bias = linear.weight.new_zeros(linear.out_features) if linear.bias is None else linear.bias.detach()
+        return self._keep(bias.contiguous())
+
+    def _both(self, linear: nn.Linear) -> list[int]:
+        """The panels of a map, and of the map back."""
+        weight, (rows, columns) = linear.weight, linear.weight.shape
+        found = []
+        for deep, wide, down, along in ((columns, rows, 1, columns), (rows, columns, columns, 1)):
+            panels = weight.new_empty(load().packed(deep, wide))
+            load().pack(weight.data_ptr(), down, along, deep, wide, panels.data_ptr())
+            found.append(self._keep(panels))
+        return found
+
+    def forward(
+        self, tokens: Tensor, cache: KVCache = (), wanted: int | None = None, keep: bool = False
+    ) -> tuple[Tensor, KVCache]:
+        """See ``Transformer.forward``."""
+        reuses = cache or keep or wanted not in (None, tokens.shape[1])
+        if reuses or tokens.dtype != torch.float32 or torch.is_autocast_enabled("cpu") or not tokens.numel():
+            return self._whole[0](tokens, cache, wanted, keep)
+        found: Tensor = _Run.apply(tokens, self)
+        return found, ()
+
+    def run(self, sizes: list[int], given: Tensor, out: Tensor, room: Tensor, work: Tensor | None) -> None:
+        """Forward, or with room to work in backward; ``Sizes``, ``Layer`` and the rest as in ``transformer.h``."""
+        places = [each.data_ptr() for each in (given, out, room)] + [0 if work is None else work.data_ptr()]
+        with call("transformer"):
+            load().transformer(_array(sizes), self._places, self.norm.eps, *places, torch.get_num_threads())
+        Executed.flops += _flops(sizes, work is not None)
+
+    def sizes(self, tokens: Tensor, saves: bool) -> list[int]:
+        """``Sizes`` of ``transformer.h``."""
+        batch, count, _ = tokens.shape
+        hidden = list(_maps(self.layers[0]))[2].out_features
+        return [*_sizes(self.layers[0], batch, count), hidden, len(self.layers), saves]
+
+    def room(self, sizes: list[int], backward: bool) -> _Room:
+        """Memory, of an earlier call if there is some."""
+        count = load().transformer_room(_array(sizes), backward)
+        fits = [number for number, each in enumerate(self._free) if each.numel() == count]
+        return _Room(self._free, self._free.pop(fits[0]) if fits else torch.empty(count))
+
+
+class _Room:
+    """Memory that goes back when nobody needs it any longer."""
+
+    MOST = 16  # that are kept
+
+    def __init__(self, free: list[Tensor], values: Tensor) -> None:
+        self.values, self._free = values, free
+
+    def __del__(self) -> None:
+        self._free.append(self.values)
+        del self._free[: -self.MOST]
+
+
+class _Run(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, packed: PackedTransformer) -> Tensor:
+        tokens, out = tokens.contiguous(), torch.empty(tokens.shape)
+        ctx.sizes, ctx.packed = packed.sizes(tokens, ctx.needs_input_grad[0]), packed
+        ctx.room = packed.room(ctx.sizes, False)
+        packed.run(ctx.sizes, tokens, out, ctx.room.values, None)
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+        upstream, gradient = upstream.contiguous(), torch.empty(upstream.shape)
+        work = ctx.packed.room(ctx.sizes, True)
+        ctx.packed.run(ctx.sizes, upstream, gradient, ctx.room.values, work.values)
+        return gradient, None
+
+
+def _parts(layer: nn.Module) -> tuple[Attention, FeedForward]:
+    return cast(tuple[Attention, FeedForward], tuple(cast(nn.ModuleList, layer)))
+
+
+def _maps(layer: nn.Module) -> Iterator[nn.Linear]:
+    attention, mlp = _parts(layer)
+    yield from cast(list[nn.Linear], [attention.to_qkv, attention.to_out[0], mlp.net[1], mlp.net[4]])
+
+
+def _sizes(layer: nn.Module, batch: int, tokens: int) -> list[int]:
+    attention, _ = _parts(layer)
+    inner = attention.to_qkv.out_features // 3
+    width = inner // attention.heads
+    return [batch, tokens, attention.tokens_per_frame, attention.to_qkv.in_features, attention.heads, width]
+
+
+def _array(numbers: list[int]) -> ctypes.Array[ctypes.c_long]:
+    return (ctypes.c_long * len(numbers))(*numbers)
+
+
+def _flops(sizes: list[int], backward: bool) -> int:
+    batch, tokens, frame, dim, heads, width, hidden, depth, _ = sizes
+    pairs = sum(range(frame, tokens + 1, frame)) * frame
+    maps = batch * tokens * (4 * dim * heads * width + 2 * dim * hidden)
+    return 2 * depth * (maps + (5 if backward else 2) * batch * heads * width * pairs)
+
+
+def spent_in_transformers() -> dict[str, float]:
+    """Shares of the time of all packed transformers since the last call, as their first thread saw them."""
+    if not can_load():
+        return {}
+    seconds = (ctypes.c_double * 4)()
+    load().transformer_spent(seconds)
+    names = ("linear maps", "attention", "norm and residual", "GELU")
+    return {name: each / (sum(seconds) or 1.0) for name, each in zip(names, seconds, strict=True)}
