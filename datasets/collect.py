@@ -25,6 +25,7 @@ from datasets.collecting.workers import WorkerError
 from datasets.trajectories import Trajectories
 from envs.base import VectorEnv
 from envs.expert import Expert
+from envs.factors import chosen_factors
 from envs.process_vector import EnvWorkerError
 from launch.command_line import parse
 from utils.links import refuse_links
@@ -66,13 +67,16 @@ def collections(config: CollectConfig) -> list[Collection]:
     env = config.env
     if env.collector is None:
         raise ValueError(f"env={env.name} has no collector: say in its file what acts where data are collected")
+    chosen = chosen_factors(env.factors, config.vary, env.name)
     expert: Expert = env.collector.build()
+    if "shape" in chosen and "shape" in expert.settings():
+        raise ValueError("vary=shape: this collector must know the block; set env.collector.shape=[T,L,...] instead")
     reader: type[Trajectories] = env.data.kind()
     if reader.writer is None:
         raise ValueError(f"the data of {reader.__name__} cannot be collected: it has no writer; choose another dataset")
     writer = reader.writer()
     root = Path(config.data_path) if config.data_path else reader.usual_place(env.name)
-    names = ("num_steps", "image_size", "image_dtype", "seed", "chunk_size", "disk_patience_minutes")
+    names = ("num_steps", "image_size", "image_dtype", "seed", "chunk_size", "disk_patience_minutes", "vary")
     common = {name: getattr(config, name) for name in names}
     make = functools.partial(Collection, expert, functools.partial(make_env, env.simulator), writer)
     if not writer.subsets:

@@ -65,6 +65,7 @@ def _compared(what: str, pairs: Sequence[Pair], shared: str) -> str:
     """Write a clause for each two that differ somewhere, and one for those that differ nowhere."""
     if not pairs:
         return f"There are no two {what} to compare."
+    shared = "comparison" if len({pair.goals for pair in pairs}) > 1 else shared
     clauses: list[str] = []
     alike: list[str] = []
     for first, second in dict.fromkeys((pair.first, pair.second) for pair in pairs):
@@ -84,12 +85,17 @@ def _verdict(verdict: str, pairs: Sequence[Pair], shared: str) -> str:
     if not own:
         return ""
     if verdict != SAME and len(own) <= MOST_NAMED:
-        return f"{verdict} with {listed([f'{pair.with_} ({signed(pair.difference.mean)} points)' for pair in own])}"
+        return f"{verdict} with {listed([_named(pair, shared) for pair in own])}"
     if len(own) == len(pairs) == 1:
         return f"{verdict} with {own[0].with_}"
     if len(own) == len(pairs):
         return f"{verdict} with {'any of' if verdict == SAME else 'all'} {len(own)} {shared}s"
     return f"{verdict} with {len(own)} of {len(pairs)} {shared}s"
+
+
+def _named(pair: Pair, shared: str) -> str:
+    where = f" on {pair.goals}" if shared == "comparison" else ""
+    return f"{pair.with_}{where} ({signed(pair.difference.mean)} points)"
 
 
 def _planners(pairs: Sequence[Pair], rows: Sequence[Row]) -> str:

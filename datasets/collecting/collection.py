@@ -7,7 +7,7 @@ import functools
 import logging
 import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,11 @@ from datasets.collecting.recording import record
 from datasets.collecting.workers import run_in_processes
 from datasets.files import SETTINGS_FILE, dataset_error, load_tensor
 from datasets.formats.episode_files import episode_name
+from datasets.formats.tables import LAYOUT_TABLE
 from datasets.writer import Writer
 from envs.base import VectorEnv
 from envs.expert import Expert
+from envs.factors import chosen_factors, factor_names, usual_values
 from utils.files import remove_unfinished
 from utils.machine import as_size, available_cores, folder_bytes
 from utils.reading.torch_file import read_torch
@@ -57,6 +59,7 @@ class Collection:
         image_dtype: How images are stored, one of ``writer.image_types``; None is as released.
         seed: Of the data set.
         chunk_size: Trajectories simulated together; None fits their frames into 256 MiB.
+        vary: Factors by which the world of every trajectory differs.
         subset: Which of ``writer.subsets`` this is; "" if there are none.
         disk_patience_minutes: How long a disk that is full or away is waited for.
 
@@ -78,12 +81,14 @@ class Collection:
         chunk_size: int | None = None,
         disk_patience_minutes: float = 0.0,
         subset: str = "",
+        vary: str | Sequence[str] = (),
     ) -> None:
         chosen = writer.image_types[0] if image_dtype is None else image_dtype
         if chosen not in writer.image_types:
             raise ValueError(f"image_dtype must be one of {', '.join(writer.image_types)}, got {image_dtype!r}")
         self.expert = expert.of_subset(subset) if subset else expert
         self.make_env = make_env
+        self.vary = factor_names(vary)
         self.writer = writer
         self.stream = [*writer.subsets].index(subset) if subset else 0
         self.folder = Path(folder).expanduser()
@@ -113,7 +118,7 @@ class Collection:
         options = self.expert.settings() | ({"stream": self.stream} if self.writer.subsets else {})
         general = {name: getattr(self, name) for name in names}
         # "behaviour" was the word for an expert when the first of these files was written
-        about = {"format": 1, "behaviour": type(self.expert).__name__}
+        about = {"format": 1, "behaviour": type(self.expert).__name__} | ({"vary": self.vary} if self.vary else {})
         return about | general | {f"env.collector.{name}": value for name, value in options.items()}
 
     def run(self, num_workers: int | None = None) -> Path:
@@ -182,8 +187,9 @@ class Collection:
         env = self.make_env(self.image_size)
         after_last = self.writer.frames_after_last
         try:
+            factors = chosen_factors(env.factors, self.vary, env.name)
             about = (self.seed, numbers, self.num_steps, self.store.dtype, self.stream, after_last)
-            recording = record(env, self.expert, *about)
+            recording = record(env, self.expert, *about, factors=factors)
         finally:
             env.close()
         assert recording.frames is not None
@@ -193,7 +199,9 @@ class Collection:
                 write = functools.partial(self.store.write, self._episode(number), frames[:count])
                 self.retry.write("a trajectory", write, self.store.bytes_needed(count, self.image_size))
                 yield 1
-        rows = {name: table.contiguous().clone() for name, table in self.writer.tables(recording).items()}
+        layouts = {f"{LAYOUT_TABLE}{key}": recording.layouts[key] for key in usual_values(factors)}
+        tables = self.writer.tables(recording) | layouts
+        rows = {name: table.contiguous().clone() for name, table in tables.items()}
         write_torch(self._part(chunk), rows, self.retry)
 
     def _write_tables(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from envs.config import EnvConfig
@@ -15,6 +16,7 @@ class CollectConfig(OpenSettings):
     """How many trajectories of which size, and where to."""
 
     env: EnvConfig
+    vary: str | Sequence[str]
     n_rollout: TrajectoryCount | None
     n_val: TrajectoryCount | None
     num_steps: Count | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor
 from datasets.writer import Recording
 from envs.base import VectorEnv
 from envs.expert import Expert
+from envs.factors import Factors
+from envs.vary import vary
 
 
 def trajectory_generators(
@@ -31,6 +34,7 @@ def record(
     frame_dtype: torch.dtype | None = None,
     stream: int = 0,
     frames_after_last: int = 1,
+    factors: Factors = MappingProxyType({}),
 ) -> Recording:
     """Act out the trajectories with these numbers.
 
@@ -43,10 +47,13 @@ def record(
         frame_dtype: Uint8 (rounded) or float32 images of every state; None renders nothing.
         stream: Tells the random numbers of one subset of the data from those of another.
         frames_after_last: Images of a trajectory beyond one for each of its raw actions.
+        factors: By which the world of every trajectory differs.
     """
     rngs, env_seeds = trajectory_generators(seed, numbers, stream)
     episodes = expert.numbered(env, numbers, rngs, num_steps)
-    states = env.reset(env_seeds, episodes.states, episodes.layouts)
+    starts, layouts = vary(factors, env_seeds, [episodes.states], episodes.layouts)
+    # rounded as a file may hold it: replaying the file gives the same episode
+    states = env.reset(env_seeds, starts.float().double() if factors else starts, layouts)
     visited, actions, frames = [states], [], None
     if frame_dtype is not None:
         size = (len(numbers), num_steps + 1, 3, env.image_size, env.image_size)
@@ -60,8 +67,7 @@ def record(
         if frames is not None and len(rows):
             frames[rows, step + 1] = _cast(env.render(rows), frames.dtype)
     every = torch.stack(visited, 1)
-    layouts, lengths = episodes.layouts, episodes.lengths
-    return Recording(every, env.proprio(every), torch.stack(actions, 1), layouts, frames, lengths)
+    return Recording(every, env.proprio(every), torch.stack(actions, 1), layouts, frames, episodes.lengths)
 
 
 def _cast(frames: Tensor, dtype: torch.dtype) -> Tensor:

@@ -9,11 +9,9 @@ import torch
 from torch import Tensor
 
 from datasets.episode_store import EpisodeStore, TensorStore
-from datasets.files import load_tensor
 from datasets.formats.table_trajectories import TableTrajectories
+from datasets.formats.tables import LAYOUT_TABLE
 from datasets.writer import Recording, Writer
-
-_LAYOUT = "layout_"
 
 
 class EpisodeWriter(Writer):
@@ -27,7 +25,7 @@ class EpisodeWriter(Writer):
 
     def tables(self, recording: Recording) -> dict[str, Tensor]:
         """Rows of the tables; the state after the last action is left out."""
-        layouts = {f"{_LAYOUT}{name}": values for name, values in recording.layouts.items()}
+        layouts = {f"{LAYOUT_TABLE}{name}": values for name, values in recording.layouts.items()}
         return {
             "actions": recording.actions,
             "proprio": recording.proprio[:, :-1],
@@ -54,7 +52,3 @@ class EpisodeTrajectories(TableTrajectories):
 
     def _proprio_table(self, tables: Mapping[str, Tensor]) -> Tensor:
         return tables["proprio"]
-
-    def _layout_tables(self, tables: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        paths = sorted(self.data_path.glob(f"{_LAYOUT}*.pth"))
-        return {path.stem.removeprefix(_LAYOUT): load_tensor(path).clone() for path in paths}

@@ -21,6 +21,7 @@ from datasets.formats.tables import (
     checked_lengths,
     chosen_count,
     is_recorded,
+    load_layouts,
     load_tables,
 )
 from datasets.trajectories import Trajectories
@@ -88,6 +89,7 @@ class _Part(NamedTuple):
     actions: Tensor  # (n, T, 2)
     lengths: Tensor  # (n,)
     shapes: Tensor  # (n, 1)
+    layouts: dict[str, Tensor]  # (n, ...), of what varies
     episodes: VideoEpisodes
 
 
@@ -132,6 +134,12 @@ class PushTTrajectories(Trajectories):
         self.actions = _joined(train.actions, val.actions)
         self.lengths = torch.cat((train.lengths, val.lengths))
         self._shapes = torch.cat((train.shapes, val.shapes))
+        if train.layouts.keys() != val.layouts.keys():
+            found = f"{sorted(train.layouts)} and {sorted(val.layouts)}"
+            raise dataset_error(
+                self.data_path, "the same layout tables in both parts", found, "Collect both with one vary."
+            )
+        self._layouts = {key: torch.cat((table, val.layouts[key])) for key, table in train.layouts.items()}
         self.normalizer = Normalizer.from_dict(NORMALIZATION) if normalize_action else Normalizer.identity(2, 7, 4)
         self._episodes = (train.episodes, val.episodes)
         self._num_train = len(train.lengths)
@@ -152,8 +160,8 @@ class PushTTrajectories(Trajectories):
         return self._episodes[1].frames(trajectory - self._num_train, steps)
 
     def layout(self, trajectory: int) -> dict[str, Tensor]:
-        """The block's shape, (1,) int64, an index into ``envs.pusht.shapes.SHAPES``."""
-        return {"shape": self._shapes[trajectory]}
+        """The block's shape, (1,) int64, an index into ``envs.pusht.shapes.SHAPES``, and what varies."""
+        return {"shape": self._shapes[trajectory], **{key: table[trajectory] for key, table in self._layouts.items()}}
 
     def train_val(self) -> tuple[Tensor, Tensor]:
         """Trajectory numbers of the two folders."""
@@ -174,6 +182,7 @@ def _load_part(folder: Path, n_rollout: int | None, fewer_will_do: bool = False)
         actions=tables["rel_actions"][:count] / ACTION_SCALE,
         lengths=lengths[:count],
         shapes=_load_shapes(folder / "shapes.pkl", available)[:count, None],
+        layouts={key: table[:count] for key, table in load_layouts(folder, available).items()},
         episodes=VideoEpisodes(folder / "obses", lengths[:count]),
     )
 

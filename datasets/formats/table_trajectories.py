@@ -17,6 +17,7 @@ from datasets.formats.tables import (
     checked_lengths,
     chosen_count,
     is_recorded,
+    load_layouts,
     load_tables,
 )
 from datasets.trajectories import Trajectories, random_split
@@ -30,7 +31,8 @@ class TableTrajectories(Trajectories):
     """Tables ``<name>.pth`` (n, T, width), padded to T steps, and images ``obses/episode_{i:03d}.pth``.
 
     ``seq_lengths.pth`` (n,) says how many rows of each belong to it. An image file has a frame for each of these rows,
-    or one more, which is never read.
+    or one more, which is never read. ``layout_<key>.pth`` (n, ...) holds a further key of the layouts, such as what a
+    factor of variation drew.
 
     Attributes:
         widths: Of each table, None if any will do; ``states`` and ``actions`` are among them.
@@ -81,7 +83,8 @@ class TableTrajectories(Trajectories):
             self.normalizer = Normalizer.identity(*(part.shape[-1] for part in parts))
         self.actions, self.states, self._proprio = (part[:count] for part in parts)
         self.lengths = lengths[:count]
-        self._layouts = {name: table[:count] for name, table in self._layout_tables(tables).items()}
+        layouts = {**self._layout_tables(tables), **load_layouts(self.data_path, len(lengths))}
+        self._layouts = {name: table[:count] for name, table in layouts.items()}
         self._split = random_split(count, split_ratio, split_seed)
         self._episodes = TensorEpisodes(self.data_path / "obses", self.lengths, self.channels_last)
         self.frame_size = self._episodes.frame_size

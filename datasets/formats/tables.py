@@ -13,6 +13,8 @@ from datasets.files import ROOT_VARIABLE, SETTINGS_FILE, dataset_error, load_ten
 from utils.nearby import hint
 
 TABLE = "states.pth"
+LAYOUT_TABLE = "layout_"
+"""What the names of tables begin with that hold a key of the episodes' layouts."""
 _ORIGINAL = "Fetch the original file again."
 
 
@@ -63,6 +65,21 @@ def load_tables(folder: Path, widths: Mapping[str, int | None]) -> dict[str, Ten
             raise dataset_error(path, "float32 or float64", table.dtype, _ORIGINAL)
         tables[name] = table.clone()  # off the mapped file, which may be replaced while a training runs
     return tables
+
+
+def load_layouts(folder: Path, count: int) -> dict[str, Tensor]:
+    """Read the tables ``layout_<key>.pth`` (n, ...) that there are: key -> table.
+
+    Raises:
+        DatasetError: If one is damaged, or not of ``count`` trajectories.
+    """
+    found = {}
+    for path in sorted(folder.glob(f"{LAYOUT_TABLE}*.pth")):
+        table = load_tensor(path)
+        if table.shape[:1] != (count,):
+            raise dataset_error(path, f"{count} rows", tuple(table.shape), "Fetch all tables of one data set again.")
+        found[path.stem.removeprefix(LAYOUT_TABLE)] = table.clone()
+    return found
 
 
 def checked_lengths(path: Path, values: object, table: Tensor) -> Tensor:

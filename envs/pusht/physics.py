@@ -36,21 +36,35 @@ class World:
     does not look for it.
     """
 
-    def __init__(self, block: Block, state: Sequence[float]) -> None:
+    def __init__(
+        self,
+        block: Block,
+        state: Sequence[float],
+        agent_radius: float = AGENT_RADIUS,
+        friction: float = 0.0,
+        glide: float = 0.0,
+    ) -> None:
         """Set everything up in ``state`` (7,) and let the first 0.01 s pass, which may already change it.
 
         Args:
             block: What to push.
             state: Agent x, y, block x, y and angle, agent velocity x, y; finite.
+            agent_radius: Pixels.
+            friction: Between agent and block.
+            glide: Seconds in which a block that is not pushed loses its speed to 1/e; 0: it stops at once.
         """
         self._space = pymunk.Space()
-        self._space.damping = 0.0
+        self._space.damping = math.exp(-1 / glide) if glide else 0.0  # what is left after a second
         static = self._space.static_body
         self._space.add(*(pymunk.Segment(static, a, b, WALL_RADIUS) for a, b in WALLS))
         self._agent = pymunk.Body(body_type=pymunk.Body.KINEMATIC)  # walls and block do not stop it
         self._agent.position = 256.0, 400.0
-        self._space.add(self._agent, pymunk.Circle(self._agent, AGENT_RADIUS))
+        disc = pymunk.Circle(self._agent, agent_radius)
+        self._space.add(self._agent, disc)
         self._block, self._polygons = self._add_block(block)
+        if friction:
+            for shape in (disc, *self._block.shapes):  # contacts multiply the two
+                shape.friction = math.sqrt(friction)
 
         # The order matters: setting the angle turns the block about its centre of gravity, which moves the origin.
         self._agent.velocity = state[5], state[6]

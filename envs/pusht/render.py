@@ -7,6 +7,7 @@ import math
 import os
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -28,9 +29,7 @@ BLACK: Color = (0, 0, 0)
 LIGHT_GREEN: Color = (144, 238, 144)
 LIGHT_GRAY: Color = (211, 211, 211)
 SLATE_GRAY: Color = (119, 136, 153)
-PALE_SLATE_GRAY: Color = (143, 163, 184)  # 1.2 times the one above; the pale blue likewise, up to 255
 ROYAL_BLUE: Color = (65, 105, 225)
-PALE_ROYAL_BLUE: Color = (78, 126, 255)
 CONTACT_RED: Color = (231, 76, 60)
 
 BAR_RADIUS = WALL_RADIUS  # half the width of walls and of the block's edges, pixels
@@ -41,10 +40,30 @@ PIXEL_FORMAT = (24, (0x0000FF, 0x00FF00, 0xFF0000, 0))  # three bytes, red first
 MAX_TILES = 32  # along a side: tiles of 16 pixels; smaller ones would save little
 
 
+@dataclass(frozen=True)
+class Look:
+    """Colours, and the agent's radius in pixels."""
+
+    background: Color = WHITE
+    landmark: Color = LIGHT_GREEN
+    block: Color = SLATE_GRAY
+    agent: Color = ROYAL_BLUE
+    agent_radius: float = AGENT_RADIUS
+
+
+@dataclass(frozen=True)
+class Disc:
+    """Something that lies about: its centre and radius, pixels of the window."""
+
+    centre: Point
+    radius: float
+    color: Color
+
+
 @functools.lru_cache(maxsize=64)
-def renderer(block: Block, image_size: int) -> Renderer:
-    """The renderer for a kind of block, shared by all episodes of the process."""
-    return Renderer(block, image_size)
+def renderer(block: Block, image_size: int, look: Look = Look()) -> Renderer:
+    """The renderer for a kind of block and a look, shared by all episodes of the process."""
+    return Renderer(block, image_size, look)
 
 
 class Renderer:
@@ -55,13 +74,15 @@ class Renderer:
     see ``num_tiles``. No display is opened.
     """
 
-    def __init__(self, block: Block, image_size: int) -> None:
+    def __init__(self, block: Block, image_size: int, look: Look = Look()) -> None:
         """Draw the background: the walls and, as a landmark, the block at the pose of the original task.
 
         Args:
             block: What the landmark looks like. The original shows it whatever the goal of planning is.
             image_size: Side of the images, pixels.
+            look: Of everything.
         """
+        self._look = look
         self._tiles = num_tiles(image_size)
         self._tile = WINDOW_SIZE // self._tiles
         self._image_tile = image_size // self._tiles
@@ -69,21 +90,28 @@ class Renderer:
         self._walls.set_colorkey(BLACK)  # nothing but the walls is opaque
         for start, end in WALLS:
             _draw_bar(self._walls, LIGHT_GRAY, _pixel(start), _pixel(end))
-        self._background = _surface(WHITE)
+        self._background = _surface(look.background)
         for polygon in block.placed(*GOAL_POSE):
-            pygame.draw.polygon(self._background, LIGHT_GREEN, [_pixel(corner) for corner in polygon])
+            pygame.draw.polygon(self._background, look.landmark, [_pixel(corner) for corner in polygon])
         self._background.blit(self._walls, (0, 0))
         self._empty = cv2.resize(_pixels(self._background), (image_size, image_size))
         self._canvas = self._background.copy()  # and like it again after every image
         self._lock = threading.Lock()  # around the canvas
 
-    def render(self, agent: Point, polygons: Sequence[Sequence[Point]], contacts: Sequence[Line]) -> NDArray[Any]:
+    def render(
+        self,
+        agent: Point,
+        polygons: Sequence[Sequence[Point]],
+        contacts: Sequence[Line],
+        discs: Sequence[Disc] = (),
+    ) -> NDArray[Any]:
         """Draw a scene.
 
         Args:
             agent: Its centre, pixels of the 512 x 512 window.
             polygons: Corners of the block's parts.
             contacts: The lines that mark contacts of the block.
+            discs: What lies about, beneath everything else that moves.
 
         Returns:
             (image_size, image_size, 3) uint8 RGB.
@@ -91,10 +119,13 @@ class Renderer:
         image = self._empty.copy()
         corners = [corner for polygon in polygons for corner in polygon]
         block_area = self._area(corners + [end for line in contacts for end in line], MARGIN)
-        agent_area = self._area([agent], AGENT_RADIUS + 1)
-        areas = [area for area in (block_area, agent_area) if area.width and area.height]
+        agent_area = self._area([agent], self._look.agent_radius + 1)
+        disc_areas = [self._area([disc.centre], disc.radius + 1) for disc in discs]
+        areas = [area for area in (block_area, agent_area, *disc_areas) if area.width and area.height]
         with self._lock:
             try:
+                for disc in discs:
+                    pygame.draw.circle(self._canvas, disc.color, _pixel(disc.centre), round(disc.radius))
                 if block_area in areas:
                     self._draw_block(polygons)
                 if agent_area in areas:
@@ -125,13 +156,14 @@ class Renderer:
     def _draw_block(self, polygons: Sequence[Sequence[Point]]) -> None:
         for polygon in polygons:
             corners = [_pixel(corner) for corner in polygon]
-            pygame.draw.polygon(self._canvas, PALE_SLATE_GRAY, corners)
+            pygame.draw.polygon(self._canvas, _pale(self._look.block), corners)
             for start, end in zip(corners, [*corners[1:], corners[0]], strict=True):
-                _draw_bar(self._canvas, SLATE_GRAY, start, end)
+                _draw_bar(self._canvas, self._look.block, start, end)
 
     def _draw_agent(self, centre: Point) -> None:
-        pygame.draw.circle(self._canvas, ROYAL_BLUE, _pixel(centre), round(AGENT_RADIUS))
-        pygame.draw.circle(self._canvas, PALE_ROYAL_BLUE, _pixel(centre), round(AGENT_RADIUS) - AGENT_RIM)
+        radius, color = round(self._look.agent_radius), self._look.agent
+        pygame.draw.circle(self._canvas, color, _pixel(centre), radius)
+        pygame.draw.circle(self._canvas, _pale(color), _pixel(centre), radius - AGENT_RIM)
 
     def _draw_contacts(self, contacts: Sequence[Line]) -> None:
         for start, end in contacts:  # aaline without an s would blend them differently
@@ -171,6 +203,11 @@ def _surface(color: Color) -> pygame.Surface:
 def _pixels(surface: pygame.Surface) -> NDArray[Any]:
     """The surface as (512, 512, 3) uint8 without copying; nothing can be blitted to it as long as that exists."""
     return pygame.surfarray.pixels3d(surface).transpose(1, 0, 2)
+
+
+def _pale(color: Color) -> Color:
+    red, green, blue = (min(255, round(1.2 * value)) for value in color)
+    return red, green, blue
 
 
 def _pixel(point: Point) -> Pixel:

@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 
 from envs.episode_seeds import episode_generator
+from envs.factors import CAMERA_KEY, DISTRACTORS_KEY, shifted
 from envs.pusht import ACTION_SCALE, PROPRIO
+from envs.pusht.factors import FACTORS
 from envs.pusht.physics import AGENT_RADIUS, WALL_HIGH, WALL_LOW, WINDOW_SIZE, World
-from envs.pusht.render import renderer
-from envs.pusht.shapes import BLOCKS, SHAPE_KEY, SHAPES, shape_index
+from envs.pusht.render import Look, renderer
+from envs.pusht.shapes import SHAPE_KEY, SHAPES, Block
+from envs.pusht.variation import discs, varied
 from envs.simulator import Array, EpisodeLayout, Simulator
 
 __all__ = ["SHAPES", "PushTSimulator", "Snapshot"]
@@ -28,13 +31,13 @@ class Snapshot:
     """A moment of an episode: how it started and what has been done since.
 
     Attributes:
-        shape: Index into ``SHAPES``.
+        layout: As given to ``reset``.
         start: (7,) the state given to ``reset``.
         actions: (n, 2) float32, all since then.
         state: (7,) the state that they led to.
     """
 
-    shape: int
+    layout: EpisodeLayout
     start: Array
     actions: Array
     state: Array
@@ -48,7 +51,8 @@ class PushTSimulator(Simulator):
     to where it is, in units of 100 px; it is steered there for 0.1 s and gets a part of the way: 5.9 of 20 px from
     rest. Neither walls nor the window's edge stop the agent.
 
-    The layout key ``shape`` is an index into ``SHAPES``, one integer in an array (1,).
+    The layout key ``shape`` is an index into ``SHAPES``, one integer in an array (1,); there are also those of
+    ``factors``.
 
     A state does not say all about a moment: a pushed block goes on differently if the solver has forgotten the
     contact, usually by hundredths of a pixel in the next step, sometimes by tens. ``reset`` starts without contacts,
@@ -61,14 +65,18 @@ class PushTSimulator(Simulator):
     state_dim = 7
     env_action_dim = 2
     proprio_indices = PROPRIO
+    factors = FACTORS
 
     def __init__(self, image_size: int = 224) -> None:
         """Set up a simulator without an episode; sizes of up to 7 times a power of two, such as 224, draw fastest."""
         super().__init__(image_size)
         self._world: World | None = None
-        self._shape: int
+        self._layout: EpisodeLayout
+        self._block: Block
+        self._look: Look
         self._start: Array
         self._actions: list[Array] = []  # blocks (K, 2), all since the start
+        self._steps = 0  # their number
 
     @classmethod
     def default_layout(cls) -> dict[str, Array]:
@@ -128,7 +136,7 @@ class PushTSimulator(Simulator):
 
         Args:
             state: (7,).
-            layout: ``shape``, the T if absent.
+            layout: ``shape``, the T if absent; and what varies.
 
         Returns:
             (7,) float64: the state afterwards.
@@ -141,9 +149,10 @@ class PushTSimulator(Simulator):
             raise ValueError(f"env pusht: a state must be of shape (7,), got {start.shape}")
         if not (np.abs(start) <= MAX_START).all():
             raise ValueError(f"env pusht: a state must be finite and within +-1e6, got {start.tolist()}")
-        shape = shape_index(layout)
-        self._world = World(BLOCKS[SHAPES[shape]], start.tolist())
-        self._shape, self._start, self._actions = shape, start, []
+        block, look, physics = varied(layout)
+        self._world = World(block, start.tolist(), **physics)
+        self._layout, self._block, self._look = layout, block, look
+        self._start, self._actions, self._steps = start, [], 0
         return np.array(self._world.state())
 
     def step(self, actions: Array) -> Array:
@@ -174,19 +183,24 @@ class PushTSimulator(Simulator):
             world.step(move_x, move_y)
             visited[index] = world.state()
         self._actions.append(commands)
+        self._steps += len(commands)
         return visited
 
     def render(self) -> Array:
         """The image (image_size, image_size, 3) uint8 of the current state."""
         world = self._current()
-        draw = renderer(BLOCKS[SHAPES[self._shape]], self.image_size).render
-        return draw(world.agent_position(), world.polygons(), world.contact_lines())
+        draw = renderer(self._block, self.image_size, self._look).render
+        scene = (world.agent_position(), world.polygons(), world.contact_lines())
+        if not self._layout.keys() & {DISTRACTORS_KEY, CAMERA_KEY}:
+            return draw(*scene)
+        image = draw(*scene, discs(self._layout, self._steps))
+        return shifted(image, self._layout[CAMERA_KEY]) if CAMERA_KEY in self._layout else image
 
     def snapshot(self) -> Snapshot:
         """This moment, for ``restore``."""
         state = np.array(self._current().state())
         actions = np.concatenate([np.empty((0, self.env_action_dim), np.float32), *self._actions])
-        return Snapshot(self._shape, self._start.copy(), actions, state)
+        return Snapshot(self._layout, self._start.copy(), actions, state)
 
     def restore(self, snapshot: Snapshot) -> Array:
         """Go back to a moment of this or another simulator's episode; what follows and the image are the same bits.
@@ -200,7 +214,7 @@ class PushTSimulator(Simulator):
         Raises:
             ValueError: If the snapshot does not lead to its state here, as from another version of pymunk.
         """
-        state = self.reset(snapshot.start, {SHAPE_KEY: np.array([snapshot.shape])})
+        state = self.reset(snapshot.start, snapshot.layout)
         if len(snapshot.actions):
             state = self.step(snapshot.actions)[-1].copy()
         if not np.array_equal(state, snapshot.state):
