@@ -140,6 +140,11 @@ class ColumnTrajectories(Trajectories, ABC):
             super().fit_frames(size)
         self.frame_size = size
 
+    def times(self, trajectory: int) -> Tensor | None:
+        """Recorded times (at least its length,) of the rows, seconds; None where there are none."""
+        times = self._rows.times(trajectory)
+        return None if times is None else torch.from_numpy(times.astype(np.float64))
+
     def layout(self, trajectory: int) -> dict[str, Tensor]:
         """The episode layout, {} if the data set has none."""
         return {name: table[trajectory] for name, table in self._layouts.items()}

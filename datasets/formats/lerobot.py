@@ -116,6 +116,11 @@ class LeRobotRows(Rows):
                 )
         return torch.stack([self._image(name, first + step) for step in steps])
 
+    def times(self, episode: int) -> Array:
+        """See the base class."""
+        first = int(self.lengths[:episode].sum())
+        return self._times[first : first + int(self.lengths[episode])]
+
     def split(self, count: int) -> tuple[Tensor, Tensor] | None:
         """See the base class."""
         splits = self._info.get("splits") or {}

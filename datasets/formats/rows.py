@@ -47,6 +47,10 @@ class Rows(ABC):
     def frames(self, name: str, episode: int, steps: Sequence[int]) -> Tensor:
         """Read frames (len(steps), 3, H, W), uint8 or float32, at rows of one episode."""
 
+    def times(self, episode: int) -> Array | None:
+        """Recorded times of the rows of one episode, seconds; None where there are none."""
+        return None
+
     def split(self, count: int) -> tuple[Tensor, Tensor] | None:
         """Training and validation part of the first ``count`` episodes, where the files say so."""
         return None

@@ -84,6 +84,7 @@ def test_images_in_the_tables_are_read(write):
         images = torch.from_numpy(episode["img"]).movedim(-1, 1)
         assert torch.equal(data.frames(number, [6, 0, 3, 6]), images[[6, 0, 3, 6]])
     assert data.column("next.reward")[2].flatten().tolist() == list(range(12))
+    torch.testing.assert_close(data.times(1), torch.arange(7.0).double() / 10)
 
 
 @pytest.mark.parametrize("fps", [10, 24])
