@@ -23,6 +23,7 @@ from training.settings import TrainSettings
 from training.start import StartingModel
 from training.state import FILENAME
 from utils import distributed
+from utils.env_sizes import EnvSizes
 from utils.nearby import hint
 from utils.settings import same_settings
 
@@ -98,8 +99,15 @@ def check_processes(settings: TrainSettings) -> None:
         )
 
 
-def check_data(start: StartingModel, data: Trajectories) -> None:
-    """Frames must be as large as the model's; formats that can resize them do."""
+def check_data(start: StartingModel, data: Trajectories, sizes: EnvSizes) -> None:
+    """Rows must have the environment's entries, and frames the model's size; formats that can resize them do."""
+    found = EnvSizes(data.env_action_dim, data.proprio_dim, data.state_dim)
+    if found != sizes:
+        raise ValueError(
+            f"the data have actions, proprio values and states of {', '.join(map(str, found))} entries, "
+            f"the environment {data.name} has {', '.join(map(str, sizes))}: choose others with "
+            "env.dataset.action, .proprio and .state where the format has these, or the environment of these data"
+        )
     size, stored = start.architecture.img_size, data.frame_size
     if start.model.encoder.observes != "visual":
         return

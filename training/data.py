@@ -50,7 +50,7 @@ class TrainingData:
             ValueError: If it does not fit the model, or an explicit setting the split.
         """
         trajectories: Trajectories = config.env.data.build()
-        check_data(start, trajectories)
+        check_data(start, trajectories, config.env.sizes)
         split = split_trajectories(trajectories, start.checkpoint, config, explicit)
         normalizer = stored_normalizer(start.checkpoint, config.env.sizes) or trajectories.normalizer
         return cls(trajectories, split, normalizer, trajectories.action_quantiles())

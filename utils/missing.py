@@ -8,7 +8,7 @@ from types import TracebackType
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml", "hydra": "hydra-core",
-            "hydra_plugins": "hydra-submitit-launcher", "pygame": "pygame-ce"}  # fmt: skip
+            "hydra_plugins": "hydra-submitit-launcher", "pygame": "pygame-ce", "lance": "pylance"}  # fmt: skip
 """Packages whose name is not the one that is imported."""
 
 

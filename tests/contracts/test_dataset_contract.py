@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hydra.utils import get_class, instantiate
 
 from datasets.collect import collections, make_env
 from datasets.collecting.config import CollectConfig
+from datasets.converting.conversion import TARGETS, Conversion
 from datasets.files import DatasetError
 from envs.opengl import OpenGLError
 from tests.contracts.dataset_contract import CHECKS, check_replay
@@ -25,10 +28,12 @@ def settings(dataset_option, composing, pytestconfig):
 
 
 @pytest.fixture(scope="module")
-def data(settings, tmp_path_factory):
-    """Data that were collected in the format, or, if it has no writer, those that the settings name."""
+def data(settings, dataset_option, composing, tmp_path_factory):
+    """Data that were collected in the format or converted to it, or else those that the settings name."""
     reader, folder = dict(settings["env"]["dataset"]), str(tmp_path_factory.mktemp("data"))
-    if get_class(reader["_target_"]).writer is not None:
+    if dataset_option in TARGETS and get_class(reader["_target_"]).writer is None:
+        reader["data_path"] = converted(dataset_option, Path(folder), composing)
+    elif get_class(reader["_target_"]).writer is not None:
         counts = {"n_val": 2} if get_class(reader["_target_"]).writer.subsets else {}
         try:
             for collection in collections(parsed(CollectConfig, {**settings, **counts, "data_path": str(folder)})):
@@ -40,6 +45,20 @@ def data(settings, tmp_path_factory):
         return instantiate(reader)
     except DatasetError as error:
         pytest.skip(f"no data to read (--setting env.dataset.data_path=...): {error}")
+
+
+def converted(option, folder, composing):
+    """Data of the Wall, converted to a format; skips where its package is missing."""
+    settings = composing("env=wall", *SIZES, name="collect")
+    for collection in collections(parsed(CollectConfig, {**settings, "data_path": str(folder / "wall")})):
+        collection.run(num_workers=1)
+    data = instantiate({**settings["env"]["dataset"], "data_path": str(folder / "wall")})
+    try:
+        return str(Conversion(data, option, folder / f"made{TARGETS[option].suffix}").run())
+    except DatasetError as error:
+        if "is not installed" not in str(error):
+            raise
+        pytest.skip(str(error))
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)

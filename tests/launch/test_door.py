@@ -36,7 +36,7 @@ def enter(monkeypatch, capsys):
         ("train", ["env=wal"], "env=wal: env has no option wal; did you mean wall? There are gymnasium, point_maze"),
         ("train", ["metod=online"], "did you mean method"),
         ("train", ["visual_eps_factor=0.1"], "It is a setting of method=adversarial, method=online_adversarial."),
-        ("train", ["env=pusht", "env.dataset.split_ratio=0.5"], "dataset=point_maze_medium, dataset=wall. All of them"),
+        ("train", ["env=pusht", "env.dataset.split_ratio=0.5"], "dataset=wall, dataset=zarr. All of them"),
         ("train", ["+training.batchsize=4"], "+training.batchsize: nothing reads a setting of that name; did you mean"),
         ("train", ["~training.seed"], "~training.seed: a setting cannot be removed"),
         ("train", ["+anything=4"], "+anything: nothing reads a setting of that name"),

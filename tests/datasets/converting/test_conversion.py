@@ -10,14 +10,18 @@ import pytest
 import torch
 from hydra.utils import get_class
 
+from datasets.convert import ConvertConfig, convert
 from datasets.converting import conversion
 from datasets.converting.conversion import TARGETS, Conversion
 from datasets.files import DatasetError
+from datasets.formats.episodes import EpisodeTrajectories
 from datasets.formats.wall import WallTrajectories
 from datasets.formats.zarr_replay import ZarrTrajectories
 from launch.conf import CONF
 from tests.datasets.columns import columns
+from tests.training.tiny import composed
 from utils.reading.yaml_file import read_yaml
+from utils.schema import parsed
 
 PACKAGES = {"zarr": "zarr", "hdf5": "h5py", "robomimic": "h5py", "lerobot": "pyarrow", "lance": "lance"}
 EXACT = {"episodes": "uint8", "zarr": "zarr3", "hdf5": None, "robomimic": None, "lerobot": "png", "lance": None}
@@ -204,3 +208,11 @@ def test_unknown_words_are_named(wall, tmp_path):
         Conversion(wall, "lerobt", tmp_path / "made")
     with pytest.raises(DatasetError, match="images=jpg: with to=lerobot it is mp4 or png"):
         Conversion(wall, "lerobot", tmp_path / "made", "jpg")
+
+
+def test_the_command_puts_data_where_their_reader_looks(wall, monkeypatch):
+    monkeypatch.setenv("DATASET_DIR", str(wall.data_path.parent))
+    place = convert(parsed(ConvertConfig, composed("env=wall", "to=episodes", name="convert")))
+    assert place == wall.data_path.parent / "wall" and len(EpisodeTrajectories("wall")) == 5
+    with pytest.raises(DatasetError, match="did you mean hdf5"):
+        convert(parsed(ConvertConfig, composed("env=wall", "to=hdf", name="convert")))
