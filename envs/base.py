@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -57,7 +56,6 @@ class VectorEnv(OwnCopies, ABC):
         proprio_dim: Length of the proprio values, E.
         env_action_dim: Length of one raw action.
         image_size: Side of the square images that ``render`` returns, pixels.
-        factors: How episodes may differ, by name; what they draw are further keys of layouts, which ``reset`` takes.
         plays_in_background: Whether one thread may play while another computes, as long as only one plays at a time.
     """
 
@@ -66,8 +64,12 @@ class VectorEnv(OwnCopies, ABC):
     proprio_dim: int
     env_action_dim: int
     image_size: int
-    factors: Factors = MappingProxyType({})
     plays_in_background = True
+
+    @property
+    def factors(self) -> Factors:
+        """How episodes may differ, by name; what they draw are further keys of layouts, which ``reset`` takes."""
+        return {}
 
     @abstractmethod
     def default_layouts(self, num_episodes: int) -> dict[str, Tensor]:

@@ -114,7 +114,13 @@ def colour(rng: np.random.Generator, *unlike: Array) -> Array:
             return drawn.astype(np.float32)
 
 
-def colour_factor(key: str, what: str, usual: Sequence[int], unlike: Mapping[str, Sequence[int]]) -> Factor:
+AS_IT_IS = np.full(3, -1, np.float32)
+"""A colour that stands for the usual one, where that is no single colour."""
+
+
+def colour_factor(
+    key: str, what: str, usual: Sequence[int], unlike: Mapping[str, Sequence[int]], is_exact: bool = True
+) -> Factor:
     """Make the factor of one colour, layout key ``key``.
 
     Args:
@@ -122,13 +128,15 @@ def colour_factor(key: str, what: str, usual: Sequence[int], unlike: Mapping[str
         what: Whose colour it is.
         usual: Red, green and blue, 0..255, of an episode that does not differ; what is drawn is told from it, too.
         unlike: Layout key -> usual colour of what it must be told from.
+        is_exact: Whether things usually have that very colour; else ``AS_IT_IS`` stands for how they look.
     """
     value = np.array(usual, np.float32)
 
     def draw(rng: np.random.Generator, states: Array, layout: Layout) -> Layout:
         return {key: colour(rng, value, *(layout.get(other, np.array(its)) for other, its in unlike.items()))}
 
-    return Factor(f"colour of {what}; well told from that and from the others", draw, usual={key: value})
+    about = f"colour of {what}; well told from that and from the others"
+    return Factor(about, draw, usual={key: value if is_exact else AS_IT_IS})
 
 
 CAMERA_KEY = "camera_shift"

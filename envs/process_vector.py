@@ -14,6 +14,7 @@ from torch import Tensor
 from envs.base import EpisodeLayouts, Outcome, VectorEnv
 from envs.episode_layouts import default_layouts, split_layouts
 from envs.episode_player import Arrays, Failure, PlayTask, ResetTask, Task, load_simulator
+from envs.factors import Factors
 from envs.shared_arrays import Shapes
 from envs.worker_pool import OwnProcess, WorkerPool
 from utils import distributed
@@ -67,7 +68,7 @@ class ProcessVectorEnv(VectorEnv):
         self._simulator = found(image_size, **options) if options else found
         self.name, self.state_dim = self._simulator.name, self._simulator.state_dim
         self.env_action_dim, self.proprio_dim = self._simulator.env_action_dim, len(self._simulator.proprio_indices)
-        self.image_size, self.factors = image_size, self._simulator.factors
+        self.image_size = image_size
         self.plays_in_background = num_workers > 0  # a graphics context belongs to the thread that made it
         self._pool = (
             WorkerPool(num_workers, simulator, image_size, options=options)
@@ -75,6 +76,11 @@ class ProcessVectorEnv(VectorEnv):
             else OwnProcess(simulator, image_size, options)
         )
         self._seeds: list[int] | None = None  # of the current episodes
+
+    @property
+    def factors(self) -> Factors:
+        """Those of the simulator."""
+        return self._simulator.factors
 
     def default_layouts(self, num_episodes: int) -> dict[str, Tensor]:
         """The simulator's default, ``num_episodes`` times."""

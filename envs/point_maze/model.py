@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import logging
 
@@ -86,6 +87,17 @@ def maze_model(maze: Maze) -> mujoco.MjModel:
     # MuJoCo counted the direction in which it cannot move, 1 / m since 3.0.
     ball = model.body("ball").id
     model.body_invweight0[ball, 0] = 2 / (3 * model.body_mass[ball])
+    return model
+
+
+def varied_model(maze: Maze, size: float, damping: float) -> mujoco.MjModel:
+    """A model of its own whose ball is ``size`` times as large, of the same mass, slowed by ``damping`` N s/m."""
+    model = copy.copy(maze_model(maze))
+    [ball] = [geom for geom in range(model.ngeom) if model.geom_type[geom] == mujoco.mjtGeom.mjGEOM_SPHERE]
+    model.geom_size[ball, 0] *= size
+    model.geom_rbound[ball] *= size
+    model.geom_aabb[ball] *= size
+    model.dof_damping[:] = damping
     return model
 
 

@@ -29,6 +29,11 @@ def in_image(maze: Maze, place: NDArray[np.float64]) -> NDArray[np.float64]:
     return 0.5 + (place - maze.camera_center) / (2 * math.tan(FIELD_OF_VIEW / 2) * maze.extent)
 
 
+def from_image(maze: Maze, place: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Where in the world places (..., 2) of an image are, m: what ``in_image`` undoes."""
+    return (place - 0.5) * (2 * math.tan(FIELD_OF_VIEW / 2) * maze.extent) + maze.camera_center
+
+
 @functools.cache
 def maze_renderer(maze: Maze, image_size: int) -> MazeRenderer:
     """The renderer for a maze and a size of images, shared by all episodes of the process."""
@@ -80,7 +85,11 @@ class MazeRenderer:
         return image
 
     def _draw_whole(self, x: float, y: float) -> Image:
-        return self._draw(maze_scene(self._maze, None), x, y, self._whole, self._viewport)
+        return self.draw_scene(maze_scene(self._maze, None), x, y)
+
+    def draw_scene(self, scene: MazeScene, x: float, y: float) -> Image:
+        """The whole image of a scene of this maze, see ``draw``."""
+        return self._draw(scene, x, y, self._whole, self._viewport)
 
     def _draw(self, scene: MazeScene, x: float, y: float, buffers: mujoco.MjrContext, rect: mujoco.MjrRect) -> Image:
         """Draw as much of the image as fits into ``buffers`` and read ``rect`` of it.
@@ -114,13 +123,14 @@ class MazeScene:
         ball: The one thing in it that moves.
     """
 
-    def __init__(self, maze: Maze, corner: tuple[int, int] | None) -> None:
+    def __init__(self, maze: Maze, corner: tuple[int, int] | None, spare: int = 0) -> None:
         """Set the scene up.
 
         Args:
             maze: What is drawn.
             corner: None for all walls, or those with a centre at this x, y or 1 m further along one or both. They
                 are all that is seen near a ball in between: other walls begin 0.5 m away from it, and it covers 0.2.
+            spare: How many things may be added.
         """
         model = copy.copy(maze_model(maze))
         if corner is not None:
@@ -132,7 +142,7 @@ class MazeScene:
         camera = mujoco.MjvCamera()
         camera.lookat[:] = *maze.camera_center, 0
         camera.distance, camera.azimuth, camera.elevation = maze.extent, 90, -90
-        scene = mujoco.MjvScene(model, model.ngeom + model.nsite)
+        scene = mujoco.MjvScene(model, model.ngeom + model.nsite + spare)
         mujoco.mjv_updateScene(model, data, mujoco.MjvOption(), None, camera, mujoco.mjtCatBit.mjCAT_ALL, scene)
         for flag in NOT_IN_VIEW:
             scene.flags[getattr(mujoco.mjtRndFlag, flag)] = False

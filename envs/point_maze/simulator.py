@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from envs.episode_seeds import episode_generator
 from envs.opengl import mujoco
+from envs.point_maze.factors import DAMPING_KEY, SIZE_KEY, check_layout, factors_of
 from envs.point_maze.mazes import LARGE_MAZE, MEDIUM_MAZE, ORIGIN, U_MAZE, Maze
-from envs.point_maze.model import FRAME_SKIP, maze_model
+from envs.point_maze.model import FRAME_SKIP, maze_model, varied_model
 from envs.point_maze.render import Image, in_image, maze_renderer
+from envs.point_maze.varied_render import LOOK, draw_varied
 from envs.simulator import EpisodeLayout, Simulator
 
 SUCCESS_RADIUS = 0.5  # m
@@ -35,7 +37,7 @@ class PointMazeSimulator(Simulator):
 
     States are (x, y, vx, vy) in m and m/s, float64; the maze reaches from 0.4 to 3.2 along both axes, and the world of
     the model lies 1.2 m further. An action is a force along x and y in units of 100 N, clipped to [-1, 1]; a step takes
-    0.05 s. There are no layouts. Without randomness: the seeds only draw start and goal.
+    0.05 s. Layouts have nothing but the keys of ``factors``. Without randomness: the seeds only draw start and goal.
 
     Source: DINO-WM's PointMaze environment, i.e. d4rl's U-shaped maze with 5 simulation steps per action. States and
     images are the original's. Deviation: states and actions that are no numbers, and a simulation that becomes
@@ -44,6 +46,7 @@ class PointMazeSimulator(Simulator):
 
     maze: ClassVar[Maze] = U_MAZE
     name = maze.name
+    factors = factors_of(maze)
     state_dim = 4
     env_action_dim = 2
     proprio_indices = (0, 1, 2, 3)
@@ -56,7 +59,7 @@ class PointMazeSimulator(Simulator):
         """
         super().__init__(image_size)
         self._model = maze_model(self.maze)
-        self._is_playing = False
+        self._is_playing, self._layout, self._steps = False, dict[str, Any](), 0
         self._attach(mujoco.MjData(self._model))
 
     def _attach(self, data: mujoco.MjData) -> None:
@@ -65,6 +68,11 @@ class PointMazeSimulator(Simulator):
         self._position, self._velocity, self._force = data.qpos, data.qvel, data.ctrl
         self._num_warnings = data.warning.number
         self._ball_place = data.site("ball").xpos
+
+    def _model_of(self, layout: EpisodeLayout) -> mujoco.MjModel:
+        """The model of all episodes, or one of its own for a ball that differs."""
+        size, damping = (float(layout[key].item()) if key in layout else 1.0 for key in (SIZE_KEY, DAMPING_KEY))
+        return maze_model(self.maze) if size == damping == 1 else varied_model(self.maze, size, damping)
 
     def __getstate__(self) -> dict[str, Any]:
         # the ball is drawn where it was when places were last computed, which no state of MuJoCo's holds
@@ -78,7 +86,7 @@ class PointMazeSimulator(Simulator):
     def __setstate__(self, state: dict[str, Any]) -> None:
         moment, ball_place = state.pop("moment")
         self.__dict__ |= state
-        self._model = maze_model(self.maze)
+        self._model = self._model_of(self._layout)
         self._attach(mujoco.MjData(self._model))
         mujoco.mj_setState(self._model, self._data, moment, ALL_STATE)
         self._ball_place[:] = ball_place
@@ -120,16 +128,19 @@ class PointMazeSimulator(Simulator):
         """Start an episode in ``state`` (4,), which is returned as float64.
 
         Raises:
-            ValueError: If the state is not four finite numbers, each smaller than MuJoCo's limit of 1e10, or a layout
-                is given.
+            ValueError: If the state is not four finite numbers, each smaller than MuJoCo's limit of 1e10, or the layout
+                has what no factor draws.
         """
-        if layout:
-            raise ValueError(f"env {self.name}: all episodes have the same layout, got {sorted(layout)}")
+        check_layout(self.name, layout, self.factors)
         start = np.array(state, np.float64)
         if start.shape != (self.state_dim,) or not (np.abs(start) < mujoco.mjMAXVAL).all():
             raise ValueError(
                 f"env {self.name}: a state must be 4 finite numbers below 1e10 in size (x, y, vx, vy), got {state}"
             )
+        if layout or self._layout:
+            self._model = self._model_of(layout)
+            self._attach(mujoco.MjData(self._model))
+        self._layout, self._steps = dict(layout), 0
         mujoco.mj_resetData(self._model, self._data)
         self._position[:], self._velocity[:] = start[:2], start[2:]
         mujoco.mj_forward(self._model, self._data)
@@ -155,6 +166,7 @@ class PointMazeSimulator(Simulator):
             self._force[:] = force
             mujoco.mj_step(self._model, self._data, FRAME_SKIP)
             row[:2], row[2:] = self._position, self._velocity
+        self._steps += len(actions)
         if self._num_warnings.any():  # MuJoCo has then started anew from position 0
             self._is_playing = False
             warnings = [mujoco.mjtWarning(kind).name for kind in np.flatnonzero(self._num_warnings)]
@@ -172,6 +184,8 @@ class PointMazeSimulator(Simulator):
         """
         self._require_episode()
         x, y, _ = self._ball_place.tolist()
+        if not self._layout.keys().isdisjoint(LOOK):
+            return draw_varied(self.maze, self.image_size, self._ball_place[:2], self._layout, self._steps)
         return maze_renderer(self.maze, self.image_size).draw(x, y)
 
     def _require_episode(self) -> None:
@@ -196,6 +210,7 @@ class PointMazeMediumSimulator(PointMazeSimulator):
 
     maze = MEDIUM_MAZE
     name = maze.name
+    factors = factors_of(maze)
 
     @classmethod
     def sample_start_goal(cls, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -213,6 +228,7 @@ class PointMazeLargeSimulator(PointMazeMediumSimulator):
 
     maze = LARGE_MAZE
     name = maze.name
+    factors = factors_of(maze)
 
 
 def _sample_in_cell(generator: np.random.RandomState, cell: tuple[int, int]) -> NDArray[np.float64]:

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from envs.factors import DISTRACTORS_KEY, chosen_factors, distractor_places, draw_factors, shifted
+from envs.point_maze.simulator import PointMazeSimulator
+from envs.pusht.simulator import PushTSimulator
 from envs.vary import vary
 from envs.wall.factors import FACTORS
 from envs.wall.vector_env import WallVectorEnv
@@ -101,3 +103,47 @@ def test_moving_distractors_are_drawn_where_they_are_and_turn_round_at_the_edge(
     assert torch.equal(env.render(torch.tensor([1])), images[1:])
     x, y = (distractor_places(layouts[DISTRACTORS_KEY][1, 2].numpy(), 30) * 65).astype(int)
     assert images[1, :, y, x].tolist() == layouts[DISTRACTORS_KEY][1, 2, 5:].tolist(), "the last lies on top"
+
+
+def played_pusht(steps: int = 12, **layout: float) -> tuple[PushTSimulator, np.ndarray]:
+    """The agent goes right, against the stem of an upright T."""
+    simulator = PushTSimulator(image_size=64)
+    given = {key: np.array([value], np.float32) for key, value in layout.items()}
+    simulator.reset(np.array([180.0, 330, 256, 240, 0, 0, 0]), given)
+    return simulator, simulator.step(np.tile([0.3, 0.0], (steps, 1)))
+
+
+def test_a_block_of_pusht_glides_on_where_it_usually_stops():
+    for glide, moves in ((0.0, False), (0.1, True)):
+        simulator, visited = played_pusht(block_glide=glide)
+        assert visited[-1, 2] > 256, "it was pushed"
+        after = simulator.step(np.tile([-1.0, 0.0], (3, 1)))[:, 2:5]
+        assert bool(abs(after[-1] - after[0]).max() > 0.1) is moves
+
+
+def test_friction_and_sizes_change_what_a_push_does():
+    usual = played_pusht()[1]
+    for layout in ({"friction": 1.0}, {"block_scale": 1.25}, {"agent_radius": 20.0}):
+        assert abs(played_pusht(**layout)[1][-1, 2:5] - usual[-1, 2:5]).max() > 0.1, layout
+    same = {"friction": 0.0, "block_scale": 1.0, "agent_radius": 15.0, "block_glide": 0.0}
+    assert np.array_equal(played_pusht(**same)[1], usual)
+
+
+def test_a_copy_and_a_snapshot_go_on_in_the_world_that_differs():
+    simulator, _ = played_pusht(friction=0.8, block_scale=0.9)
+    other = PushTSimulator(image_size=64)
+    other.restore(simulator.snapshot())
+    more = np.tile([0.2, 0.1], (5, 1))
+    assert np.array_equal(other.step(more), simulator.step(more)) and np.array_equal(other.render(), simulator.render())
+
+
+def test_damping_slows_the_ball_and_a_larger_one_stops_farther_from_the_wall():
+    ends = []
+    for layout in ({}, {"damping": 20.0}, {"ball_size": 1.5}, {}):
+        simulator = PointMazeSimulator(image_size=64)
+        simulator.reset(np.array([0.8, 0.8, 0.0, 0.0]), {key: np.array([value]) for key, value in layout.items()})
+        slow = simulator.step(np.tile([0.0, 0.2], (5, 1)))[-1, 3]
+        ends.append((slow, simulator.step(np.tile([0.0, 1.0], (60, 1)))[-1, 1]))
+    assert ends[1][0] < 0.8 * ends[0][0] and ends[2][1] < ends[0][1] - 0.03 and ends[3] == ends[0]
+    with pytest.raises(ValueError, match=r"damping must be in \[0, 1000\]"):
+        simulator.reset(np.array([0.8, 0.8, 0.0, 0.0]), {"damping": np.array([-1.0])})

@@ -203,7 +203,7 @@ def test_other_bad_input_is_named():
     with pytest.raises(ValueError, match=r"image_size.*got 0"):
         PointMazeSimulator(0)
     simulator = PointMazeSimulator()
-    with pytest.raises(ValueError, match=r"same layout, got \['shape'\]"):
+    with pytest.raises(ValueError, match=r"unknown layout keys \['shape'\]"):
         simulator.reset(START, {"shape": np.zeros(1)})
     for use in (simulator.render, lambda: simulator.step(np.zeros((1, 2)))):
         with pytest.raises(RuntimeError, match="call reset"):
