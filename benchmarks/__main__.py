@@ -21,6 +21,7 @@ import torch
 from hydra.errors import InstantiationException
 from tqdm import tqdm
 
+from benchmarks import ceiling
 from benchmarks.bars import bar_cases, judge
 from benchmarks.cases import all_cases, settings
 from benchmarks.ceiling import CUBES, Ceiling
@@ -40,7 +41,8 @@ def main() -> None:
     logging.basicConfig(level=logging.ERROR)  # that models are untrained is no news here
     try:
         device = runtime.pick_device(options.device)
-        runtime.set_threads(options.threads)
+        runtime.set_threads(1 if options.cpu_time else options.threads)
+        ceiling.of_process = options.cpu_time
         before = {} if options.compare is None else earlier(options.compare)
         with tempfile.TemporaryDirectory() as folder:
             chosen = settings(options, device, Path(folder))
@@ -70,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--dtype", choices=["float32", "bf16", "both"], default="float32", help="of the networks (default: float32)")
     add("--device", default="auto")
     add("--threads", type=int, help="of one torch operation (default: torch's choice)")
+    add("--cpu-time", action="store_true", help="one thread and its own time, on a machine that does other work too")
     add("--seconds", type=float, default=2.0, help="for each line, at least (default: 2)")
     add("--quick", action="store_true", help="each line once, without repeats")
     add("--plain", action="store_true", help="time the plain ways too, in turn, and print the ratio")

@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 
+from benchmarks.decision import decision_cases
 from benchmarks.measure import Case, Timing
 from benchmarks.planning import CEM_SAMPLES, CEM_STEPS, EPISODES, GD_STEPS, LBFGS_STEPS, planning_cases
 from benchmarks.setting import Setting
@@ -79,12 +80,15 @@ def bars(size: str, with_bf16: bool) -> list[Bar]:
     for title in (last, history):
         found.append(_against(title, "gd step", "shipped", 2.5))
         found.append(_against(title, "gd step", "frozen", 1.2))
-    found.append(_against(history, "adversarial step", "shipped", 6.0))
+    if size != "full":
+        found.append(_against(history, "adversarial step", "shipped", 6.0))
     found.append(_against(history, "online refresh", "shipped", 4.0))
     if with_bf16:
         found.append(_against(half, "gd step", "shipped", 5.0))
         found.append(_against(half, "gd step", "frozen", 2.4))
         found.append(_against(half, "gd step", "float32", 2.0))
+    if size == "full":
+        found += _decisions(with_bf16, "avx512f" in cpu_info())
     gpu = "cuda"
     step = f"adversarial step, batch {GPU_BATCH} x 5 windows"
     for model in _models(size):
@@ -98,6 +102,20 @@ def bars(size: str, with_bf16: bool) -> list[Bar]:
         Bar(f"{half}: {CEM_CALL}", f"{CEM_CALL}, peak", lambda timing: timing.peak_gb, "<=", 8, "GB", gpu),
         Bar(f"{longer_half}: adversarial step", f"{step}, peak", lambda timing: timing.peak_gb, "<=", 16, "GB", gpu),
     ]
+
+
+def _decisions(with_bf16: bool, wide: bool) -> list[Bar]:
+    """Seconds per decision on two cores, with AVX-512 or narrower vectors."""
+
+    def decision(title: str, text: str, bound: float) -> Bar:
+        return Bar(f"{title}: decision", f"decision, {text}", lambda timing: timing.seconds, "<=", bound, "s")
+
+    found = [_against("full H=3", "adversarial step", "shipped", 8.0)]
+    if not wide:
+        at_best = Bar("full H=1: gd step", "GD step without AVX-512", _percent, ">=", 90, "% of mm")
+        return [*found, at_best, decision("projected H=1", "8 channels", 8.0)]
+    found += [decision("full H=1", "float32", 5.0), decision("projected H=1", "8 channels", 1.5)]
+    return [*found, decision("full H=1 bf16", "bf16", 3.0)] if with_bf16 else found
 
 
 def _against(title: str, case: str, way: str, bound: float) -> Bar:
@@ -122,7 +140,7 @@ def bar_cases(options: argparse.Namespace, device: torch.device, folder: Path) -
     for precision, history, model in itertools.product(("float32", "bf16"), (1, 3), _models(size)):
         setting = Setting(model, history, precision, device, folder, tuple(options.overrides), whole)
         if any(name.startswith(f"{setting.title}:") for name in names):
-            cases = [*planning_cases(setting), *training_cases(setting)]
+            cases = [*planning_cases(setting), *decision_cases(setting), *training_cases(setting)]
             yield from (case for case in cases if case.name in names)
 
 

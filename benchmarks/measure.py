@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from benchmarks.ceiling import Ceiling, Peaks, synchronize
+from benchmarks.ceiling import Ceiling, Peaks, clock, synchronize
 from benchmarks.memory import peak_gb
 from models.flops import Counter
 
@@ -225,7 +225,7 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 def _timed(run: Run, device: torch.device) -> float:
     synchronize(device)
-    begin = time.perf_counter()
+    begin = clock()
     run()
     synchronize(device)
-    return time.perf_counter() - begin
+    return clock() - begin
