@@ -98,6 +98,23 @@ def shared_golden() -> Callable[[str], Path]:
     return find
 
 
+@pytest.fixture(scope="session")
+def wall_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of data sets with a tiny ``wall_single`` in it, which nobody writes to."""
+    from tests.training.tiny import make_wall
+
+    return make_wall(tmp_path_factory.mktemp("tiny_data"))
+
+
+@pytest.fixture
+def data_root(wall_root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The same, where data sets are looked for; torch's threads are put back afterwards."""
+    monkeypatch.setenv("DATASET_DIR", str(wall_root))
+    threads = torch.get_num_threads()
+    yield wall_root
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture
 def spawn() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start a command, its output and errors in one pipe; what still runs at the end of the test is killed."""

@@ -19,7 +19,7 @@ from models.speed.fast_paths import FastPaths
 from planning.mpc import MPCController
 from planning.objectives import REPLANNED, GoalDistance
 from planning.planners.base import Planner
-from tests.training.tiny import REPOSITORY, composed, config_folder, make_wall
+from tests.training.tiny import REPOSITORY, composed, config_folder
 from training.methods.base import Method
 from training.regularizer import Regularizer
 from utils.loggers import read_json_lines
@@ -35,11 +35,6 @@ NAMED = {
     "predictor": {"adaln": ("predictor=adaln", "predictor.embed_dim=14", "predictor.heads=2", "action_emb_dim=24")},
 }
 """What an option of a model's part needs beside it; most need nothing."""
-
-
-@pytest.fixture(scope="module")
-def wall_root(tmp_path_factory):
-    return make_wall(tmp_path_factory.getbasetemp() / "tiny_data")
 
 
 @pytest.fixture(autouse=True)
@@ -140,10 +135,14 @@ def minimised(*overrides, name="plan_pusht"):
 
 @pytest.mark.parametrize("planner", PLANNERS)
 def test_open_loop_minimises_the_last_frame_and_replanning_the_measured_default(planner):
-    """docs/objectives.md; whoever names an objective gets that one."""
+    """docs/objectives.md."""
     config = composed(f"planner={planner}", name="plan_pusht", run_dir="r", ckpt_path="c")["planner"]
     replans = config.get("n_taken_actions", 5) < 5
     assert minimised(f"planner={planner}") == str(GoalDistance(**REPLANNED) if replans else GoalDistance("last"))
+
+
+@pytest.mark.parametrize("planner", ["gd", "mpc_gd"])
+def test_whoever_names_an_objective_gets_that_one(planner):
     for named, expected in {
         "objective=all": "all, base 2, alpha 1",
         "objective.mode=all": "all, base 2, alpha 1",

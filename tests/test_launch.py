@@ -10,7 +10,7 @@ import time
 import pytest
 
 from tests.processes import environment
-from tests.training.tiny import STATE, make_wall
+from tests.training.tiny import STATE
 from utils.loggers import read_json_lines
 
 TORCHRUN = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0", "--standalone"]
@@ -19,9 +19,8 @@ TRAIN = [*STATE, "training.max_batches=4", "training.val_batches=1", "training.n
 
 
 @pytest.fixture
-def launch(forked, monkeypatch, tmp_path_factory):
+def launch(forked, monkeypatch, data_root):
     """Start a command, with a launcher before it or without."""
-    monkeypatch.setenv("DATASET_DIR", str(make_wall(tmp_path_factory.getbasetemp() / "tiny_data")))
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
     return forked

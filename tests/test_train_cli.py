@@ -19,9 +19,10 @@ from launch.resume import expand_resume
 from launch.sweep_names import name_sweep
 from models.checkpoints.config_file import read_model_config
 from models.checkpoints.native import read_checkpoint
-from tests.training.tiny import BRIEF_PLANS, SMALL, STATE, header, make_wall, without_times
+from tests.training.tiny import BRIEF_PLANS, SMALL, STATE, header, without_times
 from training.state import FILENAME
 
+pytestmark = pytest.mark.usefixtures("data_root")
 BRIEF = (
     "training.batch_size=4",
     "training.epochs=1",
@@ -39,19 +40,6 @@ LONGER = (*SMALL, "training.max_batches=8", "training.save_every_x_batch=3", "tr
 """16 steps, long enough to be killed in their middle."""
 
 QUIET = ("hydra/job_logging=none", "hydra/hydra_logging=none")
-
-
-@pytest.fixture(scope="module")
-def wall_root(tmp_path_factory):
-    return make_wall(tmp_path_factory.getbasetemp() / "tiny_data")
-
-
-@pytest.fixture(autouse=True)
-def data_root(wall_root, monkeypatch):
-    monkeypatch.setenv("DATASET_DIR", str(wall_root))
-    threads = torch.get_num_threads()
-    yield wall_root
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

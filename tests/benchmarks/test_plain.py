@@ -16,16 +16,16 @@ from planning.planners.noise import EpisodeNoise
 from planning.planners.plan import ActionSpace, Budget
 from planning.planners.search import Search
 from tests.builders import RecordedNoise, numbers
-from tests.training.tiny import build, make_wall
+from tests.training.tiny import build
 
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-6}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def data_folder(tmp_path_factory):
+def data_folder(wall_root):
     """Where ``build`` finds its data set."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DATASET_DIR", str(make_wall(tmp_path_factory.mktemp("data"))))
+        patch.setenv("DATASET_DIR", str(wall_root))
         yield
 
 

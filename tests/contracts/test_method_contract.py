@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.contracts.method_contract import CHECKS, brief
-from tests.training.tiny import STATE, make_wall
+from tests.training.tiny import STATE
 from training.assemble import build_trainer
 from training.config import TrainConfig
 from utils.schema import parsed
@@ -23,11 +23,11 @@ SHORT = (
 
 
 @pytest.fixture(scope="module", autouse=True)
-def data(tmp_path_factory):
+def data(wall_root):
     """A tiny data set of the Wall; the threads are put back afterwards."""
     threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("DATASET_DIR", str(make_wall(tmp_path_factory.mktemp("data"))))
+        patched.setenv("DATASET_DIR", str(wall_root))
         yield
     torch.set_num_threads(threads)
 

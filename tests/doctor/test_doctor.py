@@ -14,12 +14,6 @@ from doctor import installation as doctor_checks
 from doctor.installation import Missing
 from envs.wall.expert import WallRandomWalk
 from tests.builders import wall_collection, wall_model_directory
-from tests.training.tiny import make_wall
-
-
-@pytest.fixture(scope="module")
-def wall(tmp_path_factory):
-    return make_wall(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture
@@ -40,9 +34,9 @@ def ask(monkeypatch, capsys):
     root.handlers[:], root.level = before
 
 
-def test_a_healthy_installation(ask, wall, tmp_path):
+def test_a_healthy_installation(ask, wall_root, tmp_path):
     model = wall_model_directory(tmp_path / "model")
-    code, lines = ask("--data", wall, "--checkpoint", model)
+    code, lines = ask("--data", wall_root, "--checkpoint", model)
     assert code == 0, lines
     for title in ("Python", "packages", "torch", "videos", "wall images", "pusht images", "wall data", "checkpoint"):
         assert lines[title].startswith("ok "), lines[title]
@@ -50,9 +44,9 @@ def test_a_healthy_installation(ask, wall, tmp_path):
     assert all(" -> " in line for line in lines.values() if line.startswith(("note", "FAIL")))
 
 
-def test_a_broken_data_set_a_missing_checkpoint_and_wrong_weights(ask, wall, tmp_path, monkeypatch):
+def test_a_broken_data_set_a_missing_checkpoint_and_wrong_weights(ask, wall_root, tmp_path, monkeypatch):
     copy = tmp_path / "wall_single"
-    shutil.copytree(wall / "wall_single", copy)
+    shutil.copytree(wall_root / "wall_single", copy)
     torch.save(torch.zeros(3), tmp_path / "weights.pth")
     path = copy / "obses" / "episode_007.pth"
     path.write_bytes(b"\0" * path.stat().st_size)
@@ -66,11 +60,11 @@ def test_a_broken_data_set_a_missing_checkpoint_and_wrong_weights(ask, wall, tmp
     assert any(line.startswith("3 of ") for line in lines.values())
 
 
-def test_what_is_not_known_is_said_and_not_checked(ask, wall, tmp_path, monkeypatch):
+def test_what_is_not_known_is_said_and_not_checked(ask, wall_root, tmp_path, monkeypatch):
     for name in ("opengl", "any_opengl", "videos", "packages"):
         monkeypatch.setattr(doctor_checks, name, lambda *_: "")
     data, own = tmp_path / "data", tmp_path / "mine"
-    shutil.copytree(wall, data)
+    shutil.copytree(wall_root, data)
     (data / "rooms").mkdir()
     wall_collection(data / "Pendulum-v1", WallRandomWalk(), n_rollout=2, num_steps=3).run(num_workers=1)
     torch.save(torch.rand(2, 3, 2), data / "Pendulum-v1" / "proprio.pth")

@@ -20,7 +20,7 @@ from launch.values import checked
 from planning.config import PlanConfig
 from planning.prepare_evaluation import prepare_evaluation
 from tests.builders import wall_model_directory
-from tests.training.tiny import STATE, _composed, composed, make_wall
+from tests.training.tiny import STATE, _composed, composed
 from training.assemble import build_trainer
 from training.config import TrainConfig, TrainingConfig
 from utils.annotations import alternatives
@@ -134,12 +134,11 @@ LONG = ("train", "train_online", "plan")
 @pytest.mark.parametrize(
     "case", [pytest.param(case, marks=pytest.mark.slow if case in LONG else ()) for case in (*CASES, *VARIANTS)]
 )
-def test_every_setting_is_accepted_or_named(case, model, tmp_path, monkeypatch, tmp_path_factory):
+def test_every_setting_is_accepted_or_named(case, model, data_root, tmp_path, monkeypatch):
     """Those of a variant whose group is that of its entry's first case are tried there alone.
 
     What passes the checks is built, unless that was seen in the case before or with a number like it.
     """
-    monkeypatch.setenv("DATASET_DIR", str(make_wall(tmp_path_factory.getbasetemp() / "tiny_data")))
     entry, overrides, build = (CASES | VARIANTS)[case]
     base = str(model if entry == "plan_wall" else tmp_path / "none")
     places = {} if entry == "collect" else {"run_dir": str(tmp_path / "run"), "ckpt_path": base}

@@ -14,24 +14,16 @@ from launch.values import TRUSTED
 from tests.builders import REPOSITORY, wall_model_directory
 from tests.pages.commands import check
 from tests.pages.markdown import BLOCK, NAMED, PAGES, anchors, blocks, commands, links, words_of_code
-from tests.training.tiny import make_wall
 
-PYTHON = [block for page in PAGES for block in blocks(page) if block.language == "python"]
 COMMANDS = {
     piece.text: piece for page in PAGES for piece in commands(page)
 }  # a command that is said twice is tried once
-
-
-@pytest.fixture(scope="module")
-def data_root(tmp_path_factory):
-    return make_wall(tmp_path_factory.getbasetemp() / "tiny_data")
 
 
 @pytest.fixture
 def workplace(data_root, tmp_path, monkeypatch):
     """An empty folder with what the pages assume: a data set, and a model at outputs/wall."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DATASET_DIR", str(data_root))
     wall_model_directory(tmp_path / "outputs" / "wall")
     return tmp_path
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hydra.utils import get_class
 
-from tests.training.tiny import REPOSITORY, STATE, composed, make_wall, run, train_config
+from tests.training.tiny import REPOSITORY, STATE, composed, run, train_config
 from training.assemble import build_trainer
 from training.checks import check_base
 from training.state import FILENAME
@@ -69,8 +69,7 @@ def test_methods_of_others_are_not_taken_for_finetuning(start):
     start("nowhere", SimpleNamespace(name="mine", finetunes=False, trains_dynamics=True))
 
 
-def test_only_the_first_start_announces_training_from_scratch(tmp_path, monkeypatch, caplog, tmp_path_factory):
-    monkeypatch.setenv("DATASET_DIR", str(make_wall(tmp_path_factory.getbasetemp() / "tiny_data")))
+def test_only_the_first_start_announces_training_from_scratch(tmp_path, caplog):
     brief = (*STATE, "training.epochs=1", "training.num_reconstruct_samples=0")
     with caplog.at_level(logging.WARNING):
         run(tmp_path / "run", *brief)
