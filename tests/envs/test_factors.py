@@ -12,6 +12,7 @@ from envs.pusht.simulator import PushTSimulator
 from envs.vary import vary
 from envs.wall.factors import FACTORS
 from envs.wall.vector_env import WallVectorEnv
+from tests.builders import REPOSITORY
 
 STATES = np.array([[15.0, 20.0], [50.0, 40.0]])
 LAYOUT = {"fix_door_location": np.array([30.0]), "fix_wall_location": np.array([32.0])}
@@ -147,3 +148,10 @@ def test_damping_slows_the_ball_and_a_larger_one_stops_farther_from_the_wall():
     assert ends[1][0] < 0.8 * ends[0][0] and ends[2][1] < ends[0][1] - 0.03 and ends[3] == ends[0]
     with pytest.raises(ValueError, match=r"damping must be in \[0, 1000\]"):
         simulator.reset(np.array([0.8, 0.8, 0.0, 0.0]), {"damping": np.array([-1.0])})
+
+
+def test_every_factor_stands_on_its_page():
+    page = (REPOSITORY / "docs" / "variation.md").read_text()
+    for factors in (FACTORS, PushTSimulator.factors, PointMazeSimulator.factors):
+        for name, factor in factors.items():
+            assert f"| `{name}` | {factor.what} |" in page
