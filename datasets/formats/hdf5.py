@@ -183,6 +183,7 @@ class FlatRows(_FileRows):
             raise dataset_error(f"{self.path}, {offsets}", expected, f"{offset[:6].tolist()}...", AGAIN)
         for name in [lengths, offsets]:
             del found[name]
+        found = {name: kind for name, kind in found.items() if kind[0] != counts.shape}  # not what is of whole episodes
         for name, (shape, _) in found.items():
             if shape[0] != total:
                 raise dataset_error(f"{self.path}, {name}", f"{total} rows, the sum of {lengths}", shape[0], AGAIN)
@@ -212,10 +213,10 @@ class GroupRows(_FileRows):
         if not kinds:
             there = ", ".join(self._file()) or "nothing"
             raise dataset_error(self.path, "a group data with one for each episode", there, "Try dataset=hdf5.")
-        shared = [name for name in kinds[0] if all(name in kind for kind in kinds)]
+        shared = [name for name in kinds[0] if all(name in kind for kind in kinds) and not name.startswith("next_obs/")]
         self.image_names = [name for name in shared if is_image(*kinds[0][name])]
         self.names = [name for name in shared if name not in self.image_names]
-        rows = [{kind[name][0][0] for name in shared if not name.startswith("next_obs/")} for kind in kinds]
+        rows = [{kind[name][0][0] for name in shared} for kind in kinds]
         for episode, counts in zip(self._episodes, rows, strict=True):
             if len(counts) != 1 or 0 in counts:
                 expected = "datasets with one row for each step"

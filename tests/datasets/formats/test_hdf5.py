@@ -18,6 +18,7 @@ def flat(path, values, lengths):
     """As stable-worldmodel's writer does: chunks of one row."""
     offsets = np.cumsum(lengths) - lengths
     with h5py.File(path, "w", libver="latest") as file:
+        file["ep_seed"] = np.arange(len(lengths))
         for name, rows in ({"ep_len": np.int32(lengths), "ep_offset": offsets} | values).items():
             file.create_dataset(name, data=rows, chunks=(1, *rows.shape[1:]))
     return path
@@ -31,6 +32,7 @@ def grouped(path, episodes, masks=None):
             group.attrs["num_samples"] = len(episodes[number]["action"])
             group["actions"], group["states"] = episodes[number]["action"], episodes[number]["state"]
             group["obs/image"], group["obs/eef"] = episodes[number]["pixels"], episodes[number]["proprio"]
+            group["next_obs/image"] = episodes[number]["pixels"]
             group["rewards"] = np.zeros(len(episodes[number]["action"]))
         for name, numbers in (masks or {}).items():
             file[f"mask/{name}"] = np.array([f"demo_{number + 8}" for number in numbers], "S")
