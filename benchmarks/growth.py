@@ -7,6 +7,7 @@ from the point before: 1 is proportional, 2 quadratic. What was there before the
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import tempfile
 import time
@@ -108,12 +109,9 @@ def _evaluation(setting: Setting, planner: str, more: Sequence[str], episodes: i
 
         def run() -> object:
             own = f"run_dir={Path(folder, str(next(numbers)))}"
-            config = setting.plan_config(planner, episodes, *more, own)
-            evaluation = prepare_evaluation(config, setting.device)
-            try:
+            evaluation = prepare_evaluation(setting.plan_config(planner, episodes, *more, own), setting.device)
+            with contextlib.closing(evaluation.task), contextlib.redirect_stderr(io.StringIO()):  # its progress
                 return evaluation.run()
-            finally:
-                evaluation.task.close()
 
         yield run
 
