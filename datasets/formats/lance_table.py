@@ -19,6 +19,7 @@ from datasets.formats.rows import AGAIN, Array, Rows, check_room, library, readi
 from utils.nearby import hint
 
 _SUFFIX = ".lance"
+_VERSIONS = "_versions"  # folder in every table
 
 
 class LanceTrajectories(ColumnTrajectories):
@@ -56,7 +57,7 @@ class LanceRows(Rows):
     """The columns of a table.
 
     Args:
-        path: Folder of the table, or one that holds no other.
+        path: Folder of the table, whatever its name, or one that holds no other.
         episode: Column of the episodes' numbers.
 
     Raises:
@@ -64,7 +65,8 @@ class LanceRows(Rows):
     """
 
     def __init__(self, path: Path, episode: str) -> None:
-        inside = sorted(path.glob(f"*{_SUFFIX}")) if path.suffix != _SUFFIX else [path]
+        is_table = path.suffix == _SUFFIX or (path / _VERSIONS).is_dir()
+        inside = [path] if is_table else sorted(path.glob(f"*{_SUFFIX}"))
         if len(inside) != 1 or not inside[0].is_dir():
             found = hint(path, lambda place: next((entry.name for entry in place.glob(f"*{_SUFFIX}")), None))
             remedy = "Correct env.dataset.data_path, or fetch the data (docs/data.md)."

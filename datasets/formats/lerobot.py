@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -103,6 +104,8 @@ class LeRobotRows(Rows):
         if 3 not in (height, last):
             remedy = "Name another column."
             raise dataset_error(self.root / _INFO, f"shape (H, W, 3) of {name}", self._shapes[name], remedy)
+        if name in self._videos:
+            self._check_spans(name)
         return (height, width) if last == 3 else (width, last)
 
     def frames(self, name: str, episode: int, steps: Sequence[int]) -> Tensor:
@@ -161,6 +164,26 @@ class LeRobotRows(Rows):
             wanted = f"{len(expected)} rows of {len(self.lengths)} episodes in their order, as meta/episodes says"
             raise dataset_error(self.root / "data", wanted, found, "Finish the download.")
         return self.table("timestamp").reshape(-1)
+
+    def _check_spans(self, name: str) -> None:
+        """Refuse times that lead to another episode's frames, which may follow in the same file."""
+        spare, ends = _NEAREST / self._fps, np.cumsum(self.lengths)
+        spans = (self.lengths - 1) / self._fps
+        lowest, highest = (part.reduceat(self._times, ends - self.lengths) for part in (np.minimum, np.maximum))
+        outside = ~((lowest >= -spare) & (highest <= spans + spare))
+        if outside.any():
+            episode = int(outside.argmax())
+            expected = f"timestamps of episode {episode} in 0..{spans[episode]:g} s, as its length and fps say"
+            raise dataset_error(self.root / "data", expected, f"{lowest[episode]:g}..{highest[episode]:g} s", AGAIN)
+        chunk, file, since = (
+            self._episodes[f"videos/{name}/{part}"] for part in ("chunk_index", "file_index", "from_timestamp")
+        )
+        order = np.lexsort((since, file, chunk))
+        for first, then in itertools.pairwise(order):
+            until = float(since[first] + spans[first])
+            if (chunk[first], file[first]) == (chunk[then], file[then]) and not since[then] > until + spare:
+                expected = f"episode {then} in {name} after the last frame of episode {first}, at {until:g} s"
+                raise dataset_error(self.root / "meta/episodes", expected, f"{since[then]:g} s", AGAIN)
 
     def _video(self, name: str, episode: int) -> tuple[Path, float]:
         """File of an episode's frames, and when they begin in it."""

@@ -40,6 +40,11 @@ def test_a_table_is_read_in_place_without_the_last_action_which_is_another(tmp_p
         assert torch.equal(data.frames(number, [5, 0, 5]), torch.from_numpy(episode["img"]).movedim(-1, 1)[[5, 0, 5]])
 
 
+def test_a_table_is_read_whatever_its_name(tmp_path):
+    write(tmp_path / "my data")
+    assert len(LanceTrajectories("robot", data_path=str(tmp_path / "my data"))) == 4
+
+
 SPOILT = {
     "mixed episodes": ({"episode_idx": lambda index: index[::-1] % 2}, "the rows of each episode together"),
     "nan": ({"state": lambda rows: np.full_like(rows, np.nan)}, "finite states, found nan at episode 0, step 0"),

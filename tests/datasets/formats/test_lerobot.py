@@ -114,7 +114,34 @@ def edit(**changes):
     return spoil
 
 
+def rewrite(file, column, row, value):
+    def spoil(root):
+        table = parquet.read_table(root / file, partitioning=None)
+        values = table.column(column).to_pylist()
+        values[row] = value
+        place = table.schema.get_field_index(column)
+        table = table.set_column(place, column, arrow.array(values, table.schema.field(column).type))
+        parquet.write_table(table, root / file)
+
+    return spoil
+
+
+EPISODES, SINCE = "meta/episodes/chunk-000/file-000.parquet", f"videos/{CAMERA}/from_timestamp"
 SPOILT = {
+    "time of a neighbour": (
+        rewrite("data/chunk-000/file-000.parquet", "timestamp", 8, 0.9),
+        r"timestamps of episode 0 in 0\.\.0\.8 s.*found 0\.\.0\.9 s",
+    ),
+    "time before the first": (
+        rewrite("data/chunk-000/file-000.parquet", "timestamp", 9, -0.1),
+        r"timestamps of episode 1 in 0\.\.0\.6 s.*found -0\.1",
+    ),
+    "no time": (rewrite("data/chunk-000/file-001.parquet", "timestamp", 3, float("nan")), "timestamps of episode 2"),
+    "start too early": (
+        rewrite(EPISODES, SINCE, 1, 0.8),
+        r"episode 1 in .* after the last frame of episode 0, at 0\.8",
+    ),
+    "start too late": (rewrite(EPISODES, SINCE, 2, 0.1), r"episode 3 in .* after .* of episode 2, at 1\.2"),
     "older version": (edit(codebase_version="v2.1"), "codebase_version v3, found v2.1.*convert_dataset_v21_to_v30"),
     "no features": (edit(features=None), "cannot be read"),
     "no info": (lambda r: (r / "meta" / "info.json").unlink(), r"a LeRobot data set with meta/info\.json"),
