@@ -118,12 +118,15 @@ class Agent:
         Args:
             goal: Where to; None keeps the one that there is.
             seeds: Of the planner's randomness in this episode, one per row, or the first of consecutive ones.
+
+        Raises:
+            ValueError: If the goal is not what the model takes, in one line; then nothing has changed.
         """
         with self._lock:
-            self._course, self._seeds = None, [int(seed) for seed in np.atleast_1d(seeds)]
-            self._counts_on = np.ndim(seeds) == 0
+            numbers = [int(seed) for seed in np.atleast_1d(seeds)]
             if goal is not None:
-                self.set_goal(goal)
+                self._goal = self._encoded(goal)
+            self._course, self._seeds, self._counts_on = None, numbers, np.ndim(seeds) == 0
             self.answer, self.answers, self.late_answers = None, 0, 0
 
     def set_goal(
@@ -141,8 +144,8 @@ class Agent:
             ValueError: If they are not what the model takes; in one line.
         """
         goal = Goal(image, proprio, state) if goal is None else goal
-        with self._lock, self._arithmetic():
-            latent, _ = self._senses.see(goal.image if self._observer.wants_frames else goal.state, goal.proprio)
+        with self._lock:
+            latent = self._encoded(goal)
             if self._course is not None:
                 self._course.change_goal(_of_rows(latent, len(self._course.seeds)))
             self._goal = latent
@@ -150,7 +153,8 @@ class Agent:
     def act(self, image: Any, proprio: Any = None, executed: ArrayLike | None = None) -> NDArray[np.float32]:
         """Look, and say what to do next.
 
-        The first call for a batch of a size warms up, if there is a budget; ``warm_up`` does that beforehand.
+        The first call for a batch of a size warms up, if there is a budget; ``warm_up`` does that beforehand. A call
+        that raises, also because it is interrupted, changes nothing.
 
         Args:
             image: What is seen now, (H, W, 3) or (B, H, W, 3), see ``planning.senses.frames_of``; the state (S,) or
@@ -175,17 +179,19 @@ class Agent:
                 seen, _ = self._senses.see(image, proprio)
             encoding = self._since(begin)
             if self._course is None:
-                self._course = self._first_seen(seen)
+                course = self._first_seen(seen)
             elif rows != len(self._course.seeds):
                 raise ValueError(f"the images are of {rows} episodes, so far of {len(self._course.seeds)}: call reset")
             else:
                 blocks = None if executed is None else self._senses.blocks(executed, rows)
-                experience = self._course.take_in(seen, blocks)
-            replanned = not self._course.queue
+                course = self._course.fork()
+                experience = course.take_in(seen, blocks)
+            replanned = not course.queue
             if replanned:
-                self._decide(self._course, encoding)
-            raw = self._give_out(self._course)
-            self.answer = self._answered(self._course, raw, experience, replanned, is_batch, (begin, encoding))
+                self._decide(course, begin)
+            raw = self._give_out(course)
+            answer = self._answered(course, raw, experience, replanned, is_batch, (begin, encoding))
+            self._course, self.answer = course, answer  # only here: a call that fails changes nothing
             self.answers += 1
             self.late_answers += self.answer.late
             return self.answer.actions
@@ -205,7 +211,7 @@ class Agent:
                 self._planner.limit_time(self.budget_ms, anew=True)
             beside = []
             for _ in range(self._observer.model.num_hist + 1):
-                self._decide(course, 0.0)
+                self._decide(course, time.perf_counter())
                 beside.append(course.seconds_beside_search())
                 course.next_block()
                 course.take_in(first)
@@ -230,6 +236,13 @@ class Agent:
             raise ValueError(f"the simulator of {name} is not known: load the agent with its environment, env=...")
         return self._parts.loaded.data.env.simulator.build(image_size=self.image_size)
 
+    def _encoded(self, goal: Goal) -> Latent:
+        """Latents (B, 1) of a goal."""
+        if not isinstance(goal, Goal):
+            raise ValueError(f"a goal must be a Goal(image, proprio), got {type(goal).__name__}")
+        with self._arithmetic():
+            return self._senses.see(goal.image if self._observer.wants_frames else goal.state, goal.proprio)[0]
+
     def _first_seen(self, seen: Latent) -> LiveEpisodes:
         """Begin with what is seen (B, 1)."""
         if self._goal is None:
@@ -244,10 +257,11 @@ class Agent:
             raise ValueError(f"reset was given {len(self._seeds)} seeds, and the images are of {rows} episodes")
         return self._seeds
 
-    def _decide(self, course: LiveEpisodes, spent: float) -> None:
-        """Plan, in what is left of the budget after so many seconds."""
+    def _decide(self, course: LiveEpisodes, begin: float) -> None:
+        """Learn, and plan in what is left of the budget that began at ``begin``."""
+        course.learn()
         if self.budget_ms is not None:
-            left = self.budget_ms - 1000 * (spent + self._beside)
+            left = self.budget_ms - 1000 * (self._since(begin) + self._beside)
             self._planner.limit_time(max(LEAST_MS, min(left, self._most_ms or left)))
         course.decide()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import time
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -63,6 +65,16 @@ class LiveEpisodes(Aim):
         self._seen: list[Latent] = []  # since that decision
         self._done: list[Tensor] = []  # what was executed before each of these
 
+    def fork(self) -> LiveEpisodes:
+        """The same episodes, which may go on without a change of these: a failed decision is simply dropped.
+
+        ``take_in`` must come next, which gives them weights of their own.
+        """
+        other = copy.copy(self)
+        other._episodes = replace(self._episodes)
+        other.queue, other._seen, other._done = list(self.queue), list(self._seen), list(self._done)
+        return other
+
     def executed(self, episodes: Episodes) -> int:
         """Blocks executed since the goal was set."""
         return self._blocks
@@ -88,21 +100,26 @@ class LiveEpisodes(Aim):
         episodes, rows = self._episodes, torch.arange(len(self.seeds), device=block.device)
         before, past = episodes.context(rows, None)
         actions = torch.cat([past, block[:, None]], 1)
-        adapted = {name: value.clone() for name, value in episodes.adapted.items()}  # learning changes them in place
+        adapted = episodes.adapted
+        episodes.adapted = {name: value.clone() for name, value in adapted.items()}  # learning changes them in place
         episodes.observe(rows, block[:, None], seen, self.observer.model.num_hist)
         self._blocks += 1
         self._seen.append(seen)
         self._done.append(block)
         return Experience(self.observer.model, cat_latents([before, seen], 1), actions, adapted)
 
-    def decide(self) -> None:
-        """Learn from what was seen since the last decision, if the controller does that, and plan."""
+    def learn(self) -> None:
+        """Learn from what was seen since the last decision, if the controller does that."""
         if self._controller.adaptation is not None and self.decision is not None and self._seen:
             rows, request = self.decision.rows, self.decision.request
             lived = torch.stack(self._done, 1), cat_latents(self._seen, 1)
             self._controller.learn(self, self._episodes, rows, request, *lived)
+        self._seen, self._done = [], []
+
+    def decide(self) -> None:
+        """Plan."""
         self.decision = self._controller.decide(self, self._episodes)
-        self.queue, self._seen, self._done = list(self.decision.actions.unbind(1)), [], []
+        self.queue = list(self.decision.actions.unbind(1))
 
     def next_block(self) -> Tensor:
         """Give out the next z-scored block (B, A) of the plan."""

@@ -7,7 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from datasets.units.folding import fold_actions
@@ -74,7 +74,7 @@ class Senses:
         Raises:
             ValueError: If they are something else; in one line.
         """
-        shape, given = (self.frameskip, self.action_dim), np.asarray(actions, np.float32)
+        shape, given = (self.frameskip, self.action_dim), _numbers(actions, np.float32)
         if given.shape not in (shape, (rows, *shape)) or not np.isfinite(given).all():
             raise ValueError(
                 f"executed must be finite raw actions of shape {shape}, or with a leading {rows}; got {given.shape}"
@@ -113,7 +113,7 @@ def frames_of(image: Any, side: int) -> tuple[Tensor, bool]:
     Raises:
         ValueError: If it is something else; in one line.
     """
-    given = np.asarray(image)
+    given = _numbers(image)
     shape = f"{given.dtype} of shape {given.shape}"
     if given.ndim not in (3, 4) or given.shape[-1] != 3 or not given.size:
         more = "; here the channels come first, transpose it" if given.ndim in (3, 4) and given.shape[-3] == 3 else ""
@@ -147,10 +147,7 @@ def values_of(values: Any, what: str, length: int, batch: int | None, exact: boo
     Raises:
         ValueError: If it is something else; in one line.
     """
-    try:
-        given = np.asarray(values, np.float64 if exact else np.float32)
-    except (TypeError, ValueError):
-        given = np.empty(0)
+    given = _numbers(values, np.float64 if exact else np.float32)
     expected = f"({length},)" if batch is None else f"({length},) or ({batch}, {length})"
     fits = given.ndim in (1, 2) and given.shape[-1] == length
     if not fits or (given.ndim == 2 and batch is not None and len(given) != batch):
@@ -161,5 +158,15 @@ def values_of(values: Any, what: str, length: int, batch: int | None, exact: boo
     return rows.expand(batch or len(rows), -1, -1), given.ndim == 2
 
 
+def _numbers(values: Any, dtype: type[np.floating[Any]] | None = None) -> NDArray[Any]:
+    """Any tensor or what NumPy takes as an array, which is empty where there are no numbers in rows."""
+    try:
+        return np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype)
+    except (TypeError, ValueError):
+        return np.empty(0)
+
+
 def _described(values: Any) -> str:
-    return "None" if values is None else f"shape {np.shape(values)}"
+    if values is None or isinstance(values, str):
+        return repr(values)
+    return f"shape {_numbers(values).shape}"

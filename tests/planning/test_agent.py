@@ -20,6 +20,7 @@ from plan import plan
 from planning.agent import Agent, Goal
 from planning.config import PlanConfig
 from planning.episode_record import EPISODES, EpisodeRecord
+from planning.live_episodes import LiveEpisodes
 from planning.load_agent import AgentParts
 from planning.mpc import MPCController
 from planning.newest import Newest
@@ -255,6 +256,9 @@ MISTAKES = {
     "infinite proprio": ({"proprio": [1.0, np.inf]}, r"proprio must be finite numbers; got \[1.0, inf\]"),
     "a text": ({"proprio": "home"}, r"proprio must be \(2,\)"),
     "executed": ({"executed": [0.0, 0.0]}, r"executed must be finite raw actions of shape \(5, 2\)"),
+    "ragged rows": ({"image": [[1], [2, 3]]}, r"an image must be \(H, W, 3\)"),
+    "ragged proprio": ({"proprio": [[1.0], [2.0, 3.0]]}, r"proprio must be \(2,\)"),
+    "executed text": ({"executed": "all"}, r"executed must be finite raw actions"),
     "another batch": ({"image": np.stack([picture()] * 2)}, "images are of 2 episodes, so far of 1: call reset"),
 }  # fmt: skip
 
@@ -268,6 +272,46 @@ def test_wrong_inputs_get_one_line_and_change_nothing(agent, wrong, message):
         agent.act(**right | wrong)
     assert "\n" not in str(refused.value)
     assert agent.answers == 1
+
+
+@pytest.mark.parametrize("before", [0, 2], ids=["the first call", "a later call"])
+def test_a_call_that_is_interrupted_changes_nothing(model, monkeypatch, before):
+    """The same agent with and without the interrupt answers the same, also one that learns."""
+    answers = {}
+    agent = Agent.load(model, *LOOPS["a model that learns"])
+    for interrupted in (False, True):
+        agent.reset(GOAL)
+        given = [agent.act(picture(number), [20.0, 30.0]) for number in range(before)]
+        if interrupted:
+            with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+                patched.setattr(MPCController, "request", interrupt)
+                agent.act(picture(7), [20.0, 30.0])
+        given += [agent.act(picture(before + number), [20.0, 30.0]) for number in range(3)]
+        answers[interrupted] = given
+        assert agent.answers == before + 3
+    np.testing.assert_array_equal(answers[True], answers[False])
+
+
+def interrupt(*_, **__):
+    raise KeyboardInterrupt
+
+
+def test_a_wrong_goal_leaves_the_episode_as_it_is(agent):
+    agent.reset(GOAL)
+    agent.act(picture(1), [20.0, 30.0])
+    for wrong in (Goal(picture()[..., 0], [1.0, 2.0]), picture(), Goal()):
+        with pytest.raises(ValueError, match=r"must be (\(H, W, 3\)|a Goal\(image, proprio\))"):
+            agent.reset(wrong)
+    agent.act(picture(2), [20.0, 30.0])
+    assert agent.answers == 2 and agent.answer.surprise is not None
+
+
+def test_tensors_with_gradients_are_taken_as_numbers(agent):
+    agent.reset(GOAL)
+    image = torch.from_numpy(picture(1)).float().requires_grad_()
+    actions = agent.act(image, torch.tensor([20.0, 30.0], requires_grad=True))
+    agent.reset(GOAL)
+    np.testing.assert_allclose(actions, agent.act(picture(1), [20.0, 30.0]), atol=1e-4)
 
 
 def test_mistakes_before_the_first_image(agent, model):
@@ -317,9 +361,11 @@ class Clock:
 
 
 def test_answers_keep_the_budget_and_use_it(model, monkeypatch):
+    """What learning takes is left out of the search."""
     budget_ms, step = 60, 3  # ms: a rollout of three blocks takes 3
     agent = Agent.load(model, *LBFGS, "planner.sub_planner.opt_steps=1000", "speed=plain", budget_ms=budget_ms)
-    Clock(monkeypatch, agent)
+    clock = Clock(monkeypatch, agent)
+    monkeypatch.setattr(LiveEpisodes, "learn", clock.timed(LiveEpisodes.learn, 0.015))
     agent.reset(GOAL)
     for _ in range(3):
         agent.act(picture(1), [20.0, 30.0])
