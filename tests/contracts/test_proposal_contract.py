@@ -78,4 +78,4 @@ def test_a_checkpoint_brings_it_back(model, ends, config, tmp_path):
     path = tmp_path / "checkpoints" / "model_latest.safetensors"
     write_checkpoint(path, model, epoch=0, about={"step": 0}, with_encoder=True)
     loaded, _ = load_for_planning(read_checkpoint(tmp_path), SIZES, EncoderConfig(), torch.device("cpu"))
-    assert torch.equal(loaded.propose(*ends), model.propose(*ends))
+    torch.testing.assert_close(loaded.propose(*ends), model.propose(*ends).detach())  # kernels of frozen weights differ
