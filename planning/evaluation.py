@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from models.speed.calibration import FASTEST, keep
+from models.speed.calibration import FASTEST
 from planning.arithmetic import EpisodeTflop
 from planning.episode_record import EPISODES, EpisodeRecord
 from planning.episode_set import MANIFEST, write_manifest
@@ -75,7 +75,7 @@ class Evaluation:
             distributed.barrier()  # all have read what there is before one of them writes
             if distributed.is_main():
                 task.problem.save(self.folder / TARGETS)
-                keep(self.folder / FASTEST)
+                task.speed.keep(self.folder / FASTEST)
                 write_manifest(self.folder / MANIFEST, task.problem, task.env.name, self.identity, self.retry)
             episodes = saved or task.start()
             if episodes.iteration:

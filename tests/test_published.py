@@ -41,7 +41,7 @@ def test_figures_are_drawn_from_the_published_numbers(reports, name, figure):
 
 def test_no_other_figure_shows_results():
     shown = {path.stem for path in (REPOSITORY / "docs" / "images").glob("*.png")}
-    others = {"wall", "pusht", "point_maze", "report_first", "report_inspector"}
+    others = {"wall", "pusht", "point_maze", "report_first", "report_inspector", "preview", "variation"}
     assert shown - {f"{name}_{figure}" for name, figure in FIGURES} == others, "environments, and how a page looks"
 
 

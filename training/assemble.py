@@ -9,7 +9,8 @@ import torch
 
 from datasets.frames import ImageFrames
 from models.checkpoints.native import parentage, write_model_config
-from models.speed.calibration import FASTEST, keep
+from models.speed.calibration import FASTEST
+from models.speed.fast_paths import FastPaths
 from planning.observer import Observer
 from training.checks import (
     check_base,
@@ -53,7 +54,8 @@ def build_trainer(config: TrainConfig, explicit: Set[str], device: torch.device)
     check_resumable(config.folder, written)
     model, settings = start.model, _settings(config, start, method)
     regularizer = _regularizer(config, start, settings, device)
-    optimizers = _fast_and_optimized(config, start, settings, regularizer)
+    speed = config.speed.build()
+    optimizers = _fast_and_optimized(config, start, settings, regularizer, speed)
     check_method(method, settings)
     check_processes(settings)
     warn_of_moving_latents(model, settings)
@@ -80,15 +82,14 @@ def build_trainer(config: TrainConfig, explicit: Set[str], device: torch.device)
     trainer = Trainer(train_step=train_step, validation=validation, files=files, train_data=windows["train"])
     if distributed.is_main():
         write_model_config(config.folder, written)
-        keep(config.folder / FASTEST)
+        speed.keep(config.folder / FASTEST)
     return trainer
 
 
 def _fast_and_optimized(
-    config: TrainConfig, start: StartingModel, settings: TrainSettings, regularizer: Regularizer
+    config: TrainConfig, start: StartingModel, settings: TrainSettings, regularizer: Regularizer, speed: FastPaths
 ) -> Optimizers:
     """Make the model fast, and give its parts optimisers."""
-    speed = config.speed.build()
     speed.install(start.model, trains=True, kept=config.folder / FASTEST)
     trained = {name: getattr(settings, name) for name in TRAINED}
     rates, fused = _rates(config.training, start), speed.fused_optimizers

@@ -70,9 +70,9 @@ def fastest(kept: Path | None = None) -> Fastest:
     return _fastest(torch.get_num_threads()) if of_run is None else of_run
 
 
-def keep(path: Path) -> None:
-    """Write down what this process computes with, if it was ever asked; an older record stays."""
-    if _fastest.cache_info().currsize and _read(path) is None:
+def write_once(path: Path) -> None:
+    """Write down what is fastest here for a run; a record that fits this processor stays."""
+    if _read(path) is None:
         _write(path, _fastest(torch.get_num_threads()))
 
 

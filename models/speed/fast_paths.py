@@ -13,7 +13,7 @@ from torch import nn
 
 from models.interfaces import Predictor
 from models.networks.vit import Transformer
-from models.speed.calibration import Fastest, fastest
+from models.speed.calibration import Fastest, fastest, write_once
 from models.speed.compiling import AUTO, compile_in_place, compiles, runs_kernels, what_triton_lacks
 from models.speed.cpu_kernels.build import check_kernels
 from models.speed.linear import ALIGNED, PreparedLinear
@@ -77,6 +77,7 @@ class FastPaths:
         self._source: Predictor | None = None
         self._built_for: tuple[object, ...] = ()
         self._fast: Fastest | None = None
+        self._was_measured = False
 
     @classmethod
     def plain(cls) -> FastPaths:
@@ -123,8 +124,13 @@ class FastPaths:
             chosen |= dict.fromkeys(ours, self.cpu_kernels is True)
         if self.cpu_products != AUTO:
             chosen["onednn"] = self.cpu_products == "onednn"
-        measures = large and AUTO in (self.cpu_kernels, self.cpu_products)
-        return replace(fastest(kept) if measures else Fastest(), **chosen)
+        self._was_measured = large and AUTO in (self.cpu_kernels, self.cpu_products)
+        return replace(fastest(kept) if self._was_measured else Fastest(), **chosen)
+
+    def keep(self, path: Path) -> None:
+        """Write down what a measurement chose for the installed model, if there was one; an older record stays."""
+        if self._was_measured:
+            write_once(path)
 
     def captures(self, device: torch.device) -> bool:
         """Whether gradient steps become CUDA graphs."""

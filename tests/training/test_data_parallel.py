@@ -12,7 +12,7 @@ from tests.training.tiny import BRIEF_PLANS, SMALL, STATE, build, run, without_t
 from utils import distributed
 from utils.interrupts import StopRequested
 
-ROUNDING = {"rtol": 2e-4, "atol": 1e-6}
+ROUNDING = {"rtol": 5e-4, "atol": 5e-6}
 """Of float32 sums in another order, after a few steps of training."""
 
 SHORT = (*STATE, "training.max_batches=4", "training.val_batches=3", "training.num_reconstruct_samples=0")

@@ -58,7 +58,9 @@ def test_fast_modules_compute_the_same(predictor, tokens, monkeypatch):
 def test_prepared_weights_compute_the_same_up_to_rounding(predictor, tokens):
     expected = predictor(tokens)
     with torch.autocast("cpu", torch.bfloat16):
-        built = FastPaths()._build(predictor, torch.device("cpu"), torch.bfloat16, fused=False, compiled=False, packs=False)
+        built = FastPaths()._build(
+            predictor, torch.device("cpu"), torch.bfloat16, fused=False, compiled=False, packs=False
+        )
         found = built(tokens)
     assert (found - expected).abs().max() < 0.1 * expected.abs().max()
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from models.speed import calibration
-from models.speed.calibration import Fastest, fastest, keep
+from models.speed.calibration import Fastest, fastest
 from models.speed.fast_paths import FastPaths
 
 
@@ -51,19 +51,24 @@ def test_a_place_that_cannot_be_written_stops_nothing(measured, tmp_path, monkey
 
 
 def test_a_run_goes_on_with_what_it_began_with_although_the_cache_is_gone(measured, tmp_path):
-    run = tmp_path / "run" / "fastest.json"
-    keep(run)
-    assert not run.exists(), "nothing was asked for"
-    began = fastest(run)
-    keep(run)
+    run, speed = tmp_path / "run" / "fastest.json", FastPaths()
+    began = speed._on_cpu(True, run)
+    speed.keep(run)
     for file in (tmp_path / "cache").rglob("fastest-*.json"):
         file.unlink()
     calibration._fastest.cache_clear()
     assert fastest(run) == began
-    keep(run)
     assert fastest() == Fastest(between=True), "another run"
-    keep(run)
+    speed.keep(run)
     assert fastest(run) == began
+
+
+def test_a_run_of_a_small_model_keeps_nothing(measured, tmp_path):
+    speed = FastPaths()
+    fastest()  # of another run in this process
+    speed._on_cpu(False, tmp_path / "fastest.json")
+    speed.keep(tmp_path / "fastest.json")
+    assert not (tmp_path / "fastest.json").exists()
 
 
 def test_settings_win_over_what_is_measured(measured):
