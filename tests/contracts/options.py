@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 from hydra import compose
+from omegaconf import DictConfig, OmegaConf
 
 from launch.command_line import plain
 from launch.conf import CONF
+from launch.grammar import key_of
 from models.checkpoints.config_file import OPTION_FOLDERS
 from tests.training.tiny import config_folder
 
@@ -50,4 +52,13 @@ class Composing:
         """
         run = [] if name == "collect" else ["run_dir=unused"]
         with config_folder():
-            return plain(compose(name, overrides=[*self._search, *run, *overrides, *self._settings]))
+            own = [*self._search, *run, *overrides]
+            known = compose(name, overrides=own)
+            return plain(compose(name, overrides=[*own, *(text for text in self._settings if _reaches(text, known))]))
+
+
+def _reaches(setting: str, config: DictConfig) -> bool:
+    """Whether a setting is not one of another option than the config has, such as another simulator's."""
+    group, _, name = key_of(setting).rpartition(".")
+    option = OmegaConf.select(config, group) if group else None
+    return setting[0] in "+~" or not isinstance(option, DictConfig) or "_target_" not in option or name in option
