@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.ceiling import Ceiling, Peaks, clock, synchronize
 from benchmarks.memory import peak_gb
-from models.flops import Counter
+from models.flops import count_flops
 
 Run = Callable[[], object]
 LONG = 45.0
@@ -155,11 +155,14 @@ def measure(case: Case, device: torch.device, pace: Pace, ceilings: dict[torch.d
 
 def _counted(work: Work, device: torch.device) -> tuple[float, float]:
     """What torch counts in one run, and its peak memory."""
-    if not work.counts or device.type == "cuda":  # torch does not count what a CUDA graph replays
-        return 0.0, peak_gb(work.run, device)
-    with Counter() as counter:
-        peak = peak_gb(work.run, device)
-    return float(counter.get_total_flops()), peak
+    peaks: list[float] = []
+
+    def run() -> None:
+        peaks.append(peak_gb(work.run, device))
+
+    if work.counts and device.type != "cuda":  # torch does not count what a CUDA graph replays
+        return count_flops(run), peaks[0]
+    return 0.0, peak_gb(work.run, device)
 
 
 def _in_a_row(

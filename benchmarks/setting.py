@@ -13,7 +13,7 @@ from benchmarks.configs import composed, taken_overrides
 from datasets.collect import collections
 from datasets.collecting.config import CollectConfig
 from launch.command_line import overridden_keys
-from models.checkpoints.native import write_checkpoint
+from models.checkpoints.own_file import write_checkpoint
 from planning.config import PlanConfig
 from training.assemble import build_trainer
 from training.config import TrainConfig

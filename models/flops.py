@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -102,11 +102,14 @@ class CountedFlops:
         predictor = copy.deepcopy(self.predictor).requires_grad_(backward == "weights")
         differs = backward != "none"  # the counter looks for the gradient of what requires one
         values = torch.zeros(1, tokens, self.width, device=_device(predictor), requires_grad=differs)
-        with torch.set_grad_enabled(differs), Counter() as counter:
+
+        def run() -> None:
             predicted = predictor(values)
             if differs:
                 predicted.sum().backward()
-        return float(counter.get_total_flops())
+
+        with torch.set_grad_enabled(differs):
+            return count_flops(run)
 
 
 @dataclass(frozen=True)
@@ -188,7 +191,7 @@ def _features(model: WorldModel, image_size: int | None) -> float:
     encoder, projector = model.encoder, model.projector
     if projector is None:
         return _encoder(encoder, image_size)
-    return _encoder(encoder, image_size) + counted(projector, torch.zeros(1, encoder.num_patches, encoder.emb_dim))
+    return _encoder(encoder, image_size) + _forward(projector, 1, encoder.num_patches, encoder.emb_dim)
 
 
 def _encoder(encoder: Encoder, image_size: int | None) -> float:
@@ -204,7 +207,7 @@ def _encoder(encoder: Encoder, image_size: int | None) -> float:
         return 0.0
     side = getattr(encoder, "img_size", image_size)
     assert side is not None, "an encoder of images is counted on an image"
-    return counted(encoder, torch.zeros(1, 3, side, side))
+    return _forward(encoder, 1, 3, side, side)
 
 
 @torch.no_grad()
@@ -216,46 +219,26 @@ def _proposal(model: WorldModel) -> float:
         torch.zeros(1, 1, layout.num_patches, layout.visual_dim, device=device),
         torch.zeros(1, 1, layout.proprio_dim, device=device),
     )
-    with Counter() as counter:
-        model.propose(frame, frame)
-    return float(counter.get_total_flops())
+    return count_flops(lambda: model.propose(frame, frame))
 
 
 @torch.no_grad()
-def counted(module: nn.Module, values: torch.Tensor) -> float:
-    """What torch counts while ``module`` computes one forward of ``values``."""
-    with Counter() as counter:
-        module(values.to(_device(module)))
-    return float(counter.get_total_flops())
+def _forward(module: nn.Module, *sizes: int) -> float:
+    """Count one forward of zeros of these ``sizes``."""
+    values = torch.zeros(sizes, device=_device(module))
+    return count_flops(lambda: module(values))
 
 
 def _device(module: nn.Module) -> torch.device:
     return next((tensor.device for tensor in (*module.parameters(), *module.buffers())), torch.device("cpu"))
 
 
-class Counter(FlopCounterMode):
-    """Torch's, which also knows the linear maps that are given to oneDNN and the attention of our own CPU kernels."""
-
-    def __init__(self) -> None:
-        super().__init__(display=False, custom_mapping={ONEDNN_LINEAR: _linear} if ONEDNN_LINEAR else None)
-        self._before = Executed.flops
-        self._after: int | None = None
-
-    def __enter__(self) -> Counter:
-        """Begin to count."""
-        super().__enter__()
-        self._before, self._after = Executed.flops, None
-        return self
-
-    def __exit__(self, *failure: Any) -> Any:
-        """Count no more."""
-        self._after = Executed.flops
-        return super().__exit__(*failure)
-
-    def get_total_flops(self) -> int:
-        """All that was counted so far."""
-        until = Executed.flops if self._after is None else self._after
-        return int(super().get_total_flops()) + until - self._before
+def count_flops(run: Callable[[], object]) -> float:
+    """Run it once; returns what torch counts, with linear maps of oneDNN and the attention of our own CPU kernels."""
+    before = Executed.flops
+    with FlopCounterMode(display=False, custom_mapping={ONEDNN_LINEAR: _linear} if ONEDNN_LINEAR else None) as counter:
+        run()
+    return float(counter.get_total_flops() + Executed.flops - before)
 
 
 def _linear(values: Sequence[int], weight: Sequence[int], *_: Any, **__: Any) -> int:

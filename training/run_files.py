@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from models.checkpoints.native import LATEST, write_checkpoint
+from models.checkpoints.native import LATEST
+from models.checkpoints.own_file import write_checkpoint
 from training.state import broken_state, random_state, read_state, write_state
 from training.step import TrainingStep
 from training.step_metrics import NonFiniteLossError

@@ -14,8 +14,8 @@ from datasets.trajectories import Trajectories
 from models.architecture import OPTIONAL, PARTS, Architecture
 from models.build import build_world_model
 from models.checkpoints.architecture import settle_architecture
-from models.checkpoints.loading import check_environment, place_weights
-from models.checkpoints.native import Checkpoint, holds_checkpoint, load_weights, read_checkpoint, trained_weights
+from models.checkpoints.loading import check_environment, load_weights, with_encoder_weights
+from models.checkpoints.native import Checkpoint, holds_checkpoint, read_checkpoint, trained_weights
 from models.world_model import WorldModel
 from training.config import TrainConfig
 from training.state import FILENAME, own_seed
@@ -59,7 +59,7 @@ def starting_model(config: TrainConfig, explicit: Set[str], device: torch.device
         check_environment(checkpoint, env.name)
     architecture = settle_architecture(config.architecture, explicit, checkpoint)
     if checkpoint is not None and "encoder.weights" not in explicit:
-        architecture = place_weights(architecture)
+        architecture = with_encoder_weights(architecture)
     torch.manual_seed(config.training.seed)  # initial weights now, dropout later
     model = build_world_model(architecture, *env.sizes)
     fresh = [*PARTS, *OPTIONAL] if checkpoint is None else load_weights(model, checkpoint)

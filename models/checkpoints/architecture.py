@@ -12,11 +12,10 @@ from typing import Any
 
 from hydra.utils import get_class
 from omegaconf import OmegaConf
-from torch import Tensor
 
 from models.architecture import BEHIND_PROJECTOR, DEFAULTS, OPTIONAL, PARTS, SCALARS, Architecture
 from models.checkpoints.config_file import OPTION_FOLDERS
-from models.checkpoints.native import Checkpoint
+from models.checkpoints.native import Checkpoint, by_part
 from models.foreign.dino_wm import PLAIN, CheckpointError
 from models.foreign.dino_wm_config import shown_by_embeddings, translate_config
 from utils.schema import Component
@@ -120,7 +119,7 @@ def stored_architecture(checkpoint: Checkpoint) -> Architecture:
     env: Any = checkpoint.config.get("env")
     length = env.get("env_action_dim") if isinstance(env, Mapping) else None
     lengths = [length] if type(length) is int and length > 0 else []  # else that of DINO-WM's environments
-    for key, value in shown_by_embeddings(_by_part(checkpoint), *lengths).items():
+    for key, value in shown_by_embeddings(by_part(checkpoint.tensors), *lengths).items():
         if stored[key] != value:
             raise CheckpointError(
                 f"{source} says {key}: {stored[key]}, but the weights beside it were built with {value}"
@@ -130,16 +129,8 @@ def stored_architecture(checkpoint: Checkpoint) -> Architecture:
     return Architecture.from_dict(stored | parts)
 
 
-def _by_part(checkpoint: Checkpoint) -> dict[str, dict[str, Tensor]]:
-    parts: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in checkpoint.tensors.items():
-        part, _, inner = name.partition(".")
-        parts.setdefault(part, {})[inner] = tensor
-    return parts
-
-
 def _from_dino_wm(checkpoint: Checkpoint, source: Path) -> Architecture:
-    found = translate_config(checkpoint.config, _by_part(checkpoint), source)
+    found = translate_config(checkpoint.config, by_part(checkpoint.tensors), source)
     stored = DEFAULTS | {key: found[key] for key in SCALARS if key in found}
     stored["encoder"] = _adopt("encoder", _ours("encoder", "dino"), found["encoder"], source)
     classes = checkpoint.about["classes"]

@@ -22,7 +22,8 @@ from models.checkpoints.compatible import ORIGINAL, check_computes
 from models.checkpoints.config_file import read_model_config
 from models.checkpoints.dino_wm_copy import write_copy
 from models.checkpoints.hub_export import hub_files, write_hub_weights
-from models.checkpoints.native import LATEST, Checkpoint, read_any, with_config, write_tensors
+from models.checkpoints.native import LATEST, Checkpoint, by_part, read_any, with_config
+from models.checkpoints.own_file import write_tensors
 from models.checkpoints.stable_worldmodel_export import stable_worldmodel_files
 from models.foreign.dino_wm import WITHOUT_EFFECT, CheckpointError
 from models.foreign.facts import Facts
@@ -134,12 +135,8 @@ def _adopted(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _write_state_dict(path: Path, checkpoint: Checkpoint) -> None:
-    parts: dict[str, dict[str, torch.Tensor]] = {}
-    for full, tensor in checkpoint.tensors.items():
-        part, _, name = full.partition(".")
-        parts.setdefault(part, {})[name] = tensor
     with path.open("wb") as file:  # by object: the name of the temporary file would become part of the contents
-        torch.save({"epoch": checkpoint.epoch, **parts}, file)
+        torch.save({"epoch": checkpoint.epoch, **by_part(checkpoint.tensors)}, file)
 
 
 def _write_config(checkpoint: Checkpoint, original: Path, target: Path, to: str) -> None:

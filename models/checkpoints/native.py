@@ -2,42 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import logging
 import os
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
-from torch import Tensor, nn
+from torch import Tensor
 
-from models.architecture import BEHIND_PROJECTOR, OPTIONAL, PARTS
-from models.checkpoints.about import FORMAT, HEADER, checked, read_about
+from models.architecture import OPTIONAL
 from models.checkpoints.config_file import read_model_config
+from models.checkpoints.own_file import checked, open_own_file
 from models.foreign import temporal_straightening
 from models.foreign.contents import Contents
-from models.foreign.dino_wm import WITHOUT_EFFECT, CheckpointError, is_finite, read_pickled_checkpoint
+from models.foreign.dino_wm import CheckpointError, read_pickled_checkpoint
 from models.foreign.facts import Facts
 from models.foreign.layouts import LAYOUTS, Layout, recognise, translate
-from models.world_model import WorldModel
 from utils.files import sha256, write_text
 from utils.moved_settings import current_tensor
 from utils.nearby import hint
-from utils.reading import safetensors_file as reading
-from utils.reading.checksums import damaged
-from utils.reading.opening import FileError
-from utils.reading.safetensors_file import SafetensorsFile
-from utils.retry import Retry
-from utils.tensor_files import write_safetensors
-
-log = logging.getLogger(__name__)
 
 LATEST = "latest"
-MOST_PROBLEMS = 8  # listed in one error
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -83,6 +71,15 @@ class Checkpoint:
             return []
         brought = {"projector"} | {name.partition(".")[0] for name in self.tensors}
         return [part for part in OPTIONAL if part in brought and self.config.get(part) is not None]
+
+
+def by_part(tensors: Mapping[str, T]) -> dict[str, dict[str, T]]:
+    """Group what is named "part.name" by its network; a name without a network is one of its own."""
+    parts: dict[str, dict[str, T]] = {}
+    for full, value in tensors.items():
+        part, _, name = full.partition(".")
+        parts.setdefault(part, {})[name or part] = value
+    return parts
 
 
 def weights_file(folder: Path, epoch: int | str = LATEST) -> Path | None:
@@ -197,7 +194,7 @@ def read_weights_file(path: Path) -> Checkpoint:
         CheckpointError: If the file is missing, broken or unsafe.
     """
     if path.suffix == ".safetensors":
-        with open_safetensors(path) as (file, about):
+        with open_own_file(path) as (file, about):
             tensors = {current_tensor(name): tensor for name, tensor in file.read_all().items()}
         return Checkpoint(path, tensors, {}, about.pop("epoch"), about)
     pickled = read_pickled_checkpoint(path)
@@ -207,143 +204,6 @@ def read_weights_file(path: Path) -> Checkpoint:
         read = temporal_straightening.translate(Contents(path, tensors, config))
         return Checkpoint(path, read.tensors, read.config, pickled.epoch, {"layout": read.layout}, foreign=True)
     return Checkpoint(path, tensors, {}, pickled.epoch, {"classes": pickled.classes})
-
-
-@contextlib.contextmanager
-def open_safetensors(path: Path) -> Iterator[tuple[SafetensorsFile, dict[str, Any]]]:
-    """Open a weights file of ours and read its header, ``epoch`` and ``Checkpoint.about``; no tensor is read yet.
-
-    Raises:
-        CheckpointError: If the file is missing or damaged, or somebody else wrote it.
-    """
-    try:
-        with reading.open_safetensors(path) as file:
-            if HEADER not in file.metadata:
-                raise CheckpointError(
-                    f"{path} was not written by this project: its header has no {HEADER} entry of format {FORMAT}"
-                )
-            if set(file.metadata) != {HEADER}:
-                raise damaged(path)  # the name of the checksum, say
-            yield file, read_about(file.metadata[HEADER], path)
-    except CheckpointError:
-        raise
-    except FileError as error:
-        raise CheckpointError(str(error)) from None
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror}); restore it from a copy") from None
-
-
-def write_checkpoint(
-    path: Path,
-    model: WorldModel,
-    epoch: int,
-    about: Mapping[str, Any],
-    with_encoder: bool,
-    retry: Retry | None = None,
-) -> None:
-    """Write the weights atomically. The bytes depend on the arguments only, not on time or place.
-
-    Args:
-        path: ``.../checkpoints/model_<epoch>.safetensors``.
-        model: Whose weights they are.
-        epoch: Whole epochs that it was trained for.
-        about: See ``Checkpoint``; plain numbers, strings, lists and dicts.
-        with_encoder: False leaves out a frozen encoder that its own weights file brings back.
-        retry: While a disk is full or away; None gives up at once.
-    """
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    if not with_encoder:
-        state = {name: tensor for name, tensor in state.items() if not name.startswith("encoder.")}
-    write_tensors(path, state, epoch, about, retry)
-
-
-def write_tensors(
-    path: Path, tensors: Mapping[str, Tensor], epoch: int, about: Mapping[str, Any], retry: Retry | None = None
-) -> None:
-    """Write our layout atomically: safetensors whose header has ``epoch`` and ``about`` as JSON."""
-    header = json.dumps({"format": FORMAT, "epoch": epoch, **about}, sort_keys=True)
-    write_safetensors(path, tensors, {HEADER: header}, retry)
-
-
-def load_weights(model: WorldModel, checkpoint: Checkpoint) -> list[str]:
-    """Fill ``model`` from a checkpoint; returns the parts that it does not bring (they keep the weights they have).
-
-    A model may have a projector where the checkpoint has none. Then the parts behind it are not brought either, and
-    take over what tensors are of the same shape.
-
-    Raises:
-        CheckpointError: Listing every missing, unknown or misshapen tensor of the parts that it does bring.
-    """
-    brought = {name.split(".", 1)[0] for name in checkpoint.tensors}.difference(OPTIONAL)
-    brought.update(checkpoint.optional_parts)
-    new = BEHIND_PROJECTOR if model.projector is not None and "projector" not in brought else ()
-    absent, problems = [], []
-    for part in (*PARTS, *OPTIONAL):
-        module = getattr(model, part)
-        if module is None:
-            continue
-        found = {n.removeprefix(f"{part}."): t for n, t in checkpoint.tensors.items() if n.startswith(f"{part}.")}
-        wanted = module.state_dict()
-        if part not in brought and wanted:
-            absent.append(part)
-            continue
-        if part in new:
-            absent.append(part)
-            fitting = {n: t for n, t in found.items() if n in wanted and wanted[n].shape == t.shape and is_finite(t)}
-            log.info("%s: %d of its %d tensors are the checkpoint's", part, len(fitting), len(wanted))
-            module.load_state_dict(fitting, strict=False)
-            continue
-        found = {name: tensor for name, tensor in found.items() if not WITHOUT_EFFECT.fullmatch(f"{part}.{name}")}
-        problems += _differences(part, wanted, found)
-        problems += _fill(part, module, {name: found[name] for name in wanted if name in found})
-    if problems:
-        raise CheckpointError(
-            f"{checkpoint.path} does not fit the model that its hydra.yaml describes: "
-            + _width_problem(model, checkpoint)
-            + "; ".join(problems[:MOST_PROBLEMS])
-            + (f"; and {len(problems) - MOST_PROBLEMS} more" if len(problems) > MOST_PROBLEMS else "")
-        )
-    return absent
-
-
-def _width_problem(model: WorldModel, checkpoint: Checkpoint) -> str:
-    """Name a cause that many misshapen tensors may have in common: tokens of another width."""
-    positions = checkpoint.tensors.get("predictor.pos_embedding")
-    layout = model.layout
-    if positions is None or positions.shape[-1] == layout.token_dim:
-        return ""
-    return (
-        f"its predictor takes tokens {positions.shape[-1]} wide; here the encoder ({layout.visual_dim}), proprio "
-        f"({layout.proprio_repeat} x {layout.proprio_dim}) and action embeddings ({layout.action_repeat} x "
-        f"{layout.action_dim}) make {layout.token_dim}. Is it another encoder (encoder.name, or encoder.embed_dim, "
-        "depth, num_heads for one that is not official), or another num_proprio_repeat or num_action_repeat? "
-    )
-
-
-def _differences(part: str, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
-    problems = [f"{part}.{name} is missing" for name in wanted if name not in found]
-    problems += [f"{part}.{name} is unknown" for name in found if name not in wanted]
-    problems += [f"{part}.{n} is not finite" for n in wanted if n in found and not is_finite(found[n])]
-    return problems
-
-
-def _fill(part: str, module: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
-    """Load what is there, and say what does not fit; a module may adapt a state, as the ViT does to longer ones."""
-    # a module without weights of its own takes the tensors themselves
-    fitting = (
-        {n: t.float() for n, t in state.items()} if (bare := any(p.is_meta for p in module.parameters())) else state
-    )
-    try:
-        module.load_state_dict(fitting, strict=False, assign=bare)
-    except RuntimeError as error:
-        return [_misfit(part, line) for line in str(error).splitlines()[1:]]
-    return []
-
-
-def _misfit(part: str, line: str) -> str:
-    """Shorten torch's sentence about a tensor of another shape."""
-    found = re.search(r"size mismatch for (\S+): .*\((\[.*?\])\) from .*\((\[.*?\])\)", line)
-    return f"{part}.{found[1]} has shape {found[2]} instead of {found[3]}" if found else f"{part}: {line.strip()}"
 
 
 def write_model_config(folder: Path, config: Mapping[str, Any]) -> None:

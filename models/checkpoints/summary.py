@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from models.checkpoints.config_file import read_model_config
-from models.checkpoints.native import open_safetensors
+from models.checkpoints.native import by_part
+from models.checkpoints.own_file import open_own_file
 from models.foreign import temporal_straightening
 from models.foreign.contents import Contents
 from models.foreign.dino_wm import NotDinoWM, read_pickled_index, read_state_dict_index
@@ -135,10 +136,7 @@ def summarise(path: Path) -> Summary:
 
 def summarise_foreign(layout: Layout, contents: Contents, facts: Facts) -> Summary:
     """Summarise a file of another program, by its own names, and what becomes of it here."""
-    parts: dict[str, dict[str, Shape]] = {}
-    for full, tensor in contents.tensors.items():
-        part, _, name = full.partition(".")
-        parts.setdefault(part, {})[name or part] = Shape(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+    shapes = {name: Shape(tuple(t.shape), str(t.dtype).removeprefix("torch.")) for name, t in contents.tensors.items()}
     config, problem = None, None
     try:
         config = layout.translate(contents, facts).config
@@ -150,7 +148,7 @@ def summarise_foreign(layout: Layout, contents: Contents, facts: Facts) -> Summa
         size=contents.path.stat().st_size,
         sha256=sha256(contents.path),
         epoch=contents.epoch or None,
-        parts={name: PartSummary(None, tensors, set()) for name, tensors in parts.items()},
+        parts=_parts(shapes),
         ignored=contents.others,
         config=config,
         problem=problem,
@@ -185,14 +183,18 @@ def _shapes(records: Mapping[str, TensorRecord]) -> dict[str, Shape]:
 
 
 def _safetensors(path: Path) -> Summary:
-    parts: dict[str, dict[str, Shape]] = {}
-    with open_safetensors(path) as (file, about):
-        for full, shape in sorted(file.shapes.items()):
-            part, _, name = current_tensor(full).partition(".")
-            parts.setdefault(part, {})[name] = Shape(shape, DTYPES.get(file.dtypes[full], file.dtypes[full]))
+    with open_own_file(path) as (file, about):
+        shapes = {
+            current_tensor(name): Shape(shape, DTYPES.get(file.dtypes[name], file.dtypes[name]))
+            for name, shape in sorted(file.shapes.items())
+        }
     epoch = about.pop("epoch")
-    summaries = {name: PartSummary(None, tensors, set()) for name, tensors in parts.items()}
-    return Summary(path, "safetensors", path.stat().st_size, sha256(path), epoch, summaries, about=about)
+    return Summary(path, "safetensors", path.stat().st_size, sha256(path), epoch, _parts(shapes), about=about)
+
+
+def _parts(shapes: Mapping[str, Shape]) -> dict[str, PartSummary]:
+    """Summarise the networks of a file that names no classes."""
+    return {name: PartSummary(None, tensors, set()) for name, tensors in by_part(shapes).items()}
 
 
 def _grouped(tensors: Mapping[str, Shape]) -> list[str]:

@@ -13,7 +13,8 @@ from torch import Tensor
 from models.architecture import Architecture
 from models.build import build_world_model
 from models.checkpoints.loading import EncoderConfig, load_for_planning
-from models.checkpoints.native import read_checkpoint, write_checkpoint, write_model_config
+from models.checkpoints.native import read_checkpoint, write_model_config
+from models.checkpoints.own_file import write_checkpoint
 from models.interfaces import Encoder
 from models.world_model import WorldModel
 from tests.builders import near, numbers

@@ -8,7 +8,8 @@ import torch
 from models.architecture import Architecture
 from models.build import build_world_model
 from models.checkpoints.loading import EncoderConfig, load_for_planning
-from models.checkpoints.native import read_checkpoint, write_checkpoint, write_model_config
+from models.checkpoints.native import read_checkpoint, write_model_config
+from models.checkpoints.own_file import write_checkpoint
 from models.interfaces import Proposal
 from planning.planners.gd import GDPlanner
 from planning.planners.noise import EpisodeNoise

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from datasets.files import DatasetError
-from models.checkpoints.about import read_about
+from models.checkpoints.own_file import read_about
 from planning.model_data import ModelData
 from utils.schema import Component
 

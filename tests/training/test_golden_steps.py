@@ -10,7 +10,8 @@ from datasets.batch import Batch
 from datasets.units.normalizer import Normalizer
 from models.build import build_world_model
 from models.checkpoints.architecture import stored_architecture
-from models.checkpoints.native import load_weights, read_checkpoint
+from models.checkpoints.loading import load_weights
+from models.checkpoints.native import read_checkpoint
 from planning.observer import Observer
 from training.methods.adversarial import Adversarial
 from training.methods.base import Method, TrainingContext

@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from models.checkpoints.native import load_weights, read_checkpoint
+from models.checkpoints.loading import load_weights
+from models.checkpoints.native import read_checkpoint
 from models.latent import Latent
 from tests.training.tiny import STATE, build, changed, header, run, weights, without_times
 from training.optimizers import LearningRates, Optimizers, constant, one_cycle

@@ -26,7 +26,8 @@ from datasets.files import load_plain_pickle, load_tensor, write_whole
 from datasets.formats.video import read_frames
 from launch.record import read_record
 from models.checkpoints.config_file import read_model_config
-from models.checkpoints.native import read_weights_file, write_tensors
+from models.checkpoints.native import read_weights_file
+from models.checkpoints.own_file import write_tensors
 from models.checkpoints.summary import summarise
 from models.foreign.dinov2_weights import read_weights
 from utils.files import write_json

@@ -13,17 +13,22 @@ from datasets.units.normalizer import Normalizer
 from models.architecture import Architecture
 from models.build import build_world_model
 from models.checkpoints.architecture import settle_architecture, stored_architecture
-from models.checkpoints.loading import EncoderConfig, check_environment, load_for_planning, stored_normalizer
+from models.checkpoints.loading import (
+    EncoderConfig,
+    check_environment,
+    load_for_planning,
+    load_weights,
+    stored_normalizer,
+)
 from models.checkpoints.native import (
     CheckpointError,
-    load_weights,
     parentage,
     read_checkpoint,
     read_weights_file,
     weights_file,
-    write_checkpoint,
     write_model_config,
 )
+from models.checkpoints.own_file import write_checkpoint
 from tests.builders import WALL_NORMALIZER, option, wall_architecture, wall_model, wall_model_directory
 from utils.env_sizes import EnvSizes
 from utils.schema import Component

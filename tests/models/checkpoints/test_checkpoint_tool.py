@@ -13,13 +13,8 @@ from models.checkpoints.architecture import stored_architecture
 from models.checkpoints.command import main
 from models.checkpoints.convert import convert
 from models.checkpoints.dino_wm_copy import write_copy
-from models.checkpoints.native import (
-    read_checkpoint,
-    read_weights_file,
-    write_checkpoint,
-    write_model_config,
-    write_tensors,
-)
+from models.checkpoints.native import read_checkpoint, read_weights_file, write_model_config
+from models.checkpoints.own_file import write_checkpoint, write_tensors
 from models.checkpoints.summary import summarise
 from models.foreign.dino_wm import CheckpointError, read_pickled_checkpoint
 from models.networks.proprio import ProprioceptiveEmbedding
@@ -181,7 +176,7 @@ def test_a_failing_conversion_leaves_nothing(original, tmp_path, monkeypatch):
     def no_room(*_, **__):
         raise OSError("disk full")
 
-    monkeypatch.setattr("models.checkpoints.native.write_safetensors", no_room)
+    monkeypatch.setattr("models.checkpoints.own_file.write_safetensors", no_room)
     with pytest.raises(OSError, match="disk full"):
         convert(weights_of(original), tmp_path / "ours")
     assert not files_below(tmp_path / "ours")

@@ -7,7 +7,8 @@ import torch
 
 from models.build import build_world_model
 from models.checkpoints.architecture import stored_architecture
-from models.checkpoints.native import load_weights, read_checkpoint
+from models.checkpoints.loading import load_weights
+from models.checkpoints.native import read_checkpoint
 from models.networks.resnet_encoder import ResidualBlock, ResNetEncoder
 from tests.builders import option, wall_architecture, wall_model, wall_model_directory
 

@@ -1,18 +1,81 @@
-"""The header of a weights file of ours: what the file says of itself."""
+"""A weights file of ours, safetensors with a header that says what it is: reading the header, and writing all."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from models.foreign.inert_pickle import CheckpointError
+from models.world_model import WorldModel
 from utils.moved_classes import current_names
+from utils.reading.checksums import damaged
 from utils.reading.json_file import parse_json
+from utils.reading.opening import FileError
+from utils.reading.safetensors_file import SafetensorsFile, open_safetensors
+from utils.retry import Retry
+from utils.tensor_files import write_safetensors
 
 HEADER = "world_model"  # entry of the metadata of a safetensors file
 FORMAT = "1"
 REMEDY = "restore it from a copy"
+
+
+@contextlib.contextmanager
+def open_own_file(path: Path) -> Iterator[tuple[SafetensorsFile, dict[str, Any]]]:
+    """Open a weights file of ours and read its header, ``epoch`` and ``Checkpoint.about``; no tensor is read yet.
+
+    Raises:
+        CheckpointError: If the file is missing or damaged, or somebody else wrote it.
+    """
+    try:
+        with open_safetensors(path) as file:
+            about = read_about(file.metadata.get(HEADER, "null"), path)
+            if set(file.metadata) != {HEADER}:
+                raise damaged(path)  # the name of the checksum, say
+            yield file, about
+    except CheckpointError:
+        raise
+    except FileError as error:
+        raise CheckpointError(str(error)) from None
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}); restore it from a copy") from None
+
+
+def write_checkpoint(
+    path: Path,
+    model: WorldModel,
+    epoch: int,
+    about: Mapping[str, Any],
+    with_encoder: bool,
+    retry: Retry | None = None,
+) -> None:
+    """Write the weights atomically. The bytes depend on the arguments only, not on time or place.
+
+    Args:
+        path: ``.../checkpoints/model_<epoch>.safetensors``.
+        model: Whose weights they are.
+        epoch: Whole epochs that it was trained for.
+        about: See ``Checkpoint``; plain numbers, strings, lists and dicts.
+        with_encoder: False leaves out a frozen encoder that its own weights file brings back.
+        retry: While a disk is full or away; None gives up at once.
+    """
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    if not with_encoder:
+        state = {name: tensor for name, tensor in state.items() if not name.startswith("encoder.")}
+    write_tensors(path, state, epoch, about, retry)
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], epoch: int, about: Mapping[str, Any], retry: Retry | None = None
+) -> None:
+    """Write our layout atomically: safetensors whose header has ``epoch`` and ``about`` as JSON."""
+    header = json.dumps({"format": FORMAT, "epoch": epoch, **about}, sort_keys=True)
+    write_safetensors(path, tensors, {HEADER: header}, retry)
 
 
 def read_about(text: str, path: Path) -> dict[str, Any]:
