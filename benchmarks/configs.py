@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TypeVar
 
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from launch.command_line import parse
+from launch.composing import Composer
 from utils.schema import Settings
 
 S = TypeVar("S", bound=Settings)
-CONFIG = Path(__file__).resolve().parent.parent / "conf"
 
 
 def composed(schema: type[S], overrides: Sequence[str], name: str, own: Sequence[str] = ()) -> S:
@@ -24,17 +22,15 @@ def composed(schema: type[S], overrides: Sequence[str], name: str, own: Sequence
         overrides: Must fit.
         own: The user's, of which those are taken whose key is there.
     """
-    with initialize_config_dir(str(CONFIG), version_base="1.3"):
-        known = compose(name, overrides=list(overrides))
-        taken = [override for override in own if _fits(override, known)]
-        return parse(compose(name, overrides=[*overrides, *taken]) if taken else known, schema)
+    known = taken_overrides(overrides, name, own) if own else set[str]()
+    taken = [override for override in own if override in known]
+    return parse(Composer(name, None).config([*overrides, *taken]), schema)
 
 
 def taken_overrides(overrides: Sequence[str], name: str, own: Sequence[str]) -> set[str]:
     """Pick those of the user's ``own`` overrides that have an effect on a config."""
-    with initialize_config_dir(str(CONFIG), version_base="1.3"):
-        known = compose(name, overrides=list(overrides))
-        return {override for override in own if _fits(override, known)}
+    known = Composer(name, None).config(overrides)
+    return {override for override in own if _fits(override, known)}
 
 
 def _fits(override: str, config: DictConfig) -> bool:

@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-
 from experiments import figures, tables
 from experiments.build import Builder
 from experiments.choice import BLOCK, STUDIES, choice_table
@@ -21,8 +19,8 @@ from experiments.report import Made, Report
 from experiments.shorthand import study_config
 from experiments.study import Study
 from launch.command_line import plain
-from launch.composing import beside_hydra
-from launch.conf import CONF, ROOT
+from launch.composing import Composer
+from launch.conf import ROOT
 from utils.pages import require_markers, write_block
 from utils.revision import is_committed, revision
 
@@ -42,8 +40,7 @@ def study_of(name: str) -> Study:
 
 def raw_config(name: str) -> dict[str, Any]:
     """A config of this project as plain data."""
-    with beside_hydra(), initialize_config_dir(str(CONF), version_base="1.3"):
-        return plain(compose(name))
+    return plain(Composer(name, None).config(()))
 
 
 def publish(root: Path, study: Study, outcomes: Path) -> None:

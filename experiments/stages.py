@@ -6,14 +6,12 @@ import utils.runtime as runtime  # first: it sets the thread environment before 
 
 # isort: split
 import logging
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from hydra import compose, initialize_config_dir
 
 import plan as planning_entry
 import train as training_entry
@@ -22,11 +20,9 @@ from datasets.collecting.config import CollectConfig
 from envs.factors import Factors
 from envs.process_vector import EnvWorkerError
 from launch.command_line import overridden_keys, parse
-from launch.composing import beside_hydra
+from launch.composing import Composer, open_folder
 from launch.conf import CONF
-from launch.grammar import quoted
 from launch.paths import readable_paths
-from models.checkpoints.config_file import OPTION_FOLDERS
 from models.checkpoints.loading import EncoderConfig, load_for_planning, stored_normalizer
 from models.checkpoints.native import read_checkpoint
 from planning import diagnose as diagnosis
@@ -55,16 +51,10 @@ def composed(schema: type[S], config_name: str, overrides: Sequence[str], config
         overrides: Of it.
         config_dir: A further folder of options, as ``--config-dir`` names it.
     """
-    added = []
-    if config_dir is not None:
-        folder = Path(config_dir).absolute()
-        added = [f"hydra.searchpath=[{quoted(f'file://{folder}')}]"]
-        if folder not in OPTION_FOLDERS:
-            OPTION_FOLDERS.append(folder)
-        if str(folder) not in sys.path:
-            sys.path.append(str(folder))  # the classes that its options name may lie beside them
-    with beside_hydra(), initialize_config_dir(str(CONF), version_base="1.3"):
-        return parse(compose(config_name, overrides=[*readable_paths(overrides), *added]), schema)
+    folder = None if config_dir is None else Path(config_dir)
+    if folder is not None:
+        open_folder(folder)
+    return parse(Composer(config_name, folder).config(readable_paths(overrides)), schema)
 
 
 def plan_config(env: str) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +21,6 @@ from launch.conf import CONF
 from models.checkpoints.config_file import OPTION_FOLDERS
 
 
-@contextlib.contextmanager
-def beside_hydra() -> Iterator[None]:
-    """Let a block compose something else in the middle of an entry, or before Hydra makes its own there."""
-    kept, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
-    try:
-        yield
-    finally:
-        GlobalHydra.instance().hydra = kept
-
-
 def open_folder(folder: Path) -> None:
     """Let the classes in a user's folder be found, and checkpoints name what its options name.
 
@@ -40,7 +29,8 @@ def open_folder(folder: Path) -> None:
     """
     if not folder.is_dir():
         raise ValueError(f"--config-dir {folder}: there is no such folder")
-    sys.path.append(str(folder.resolve()))  # the classes that its options name may lie beside them
+    if (place := str(folder.resolve())) not in sys.path:
+        sys.path.append(place)  # the classes that its options name may lie beside them
     if folder.absolute() not in OPTION_FOLDERS:
         OPTION_FOLDERS.append(folder.absolute())
 
@@ -63,8 +53,12 @@ class Composer:
         if len(self.folders) > 1:
             there = f"file://{self.folders[0].absolute()}"
             search_path.prepend(provider="command-line", path=there, anchor=SearchPathQuery(provider="schema"))
-        with beside_hydra():
+        # in the middle of an entry, or before Hydra makes its own there
+        kept, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
+        try:
             loader = Hydra.create_main_hydra2("door", search_path).config_loader
+        finally:
+            GlobalHydra.instance().hydra = kept
         assert isinstance(loader, ConfigLoaderImpl)
         return loader
 
@@ -79,6 +73,12 @@ class Composer:
         content = OmegaConf.to_container(composed, resolve=False)
         assert isinstance(content, dict)
         return {str(key): value for key, value in content.items() if key != "hydra"}
+
+    def config(self, overrides: Sequence[str]) -> DictConfig:
+        """The same as a config, whose interpolations are resolved when they are read."""
+        config = OmegaConf.create(self.compose(overrides))
+        assert isinstance(config, DictConfig)
+        return config
 
     def files(self, overrides: Sequence[str]) -> list[tuple[Path, str]]:
         """The files that a config is made of, in order, each with the key that its content stands under."""

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from hydra.errors import InstantiationException
-from omegaconf import OmegaConf
 
 from launch.command_line import parse
 from launch.composing import Composer, open_folder
@@ -40,7 +39,7 @@ def settings_of(schema: type[S], default: str, words: Sequence[str], folder: Pat
     composer = Composer(name, folder)
     Names(composer, given).check(sweep=False)
     try:
-        return parse(OmegaConf.create(composer.compose(given)), schema)
+        return parse(composer.config(given), schema)
     except REFUSED as error:
         raise ValueError(" ".join(str(error).split())) from None
 

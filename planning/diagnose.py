@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 from torch import Tensor
 
 from envs.base import VectorEnv
 from launch.command_line import one_line, plain
-from launch.conf import CONF
+from launch.composing import Composer
 from launch.values import TRUSTED, checked
 from models.checkpoints.native import read_checkpoint
 from planning.config import PlanConfig
@@ -125,8 +124,8 @@ def settings_of(run_folder: Path, identity: Mapping[str, Any], given: Sequence[s
     Raises:
         ValueError: If ``given`` would change what was evaluated, or a setting is not what it must be.
     """
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        defaults = plain(compose("plan", overrides=["ckpt_path=unused", "run_dir=unused", "n_plot_samples=0"]))
+    unused = ["ckpt_path=unused", "run_dir=unused", "n_plot_samples=0"]
+    defaults = plain(Composer("plan", None).config(unused))
     kept = {key: identity[key] for key in IDENTITY if key in identity and key != "n_plot_samples"}
     places: dict[str, Any] = {**_checkpoint_of(Path(identity["model"][0])), "run_dir": str(run_folder)}
     settings = {**defaults, **kept, **places}
