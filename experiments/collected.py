@@ -13,7 +13,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import tables
 from experiments.build import Builder, Findings
 from experiments.config import StudyConfig
 from experiments.inputs import digests, relative
@@ -24,6 +23,7 @@ from experiments.result import Result
 from experiments.run import write_report
 from experiments.shorthand import ONLY, names_of, study_config
 from experiments.study import Study
+from experiments.terminal import as_text
 from launch.command_line import one_line
 from launch.sweep_results import OUTCOMES, Run, read_runs
 from planning.episode_record import EPISODES
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     with one_line():
         report = collect(given.folders, given.out or given.folders[0])
-        write_printable(f"{tables.as_text(report)}\n", sys.stdout)
+        write_printable(f"{as_text(report)}\n", sys.stdout)
 
 
 def collect(folders: Sequence[Path], out: Path) -> Report:

@@ -16,13 +16,15 @@ import numpy as np
 import utils.runtime as runtime
 from experiments import figures, tables
 from experiments.build import Builder, Findings
+from experiments.commands import commands
 from experiments.inputs import digests, refuse_changed_models
 from experiments.outcomes import Outcomes, findings_of, refuse_other_episodes
 from experiments.page import write_page
 from experiments.publish import publish, refuse_unpublishable
 from experiments.report import Made, Report
 from experiments.result import Result
-from experiments.study import Study, commands
+from experiments.study import Study
+from experiments.terminal import as_text
 from launch.conf import ROOT
 from launch.jobs import kept_results, run_jobs, workers_or_default
 from launch.provenance import Provenance
@@ -76,7 +78,7 @@ class Runner:
         if config.publish:
             Provenance.read(self.kept, results).require_committed(self.folder)
             publish(ROOT, self.study, self.folder / "outcomes")
-        log.info("\n%s\n\nreport: %s", tables.as_text(report), self.folder / "report.html")
+        log.info("\n%s\n\nreport: %s", as_text(report), self.folder / "report.html")
         return report
 
     def _finished(self, results: Mapping[str, Any]) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,6 @@ from planning.planners.searchless import PolicyPlanner, RandomPlanner
 
 SIMULATED = "{planner}, the simulator as its model"
 """Name of a planner whose success is a ceiling."""
-
-ENTRIES = {"collect": "datasets.collect", "train": "train.py", "evaluate": "plan.py", "diagnose": "planning.diagnose"}
 
 
 @dataclass(frozen=True)
@@ -245,24 +242,3 @@ def _refuse_same_names(jobs: Sequence[Job]) -> None:
         if job.name in known:
             raise ValueError(f"two stages would be called {job.name} and use the same files: rename a model or planner")
         known.add(job.name)
-
-
-def commands(jobs: Sequence[Job]) -> list[str]:
-    """The command lines that do the same as the jobs."""
-    lines = []
-    for job in jobs:
-        if (entry := ENTRIES.get(job.run.__name__)) is None:
-            continue
-        words = ["python", *([entry] if entry.endswith(".py") else ["-m", entry])]
-        words += _config_words(job.arguments)
-        words += [text.replace("run_dir=", "hydra.run.dir=") for text in job.arguments.get("overrides", ())]
-        words += [job.arguments["run_folder"]] if "run_folder" in job.arguments else []
-        words += [word for folder in job.arguments.get("beside", ()) for word in ("--beside", folder)]
-        words += job.arguments.get("settings", ())
-        lines.append(shlex.join(words))
-    return lines
-
-
-def _config_words(arguments: Mapping[str, Any]) -> list[str]:
-    words = ["--config-dir", arguments["config_dir"]] if "config_dir" in arguments else []
-    return [*words, "--config-name", f"{arguments['config_name']}.yaml"] if "config_name" in arguments else words

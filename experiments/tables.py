@@ -1,4 +1,4 @@
-"""A report as text: tables in markdown, and the table of a terminal."""
+"""A report as tables in markdown."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from statistics import fmean, median
 
 from experiments.factors_table import NOTE, factors_table
-from experiments.report import Cost, Pair, Rate, Report, Row
-from experiments.wording import cell, error, interval, number, percent_of, points, signed, significant
+from experiments.report import Cost, Pair, Report, Row
+from experiments.wording import FLOORS, cell, error, number, percent_of, points, significant
 from utils.machine import as_duration
 from utils.pages import markdown_table
 
 MOST_ROWS = 12  # of which the costs are shown one by one
-FLOORS = {"nothing": "doing nothing", "random": "random actions", "expert": "recorded actions"}
 
 
 def as_markdown(report: Report, figures: Sequence[str] = ()) -> str:
@@ -87,14 +86,15 @@ def cost(report: Report) -> str:
     """What each planner takes per episode, of many rows all models together."""
     rows = [row for row in report.rows if report.planners[row.planner].curve is None]
     if len(rows) <= MOST_ROWS:
-        own = [[row.planner, row.model, *_goals(report, row), *_cost_cells([row.cost])] for row in rows]
+        own = [[row.planner, row.model, *goals_cell(report, row), *_cost_cells([row.cost])] for row in rows]
         return _known_columns(["planner", "model", *(["goals"] if len(report.goals) > 1 else []), *COSTS], own)
     planners = dict.fromkeys(row.planner for row in rows)
     lines = [[name, *_cost_cells([row.cost for row in rows if row.planner == name])] for name in planners]
     return _known_columns(["planner", *COSTS], lines)
 
 
-def _goals(report: Report, row: Row) -> list[str]:
+def goals_cell(report: Report, row: Row) -> list[str]:
+    """Name the goals of a row, in a column that there is only where a report has several."""
     return [row.goals] if len(report.goals) > 1 else []
 
 
@@ -210,60 +210,3 @@ def _episodes(report: Report) -> str:
     counts = sorted({row.episodes for row in report.rows})
     many = " or ".join(map(str, counts)) or "No"
     return f"{many} {report.protocol.seed_rule or 'episodes, the same for every model and planner'}"
-
-
-def as_text(report: Report) -> str:
-    """The table of a terminal, pairs with their verdicts, and the answer."""
-    head = [
-        "planner", "model", *(["goals"] if len(report.goals) > 1 else []), "solved", "95 % interval", "at the end",
-        *FLOORS.values(), "steps", "TFLOP", "rollouts", "planning s",
-    ]  # fmt: skip
-    lines = [_line(report, row) for row in report.rows]
-    for name, goals in report.goals.items():
-        for each in goals.ceilings:
-            where = [name] if len(report.goals) > 1 else []
-            rate = _solved(each.success, each.episodes or goals.episodes)
-            lines.append(
-                [f"{each.planner} in the simulator", each.model, *where, *rate, *[""] * (len(head) - 4 - len(where))]
-            )
-    shown = [place for place in range(len(head)) if any(line[place] for line in lines)]
-    table = _aligned([[row[place] for place in shown] for row in (head, *lines)])
-    if varied := factors_table(report):
-        table += ["", *_aligned([varied[0], *varied[1]])]
-    pairs = [pair for pair in report.pairs if pair.of != "factors"]
-    verdicts = _aligned([_verdict(report, pair) for pair in pairs]) if pairs else []
-    return "\n".join([*table, "", *verdicts, *([""] if verdicts else []), *report.answer])
-
-
-def _solved(rate: Rate, episodes: int) -> list[str]:
-    ends = "" if rate.low is None or rate.high is None else f"{100 * rate.low:.0f} - {100 * rate.high:.0f}"
-    return [f"{100 * rate.mean:.0f} % of {episodes}", ends]
-
-
-def _line(report: Report, row: Row) -> list[str]:
-    floors = [getattr(row.floors, key) for key in FLOORS]
-    return [
-        row.planner,
-        row.model,
-        *_goals(report, row),
-        *_solved(row.success, row.episodes),
-        "" if row.final is None else f"{100 * row.final.mean:.0f} %",
-        *("" if floor is None else f"{100 * floor.mean:.0f} %" for floor in floors),
-        "" if row.steps_to_success is None else f"{row.steps_to_success.median:.0f}",
-        significant(row.cost.tflop.total),
-        number(row.cost.rollouts),
-        number(row.cost.planning_seconds, 2),
-    ]
-
-
-def _verdict(report: Report, pair: Pair) -> list[str]:
-    where = f", {pair.goals}" if len(report.goals) > 1 else ""
-    exact = "" if pair.p is None else f"p {pair.p:.2g}"
-    what = f"{pair.first} against {pair.second}, with {pair.with_}{where}:"
-    return [what, pair.verdict, f"{signed(pair.difference.mean)} points{interval(pair.difference, signed)}", exact]
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns of equal width."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return ["   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

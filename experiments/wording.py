@@ -6,6 +6,9 @@ from collections.abc import Callable, Sequence
 
 from experiments.report import Rate
 
+FLOORS = {"nothing": "doing nothing", "random": "random actions", "expert": "recorded actions"}
+"""What the floors of a report are called."""
+
 
 def percent(share: float) -> str:
     """Write a share: "98 %"."""

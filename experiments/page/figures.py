@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from markupsafe import Markup
 
 from experiments.page.diagnoses import Diagnosis
-from experiments.page.keys import Keys, short, used_goals
-from experiments.page.svg import Scale, drawing, linear, logarithmic, number, polyline, spread, tag, text
+from experiments.page.keys import Keys, used_goals
+from experiments.page.svg import Scale, drawing, linear, logarithmic, named_ends, number, polyline, tag, text
 from experiments.report import Rate, Report
+from experiments.wording import percent
 
 WIDTH, HEIGHT = 380, 250
 LEFT, RIGHT, TOP, BOTTOM = 46, 274, 26, 204
@@ -62,10 +63,7 @@ def lines(
         parts += [tag("circle", cx=at, cy=y(mean.mean), r=2.6, _class=f"mark {colour}") for at, mean in known]
         ends.append((label, known[-1][0], y(known[-1][1].mean), colour))
         said.append(f"{label}: {', '.join(number(mean.mean) for _, mean in known)}")
-    heights = spread([height for _, _, height, _ in ends], 14, TOP, BOTTOM)
-    for (label, at, end, colour), height in zip(ends, heights, strict=True):
-        parts.append(polyline([(at + 4, end), (RIGHT + 7, height), (RIGHT + 10, height)], _class=f"lead {colour}"))
-        parts.append(text(RIGHT + 13, height + 4, label, f"name text {colour}"))
+    parts += named_ends(ends, RIGHT, TOP, BOTTOM)
     return drawing(name, WIDTH, HEIGHT, title, f"{axes[1]} by {axes[0]}. {'. '.join(said)}.", *parts)
 
 
@@ -105,7 +103,7 @@ def success_by_distance(report: Report, keys: Keys, planner: str) -> Markup | No
     for model in keys.models:
         found = {row.goals: row.success for row in report.rows if (row.model, row.planner) == (model, planner)}
         if found:
-            series[short(model, 14)] = [found.get(name) for name in goals]
+            series[model] = [found.get(name) for name in goals]
     if len({report.goals[name].raw_steps for name in goals}) < 2 or not series or keys.curves.get(planner):
         return None
     steps = [float(report.goals[name].raw_steps or 0) for name in goals]
@@ -113,7 +111,7 @@ def success_by_distance(report: Report, keys: Keys, planner: str) -> Markup | No
     parts = [_frame(x, y, ("raw steps to the goal", "solved, %"), steps, percent=True)]
     ends, said = [], []
     for index, (model, rates) in enumerate(series.items()):
-        colour, shift = f"c{index % 8}", 3.5 * (index - (len(series) - 1) / 2)
+        colour, shift = f"c{keys.colour(model)}", 3.5 * (index - (len(series) - 1) / 2)
         known = [(x(step) + shift, rate) for step, rate in zip(steps, rates, strict=True) if rate is not None]
         parts.append(polyline([(at, y(rate.mean)) for at, rate in known], _class=f"line {colour}"))
         for at, rate in known:
@@ -121,10 +119,8 @@ def success_by_distance(report: Report, keys: Keys, planner: str) -> Markup | No
                 parts.append(tag("line", x1=at, x2=at, y1=y(rate.low), y2=y(rate.high), _class=f"bar {colour}"))
             parts.append(tag("circle", cx=at, cy=y(rate.mean), r=3.4, _class=f"mark {colour}"))
         ends.append((model, known[-1][0], y(known[-1][1].mean), colour))
-        said.append(f"{model}: {', '.join(f'{100 * rate.mean:.0f} %' for _, rate in known)}")
-    for (model, at, end, colour), height in zip(ends, spread([e[2] for e in ends], 14, TOP, BOTTOM), strict=True):
-        parts.append(polyline([(at + 4, end), (RIGHT + 7, height), (RIGHT + 10, height)], _class=f"lead {colour}"))
-        parts.append(text(RIGHT + 13, height + 4, model, f"name text {colour}"))
+        said.append(f"{model}: {', '.join(percent(rate.mean) for _, rate in known)}")
+    parts += named_ends(ends, RIGHT, TOP, BOTTOM)
     name = f"distance-{keys.planners.index(planner)}"
     return drawing(name, WIDTH, HEIGHT, f"Success by distance, {planner}", f"{'. '.join(said)}.", *parts)
 

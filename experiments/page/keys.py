@@ -10,8 +10,6 @@ from markupsafe import Markup
 from experiments.page.svg import NUM_COLOURS, SHAPES, marker
 from experiments.report import Report
 
-LONGEST = 18  # letters of a name in a figure
-
 
 @dataclass(frozen=True)
 class Keys:
@@ -72,8 +70,3 @@ def used_goals(report: Report) -> list[str]:
     """Names of the sets of goals that rows have, nearest first."""
     used = {row.goals for row in report.rows}
     return sorted((name for name in report.goals if name in used), key=lambda name: report.goals[name].raw_steps or 0)
-
-
-def short(name: str, longest: int = LONGEST) -> str:
-    """Cut a name that would not fit."""
-    return name if len(name) <= longest else f"{name[: longest - 1]}…"

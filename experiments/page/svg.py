@@ -16,6 +16,7 @@ from markupsafe import Markup, escape
 
 SHAPES = ("circle", "square", "triangle", "diamond", "down", "cross")
 NUM_COLOURS = 8
+LONGEST = 18  # letters of a name in a figure
 
 
 def tag(name: str, *children: object, **attributes: object) -> Markup:
@@ -135,6 +136,33 @@ def spread(wanted: Sequence[float], apart: float, low: float, high: float) -> li
     for i in reversed(order):
         after = placed[i] = min(placed[i], after - apart)
     return placed
+
+
+def short(name: str, longest: int = LONGEST) -> str:
+    """Cut a name that would not fit."""
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"
+
+
+def named_ends(
+    ends: Sequence[tuple[str, float, float, str]], right: float, top: float, bottom: float, gap: float = 4
+) -> list[Markup]:
+    """Write names to the right of a figure, each joined to the end of its line.
+
+    Args:
+        ends: Name, x, y and colour (as in the class ``c0``) of each.
+        right: Where the figure ends, pixels.
+        top: Of the room for names.
+        bottom: Of the same.
+        gap: Between an end and the line that leads from it.
+    """
+    parts = []
+    heights = spread([y for _, _, y, _ in ends], 14, top, bottom)
+    for (name, x, y, colour), height in zip(ends, heights, strict=True):
+        path = [(x + gap, y), (right + 7, height), (right + 10, height)]
+        parts.append(polyline(path, _class=f"lead {colour}"))
+        label = short(name, 14)
+        parts.append(tag("text", label, tag("title", name), x=right + 13, y=height + 4, _class=f"name text {colour}"))
+    return parts
 
 
 def drawing(name: str, width: float, height: float, title: str, description: str, *parts: object) -> Markup:

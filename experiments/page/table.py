@@ -12,8 +12,8 @@ from experiments.page.figures import interval_bar
 from experiments.page.keys import Keys, used_goals
 from experiments.page.svg import number
 from experiments.report import Rate, Report, Row
+from experiments.wording import FLOORS
 
-FLOORS = {"nothing": "doing nothing", "random": "random actions", "expert": "recorded actions"}
 NOTHING = "\N{EN DASH}"
 
 

@@ -8,9 +8,10 @@ from statistics import median
 
 from markupsafe import Markup
 
-from experiments.page.keys import Keys, short
-from experiments.page.svg import Scale, drawing, logarithmic, marker, number, polyline, spread, tag, text
+from experiments.page.keys import Keys
+from experiments.page.svg import Scale, drawing, logarithmic, marker, named_ends, number, polyline, short, tag, text
 from experiments.report import Goals, Report, Row
+from experiments.wording import percent_of
 
 WIDTH, HEIGHT = 410, 288
 LEFT, RIGHT, TOP, BOTTOM = 32, 310, 50, 246
@@ -49,7 +50,8 @@ def tradeoff(report: Report, keys: Keys, goals: str, currency: Currency) -> Mark
     x, y = logarithmic(every, LEFT, RIGHT), Scale(0, 1, BOTTOM, TOP)
     places = _places(known, x, y, keys)
     said = "; ".join(
-        f"{row.model} with {row.planner}: {_percent(row)} at {number(value)} {currency.unit}" for row, value in known
+        f"{row.model} with {row.planner}: {percent_of(row.success)} at {number(value)} {currency.unit}"
+        for row, value in known
     )
     return drawing(
         f"{currency.key}-{list(report.goals).index(goals)}",
@@ -77,12 +79,6 @@ def _places(known: Sequence[tuple[Row, float]], x: Scale, y: Scale, keys: Keys) 
         shift = apart * (same.index(row) - (len(same) - 1) / 2)
         places.append((row, x(value) + shift, y(row.success.mean)))
     return places
-
-
-def _percent(row: Row) -> str:
-    low, high = row.success.low, row.success.high
-    interval = "" if low is None or high is None else f" [{100 * low:.0f}, {100 * high:.0f}]"
-    return f"{100 * row.success.mean:.0f} %{interval}"
 
 
 def _axes(x: Scale, y: Scale, label: str) -> Markup:
@@ -164,25 +160,16 @@ def _planners(places: Sequence[Placed], keys: Keys) -> Markup:
 def _models(places: Sequence[Placed], keys: Keys) -> Markup:
     """Draw the points of every model, joined by a line that ends at its name."""
     parts: list[Markup] = []
-    ends: list[tuple[str, float, float]] = []
+    ends: list[tuple[str, float, float, str]] = []
     for model in keys.models:
         own = sorted((place for place in places if place[0].model == model), key=lambda place: place[1])
         if not own:
             continue
         colour = f"c{keys.colour(model)}"
         parts += [polyline([(at, y) for _, at, y in line], _class=f"join {colour}") for line in _lines(own, keys)]
-        ends.append((model, own[-1][1], own[-1][2]))
+        ends.append((model, own[-1][1], own[-1][2], colour))
         parts += [_point(place, keys, colour) for place in own]
-    heights = spread([y for _, _, y in ends], 15, TOP, BOTTOM)
-    for (model, at, y), height in zip(ends, heights, strict=True):
-        colour = f"c{keys.colour(model)}"
-        parts += [
-            polyline([(at + 7, y), (RIGHT + 4, height), (RIGHT + 10, height)], _class=f"lead {colour}"),
-            tag(
-                "text", short(model, 14), tag("title", model), x=RIGHT + 13, y=height + 4, _class=f"name text {colour}"
-            ),
-        ]
-    return tag("g", *parts)
+    return tag("g", *parts, *named_ends(ends, RIGHT, TOP, BOTTOM, gap=7))
 
 
 def _lines(own: Sequence[Placed], keys: Keys) -> list[list[Placed]]:
@@ -200,5 +187,5 @@ def _point(place: Placed, keys: Keys, colour: str) -> Markup:
     if low is not None and high is not None:
         scale = Scale(0, 1, BOTTOM, TOP)
         bar = [tag("line", x1=at, x2=at, y1=scale(low), y2=scale(high), _class=f"bar {colour}")]
-    name = f"{row.model}, {row.planner}: {_percent(row)} of {row.episodes} episodes"
+    name = f"{row.model}, {row.planner}: {percent_of(row.success)} of {row.episodes} episodes"
     return tag("g", tag("title", name), *bar, marker(keys.shape(row.planner), at, y, 4.8, _class=f"mark {colour}"))

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from datasets.collecting.config import CollectConfig
+from experiments.commands import commands
 from experiments.publish import study_of
 from experiments.stages import composed
-from experiments.study import commands
 from planning.config import PlanConfig
 from tests.builders import REPOSITORY
 from tests.experiments import tiny

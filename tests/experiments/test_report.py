@@ -11,6 +11,7 @@ from experiments.inputs import changed, digests
 from experiments.outcomes import refuse_other_episodes
 from experiments.report import FILENAME, Report
 from experiments.run import write_episodes
+from experiments.terminal import as_text
 from tests.experiments import tiny
 from tests.published import figure_digest
 from utils.pages import digest
@@ -75,7 +76,7 @@ def test_a_factor_is_compared_with_the_same_episodes_without_it():
     assert any(sentence.startswith(said) for sentence in found.answer)
     text = tables.as_markdown(found)
     assert "| colour | 5 [1, 24] | 5 [1, 24]; **-95 [" in text and "### Success, colour" not in text
-    assert "no variation   5 [1, 24]" in tables.as_text(found)
+    assert "no variation   5 [1, 24]" in as_text(found)
 
 
 def test_an_interval_alone_is_no_verdict_where_the_exact_test_does_not_agree(study):
@@ -135,12 +136,12 @@ def test_training_seeds_are_compared_with_the_same_seeds_only():
 def test_an_older_result_leaves_blank_what_it_does_not_say(study):
     found = tiny.report(study, tiny.result("a", "gd", ALL, floors={}, episodes=None))
     assert found.rows[0].final is None and found.rows[0].cost.tflop.total is None
-    text = tables.as_text(found)
+    text = as_text(found)
     assert "TFLOP" not in text and "at the end" not in text and "100 % of 20" in text
 
 
 def test_text_and_markdown_show_rows_verdicts_and_answer(better):
-    text, page = tables.as_text(better), tables.as_markdown(better)
+    text, page = as_text(better), tables.as_markdown(better)
     assert "b against a, with gd:" in text and "better" in text and "p 1.9e-06" in text
     for sentence in better.answer:
         assert sentence in text and sentence in page
