@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from experiments.answer import answer
 from experiments.config import flat
@@ -30,7 +26,7 @@ from experiments.report import (
     Row,
     Tflop,
 )  # fmt: skip
-from experiments.result import COST, FLOORS, Result
+from experiments.result import COST, FLOORS, Findings, Result
 from experiments.study import SIMULATED, Study
 from models.checkpoints.config_file import read_model_config
 
@@ -44,20 +40,8 @@ LATCHED = "An episode is solved if it is inside its success region at the end of
 FINAL = "Final success is being inside the region at the end of the budget, zero actions being executed once solved."
 SEED_RULE = "episodes of evaluation seed {seed}, the same for every model, planner and training seed"
 
-
-@dataclass(frozen=True, kw_only=True)
-class Findings:
-    """What is known of a study.
-
-    Attributes:
-        results: Of all finished evaluations.
-        errors: Base -> model -> "dataset" or "planner" -> (seeds, trajectories) one-step visual errors.
-        why: Diagnoses.
-    """
-
-    results: Sequence[Result]
-    errors: Mapping[str, Mapping[str, Mapping[str, NDArray[np.float64]]]] = field(default_factory=dict)
-    why: Sequence[Mapping[str, Any]] = ()
+Key = tuple[str, str, str]
+"""Model, planner and goals of a cell."""
 
 
 class Builder:
@@ -71,11 +55,12 @@ class Builder:
 
     def __init__(self, study: Study, findings: Findings, is_brief: bool = False) -> None:
         self.study, self.config, self.findings, self.is_brief = study, study.config, findings, is_brief
-        self.found: dict[tuple[str, str, str], list[Result]] = {}
+        self.found: dict[Key, list[Result]] = {}
         for result in sorted(findings.results, key=lambda result: result.seed):
             self.found.setdefault((result.model, result.planner, result.goals), []).append(result)
         ceilings = {cell.planner for cell in study.ceilings}
-        self.rows = [self._row(*key) for key in self._keys() if key[1] not in ceilings]
+        cells = [(cell.model, cell.planner, cell.goals) for cell in study.cells if cell.planner not in ceilings]
+        self.rows = [self._row(*key) for key in cells if key in self.found]
 
     def report(self, made: Made, unfinished: Sequence[str] = (), **more: Any) -> Report:
         """Make the report; ``more``: its commands and inputs."""
@@ -85,8 +70,8 @@ class Builder:
         env, seed = self.config.env, self.config.goals_seed
         known = [r.unsolved_starts_only for r in self.findings.results if r.unsolved_starts_only is not None]
         return Report(
-            title=self.config.title or f"Planning on {env}: {', '.join(_few(self.config.models))}",
-            asked=self.config.asked or f"Which of {_few_of(self.config.models)} solves more, and with which planner?",
+            title=self.config.title or f"Planning on {env}: {_few(self.config.models)}",
+            asked=self.config.asked or f"Which of {_few(self.config.models)} solves more, and with which planner?",
             answer=answer(self.rows, pairs, goals, planners),
             unfinished=list(unfinished),
             made=made,
@@ -113,11 +98,6 @@ class Builder:
             ],
             **more,
         )
-
-    def _keys(self) -> list[tuple[str, str, str]]:
-        """Cells of which something is known, in the order of the study."""
-        cells = [(cell.model, cell.planner, cell.goals) for cell in (*self.study.cells, *self.study.ceilings)]
-        return [key for key in cells if key in self.found]
 
     def _row(self, model: str, planner: str, goals: str) -> Row:
         own = self.found[model, planner, goals]
@@ -197,27 +177,26 @@ class Builder:
         return Planner(overrides=overrides, kind=kind, horizon=horizon, curve=curve, budget=budget)
 
     def _model_pairs(self) -> list[Pair]:
-        pairs = self._pairs(self.config.compare, list(self.config.models))
         points = self.config.points()
-        return [
-            pair_of("models", (a, b), planner, goals, self.found[a, planner, goals], self.found[b, planner, goals])
-            for a, b in pairs
-            for goals in self.config.goals
-            for planner in dict.fromkeys(row.planner for row in self.rows)
-            if planner not in points and {(a, planner, goals), (b, planner, goals)} <= self.found.keys()
-            if self._fit(self.found[a, planner, goals], self.found[b, planner, goals])
-        ]
+        planners = [name for name in dict.fromkeys(row.planner for row in self.rows) if name not in points]
+        names = self._pairs(self.config.compare, list(self.config.models))
+        return self._compared("models", names, planners, lambda model, planner, goals: (model, planner, goals))
 
     def _planner_pairs(self) -> list[Pair]:
-        pairs = self._pairs(self.config.compare_planners, list(self.config.planners))
-        return [
-            pair_of("planners", (a, b), model, goals, self.found[model, a, goals], self.found[model, b, goals])
-            for a, b in pairs
-            for goals in self.config.goals
-            for model in self.config.models
-            if {(model, a, goals), (model, b, goals)} <= self.found.keys()
-            if self._fit(self.found[model, a, goals], self.found[model, b, goals])
-        ]
+        names = self._pairs(self.config.compare_planners, list(self.config.planners))
+        models = list(self.config.models)
+        return self._compared("planners", names, models, lambda planner, model, goals: (model, planner, goals))
+
+    def _compared(
+        self, of: str, names: Sequence[tuple[str, str]], shared: Sequence[str], key: Callable[[str, str, str], Key]
+    ) -> list[Pair]:
+        """Compare each two of ``names`` with each of ``shared``, as far as the cells of both are known."""
+        pairs = []
+        for (a, b), goals, with_ in itertools.product(names, self.config.goals, shared):
+            first, second = (self.found.get(key(name, with_, goals)) for name in (a, b))
+            if first and second and self._fit(first, second):
+                pairs.append(pair_of(of, (a, b), with_, goals, first, second))
+        return pairs
 
     def _factor_pairs(self) -> list[Pair]:
         """Every variation against none, with the same planner and model."""
@@ -265,10 +244,6 @@ def _cost(results: Sequence[Result]) -> Cost:
     return Cost(tflop=Tflop(**parts, total=mean.pop("tflop")), **mean)
 
 
-def _few(names: Any) -> list[str]:
+def _few(names: Iterable[str]) -> str:
     chosen = list(names)
-    return chosen if len(chosen) <= MOST_PAIRED else [*chosen[:2], "...", chosen[-1]]
-
-
-def _few_of(names: Any) -> str:
-    return ", ".join(_few(names))
+    return ", ".join(chosen if len(chosen) <= MOST_PAIRED else [*chosen[:2], "...", chosen[-1]])

@@ -13,13 +13,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.build import Builder, Findings
+from experiments.build import Builder
 from experiments.config import StudyConfig
 from experiments.inputs import digests, relative
 from experiments.outcomes import refuse_other_episodes
 from experiments.publish import raw_config
 from experiments.report import Made, Report
-from experiments.result import Result
+from experiments.result import Findings, Result
 from experiments.run import write_report
 from experiments.shorthand import ONLY, names_of, study_config
 from experiments.study import Study

@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.build import Findings
-from experiments.result import Result
+from experiments.result import Findings, Result
 from experiments.shorthand import ONLY
 from utils.files import write_text
 from utils.pages import read_numbers, write_numbers

@@ -101,3 +101,18 @@ class Result:
     def count(self) -> int:
         """Number of episodes."""
         return len(self.solved_at_step)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What is known of a study.
+
+    Attributes:
+        results: Of all finished evaluations.
+        errors: Base -> model -> "dataset" or "planner" -> (seeds, trajectories) one-step visual errors.
+        why: Diagnoses.
+    """
+
+    results: Sequence[Result]
+    errors: Mapping[str, Mapping[str, Mapping[str, NDArray[np.float64]]]] = field(default_factory=dict)
+    why: Sequence[Mapping[str, Any]] = ()

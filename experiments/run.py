@@ -15,14 +15,14 @@ import numpy as np
 
 import utils.runtime as runtime
 from experiments import figures, tables
-from experiments.build import Builder, Findings
+from experiments.build import Builder
 from experiments.commands import commands
 from experiments.inputs import digests, refuse_changed_models
 from experiments.outcomes import Outcomes, findings_of, refuse_other_episodes
 from experiments.page import write_page
 from experiments.publish import publish, refuse_unpublishable
 from experiments.report import Made, Report
-from experiments.result import Result
+from experiments.result import Findings, Result
 from experiments.study import Study
 from experiments.terminal import as_text
 from launch.conf import ROOT

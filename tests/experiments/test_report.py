@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from experiments import figures, tables, wording
-from experiments.build import Findings
 from experiments.inputs import changed, digests
 from experiments.outcomes import refuse_other_episodes
 from experiments.report import FILENAME, Report
+from experiments.result import Findings
 from experiments.run import write_episodes
 from experiments.terminal import as_text
 from tests.experiments import tiny

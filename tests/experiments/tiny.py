@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from experiments.build import Builder, Findings
+from experiments.build import Builder
 from experiments.publish import raw_config
 from experiments.report import Made, Report
-from experiments.result import Result
+from experiments.result import Findings, Result
 from experiments.run import Runner
 from experiments.shorthand import study_config
 from experiments.study import Study
