@@ -56,20 +56,6 @@ class Provenance:
         date = datetime.fromtimestamp(until, UTC).date().isoformat() if stages else "unknown"
         return cls(sorted(revisions), date, busy)
 
-    def require_one_revision(self, folder: Path) -> str:
-        """The revision of all results.
-
-        Raises:
-            ValueError: If there are several, or one with changed files: what is published must name its code.
-        """
-        (first, *others) = self.revisions
-        if others or not is_committed(first):
-            raise ValueError(
-                f"{folder}: its stages were run at revision {' and '.join(self.revisions)}; published numbers must "
-                "come from one committed revision: delete the folder, commit what has changed, and run again"
-            )
-        return first
-
     def require_committed(self, folder: Path) -> None:
         """Refuse results of changed files; those of several revisions do, since every one is named.
 

@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 
 from utils import google_drive
-from utils.downloads import DownloadError, Expected, alone
+from utils.downloads import Expected, alone
 from utils.fetching import Offer, fetch_archive, offer_of
 from utils.files import atomic_path
+from utils.http import DownloadError
 from utils.links import refuse_links
 from utils.osf import NOT_STATED, OsfFile
 from utils.printable import write_printable

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
-import errno
 import fcntl
 import hashlib
 import logging
 import os
 import random
 import re
-import socket
 import time
 import urllib.error
-import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,26 +23,28 @@ from typing import Any
 from tqdm import tqdm
 
 from utils.files import sync_folder, write_json
-from utils.printable import printable
+from utils.http import (
+    MOST_OF_A_PAGE,
+    OPENER,
+    TIMEOUT,
+    DownloadError,
+    announced,
+    failure,
+    refusal,
+    said,
+    without_network,
+    written,
+)  # fmt: skip
 from utils.reading.json_file import read_json
 from utils.reading.opening import FileError
 
 log = logging.getLogger(__name__)
 
-TIMEOUT = 60.0  # seconds without a byte
 PAUSES = (1, 2, 4, 8, 16, 32, 60, 60)  # seconds before trying again; a piece that came begins them anew
 MOST_WAIT = 600.0  # seconds that a server may ask to wait
 AGAIN = {408, 425, 429, 500, 502, 503, 504}  # answers that another time may differ
 CHUNK = 1 << 20
-MOST_OF_AN_ANSWER = 4_000_000  # bytes
-MOST_OF_A_PAGE = 65_536  # bytes of a web page that came instead of a file
 WITHOUT_CONTACT = 2  # further attempts while no server has been reached
-SECRET = {"view_only", "token", "key", "access_token", "confirm", "uuid", "at"}
-"""Parameters of an address that are not written down: keys, and what belongs to one visit alone."""
-
-
-class DownloadError(OSError):
-    """A file could not be had; the message is one line."""
 
 
 class _ChangedError(Exception):
@@ -114,7 +113,7 @@ class _Part:
         self.notes = self.path.with_name(self.path.name + ".json")
         with contextlib.suppress(OSError, FileError):
             said = read_json(self.notes, dict)
-            if said.get("url") == _written(self.url) and self.path.is_file():
+            if said.get("url") == written(self.url) and self.path.is_file():
                 self.validator = said["validator"] if isinstance(said.get("validator"), str) else None
         if self.validator is None:
             self.drop()
@@ -134,7 +133,7 @@ class _Part:
         """Write down which version of the file this is; weak marks do not promise the same bytes."""
         tag = headers.get("ETag")
         self.validator = tag if tag and not tag.startswith("W/") else headers.get("Last-Modified")
-        write_json(self.notes, {"url": _written(self.url), "validator": self.validator})
+        write_json(self.notes, {"url": written(self.url), "validator": self.validator})
 
 
 def download(
@@ -170,40 +169,8 @@ def download(
         _gather(part, pauses)
         if differs := expected.differs(part.path):
             part.drop()
-            raise DownloadError(f"{_written(url)}: what came is another file, {differs}; nothing was kept")
+            raise DownloadError(f"{written(url)}: what came is another file, {differs}; nothing was kept")
         _name(part, destination)
-
-
-def read_page(url: str, headers: Mapping[str, str] | None = None, most: int = MOST_OF_AN_ANSWER) -> str:
-    """Read a short text, such as what an interface of a server answers.
-
-    Raises:
-        DownloadError: If it cannot be had, or is longer than ``most`` bytes.
-    """
-    with opened(url, headers) as response:
-        content: bytes = response.read(most + 1)
-    if len(content) > most:
-        raise DownloadError(f"{_written(url)}: the answer has more than {most} bytes")
-    return content.decode("utf-8", "replace")
-
-
-@contextlib.contextmanager
-def opened(url: str, headers: Mapping[str, str] | None = None) -> Iterator[Any]:
-    """Open an address once, and give the answer: its ``headers``, its ``url`` after all redirects, and its ``read``.
-
-    Raises:
-        DownloadError: If the server refuses, or cannot be reached.
-    """
-    request = urllib.request.Request(url, headers=dict(headers or {}))
-    try:
-        with _OPENER.open(request, timeout=TIMEOUT) as response:
-            yield response
-    except urllib.error.HTTPError as error:
-        raise DownloadError(f"{_written(url)}: {_refusal(error)}") from None
-    except DownloadError:
-        raise
-    except (OSError, HTTPException) as error:
-        raise DownloadError(f"{_written(url)}: {_failure(error)}") from None
 
 
 def _gather(part: _Part, pauses: Sequence[float]) -> None:
@@ -219,13 +186,13 @@ def _gather(part: _Part, pauses: Sequence[float]) -> None:
         except _AgainError as error:
             reason, wait = str(error), error.wait
         except (TimeoutError, ConnectionError, HTTPException, urllib.error.URLError) as error:
-            reason, wait = _failure(error), None
-            if _without_network(error) and part.size == at_first:
+            reason, wait = failure(error), None
+            if without_network(error) and part.size == at_first:
                 most = min(most, WITHOUT_CONTACT)
         failures = 0 if part.size > before else failures + 1
         if failures > most:
             kept = f"; {part.size} bytes are kept, the same command goes on with them" if part.size else ""
-            raise DownloadError(f"{_written(part.url)}: {reason}{kept}")
+            raise DownloadError(f"{written(part.url)}: {reason}{kept}")
         pause = pauses[max(failures, 1) - 1] if pauses else 0.0
         seconds = min(wait, MOST_WAIT) if wait is not None else pause * random.uniform(0.75, 1.25)
         log.warning("%s: %s; trying again in %.0f s, at %d bytes", part.path.name, reason, seconds, part.size)
@@ -240,7 +207,7 @@ def _request(part: _Part) -> None:
         request.add_header("Range", f"bytes={start}-")
         request.add_header("If-Range", part.validator)
     try:
-        response = _OPENER.open(request, timeout=TIMEOUT)
+        response = OPENER.open(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         if error.code == 416:  # there is nothing after what has come
             error.close()
@@ -248,8 +215,8 @@ def _request(part: _Part) -> None:
                 return
             raise _ChangedError from None
         if error.code not in AGAIN:
-            raise DownloadError(f"{_written(part.url)}: {_refusal(error)}") from None
-        raise _AgainError(_refusal(error), _seconds(error.headers.get("Retry-After"))) from None
+            raise DownloadError(f"{written(part.url)}: {refusal(error)}") from None
+        raise _AgainError(refusal(error), _seconds(error.headers.get("Retry-After"))) from None
     with response:
         _write(part, response, start)
 
@@ -259,7 +226,7 @@ def _write(part: _Part, response: Any, start: int) -> None:
     if headers.get_content_type() == "text/html":
         page = response.read(MOST_OF_A_PAGE).decode("utf-8", "replace")
         raise DownloadError(
-            f"{_written(part.url)}: a web page came instead of the file{said(page)}; open it in a browser"
+            f"{written(part.url)}: a web page came instead of the file{said(page)}; open it in a browser"
         )
     length = announced(headers)
     if status == 206:
@@ -272,7 +239,7 @@ def _write(part: _Part, response: Any, start: int) -> None:
     total = None if length is None else start + length
     if part.total is not None and total not in (None, part.total):
         part.drop()
-        raise DownloadError(f"{_written(part.url)}: the server offers {total} bytes instead of {part.total}")
+        raise DownloadError(f"{written(part.url)}: the server offers {total} bytes instead of {part.total}")
     part.total = total if part.total is None else part.total
     if not start:
         part.note(headers)
@@ -283,7 +250,7 @@ def _write(part: _Part, response: Any, start: int) -> None:
             bar.update(len(chunk))
             if part.total is not None and file.tell() > part.total:  # of a server that says no length
                 part.drop()
-                raise DownloadError(f"{_written(part.url)}: the server sends more than {part.total} bytes")
+                raise DownloadError(f"{written(part.url)}: the server sends more than {part.total} bytes")
     if part.total is not None and part.size != part.total:
         raise _AgainError(f"the connection ended after {part.size} of {part.total} bytes")
 
@@ -297,7 +264,7 @@ def _name(part: _Part, destination: Path) -> None:
     sync_folder(destination.parent)
     part.notes.unlink(missing_ok=True)
     date = datetime.now(UTC).isoformat(timespec="seconds")
-    write_json(_note_of(destination), {"url": _written(part.url), "size": size, "sha256": digest, "date": date})
+    write_json(_note_of(destination), {"url": written(part.url), "size": size, "sha256": digest, "date": date})
 
 
 def _check_there(path: Path, expected: Expected) -> None:
@@ -337,30 +304,9 @@ def alone(destination: Path) -> Iterator[None]:
             lock.unlink(missing_ok=True)
 
 
-class _SameHost(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, and tells no other host what was meant for the first."""
-
-    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        """See the base class."""
-        new = super().redirect_request(req, fp, code, msg, headers, newurl)
-        if new is not None and urllib.parse.urlsplit(newurl).netloc != urllib.parse.urlsplit(req.full_url).netloc:
-            new.remove_header("Authorization")
-        return new
-
-
-_OPENER = urllib.request.build_opener(_SameHost, urllib.request.HTTPCookieProcessor)
-
-
 def _digest(path: Path, kind: str) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, kind).hexdigest()
-
-
-def _written(url: str) -> str:
-    """Give an address as messages and notes have it, without keys."""
-    split = urllib.parse.urlsplit(url)
-    kept = [(key, value) for key, value in urllib.parse.parse_qsl(split.query) if key not in SECRET]
-    return split._replace(query=urllib.parse.urlencode(kept)).geturl()
 
 
 def _seconds(text: str | None) -> float | None:
@@ -372,37 +318,3 @@ def _seconds(text: str | None) -> float | None:
     with contextlib.suppress(ValueError, TypeError):
         return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
     return None
-
-
-def announced(headers: Any) -> int | None:
-    """How many bytes an answer says it has."""
-    text = headers.get("Content-Length") or ""
-    return int(text) if text.isdecimal() else None
-
-
-def _refusal(error: urllib.error.HTTPError) -> str:
-    """Say what a server says instead of answering, and close the connection."""
-    page = ""
-    with error, contextlib.suppress(OSError, HTTPException):
-        page = error.read(MOST_OF_A_PAGE).decode("utf-8", "replace")
-    return f"the server says {error.code} {printable(str(error.reason), 200)}{said(page)}"
-
-
-def _failure(error: Exception) -> str:
-    reason = printable(str(getattr(error, "reason", error)) or type(error).__name__, 200)
-    return f"{reason} (is this machine connected to the internet?)" if _without_network(error) else reason
-
-
-def _without_network(error: Exception) -> bool:
-    """Whether not even the way to a server was found."""
-    reason = getattr(error, "reason", error)
-    unreachable = isinstance(reason, OSError) and reason.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH)
-    return isinstance(reason, socket.gaierror) or unreachable
-
-
-def said(page: str) -> str:
-    """Find what a web page says: the reason of a refusal, or its title."""
-    for pattern in (r'class="uc-error-subcaption"[^>]*>(.*?)</p>', r"<title[^>]*>(.*?)</title>"):
-        if found := re.search(pattern, page, re.DOTALL | re.IGNORECASE):
-            return f" ({printable(' '.join(re.sub(r'<[^>]*>', '', found[1]).split()), 200)})"
-    return ""

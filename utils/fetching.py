@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from utils.downloads import DownloadError, Expected, download
+from utils.downloads import Expected, download
+from utils.http import DownloadError
 from utils.interrupts import StopRequested, stopping_at_once
 from utils.machine import as_size
 from utils.osf import BROWSER, OsfFile, describe, licence

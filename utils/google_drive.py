@@ -6,7 +6,8 @@ import os
 import urllib.parse
 from html.parser import HTMLParser
 
-from utils.downloads import MOST_OF_A_PAGE, DownloadError, Expected, announced, opened, said
+from utils.downloads import Expected
+from utils.http import MOST_OF_A_PAGE, DownloadError, announced, opened, said
 
 HOST = "https://drive.usercontent.google.com"
 HEADERS = {"User-Agent": "Mozilla/5.0"}  # others are sent pages that are meant for them

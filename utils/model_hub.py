@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from utils.downloads import DownloadError, Expected, download, read_page
+from utils.downloads import Expected, download
 from utils.files import write_text
+from utils.http import DownloadError, read_page
 from utils.reading.json_file import parse_json
 from utils.reading.opening import FileError
 

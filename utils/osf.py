@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from utils.downloads import DownloadError, Expected, read_page
+from utils.downloads import Expected
+from utils.http import DownloadError, read_page
 from utils.reading.json_file import parse_json
 from utils.reading.opening import FileError
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from utils.downloads import DownloadError, Expected, download
+from utils.downloads import Expected, download
+from utils.http import DownloadError
 
 CONTENT = bytes(range(256)) * 40
 NOW = (0.0, 0.0)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from launch.paths import readable_paths
-from utils.downloads import DownloadError
+from utils.http import DownloadError
 from utils.model_hub import Address, fetch_model
 
 COMMIT = "a1" * 20
