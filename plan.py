@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from launch import door
+from launch import startup
 
 if __name__ == "__main__":
-    door.enter("python plan.py", __doc__, "plan_wall", entry="plan")  # before torch is loaded
+    startup.check_command_line("python plan.py", __doc__, "plan_wall", entry="plan")  # before torch is loaded
 
 # isort: split
 import utils.runtime as runtime  # first: it sets the thread environment before torch is loaded
@@ -63,7 +63,7 @@ def summary(result: Mapping[str, Any]) -> str:
         text += " with the simulator as the model (a ceiling of objective and search, not of the task)"
     for name, what in BASELINES.items():
         text += f", {what} {percent(name)}" if name in result else ""
-    if "solved_at_start_rate" in result:  # not in results of before
+    if "solved_at_start_rate" in result:  # older results do not say it
         text += f", {100 * result['solved_at_start_rate']:.0f} % begin solved"
     distinct = result.get("distinct_episodes", result["n_evals"])
     repeated = f" ({distinct} distinct)" if distinct < result["n_evals"] else ""

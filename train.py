@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from launch import door
+from launch import startup
 
 if __name__ == "__main__":
-    door.enter("python train.py", __doc__, "train", entry="train")  # before torch is loaded
+    startup.check_command_line("python train.py", __doc__, "train", entry="train")  # before torch is loaded
 
 # isort: split
 import utils.runtime as runtime  # first: it sets the thread environment before torch is loaded

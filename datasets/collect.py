@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from launch import door
+from launch import startup
 from utils import missing  # noqa: F401  (first: what comes next may not be installed)
 
 if __name__ == "__main__":
-    door.enter("python -m datasets.collect", __doc__, "collect")  # before torch is loaded
+    startup.check_command_line("python -m datasets.collect", __doc__, "collect")  # before torch is loaded
 
 # isort: split
 import functools
@@ -41,7 +41,7 @@ _AGAIN = "finished trajectories are kept; the same command goes on from there"
 def main(cfg: DictConfig) -> None:
     """Simulate the trajectories of ``env`` and write them below ``$DATASET_DIR`` or to ``data_path``."""
     printable_logs()
-    door.begin()
+    startup.raise_on_interrupt()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # unwinds: workers and half files go
     try:
         config = parse(cfg, CollectConfig)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from launch import door
+from launch import startup
 from utils import missing  # noqa: F401  (first: what comes next may not be installed)
 
 if __name__ == "__main__":
-    door.enter("python -m datasets.convert", __doc__, "convert")  # before torch is loaded
+    startup.check_command_line("python -m datasets.convert", __doc__, "convert")  # before torch is loaded
 
 # isort: split
 import logging
@@ -51,7 +51,7 @@ class ConvertConfig(OpenSettings):
 def main(cfg: DictConfig) -> None:
     """Read the data of ``env`` as ``dataset`` says, and write them as ``to`` says."""
     printable_logs()
-    door.begin()
+    startup.raise_on_interrupt()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # unwinds: half files go
     try:
         convert(parse(cfg, ConvertConfig))

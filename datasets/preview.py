@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from launch import door
+from launch import startup
 from utils import missing  # noqa: F401  (first: what comes next may not be installed)
 
 if __name__ == "__main__":
-    door.enter("python -m datasets.preview", __doc__, "preview")  # before torch is loaded
+    startup.check_command_line("python -m datasets.preview", __doc__, "preview")  # before torch is loaded
 
 # isort: split
 import logging

@@ -10,10 +10,12 @@ from __future__ import annotations
 import sys
 
 from experiments.words import GIVEN, in_hydras_words
-from launch import door
+from launch import startup
 
 if __name__ == "__main__" and sys.argv[1:2] != ["collect"]:
-    door.enter("python -m experiments", __doc__, "compare", adds=True, words=in_hydras_words)  # before torch is loaded
+    startup.check_command_line(
+        "python -m experiments", __doc__, "compare", adds=True, words=in_hydras_words
+    )  # before torch is loaded
 
 # isort: split
 import utils.runtime  # noqa: F401  (first: it sets the thread environment before torch is loaded)

@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from launch import door
+from launch import startup
 from launch.conf import groups
 from launch.grammar import is_sweep, key_of, text_of
 from launch.values import checked
@@ -93,7 +93,7 @@ def one_line_errors(main: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(main)
     def wrapped(cfg: DictConfig) -> Any:
-        door.begin()
+        startup.raise_on_interrupt()
         with one_line(except_if=lambda: HydraConfig.get().mode == RunMode.MULTIRUN):
             return main(cfg)
 

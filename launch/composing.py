@@ -56,7 +56,7 @@ class Composer:
         # in the middle of an entry, or before Hydra makes its own there
         kept, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
         try:
-            loader = Hydra.create_main_hydra2("door", search_path).config_loader
+            loader = Hydra.create_main_hydra2("composing", search_path).config_loader
         finally:
             GlobalHydra.instance().hydra = kept
         assert isinstance(loader, ConfigLoaderImpl)

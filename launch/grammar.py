@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 MULTIRUN = ("-m", "--multirun", "hydra.mode=MULTIRUN")
 
 
-def parse(text: str) -> Override | None:
+def parse_override(text: str) -> Override | None:
     """An override as Hydra reads it; None if it cannot."""
     try:
         return OverridesParser.create().parse_override(text)
@@ -26,7 +26,7 @@ def quoted(text: str) -> str:
 
 def text_of(argv: Sequence[str], key: str) -> str | None:
     """The text that a command line gives a key, the last one, out of its quotes; None if it gives none."""
-    found = [override._value for text in argv if text.startswith(f"{key}=") and (override := parse(text))]
+    found = [override._value for text in argv if text.startswith(f"{key}=") and (override := parse_override(text))]
     value = found[-1] if found else None
     return value.text if isinstance(value, QuotedString) else None if value is None else str(value)
 

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from launch.composing import Composer, keys_of
 from launch.conf import entries, groups
-from launch.grammar import is_sweep, parse
+from launch.grammar import is_sweep, parse_override
 from launch.values import TRUSTED
 from utils.nearby import nearest_names
 
@@ -162,7 +162,7 @@ def check_all(composer: Composer, overrides: Sequence[str], argv: Sequence[str])
 
 
 def _parsed(text: str) -> Override:
-    override = parse(text)
+    override = parse_override(text)
     if override is None:
         raise ValueError(f"{text} cannot be read: a setting is key=value; other characters need quotes: key=\"'...'\"")
     return override

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hydra.core.override_parser.types import QuotedString
 
-from launch.grammar import is_sweep, parse, quoted
+from launch.grammar import is_sweep, parse_override, quoted
 from utils.model_hub import SCHEME, fetch_model
 from utils.printable import exit_with
 
@@ -58,7 +58,7 @@ def _fetched(address: str) -> str:
 
 def _literal(value: str, swept: bool) -> str:
     value = at_home(value)
-    override = parse(f"key={value}")
+    override = parse_override(f"key={value}")
     if override is not None:
         read = override._value
         if read is None or isinstance(read, str | QuotedString) or (swept and override.is_sweep_override()):
@@ -68,7 +68,7 @@ def _literal(value: str, swept: bool) -> str:
 
 def _is_call(value: str) -> bool:
     """choice(a,b), glob(*) or a quoted text with a comma in it."""
-    return re.match(r"(\w+\(|['\"])", value) is not None and parse(f"key={value}") is not None
+    return re.match(r"(\w+\(|['\"])", value) is not None and parse_override(f"key={value}") is not None
 
 
 def _exists(value: str) -> bool:

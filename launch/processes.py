@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from launch import door
+from launch import startup
 from launch.command_line import one_line, protect_record
 from launch.entry import run_entry
 from launch.grammar import is_sweep
@@ -103,7 +103,7 @@ def _complete_accelerate() -> None:
 
 def _follow(work: Callable[..., Any]) -> None:
     """What a process does that is not the main one."""
-    door.begin()
+    startup.raise_on_interrupt()
     logging.basicConfig(level=logging.ERROR, format="[%(asctime)s] %(message)s", datefmt="%H:%M:%S")
     try:
         arguments = distributed.broadcast()

@@ -10,8 +10,8 @@ from hydra._internal.utils import get_args_parser
 
 from launch.conf import CONF, entries, groups
 from launch.grammar import quoted
+from launch.override_checks import why_refused
 from launch.paths import at_home
-from launch.recorded import why_refused
 from utils.moved_settings import current_overrides
 from utils.printable import exit_with
 from utils.reading.yaml_file import read_yaml

@@ -17,7 +17,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 
-from launch import door
+from launch import startup
 from launch.conf import ROOT
 from launch.gpus import one_gpu
 from launch.grammar import is_sweep, quoted
@@ -62,7 +62,7 @@ def run_sweep(main: Callable[[], Any], argv: Sequence[str]) -> None:
     if not is_sweep(argv):
         main()
         return
-    door.begin()  # before its handlers are replaced and, after a first signal, restored
+    startup.raise_on_interrupt()  # before its handlers are replaced and, after a first signal, restored
     folder = sweep_folder(argv)
     # a launcher's workers and jobs unpickle our functions, wherever they are started
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))

@@ -10,7 +10,7 @@ from pathlib import Path
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
-from launch.grammar import MULTIRUN, is_hydras, is_sweep, parse, quoted, text_of
+from launch.grammar import MULTIRUN, is_hydras, is_sweep, parse_override, quoted, text_of
 
 LONGEST = 120  # characters of a folder's name; file systems take 255
 
@@ -72,7 +72,7 @@ def member_name(overrides: str) -> str:
 def _overrides(argv: Sequence[str]) -> list[Override]:
     """Parse what a command line sets; what Hydra will refuse anyway is left to it."""
     settings = (text for text in argv if "=" in text and not text.startswith("-") and not _is_hydras(text))
-    return [override for override in map(parse, settings) if override is not None]
+    return [override for override in map(parse_override, settings) if override is not None]
 
 
 def _is_hydras(argument: str) -> bool:

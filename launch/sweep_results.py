@@ -188,7 +188,7 @@ def _checked(results: dict[str, Any], path: Path) -> dict[str, Any]:
 def _episodes(folder: Path, record: Mapping[str, Any], numbers: Mapping[str, Any]) -> list[str]:
     """Name what each episode of an evaluation is, in the order of its results.
 
-    Results of before do not say it: then the goals that the run left behind do, or else the rule of then, by which
+    Older results do not say it: then the goals that the run left behind do, or else the rule of then, by which
     episode n of seed s was that of the environment seed s n + 1.
     """
     count, said = len(numbers.get(OUTCOMES) or ()), numbers.get("episode_hash")

@@ -24,10 +24,10 @@ from envs.wall.render import draw_dots, draw_walls, resize_frames
 from envs.wall.vector_env import WallVectorEnv
 from models.architecture import Architecture
 from models.build import build_world_model
-from models.checkpoints.architecture import stored_architecture
 from models.checkpoints.loading import load_weights
 from models.checkpoints.native import Checkpoint, read_checkpoint, write_model_config
 from models.checkpoints.own_file import write_checkpoint
+from models.checkpoints.stored_architecture import stored_architecture
 from models.foreign.facts import Facts
 from models.interfaces import Predictor, Proposal
 from models.latent import Latent

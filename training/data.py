@@ -12,8 +12,8 @@ from datasets.frames import FrameSource, ImageFrames, NoFrames
 from datasets.trajectories import Trajectories
 from datasets.units.normalizer import Normalizer
 from datasets.windows import WindowDataset
-from models.checkpoints.architecture import CHANGEABLE
 from models.checkpoints.loading import stored_normalizer
+from models.checkpoints.stored_architecture import CHANGEABLE
 from models.interfaces import Decoder, Encoder
 from training.checks import check_data, check_latent_cache
 from training.config import TrainConfig

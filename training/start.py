@@ -13,9 +13,9 @@ import torch
 from datasets.trajectories import Trajectories
 from models.architecture import OPTIONAL, PARTS, Architecture
 from models.build import build_world_model
-from models.checkpoints.architecture import settle_architecture
 from models.checkpoints.loading import check_environment, load_weights, with_encoder_weights
 from models.checkpoints.native import Checkpoint, holds_checkpoint, read_checkpoint, trained_weights
+from models.checkpoints.stored_architecture import settle_architecture
 from models.world_model import WorldModel
 from training.config import TrainConfig
 from training.state import FILENAME, own_seed

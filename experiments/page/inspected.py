@@ -92,7 +92,7 @@ def inspected_runs(report: Report, folder: Path) -> tuple[list[Run], Frames]:
 
 
 def _first_seeds(report: Report, folder: Path) -> list[Inspected]:
-    """The runs of the first training seed; runs of before there was a record of episodes have nothing to show."""
+    """The runs of the first training seed; older runs, without a record of episodes, have nothing to show."""
     found: dict[tuple[str, str, str], Inspected] = {}
     for each in report.inspect:
         if (folder / each.folder / EPISODES).is_file():

@@ -17,7 +17,6 @@ import torch
 from omegaconf import OmegaConf
 
 from models.architecture import OPTIONAL
-from models.checkpoints.architecture import stored_architecture
 from models.checkpoints.compatible import ORIGINAL, check_computes
 from models.checkpoints.config_file import read_model_config
 from models.checkpoints.dino_wm_copy import write_copy
@@ -25,6 +24,7 @@ from models.checkpoints.hub_export import hub_files, write_hub_weights
 from models.checkpoints.native import LATEST, Checkpoint, by_part, read_any, with_config
 from models.checkpoints.own_file import write_tensors
 from models.checkpoints.stable_worldmodel_export import stable_worldmodel_files
+from models.checkpoints.stored_architecture import stored_architecture
 from models.foreign.dino_wm import WITHOUT_EFFECT, CheckpointError
 from models.foreign.facts import Facts
 from utils.files import sha256, temporary_path

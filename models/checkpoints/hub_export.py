@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from models.checkpoints.architecture import stored_architecture
 from models.checkpoints.native import Checkpoint
+from models.checkpoints.stored_architecture import stored_architecture
 from models.foreign import hub
 from models.foreign.dino_wm import WITHOUT_EFFECT
 from models.networks.dinov2 import RANDOM

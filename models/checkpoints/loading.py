@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from datasets.units.normalizer import Normalizer
 from models.architecture import BEHIND_PROJECTOR, OPTIONAL, PARTS, Architecture
 from models.build import build_world_model
-from models.checkpoints.architecture import stored_architecture
 from models.checkpoints.native import Checkpoint
+from models.checkpoints.stored_architecture import stored_architecture
 from models.foreign.dino_wm import WITHOUT_EFFECT, CheckpointError, is_finite
 from models.networks.dinov2 import RANDOM
 from models.world_model import WorldModel

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from models.architecture import Architecture
-from models.checkpoints.architecture import stored_architecture
 from models.checkpoints.compatible import STABLE, check_computes
 from models.checkpoints.native import Checkpoint
+from models.checkpoints.stored_architecture import stored_architecture
 from models.foreign.dino_wm import WITHOUT_EFFECT, CheckpointError
 from models.foreign.dinov2_names import to_transformers
 from models.foreign.dinov2_weights import ARCHITECTURES, find_weights, read_weights

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from launch import door
+from launch import startup
 from launch.named_environment import ENVIRONMENTS, with_config_name
 from tests.training.tiny import REPOSITORY, composed
 
@@ -71,7 +71,7 @@ def test_the_command_does_it(model, monkeypatch):
     folder = model("env: {name: pusht}")
     monkeypatch.setattr(sys, "argv", ["plan.py", f"ckpt_path={folder}"])
     before = signal.getsignal(signal.SIGINT)
-    door.enter("python plan.py", None, "plan_wall", entry="plan")
+    startup.check_command_line("python plan.py", None, "plan_wall", entry="plan")
     signal.signal(signal.SIGINT, before)
     assert sys.argv[1:] == ["--config-name", "plan_pusht", f"ckpt_path={folder}"]
 

@@ -7,7 +7,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from launch.grammar import parse, quoted
+from launch.grammar import parse_override, quoted
 from launch.paths import readable_paths
 
 ODD = [
@@ -54,10 +54,14 @@ def test_what_hydra_reads_already_stays_as_it_is_so_that_sweeps_keep_their_names
 
 def test_several_paths_are_swept_one_by_one_and_one_that_has_a_comma_is_one(tmp_path):
     (argument,) = readable_paths(["-m", "ckpt_path=/a b=1,~/ü,c"])[1:]
-    assert [str(each) for each in parse(argument).sweep_string_iterator()] == ["'/a b=1'", f"'{Path.home()}/ü'", "c"]
+    assert [str(each) for each in parse_override(argument).sweep_string_iterator()] == [
+        "'/a b=1'",
+        f"'{Path.home()}/ü'",
+        "c",
+    ]
     (tmp_path / "x,y").mkdir()
     (argument,) = readable_paths(["-m", f"ckpt_path={tmp_path}/x,y"])[1:]
-    assert not parse(argument).is_sweep_override() and read(argument) == f"{tmp_path}/x,y"
+    assert not parse_override(argument).is_sweep_override() and read(argument) == f"{tmp_path}/x,y"
 
 
 def test_paths_that_lack_the_sweep_are_left_to_hydra_to_say_so(tmp_path):

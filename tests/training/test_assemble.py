@@ -11,9 +11,9 @@ from datasets.formats.wall import WallWriter
 from envs.wall.expert import WallRandomWalk
 from envs.wall.vector_env import WallVectorEnv
 from launch.command_line import overridden_keys
-from models.checkpoints.architecture import settle_architecture
 from models.checkpoints.config_file import read_model_config
 from models.checkpoints.native import read_checkpoint
+from models.checkpoints.stored_architecture import settle_architecture
 from tests.training.tiny import SMALL, build, changed, header, run, train_config, weights, without_times
 from training.assemble import build_trainer
 from utils.files import sha256

@@ -9,9 +9,9 @@ import torch
 from datasets.batch import Batch
 from datasets.units.normalizer import Normalizer
 from models.build import build_world_model
-from models.checkpoints.architecture import stored_architecture
 from models.checkpoints.loading import load_weights
 from models.checkpoints.native import read_checkpoint
+from models.checkpoints.stored_architecture import stored_architecture
 from planning.observer import Observer
 from training.methods.adversarial import Adversarial
 from training.methods.base import Method, TrainingContext

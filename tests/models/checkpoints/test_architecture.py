@@ -6,8 +6,8 @@ from omegaconf import OmegaConf
 
 from models.architecture import DEFAULTS, PARTS, SCALARS, Architecture
 from models.build import build_world_model
-from models.checkpoints.architecture import settle_architecture, stored_architecture
 from models.checkpoints.native import Checkpoint, CheckpointError, read_checkpoint, write_model_config
+from models.checkpoints.stored_architecture import settle_architecture, stored_architecture
 from models.networks.residual import ResidualViT
 from tests.builders import option, wall_architecture, wall_model_directory
 

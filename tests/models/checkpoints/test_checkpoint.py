@@ -12,7 +12,6 @@ from safetensors.torch import load_file, save_file
 from datasets.units.normalizer import Normalizer
 from models.architecture import Architecture
 from models.build import build_world_model
-from models.checkpoints.architecture import settle_architecture, stored_architecture
 from models.checkpoints.loading import (
     EncoderConfig,
     check_environment,
@@ -29,6 +28,7 @@ from models.checkpoints.native import (
     write_model_config,
 )
 from models.checkpoints.own_file import write_checkpoint
+from models.checkpoints.stored_architecture import settle_architecture, stored_architecture
 from tests.builders import WALL_NORMALIZER, option, wall_architecture, wall_model, wall_model_directory
 from utils.env_sizes import EnvSizes
 from utils.schema import Component

@@ -9,12 +9,12 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from models.checkpoints.architecture import stored_architecture
 from models.checkpoints.command import main
 from models.checkpoints.convert import convert
 from models.checkpoints.dino_wm_copy import write_copy
 from models.checkpoints.native import read_checkpoint, read_weights_file, write_model_config
 from models.checkpoints.own_file import write_checkpoint, write_tensors
+from models.checkpoints.stored_architecture import stored_architecture
 from models.checkpoints.summary import summarise
 from models.foreign.dino_wm import CheckpointError, read_pickled_checkpoint
 from models.networks.proprio import ProprioceptiveEmbedding

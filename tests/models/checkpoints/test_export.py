@@ -8,12 +8,12 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 
-from models.checkpoints.architecture import stored_architecture
 from models.checkpoints.command import main
 from models.checkpoints.convert import convert
 from models.checkpoints.loading import EncoderConfig, load_for_planning
 from models.checkpoints.native import read_any, read_checkpoint, weights_file
 from models.checkpoints.own_file import write_tensors
+from models.checkpoints.stored_architecture import stored_architecture
 from models.foreign.facts import Facts
 from models.foreign.inert_pickle import CheckpointError
 from models.foreign.layouts import recognise

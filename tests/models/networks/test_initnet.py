@@ -7,12 +7,12 @@ import torch
 
 from models.architecture import Architecture
 from models.build import build_world_model
-from models.checkpoints.architecture import settle_architecture, stored_architecture
 from models.checkpoints.command import main as checkpoint_tool
 from models.checkpoints.convert import convert
 from models.checkpoints.loading import EncoderConfig, load_for_planning, load_weights
 from models.checkpoints.native import read_checkpoint
 from models.checkpoints.own_file import write_tensors
+from models.checkpoints.stored_architecture import settle_architecture, stored_architecture
 from models.checkpoints.summary import summarise
 from models.latent import Latent
 from models.networks.initnet import InitNet

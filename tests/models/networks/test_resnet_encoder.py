@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from models.build import build_world_model
-from models.checkpoints.architecture import stored_architecture
 from models.checkpoints.loading import load_weights
 from models.checkpoints.native import read_checkpoint
+from models.checkpoints.stored_architecture import stored_architecture
 from models.networks.resnet_encoder import ResidualBlock, ResNetEncoder
 from tests.builders import option, wall_architecture, wall_model, wall_model_directory
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from launch import door
+from launch import startup
 from tests.builders import REPOSITORY
 
 
@@ -19,7 +19,7 @@ def enter(monkeypatch, capsys):
     def run(*arguments, config="train", **options):
         monkeypatch.setattr(sys, "argv", ["x.py", *arguments])
         try:
-            door.enter("python x.py", "Does it.", config, **options)
+            startup.check_command_line("python x.py", "Does it.", config, **options)
         except SystemExit as stop:
             return str(stop.code) if stop.code else capsys.readouterr().out
         return sys.argv[1:]
@@ -141,7 +141,8 @@ def test_every_entry_checks_its_command_line_first(monkeypatch, entry):
 
 def test_an_interrupt_before_the_work_is_one_line():
     code = (
-        "import signal\nfrom launch import door\ndoor.listen()\ntry: signal.raise_signal(2)\nfinally: print('cleaning')"
+        "import signal\nfrom launch import startup\nstartup.end_on_interrupt()\n"
+        "try: signal.raise_signal(2)\nfinally: print('cleaning')"
     )
     found = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
     assert (found.returncode, found.stdout, found.stderr) == (130, "", "interrupted before anything had begun\n")
@@ -151,9 +152,9 @@ def test_when_the_work_begins_an_interrupt_is_an_exception_again(enter):
     signal.signal(signal.SIGINT, signal.default_int_handler)
     enter("seed=1", config="plan_wall", entry="plan")
     assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
-    door.begin()
+    startup.raise_on_interrupt()
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in the background of a shell
-    door.listen()
+    startup.end_on_interrupt()
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN

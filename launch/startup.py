@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 
-def enter(
+def check_command_line(
     command: str,
     about: str | None,
     config_name: str,
@@ -36,7 +36,7 @@ def enter(
     Raises:
         SystemExit: With one line if a name is wrong; without a word after ``--help``.
     """
-    listen()
+    end_on_interrupt()
     from utils.printable import end_quietly, exit_with, quiet_pipe
 
     atexit.register(end_quietly)
@@ -53,13 +53,13 @@ def enter(
             exit_with(f"error: {error}")
 
 
-def listen() -> None:
-    """Let a Ctrl-C end the process with one line until ``begin`` is called, wherever it happens to be."""
+def end_on_interrupt() -> None:
+    """Let a Ctrl-C end the process with one line until ``raise_on_interrupt`` is called, wherever it happens to be."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _leave)
 
 
-def begin() -> None:
+def raise_on_interrupt() -> None:
     """Make a Ctrl-C an exception again, from here on: the work knows what to do then."""
     if signal.getsignal(signal.SIGINT) is _leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -11,7 +11,7 @@ from typing import Any
 
 from hydra.core.override_parser.types import ChoiceSweep, Glob, OverrideType, QuotedString
 
-from launch.grammar import parse
+from launch.grammar import parse_override
 from launch.values import TRUSTED
 
 KEY = re.compile(r"[A-Za-z]\w*(\.[A-Za-z0-9]\w*)*")
@@ -28,7 +28,7 @@ def why_refused(item: Any, groups: Mapping[str, Sequence[str]]) -> str | None:
     """
     if not isinstance(item, str) or item.startswith("-"):
         return "it is no setting, a flag perhaps"
-    override = parse(item)
+    override = parse_override(item)
     if override is None or override.type is OverrideType.DEL:
         return "it sets no value"
     group, package, value = override.key_or_group, override.package, override._value
