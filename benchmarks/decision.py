@@ -7,17 +7,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
-import torch
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.asked import Asked, asked
 from benchmarks.measure import Case, Run, Work
 from benchmarks.plain.model import PlainModel
-from benchmarks.plain.planning import PlainDescent
-from benchmarks.planning import Asked
+from benchmarks.planning import descend_plainly
 from benchmarks.setting import Setting
 from models.speed.packed_transformer import spent_in_transformers
-from planning.planners.gd_lbfgs import LBFGSPlanner
-from planning.prepare_evaluation import prepare_evaluation
 
 GRADIENTS = 20
 PLAIN_STEPS = 2  # of the release's loop, where it takes seconds for each
@@ -38,49 +35,26 @@ def decision_cases(setting: Setting) -> Iterator[Case]:
 
 @contextlib.contextmanager
 def _decision(setting: Setting) -> Iterator[Work]:
-    setting.checkpoint()
-    settings = setting.plan_config("gd_lbfgs", 1, f"planner.opt_steps={GRADIENTS}")
-    with setting.autocast():
-        evaluation = prepare_evaluation(settings, setting.device)
-        controller, task = evaluation.controller, evaluation.task
-        planner = controller.planner
-        assert isinstance(planner, LBFGSPlanner)
-
-        def decide() -> object:
-            begun = task.start()
-            return controller.request(task, begun, begun.active).plan()
+    with asked(setting, "gd_lbfgs", 1, f"planner.opt_steps={GRADIENTS}") as question:
+        planner = question.planner
 
         def step() -> None:
             planner.opt_steps = PLAIN_STEPS
             try:
-                decide()
+                question.decide()
             finally:
                 planner.opt_steps = GRADIENTS
 
-        begun = task.start()
-        question = Asked(task, controller.request(task, begun, begun.active))
         plan = question.flops.gradient_plan(planner.horizon, question.context, GRADIENTS)
-        plain = partial(_plain, question, planner)
-        try:
-            yield Work(
-                decide, 1, "decisions", question.flops.encoder + plan, plain=plain,
-                plain_share=PLAIN_STEPS / GRADIENTS, parts=partial(parts_of, step),
-            )  # fmt: skip
-        finally:
-            task.close()
+        yield Work(
+            question.decide, 1, "decisions", question.flops.encoder + plan, plain=partial(_plain, question),
+            plain_share=PLAIN_STEPS / GRADIENTS, parts=partial(parts_of, step),
+        )  # fmt: skip
 
 
-def _plain(question: Asked, planner: LBFGSPlanner) -> Mapping[str, Run]:
-    problem, model = question.plain_problem(), PlainModel(question.model).frozen()
-
-    def run() -> None:
-        start = question.request.start()
-        with torch.autocast(start.device.type, enabled=False):  # the earlier release had none
-            descent = PlainDescent(model, problem, start, lr=0.1)
-            for _ in range(PLAIN_STEPS):
-                descent.step()
-
-    return {"frozen": run}
+def _plain(question: Asked) -> Mapping[str, Run]:
+    model, problem = PlainModel(question.model).frozen(), question.plain_problem()
+    return {"frozen": partial(descend_plainly, question, model, problem, PLAIN_STEPS, lr=0.1)}
 
 
 def parts_of(run: Callable[[], object]) -> dict[str, float]:

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
+from benchmarks.asked import asked
 from benchmarks.memory import peak_gb
 from benchmarks.setting import Setting
 from envs.process_vector import ProcessVectorEnv
@@ -121,14 +122,8 @@ def _plan(
     setting: Setting, planner: str, episodes: int, more: Sequence[str], key: str, value: int
 ) -> Iterator[Callable[[], object]]:
     """One plan for a few episodes."""
-    setting.checkpoint()
-    evaluation = prepare_evaluation(setting.plan_config(planner, episodes, *more, f"{key}={value}"), setting.device)
-    try:
-        begun = evaluation.task.start()
-        request = evaluation.controller.request(evaluation.task, begun, begun.active)
-        yield request.plan
-    finally:
-        evaluation.task.close()
+    with asked(setting, planner, episodes, *more, f"{key}={value}") as question:
+        yield question.request.plan
 
 
 @contextlib.contextmanager

@@ -4,89 +4,23 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
-from typing import Any
+from dataclasses import replace
+from functools import partial
 
 import torch
 
+from benchmarks.asked import Asked, asked
 from benchmarks.measure import Case, Run, Work
 from benchmarks.plain.model import PlainModel, plain_ways
 from benchmarks.plain.planning import PlainDescent, PlainProblem, plain_cem_step
 from benchmarks.setting import Setting
-from models.flops import ModelFlops
-from models.world_model import WorldModel
 from planning.planners.cem import CEMPlanner
 from planning.planners.descent import Stage
-from planning.planners.plan import Budget
-from planning.planners.search import Search
-from planning.prepare_evaluation import prepare_evaluation
-from planning.request import PlanRequest
-from planning.task import PlanningTask
 
 EPISODES, GD_STEPS, CEM_STEPS, CEM_SAMPLES = 50, 100, 30, 300  # of a planning call in the paper's timing
 LBFGS_STEPS = 20  # of one plan in a closed loop, as conf/planner/mpc_gd_lbfgs.yaml says
 STEPS_AT_A_TIME = 2  # where whole planning calls are too slow; elsewhere enough for a CUDA graph to be worth it
 STEPS_IN_A_ROW = 20
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What ``plan.py`` asks of its planner in the first iteration, with all that the config says.
-
-    Attributes:
-        task: The evaluation's task.
-        request: The request that its controller makes.
-    """
-
-    task: PlanningTask
-    request: PlanRequest
-
-    @property
-    def planner(self) -> Any:
-        """The planner that is asked; which class it is says the case."""
-        return self.request.planner
-
-    @property
-    def model(self) -> WorldModel:
-        """The model as it was loaded."""
-        return self.task.observer.model
-
-    @cached_property
-    def flops(self) -> ModelFlops:
-        """What the model's parts take."""
-        return ModelFlops.of(self.model)
-
-    @property
-    def context(self) -> int:
-        """Frames that the predictor sees at most."""
-        return self.planner.rollout.num_context or self.model.num_hist
-
-    def search(self) -> Search:
-        """A new account of evaluations."""
-        request, planner = self.request, self.planner
-        return Search(request.cost, Budget(), planner.eval_every, request.space, planner.clip_actions)
-
-    def plain_problem(self) -> PlainProblem:
-        """Give the starts as images, and the same goals."""
-        env, problem, observer = self.task.env, self.task.problem, self.task.observer
-        states = env.reset(problem.seeds, problem.states, problem.layouts)
-        visual = env.render()[:, None].to(observer.device)
-        return PlainProblem(visual, observer.proprio(env, states[:, None]), self.task.goal, self.context)
-
-
-@contextlib.contextmanager
-def asked(setting: Setting, planner: str, episodes: int, *more: str) -> Iterator[Asked]:
-    """Prepare an evaluation as ``plan.py`` does, up to where its controller asks the planner."""
-    setting.checkpoint()
-    with setting.autocast():
-        evaluation = prepare_evaluation(setting.plan_config(planner, episodes, *more), setting.device)
-        controller, task = evaluation.controller, evaluation.task
-        try:
-            begun = task.start()
-            yield Asked(task, controller.request(task, begun, begun.active))
-        finally:
-            task.close()
 
 
 def network_cases(setting: Setting) -> Iterator[Case]:
@@ -173,16 +107,17 @@ def _other_descents(setting: Setting, question: Asked, steps: int, stack: contex
 
 
 def _plain_descents(question: Asked, steps: int) -> Mapping[str, Run]:
-    problem = question.plain_problem()
+    problem, lr = question.plain_problem(), question.planner.descent.lr
+    return plain_ways(question.model, lambda plain: descend_plainly(question, plain, problem, steps, lr))
 
-    def run(plain: PlainModel) -> None:
-        start = question.request.start()
-        with torch.autocast(start.device.type, enabled=False):  # the earlier release had none
-            descent = PlainDescent(plain, problem, start, question.planner.descent.lr)
-            for _ in range(steps):
-                descent.step()
 
-    return plain_ways(question.model, run)
+def descend_plainly(question: Asked, plain: PlainModel, problem: PlainProblem, steps: int, lr: float) -> None:
+    """Take so many steps in the loop of an earlier release."""
+    start = question.request.start()
+    with torch.autocast(start.device.type, enabled=False):  # the earlier release had none
+        descent = PlainDescent(plain, problem, start, lr)
+        for _ in range(steps):
+            descent.step()
 
 
 def _cem_sizes(setting: Setting) -> tuple[str, ...]:

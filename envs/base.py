@@ -108,11 +108,8 @@ class VectorEnv(OwnCopies, ABC):
         Raises:
             ValueError: If K is not a multiple of ``frame_every``.
         """
-        num_steps = actions.shape[1]
-        block = frame_every or max(num_steps, 1)
-        if num_steps % block:
-            raise ValueError(f"env {self.name}: {num_steps} actions are not a multiple of frame_every={frame_every}")
-        if not frame_every:
+        num_steps, block = actions.shape[1], self._block(actions, frame_every)
+        if frame_every is None:
             return self.step(actions), None
         visited, frames = [self.step(actions[:, :0])], [self.render()]
         for start in range(0, num_steps, block):
@@ -164,6 +161,14 @@ class VectorEnv(OwnCopies, ABC):
         if actions.ndim != 3 or actions.shape[::2] != (num_episodes, self.env_action_dim):
             expected = f"({num_episodes}, K, {self.env_action_dim})"
             raise ValueError(f"env {self.name}: actions must be {expected}, got {tuple(actions.shape)}")
+
+    def _block(self, actions: Tensor, frame_every: int | None) -> int:
+        """Raw steps between two frames, or all of the block (B, K, env_action_dim) where none are wanted."""
+        num_steps = actions.shape[1]
+        block = max(num_steps, 1) if frame_every is None else frame_every
+        if block < 1 or num_steps % block:
+            raise ValueError(f"env {self.name}: {num_steps} actions are not a multiple of {frame_every=}")
+        return block
 
     def close(self) -> None:
         """Release worker processes and graphics contexts."""

@@ -128,15 +128,12 @@ class ProcessVectorEnv(VectorEnv):
         """
         num_episodes = len(self._current())
         self._check_actions(actions, num_episodes)
-        num_steps = actions.shape[1]
-        block = max(num_steps, 1) if frame_every is None else frame_every
-        if block < 1 or num_steps % block:
-            raise ValueError(f"env {self.name}: {num_steps} actions are not a multiple of {frame_every=}")
+        num_steps, block = actions.shape[1], self._block(actions, frame_every)
         raw = actions.detach().to("cpu", torch.float64).numpy()
         if frame_every is None:
             return torch.from_numpy(self._play(range(num_episodes), raw, block, 0)["visited"].copy()), None
         visited = np.empty((num_episodes, num_steps, self.state_dim))
-        frames = np.empty((num_episodes, num_steps // block + 1, *self._frame_shape), np.uint8)
+        frames = np.empty((num_episodes, num_steps // block + 1, 3, self.image_size, self.image_size), np.uint8)
         at_once = max(FRAME_BYTES_AT_ONCE // max(frames[:, 0].nbytes, 1), 1)
         for first in range(0, frames.shape[1], at_once):
             last = min(first + at_once, frames.shape[1])
@@ -201,10 +198,6 @@ class ProcessVectorEnv(VectorEnv):
         self._seeds = None
         self._pool.close()
 
-    @property
-    def _frame_shape(self) -> tuple[int, int, int]:
-        return 3, self.image_size, self.image_size
-
     def _current(self) -> list[int]:
         if self._seeds is None:
             raise RuntimeError(f"env {self.name}: call reset before step and render, and again after an error")
@@ -216,7 +209,7 @@ class ProcessVectorEnv(VectorEnv):
         shapes: Shapes = {
             "actions": (actions.shape, "f8"),
             "visited": ((*leading, self.state_dim), "f8"),
-            "frames": ((len(rows), num_frames, *self._frame_shape), "u1"),
+            "frames": ((len(rows), num_frames, 3, self.image_size, self.image_size), "u1"),
         }
         arrays = self._pool.arrays(shapes)
         arrays["actions"][...] = actions

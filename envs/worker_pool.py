@@ -158,11 +158,13 @@ class WorkerPool:
         ours, theirs = multiprocessing.Pipe()
         descriptors = (theirs.fileno(), self._buffer.descriptor)
         arguments = [*descriptors, os.getpid(), self._location, self._image_size, json.dumps(self._options)]
+        # where this process finds modules, for the worker to find the same ones wherever it is started
+        places = os.pathsep.join([str(REPOSITORY), *(str(Path(entry).resolve()) for entry in sys.path)])
         with theirs, _blocked(PARENT_DECIDES):  # theirs is closed, so that reading ours ends when the worker dies
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "envs.simulator_worker", *map(str, arguments)],
                 stdin=subprocess.DEVNULL,
-                env=os.environ | ONE_THREAD | {"PYTHONPATH": _python_path()},
+                env=os.environ | ONE_THREAD | {"PYTHONPATH": places},
                 pass_fds=descriptors,
             )
         return Worker(process, ours)
@@ -245,8 +247,3 @@ def _blocked(signals: Sequence[signal.Signals]) -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _python_path() -> str:
-    """List where this process finds modules, for a worker to find the same ones wherever it is started."""
-    return os.pathsep.join([str(REPOSITORY), *(str(Path(entry).resolve()) for entry in sys.path)])

@@ -173,16 +173,10 @@ class WorldModel(nn.Module):
         """The prediction loss on windows of real frames and the actions in them."""
         return self.prediction_loss(self.predict_tokens(self.tokens(windows.source, windows.actions)), windows.target)
 
-    def propose(self, start: Latent, goal: Latent) -> Tensor:
-        """z-scored action blocks (B, T, A), float32, that may lead from ``start`` (B, 1) to ``goal`` (B, 1).
+    def propose(self, start: Latent, goal: Latent, num: int = 1) -> Tensor:
+        """z-scored action blocks (B, n, T, A), float32, that may lead from ``start`` (B, 1) to ``goal`` (B, 1).
 
-        Raises:
-            ValueError: If the model has no proposal.
-        """
-        return self.propose_several(start, goal, 1)[:, 0]
-
-    def propose_several(self, start: Latent, goal: Latent, num: int) -> Tensor:
-        """Alternatives (B, n, T, A), at most ``num``: as many as the proposal has, the first as from ``propose``.
+        They are alternatives, as many as the proposal has and at most ``num``, the likeliest first.
 
         Raises:
             ValueError: If the model has no proposal.

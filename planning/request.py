@@ -116,7 +116,7 @@ class PlanRequest:
     @torch.no_grad()
     def _proposals(self) -> tuple[Tensor, Tensor]:
         """What the model proposes (B, T, A), and what is left of it for further starts (B, n, T, A)."""
-        found = self.observer.model.propose_several(self.context[:, -1:], self.goal, self.planner.num_starts)
+        found = self.observer.model.propose(self.context[:, -1:], self.goal, self.planner.num_starts)
         has_rest = self.warm_start is not None and self.warm_start.shape[1] > 0  # which is the first start then
         return found[:, 0], found if has_rest and self.planner.adds_proposal else found[:, 1:]
 

@@ -46,28 +46,28 @@ def ends(model):
 
 def test_it_proposes_as_many_finite_blocks_as_it_says(model, ends):
     assert isinstance(model.proposal, Proposal) and model.proposal.horizon >= 1
-    blocks = model.propose(*ends)
+    blocks = model.propose(*ends)[:, 0]
     assert blocks.shape == (3, model.proposal.horizon, ACTION_DIM)
     assert blocks.dtype == torch.float32 and blocks.isfinite().all()
 
 
 def test_each_problem_is_answered_by_itself_and_again_alike(model, ends):
     start, goal = ends
-    together = model.propose(start, goal)
-    assert torch.equal(model.propose(start, goal), together)
+    together = model.propose(start, goal)[:, 0]
+    assert torch.equal(model.propose(start, goal)[:, 0], together)
     for row in range(3):
-        torch.testing.assert_close(model.propose(start[row : row + 1], goal[row : row + 1])[0], together[row])
+        torch.testing.assert_close(model.propose(start[row : row + 1], goal[row : row + 1])[:, 0][0], together[row])
 
 
 def test_what_it_learns_with_has_gradients(model, ends):
     parameters = list(model.proposal.parameters())
     if parameters:
-        gradients = torch.autograd.grad(model.propose(*ends).square().sum(), parameters, allow_unused=True)
+        gradients = torch.autograd.grad(model.propose(*ends)[:, 0].square().sum(), parameters, allow_unused=True)
         assert any(gradient is not None and gradient.any() for gradient in gradients)
 
 
 def test_a_planner_begins_with_it(model, ends):
-    blocks = model.propose(*ends).detach()
+    blocks = model.propose(*ends)[:, 0].detach()
     planner = GDPlanner(horizon=model.proposal.horizon, opt_steps=1, sample_type="proposal")
     space = ActionSpace(torch.zeros(ACTION_DIM), 2, proposal=blocks)
     noise = EpisodeNoise.derive(0, range(3), 0, torch.device("cpu"))
@@ -79,4 +79,6 @@ def test_a_checkpoint_brings_it_back(model, ends, config, tmp_path):
     path = tmp_path / "checkpoints" / "model_latest.safetensors"
     write_checkpoint(path, model, epoch=0, about={"step": 0}, with_encoder=True)
     loaded, _ = load_for_planning(read_checkpoint(tmp_path), SIZES, EncoderConfig(), torch.device("cpu"))
-    torch.testing.assert_close(loaded.propose(*ends), model.propose(*ends).detach())  # kernels of frozen weights differ
+    torch.testing.assert_close(
+        loaded.propose(*ends)[:, 0], model.propose(*ends)[:, 0].detach()
+    )  # kernels of frozen weights differ

@@ -54,12 +54,12 @@ def test_it_proposes_blocks_for_the_latents_of_every_encoder(patches, width):
     model = build_world_model(Architecture.from_dict(architecture), *SIZES).eval()
     assert (model.layout.num_patches, model.layout.visual_dim) == (patches, width)
     start, goal = (latent_of(3, 1, model=model, seed=seed) for seed in (1, 2))
-    assert not model.propose(start, goal).any(), "untrained it proposes the mean action"
+    assert not model.propose(start, goal)[:, 0].any(), "untrained it proposes the mean action"
     wake(model.proposal)
-    proposed = model.propose(start, goal)
+    proposed = model.propose(start, goal)[:, 0]
     assert proposed.shape == (3, 4, 10)
-    assert torch.allclose(model.propose(start[1:2], goal[1:2]), proposed[1:2], atol=1e-5), "rows are independent"
-    assert not torch.allclose(model.propose(goal, start), proposed)
+    assert torch.allclose(model.propose(start[1:2], goal[1:2])[:, 0], proposed[1:2], atol=1e-5), "rows are independent"
+    assert not torch.allclose(model.propose(goal, start)[:, 0], proposed)
 
 
 @pytest.mark.parametrize("part", ["visual", "proprio"])
@@ -80,7 +80,7 @@ def test_planners_get_full_precision_whatever_the_network_computes_in(with_one):
     start = latent_of(2, 1, model=model)
     with torch.autocast("cpu", torch.bfloat16):
         assert model.proposal(start, start).dtype == torch.bfloat16
-        assert model.propose(start, start).dtype == torch.float32
+        assert model.propose(start, start)[:, 0].dtype == torch.float32
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_a_model_without_one_says_how_to_get_one(without):
     assert model.proposal is None
     start = latent_of(1, 1, model=model)
     with pytest.raises(ValueError, match=r"^planner\.sample_type=proposal needs .* python train\.py method=proposal"):
-        model.propose(start, start)
+        model.propose(start, start)[:, 0]
 
 
 def test_a_checkpoint_gives_back_the_same_network_ready_to_plan(with_one):
@@ -163,7 +163,7 @@ def test_one_is_added_to_a_model_of_the_earlier_release_and_never_mixed_up_with_
     model = build_world_model(settled.with_arguments("encoder", **narrow), *SIZES)
     assert "proposal" in load_weights(model, original)
     start = latent_of(1, 1, model=model)
-    assert model.propose(start, start).shape == (1, 5, model.action_encoder.in_dim)
+    assert model.propose(start, start)[:, 0].shape == (1, 5, model.action_encoder.in_dim)
 
 
 def test_one_that_is_there_stays_and_may_not_be_contradicted(with_one):

@@ -35,7 +35,7 @@ def starts_of(num_starts, adds_proposal, warm=0, iteration=0):
         return cost(actions)
 
     planner.optimize(watched, request.start(), request.noise, request.space)
-    proposed = task.observer.model.propose_several(request.context, request.goal, num_starts)
+    proposed = task.observer.model.propose(request.context, request.goal, num_starts)
     return seen[0], proposed, episodes.warm_start
 
 
