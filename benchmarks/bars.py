@@ -70,7 +70,7 @@ class Verdict:
 
 
 def bars(size: str, with_bf16: bool) -> list[Bar]:
-    """Those of a CPU in float32, of bf16 on a CPU that computes with it, and of an H200 in bf16."""
+    """List the bars of a CPU in float32, of bf16 on a CPU that computes with it, and of an H200 in bf16."""
     last, history, half, longer_half = f"{size} H=1", f"{size} H=3", f"{size} H=1 bf16", f"{size} H=3 bf16"
     found = [
         Bar(f"{last}: gd step", "GD step", _percent, ">=", 60, "% of mm"),
@@ -124,7 +124,7 @@ def _against(title: str, case: str, way: str, bound: float) -> Bar:
 
 
 def _models(size: str) -> list[str]:
-    """Those that bars are about: the full one also with features of 8 channels."""
+    """Name the models that bars are about: the full one also with features of 8 channels."""
     return [size, "projected"] if size == "full" else [size]
 
 

@@ -29,7 +29,7 @@ class Peaks(NamedTuple):
     best: float
 
     def highest(self, other: Peaks) -> Peaks:
-        """The higher of each."""
+        """Take the higher rate of each product."""
         return Peaks(max(self.torch_mm, other.torch_mm), max(self.best, other.best))
 
 

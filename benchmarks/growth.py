@@ -37,7 +37,7 @@ PUSHT = f"{PushTSimulator.__module__}:{PushTSimulator.__name__}"
 
 @dataclass(frozen=True)
 class Axis:
-    """Something that grows.
+    """A quantity that grows, and the work that it makes grow.
 
     Attributes:
         name: What, with its unit.
@@ -128,7 +128,7 @@ def _plan(
 
 @contextlib.contextmanager
 def _processes(count: int) -> Iterator[Callable[[], object]]:
-    """The same rollouts, dealt out to so many processes."""
+    """Deal the same rollouts out to ``count`` processes."""
     env = ProcessVectorEnv(PUSHT, 96, num_workers=count)
     seeds = range(32)
     states, layouts = env.sample_start_goal(seeds)[0], env.default_layouts(len(seeds))

@@ -55,7 +55,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Case:
-    """Something to time.
+    """A piece of work to time.
 
     Attributes:
         name: What it is.

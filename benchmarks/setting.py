@@ -107,7 +107,7 @@ class Setting:
         return composed(PlanConfig, given, PLAN, self.own)
 
     def known_overrides(self) -> set[str]:
-        """Those of the user's overrides that some case of this setting takes."""
+        """Pick those of the user's overrides that some case of this setting takes."""
         taken: set[str] = set()
         for method in ("offline", "adversarial", "online"):
             taken |= taken_overrides(self._train_overrides(method), TRAIN, self.own)

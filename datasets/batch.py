@@ -44,11 +44,11 @@ class Batch:
         return self._map(lambda tensor: tensor[index])
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """The same samples on another device."""
+        """Copy the samples to another device."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
-        """The same samples in page-locked memory; called by ``DataLoader(pin_memory=True)``."""
+        """Copy the samples to page-locked memory; called by ``DataLoader(pin_memory=True)``."""
         return self._map(lambda tensor: tensor.pin_memory())
 
     def record_stream(self, stream: torch.cuda.Stream) -> None:

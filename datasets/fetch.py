@@ -19,7 +19,7 @@ from utils.unpacking import Archive
 
 @dataclass(frozen=True)
 class Released:
-    """A data set.
+    """A data set that DINO-WM released.
 
     Attributes:
         file: The archive.

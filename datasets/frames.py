@@ -38,9 +38,9 @@ class ImageFrames:
 
 
 class NoFrames:
-    """Nothing is seen: for models that read the proprio values alone."""
+    """Frames of nothing, for models that read the proprio values alone."""
 
     field: Literal["visual", "latents"] = "visual"
 
     def read(self, trajectory: Tensor, step: Tensor) -> None:
-        """None."""
+        """Return None: there are no frames."""

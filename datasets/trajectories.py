@@ -64,12 +64,12 @@ class Trajectories(ABC):
 
     @property
     def state_dim(self) -> int:
-        """S."""
+        """Length of a state, S."""
         return self.states[0].shape[-1]
 
     @property
     def proprio_dim(self) -> int:
-        """E."""
+        """Length of the proprio values, E."""
         return self.proprio(0).shape[-1]
 
     @property

@@ -79,7 +79,7 @@ class ProcessVectorEnv(VectorEnv):
 
     @property
     def factors(self) -> Factors:
-        """Those of the simulator."""
+        """The simulator's factors of variation."""
         return self._simulator.factors
 
     def default_layouts(self, num_episodes: int) -> dict[str, Tensor]:

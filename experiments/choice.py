@@ -41,7 +41,7 @@ def largest_losses(rows: Mapping[str, Sequence[Row]]) -> dict[str, dict[str, flo
 
 
 def choice_table(reports: Sequence[Report]) -> str:
-    """Write them."""
+    """Write the largest losses as a table."""
     losses = largest_losses({report.protocol.env: report.rows for report in reports})
     rows = [[kind, name, f"{loss:.0f}"] for kind, own in losses.items() for name, loss in own.items()]
     return markdown_table(["planners", "objective", "largest loss over the tasks, points"], rows)

@@ -61,7 +61,7 @@ class Outcomes:
             yield cls(seed, made, [result for result in findings.results if result.seed == seed], errors)
 
     def write(self, folder: Path) -> None:
-        """Write both files."""
+        """Write the files of this seed, JSON and CSV."""
         folder.mkdir(parents=True, exist_ok=True)
         columns: dict[str, Sequence[Any]] = {}
         for result in self.results:

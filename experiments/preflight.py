@@ -61,7 +61,7 @@ def _check_frameskips(study: Study, found: Mapping[int, str]) -> None:
 
 
 def _check_checkpoint(study: Study, name: str, path: Path) -> int | None:
-    """Check one, and return the raw steps of its blocks where its config says them."""
+    """Check a checkpoint, and return the raw steps of its blocks where its config says them."""
     if not path.exists():
         raise ValueError(f"models.{name}: there is no {path}")
     checkpoint = read_checkpoint(path)

@@ -94,7 +94,7 @@ class Result:
 
     @property
     def solved(self) -> NDArray[np.float64]:
-        """(B,) of 0 and 1."""
+        """Whether each episode was solved: (B,) of 0 and 1."""
         return (np.asarray(self.solved_at_step) > 0).astype(float)
 
     @property

@@ -199,7 +199,7 @@ def write_episodes(path: Path, findings: Findings, folder: Path) -> None:
 
 
 def _lines(result: Result, failures: Mapping[tuple[Any, ...], str], folder: Path) -> Iterator[list[Any]]:
-    """Those of one evaluation, an episode each."""
+    """Make the lines of one evaluation, an episode each."""
     key = (result.model, result.planner, result.goals, result.seed)
     lists = {**result.lists, **_recorded(folder, result)}
     for episode, step in enumerate(result.solved_at_step):

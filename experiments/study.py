@@ -85,7 +85,7 @@ class Study:
         return stages.composed(PlanConfig, self.plan_config, overrides, **self.added)
 
     def loop(self, planner: str) -> Any:
-        """The planner itself."""
+        """Build a planner, or the loop around one."""
         return self.composed(planner).planner.build()
 
     @functools.cache  # noqa: B019

@@ -102,7 +102,7 @@ def one_line_errors(main: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextlib.contextmanager
 def one_line(except_if: Callable[[], bool] = lambda: False) -> Iterator[None]:
-    """The same for a block; ``except_if`` says whether the error is to be passed on.
+    """Do as ``one_line_errors`` for a block; ``except_if`` says whether the error is to be passed on.
 
     Of several processes only the first to fail says so, and all end.
     """

@@ -48,7 +48,7 @@ class Composer:
 
     @functools.cached_property
     def _loader(self) -> ConfigLoaderImpl:
-        """It keeps the files that it has read."""
+        """Hydra's loader, which keeps the files that it has read."""
         search_path = create_config_search_path(str(CONF))
         if len(self.folders) > 1:
             there = f"file://{self.folders[0].absolute()}"
@@ -75,7 +75,7 @@ class Composer:
         return {str(key): value for key, value in content.items() if key != "hydra"}
 
     def config(self, overrides: Sequence[str]) -> DictConfig:
-        """The same as a config, whose interpolations are resolved when they are read."""
+        """Compose the same as a config, whose interpolations are resolved when they are read."""
         config = OmegaConf.create(self.compose(overrides))
         assert isinstance(config, DictConfig)
         return config

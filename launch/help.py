@@ -17,7 +17,7 @@ EMPTY_GROUPS = ("experiment", "cluster", "proposal", "projector")  # of which mo
 
 
 def help_text(command: str, about: str, composer: Composer, overrides: Sequence[str]) -> str:
-    """The whole page.
+    """Write the page that ``--help`` prints.
 
     Args:
         command: How it is called.

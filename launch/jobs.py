@@ -103,7 +103,7 @@ def _keep(folder: Path, job: Job, result: Any, made: Made) -> None:
 
 
 def _without_waiting_for(failed: Job, jobs: Sequence[Job]) -> list[Job]:
-    """Those of ``jobs`` that need neither the failed one nor one that does."""
+    """Keep those of ``jobs`` that need neither the failed one nor one that does."""
     lost, left = {failed.name}, list(jobs)
     while waiting := [job for job in left if lost & set(job.after)]:
         lost |= {job.name for job in waiting}

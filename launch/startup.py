@@ -66,7 +66,7 @@ def raise_on_interrupt() -> None:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    """Nothing is to be saved, and an exception could come out anywhere, in the middle of an import for instance."""
+    """End the process at once: an exception could come out anywhere, in the middle of an import for instance."""
     if _is_first():
         os.write(2, b"interrupted before anything had begun\n")
     os._exit(128 + number)

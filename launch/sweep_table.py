@@ -83,7 +83,7 @@ def _missing(run: Run) -> str:
 
 
 def as_csv(rows: Sequence[Row]) -> str:
-    """Write the same for programs: a column for each number and each end of its interval."""
+    """Write the table for programs: a column for each number and each end of its interval."""
     ends = [(name, end) for name in _metrics(rows) for end in ("value", "low", "high")]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")

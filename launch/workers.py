@@ -42,7 +42,7 @@ class LocalWorkers(contextlib.AbstractContextManager["LocalWorkers"]):
         return self._pool.submit(work, *arguments)
 
     def wait(self, futures: Sequence[Any]) -> list[Any]:
-        """Those that are done after a second at most."""
+        """Wait a second at most; returns the futures that are done."""
         return list(wait(futures, timeout=1.0, return_when=FIRST_COMPLETED).done)
 
     def stop(self) -> None:
@@ -102,7 +102,7 @@ class ClusterWorkers(contextlib.AbstractContextManager["ClusterWorkers"]):
         return job
 
     def wait(self, futures: Sequence[Any]) -> list[Any]:
-        """Those that are done by now."""
+        """Return the jobs that are done, or wait a moment if none is."""
         done = [job for job in futures if job.done()]
         if not done:
             time.sleep(POLL_SECONDS)

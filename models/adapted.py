@@ -70,7 +70,7 @@ class _Extend(nn.Module):
         self.network = network
 
     def forward(self, *arguments: Any) -> tuple[Tensor, KVCache]:
-        """Extend."""
+        """Call ``Predictor.extend``."""
         return self.network.extend(*arguments)
 
 

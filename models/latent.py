@@ -35,12 +35,12 @@ class Latent:
 
     @property
     def batch_size(self) -> int:
-        """B."""
+        """Number of rows, B."""
         return self.visual.shape[0]
 
     @property
     def num_frames(self) -> int:
-        """T."""
+        """Number of frames, T."""
         return self.visual.shape[1]
 
 

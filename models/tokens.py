@@ -108,12 +108,12 @@ class FeatureConcat(TokenLayout):
 
     @property
     def token_dim(self) -> int:
-        """All three together."""
+        """Width of all three parts together."""
         return sum(self.sizes)
 
     @property
     def tokens_per_frame(self) -> int:
-        """P."""
+        """As many as patches, P."""
         return self.num_patches
 
     def place(self, embedding: Tensor, repeat: int) -> Tensor:
@@ -132,7 +132,7 @@ class PatchwiseProprio(FeatureConcat):
 
     @property
     def latent_proprio_dim(self) -> int:
-        """P * E."""
+        """Width of the proprio of all patches, P * E."""
         return self.num_patches * self.proprio_dim
 
     def keep_proprio(self, embedding: Tensor) -> Tensor:
@@ -170,17 +170,17 @@ class TokenConcat(TokenLayout):
 
     @property
     def sizes(self) -> tuple[int, int, int]:
-        """P, 1, 1."""
+        """Tokens of the visual, proprio and action part: P, 1, 1."""
         return self.num_patches, 1, 1
 
     @property
     def token_dim(self) -> int:
-        """D."""
+        """Width of a visual feature, D."""
         return self.visual_dim
 
     @property
     def tokens_per_frame(self) -> int:
-        """P + 2."""
+        """One more for proprio and action each, P + 2."""
         return sum(self.sizes)
 
     def place(self, embedding: Tensor, repeat: int) -> Tensor:

@@ -185,7 +185,7 @@ class WorldModel(nn.Module):
         return found.float()  # planners go on from it, in small steps
 
     def require_predictor(self) -> Predictor:
-        """The predictor.
+        """Return the predictor, which planning needs.
 
         Raises:
             ValueError: If the model has none.
@@ -195,7 +195,7 @@ class WorldModel(nn.Module):
         return self.predictor
 
     def require_proposal(self) -> Proposal:
-        """The proposal.
+        """Return the proposal, where a planner begins with it.
 
         Raises:
             ValueError: If the model has none.

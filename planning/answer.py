@@ -101,7 +101,7 @@ class Answer:
 
     @cached_property
     def frames(self) -> Array | None:
-        """The same as images (T + 1, S, S, 3) uint8; None for a model without a decoder."""
+        """What ``imagined`` looks like: images (T + 1, S, S, 3) uint8; None for a model without a decoder."""
         model = self._decision.request.observer.model
         if model.decoder is None:
             return None

@@ -33,7 +33,7 @@ class EpisodeTflop:
 
     @property
     def total(self) -> Tensor:
-        """All three."""
+        """Encoder, forward and backward together."""
         return self.encoder + self.forward + self.backward
 
     @classmethod

@@ -127,5 +127,5 @@ class Episodes:
         return full
 
     def as_dict(self) -> dict[str, Any]:
-        """Name every attribute."""
+        """Give all attributes by name."""
         return {item.name: getattr(self, item.name) for item in fields(self)}

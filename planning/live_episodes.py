@@ -66,7 +66,7 @@ class LiveEpisodes(Aim):
         self._done: list[Tensor] = []  # what was executed before each of these
 
     def fork(self) -> LiveEpisodes:
-        """The same episodes, which may go on without a change of these: a failed decision is simply dropped.
+        """Copy the episodes, so that a failed decision can simply be dropped.
 
         ``take_in`` must come next, which gives them weights of their own.
         """
@@ -117,7 +117,7 @@ class LiveEpisodes(Aim):
         self._seen, self._done = [], []
 
     def decide(self) -> None:
-        """Plan."""
+        """Plan anew, and queue what is to be done."""
         self.decision = self._controller.decide(self, self._episodes)
         self.queue = list(self.decision.actions.unbind(1))
 

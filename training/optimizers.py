@@ -14,7 +14,7 @@ from models.world_model import WorldModel
 
 
 def constant(progress: float) -> float:
-    """Always 1."""
+    """Keep the rate: the factor is always 1."""
     return 1.0
 
 

@@ -47,7 +47,7 @@ class TrainingStep:
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The device that the model is on."""
         return self.observer.device
 
     def __call__(self, batch: Batch, position: int = 0, progress: float = 0.0) -> StepNumbers:

@@ -44,7 +44,7 @@ class StepNumbers(Mapping[str, float]):
 
     @property
     def objective(self) -> float:
-        """What was minimised."""
+        """The loss that was minimised."""
         return self._all()[OBJECTIVE]
 
     def __getitem__(self, name: str) -> float:

@@ -62,7 +62,7 @@ class Validation:
         return values
 
     def batches(self) -> Iterator[Batch]:
-        """The same batches every time, spread over the data; of several processes each has some of them."""
+        """Return the same batches every time, spread over the data; of several processes each has some of them."""
         wanted = min(len(self.data), self.settings.val_batches * self.settings.batch_size)
         picks = torch.linspace(0, len(self.data) - 1, wanted).long()
         for chunk in picks.split(self.settings.batch_size)[distributed.rank() :: distributed.size()]:

@@ -73,7 +73,7 @@ def fetch_archive(
 
 
 class _NotAgreedError(DownloadError):
-    """Nothing was fetched since nobody wants it."""
+    """The user did not agree, so nothing was fetched."""
 
 
 def _ask(archive: Path, offer: Offer, unpacked: int, browser: str, agreed: bool) -> None:

@@ -89,7 +89,7 @@ class JsonLinesLogger:
         self._since.clear()
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Do nothing: no file is held open."""
 
     def _size(self) -> int:
         return self.path.stat().st_size if self.path.exists() else 0
@@ -124,7 +124,7 @@ class SilentLogger(JsonLinesLogger):
     """Writes nothing, in processes beside the one that logs."""
 
     def __init__(self) -> None:
-        """Needs no folder."""
+        """Set up without a folder."""
 
     def log(self, values: dict[str, Any]) -> None:
         """Write nothing."""

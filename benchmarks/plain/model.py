@@ -56,7 +56,7 @@ class PlainViT(nn.Module):
 
 
 class PlainResidual(nn.Module):
-    """The same of a ``ResidualViT``."""
+    """The weights of a ``ResidualViT``, computed as ``PlainViT`` does."""
 
     def __init__(self, residual: ResidualViT) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class PlainModel(nn.Module):
         return self
 
     def frozen(self) -> PlainModel:
-        """The same loops in eval mode, with weights that take no gradients."""
+        """Put the model into eval mode, with weights that take no gradients."""
         self.eval().requires_grad_(False)
         return self
 

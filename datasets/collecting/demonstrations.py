@@ -97,7 +97,7 @@ class PushTDemonstrations(Expert):
 
     @property
     def _own(self) -> list[Demonstration]:
-        """Those of this part, in their order."""
+        """The demonstrations of this part of the data, in their order."""
         order = np.random.default_rng(self.split_seed).permutation(len(self._recorded))
         own = order[: self.num_val] if self._subset == "val" else order[self.num_val :]
         return [self._recorded[number] for number in sorted(own.tolist())]

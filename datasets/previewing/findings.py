@@ -19,7 +19,7 @@ FEW_STARTS = 20  # different ones: an environment with fewer begins episodes ali
 
 @dataclass(frozen=True)
 class Finding:
-    """Something suspicious.
+    """A suspicious trait of a data set.
 
     Attributes:
         kind: One of a few words, to sort by.

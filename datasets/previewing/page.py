@@ -26,7 +26,7 @@ TEMPLATES = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Preview:
-    """All that is shown.
+    """All that a preview shows.
 
     Attributes:
         facts: What was looked at: name -> value, in plain data.

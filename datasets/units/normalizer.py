@@ -84,7 +84,7 @@ class Normalizer:
         return {field.name: getattr(self, field.name).tolist() for field in fields(self)}
 
     def to(self, device: torch.device | str) -> Normalizer:
-        """The same statistics on another device; conversions accept tensors of any device, but then copy each time."""
+        """Copy the statistics to another device; conversions accept tensors of any device, but then copy each time."""
         return Normalizer(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
     @property

@@ -80,7 +80,7 @@ class PushTSimulator(Simulator):
 
     @classmethod
     def default_layout(cls) -> dict[str, Array]:
-        """The T."""
+        """The layout of an episode with the T."""
         return {SHAPE_KEY: np.array([0])}
 
     @classmethod

@@ -27,7 +27,7 @@ class Keys:
 
     @classmethod
     def of(cls, report: Report) -> Keys:
-        """Those of what a report has rows of."""
+        """Choose the keys of the models and planners that a report has rows of."""
         models, planners = ({getattr(row, key) for row in report.rows} for key in ("model", "planner"))
         return cls(
             [name for name in report.models if name in models],
@@ -45,7 +45,7 @@ class Keys:
         return self.models.index(model) % NUM_COLOURS if model in self.models else NUM_COLOURS - 1
 
     def shape(self, planner: str) -> str:
-        """One of ``SHAPES``."""
+        """The planner's shape, one of ``SHAPES``."""
         family = self.family(planner)
         return SHAPES[self.families.index(family) % len(SHAPES)] if family in self.families else SHAPES[-1]
 

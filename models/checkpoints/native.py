@@ -62,7 +62,7 @@ class Checkpoint:
 
     @property
     def optional_parts(self) -> list[str]:
-        """Those of ``models.architecture.OPTIONAL`` that it has: weights of ours, and what they are in ``config``.
+        """The parts of ``models.architecture.OPTIONAL`` that it has: weights of ours, and what they are in ``config``.
 
         A file of DINO-WM may bring a proposal of another kind, which has no counterpart here. A projector may do
         without weights.

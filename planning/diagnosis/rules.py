@@ -68,7 +68,7 @@ class Thresholds:
 
     @classmethod
     def of(cls, inside: Sequence[float], gains: Sequence[float]) -> Thresholds:
-        """Take them from data.
+        """Take the thresholds from data.
 
         Args:
             inside: Latent distances to the goal of states inside the success region; without any, nothing is near.

@@ -67,7 +67,7 @@ class EpisodeNoise:
             yield from self._draw(min(AHEAD, most - first), shape)
 
     def _draw(self, count: int, shape: tuple[int, ...]) -> Tensor:
-        """(count, B, *shape)."""
+        """Draw (count, B, *shape) numbers."""
         travels = self.device.type == "cuda" and self._source.type == "cpu"
         drawn = torch.empty(count, len(self), *shape, device=self._source, pin_memory=travels)
         for one in drawn:

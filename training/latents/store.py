@@ -132,7 +132,7 @@ class StoredLatents:
 
 
 def _refuse_others(folder: Path, wanted: Mapping[str, Any]) -> None:
-    """Nothing, if the folder is empty or holds just these latents, whole or in part."""
+    """Refuse a folder with anything but these latents, whole or in part."""
     path = folder / IDENTITY
     if not path.exists():
         if folder.exists() and any(folder.glob("[!.]*")):

@@ -154,7 +154,7 @@ class Corrector:
         return unfold_actions(request.plan().actions.cpu(), self._simulator.env_action_dim)
 
     def _replan(self, problem: Problem, goal: Latent) -> tuple[Tensor, Tensor]:
-        """The same of a closed loop.
+        """Play a closed loop for each task.
 
         Returns:
             The actions, and how many (B,) of them were meant: solved episodes do nothing from then on.

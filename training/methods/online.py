@@ -91,7 +91,7 @@ class Online(Method):
 
     @property
     def planner(self) -> Planner:
-        """Open loop."""
+        """The planner, also of a closed loop."""
         return self.corrector.planner
 
     def setup(self, context: TrainingContext) -> None:

@@ -82,4 +82,4 @@ class LegacyArchive(Archive):
 
 
 def _no_names(module: str, name: str) -> None:
-    """Allow nothing."""
+    """Refuse every class: none is allowed."""
