@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.interfaces import KVCache
@@ -55,9 +56,10 @@ class PackedTransformer(nn.Module):
         self._panels, places = [], []
         for layer in self.layers:
             (attention, mlp), (qkv, out, widen, narrow) = _parts(layer), _maps(layer)
-            places += [*self._vectors(attention.norm), *self._both(qkv), *self._both(out), self._bias(out)]
-            places += [*self._vectors(cast(nn.LayerNorm, mlp.net[0])), *self._both(widen), self._bias(widen)]
-            places += [*self._both(narrow), self._bias(narrow)]
+            joint, project = _folded(attention) if _folds(attention) else (qkv.weight, out.weight)
+            places += [*self._vectors(attention.norm), *self._both(joint), *self._both(project), self._bias(out)]
+            places += [*self._vectors(cast(nn.LayerNorm, mlp.net[0])), *self._both(widen.weight), self._bias(widen)]
+            places += [*self._both(narrow.weight), self._bias(narrow)]
         places += self._vectors(self.norm)
         self._places = (ctypes.c_long * len(places))(*places)
 
@@ -72,10 +74,9 @@ class PackedTransformer(nn.Module):
         bias = linear.weight.new_zeros(linear.out_features) if linear.bias is None else linear.bias.detach()
         return self._keep(bias.contiguous())
 
-    def _both(self, linear: nn.Linear) -> list[int]:
+    def _both(self, weight: Tensor) -> list[int]:
         """The panels of a map, and of the map back."""
-        weight, (rows, columns) = linear.weight, linear.weight.shape
-        found = []
+        (rows, columns), found = weight.shape, []
         for deep, wide, down, along in ((columns, rows, 1, columns), (rows, columns, columns, 1)):
             panels = weight.new_empty(load().packed(deep, wide))
             load().pack(weight.data_ptr(), down, along, deep, wide, panels.data_ptr())
@@ -103,7 +104,11 @@ class PackedTransformer(nn.Module):
         """``Sizes`` of ``transformer.h``."""
         batch, count, _ = tokens.shape
         hidden = list(_maps(self.layers[0]))[2].out_features
-        return [*_sizes(self.layers[0], batch, count), hidden, len(self.layers), saves]
+        attention, _ = _parts(self.layers[0])
+        sizes = _sizes(self.layers[0], batch, count)
+        if folds := _folds(attention):
+            sizes[5] = _padded(sizes[3])
+        return [*sizes, hidden, len(self.layers), saves, folds]
 
     def room(self, sizes: list[int], backward: bool) -> _Room:
         """Memory, of an earlier call if there is some."""
@@ -159,15 +164,39 @@ def _sizes(layer: nn.Module, batch: int, tokens: int) -> list[int]:
     return [batch, tokens, attention.tokens_per_frame, attention.to_qkv.in_features, attention.heads, width]
 
 
+def _padded(width: int) -> int:
+    return -(-width // WIDTHS) * WIDTHS
+
+
+def _folds(attention: Attention) -> bool:
+    """Whether tokens are so narrow that their own products are cheaper than those of their queries, keys and values."""
+    dim, inner = attention.to_qkv.in_features, attention.to_qkv.out_features // 3
+    return _padded(dim) <= inner // attention.heads
+
+
+def _folded(attention: Attention) -> tuple[Tensor, Tensor]:
+    """Weights of maps to queries and from what was attended, for which tokens x are keys and values themselves.
+
+    Scores (x Wq)(x Wk)^T are (x Wq Wk^T) x^T, and weights times (x Wv) Wo are (weights times x) Wv Wo, head by head.
+    """
+    out = cast(nn.Linear, attention.to_out[0]).weight.double()
+    query, key, value = attention.to_qkv.weight.double().view(3, attention.heads, -1, out.shape[0])
+    width = _padded(out.shape[0])
+    asked = key.mT @ query * (width / query.shape[1]) ** 0.5  # scores are divided by the root of the width
+    given = torch.einsum("ohw,hwi->ohi", out.unflatten(1, (attention.heads, -1)), value)
+    more = width - out.shape[0]
+    return F.pad(asked, (0, 0, 0, more)).flatten(0, 1).float(), F.pad(given, (0, more)).flatten(1).float()
+
+
 def _array(numbers: list[int]) -> ctypes.Array[ctypes.c_long]:
     return (ctypes.c_long * len(numbers))(*numbers)
 
 
 def _flops(sizes: list[int], backward: bool) -> int:
-    batch, tokens, frame, dim, heads, width, hidden, depth, _ = sizes
+    batch, tokens, frame, dim, heads, width, hidden, depth, _, folds = sizes
     pairs = sum(range(frame, tokens + 1, frame)) * frame
-    maps = batch * tokens * (4 * dim * heads * width + 2 * dim * hidden)
-    return 2 * depth * (maps + (5 if backward else 2) * batch * heads * width * pairs)
+    maps = batch * tokens * ((2 if folds else 4) * dim * heads * width + 2 * dim * hidden)
+    return 2 * depth * (maps + (5 if backward else 2) * batch * heads * (dim if folds else width) * pairs)
 
 
 def spent_in_transformers() -> dict[str, float]:

@@ -26,6 +26,7 @@ struct Problem {
     long count, heads, queries, keys, frame, width;
     Dropout dropout;  // of weights
     float scale;
+    long terms;  // 0, or: keys are the values too, of which only so many numbers are not zero; gradients of both are one
 };
 
 template <class N>
@@ -159,11 +160,11 @@ struct Head {
     static constexpr int LINE = KEYS / N::PER_WORD;  // words of a row of weights
 
     const Problem& p;
-    long batch, head, deep, blocks;
+    long batch, head, terms, deep, blocks;
 
     Head(const Problem& problem, long number) : p(problem) {
-        batch = number / p.heads, head = number % p.heads;
-        deep = p.width / N::PER_WORD, blocks = blocks_of(p.keys, KEYS);
+        batch = number / p.heads, head = number % p.heads, terms = p.terms ? p.terms : p.width;
+        deep = terms / N::PER_WORD, blocks = blocks_of(p.keys, KEYS);
     }
 
     static size_t bytes(const Problem& p) {
@@ -187,7 +188,7 @@ struct Head {
         float* found = space.take<float>(ROWS * p.width);
         for (long b = 0; b < blocks; b++) {
             const long here = least(KEYS, p.keys - b * KEYS);
-            lay_across<N, COLUMNS>(part<N>(p.key, batch, head, b * KEYS), p.key.row, here, p.width, keys + b * across);
+            lay_across<N, COLUMNS>(part<N>(p.key, batch, head, b * KEYS), p.key.row, here, terms, keys + b * across);
             lay_along<N>(part<N>(p.value, batch, head, b * KEYS), p.value.row, here, p.width,
                          values + b * LINE * p.width, along);
         }
@@ -197,7 +198,7 @@ struct Head {
                 const long rows = least(ROWS, frame + p.frame - first), seen = seen_by(frame);
                 float highest[ROWS], total[ROWS];
                 for (int r = 0; r < ROWS; r++) highest[r] = -INFINITY, total[r] = 0;
-                lay_across<N, ROWS>(part<N>(p.query, batch, head, first), p.query.row, rows, p.width, query);
+                lay_across<N, ROWS>(part<N>(p.query, batch, head, first), p.query.row, rows, terms, query);
                 for (long b = 0; b * KEYS < seen; b++) {
                     const long here = least(KEYS, seen - b * KEYS);
                     product<N, 1, ROWS>(query, keys + b * across, COLUMNS * deep, scores, KEYS, deep, here, false);
@@ -256,9 +257,9 @@ struct Head {
         const long across = KEYS * deep, along = LINE * COLUMNS, width = p.width;
         Word* keys = space.take<Word>(blocks * across);              // for scores
         Word* keys_along = space.take<Word>(blocks * LINE * width);  // for the queries' gradient
-        Word* values = space.take<Word>(blocks * across);            // for the weights' gradient
+        Word* values = p.terms ? keys : space.take<Word>(blocks * across);  // for the weights' gradient
         float* to_key = space.take<float>(blocks * KEYS * width);
-        float* to_value = space.take<float>(blocks * KEYS * width);
+        float* to_value = p.terms ? to_key : space.take<float>(blocks * KEYS * width);
         Word* query = space.take<Word>((QUERIES + ROWS) * deep);
         Word* query_along = space.take<Word>(QUERIES * width);
         Word* upstream = space.take<Word>((QUERIES + ROWS) * deep);
@@ -274,8 +275,8 @@ struct Head {
         for (long b = 0; b < blocks; b++) {
             const long here = least(KEYS, p.keys - b * KEYS);
             const Number *key = part<N>(p.key, batch, head, b * KEYS), *value = part<N>(p.value, batch, head, b * KEYS);
-            lay_across<N, COLUMNS>(key, p.key.row, here, width, keys + b * across);
-            lay_across<N, COLUMNS>(value, p.value.row, here, width, values + b * across);
+            lay_across<N, COLUMNS>(key, p.key.row, here, terms, keys + b * across);
+            if (!p.terms) lay_across<N, COLUMNS>(value, p.value.row, here, width, values + b * across);
             lay_along<N>(key, p.key.row, here, width, keys_along + b * LINE * width, along);
         }
         memset(to_key, 0, blocks * KEYS * width * sizeof(float));
@@ -287,8 +288,8 @@ struct Head {
                 const long tiles = blocks_of(rows, ROWS), padded = tiles * ROWS;
                 const Number *asked = part<N>(p.query, batch, head, first),
                              *given = part<N>(p.upstream, batch, head, first);
-                lay_across<N, ROWS>(asked, p.query.row, rows, width, query);
-                lay_across<N, ROWS>(given, p.upstream.row, rows, width, upstream);
+                lay_across<N, ROWS>(asked, p.query.row, rows, terms, query);
+                lay_across<N, ROWS>(given, p.upstream.row, rows, terms, upstream);
                 lay_along<N>(asked, p.query.row, rows, width, query_along, QUERIES / N::PER_WORD * COLUMNS);
                 lay_along<N>(given, p.upstream.row, rows, width, upstream_along, QUERIES / N::PER_WORD * COLUMNS);
                 for (long r = 0; r < padded; r++) {
@@ -338,7 +339,7 @@ struct Head {
             }
         for (long k = 0; k < p.keys; k++) {
             write(to_key + k * width, 1, part<N>(p.to_key, batch, head, k));
-            write(to_value + k * width, 1, part<N>(p.to_value, batch, head, k));
+            if (!p.terms) write(to_value + k * width, 1, part<N>(p.to_value, batch, head, k));
         }
     }
 

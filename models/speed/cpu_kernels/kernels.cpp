@@ -8,7 +8,7 @@ extern "C" int has_bf16() { return HAS_BF16; }
 extern "C" void attend(const long* numbers, float scale, int bf16, int backward, int threads) {
     Problem problem;
     memcpy(&problem, numbers, offsetof(Problem, scale));
-    problem.scale = scale;
+    problem.scale = scale, problem.terms = 0;
 #if HAS_BF16
     if (bf16) return run<BFloat16>(problem, backward, threads);
 #endif

@@ -20,8 +20,10 @@ struct Layer {  // (panels for the forward, for the backward), and vectors
     const float *norm2, *bias2, *widen, *widen_back, *widen_bias, *narrow, *narrow_back, *narrow_bias;
 };
 
+// ``folded``: tokens narrower than a head are keys and values themselves; their maps are part of those of the queries and
+// of what was attended, and ``width`` is that of a token, padded.
 struct Sizes {
-    long batch, tokens, frame, dim, heads, width, hidden, depth, saves;
+    long batch, tokens, frame, dim, heads, width, hidden, depth, saves, folded;
 };
 
 long up_to(long count, long multiple) { return blocks_of(count, multiple) * multiple; }
@@ -31,14 +33,16 @@ long stride_of(long count) { return up_to(count, COLUMNS) + (up_to(count, COLUMN
 // Where everything of a forward is kept: of each layer if it ``saves``, else of one.
 struct Kept {
     Sizes s;
-    long rows, dim, joint, inner, hidden;  // padded
+    long rows, dim, joint, to_joint, inner, hidden, normed_row;  // padded; joint: queries, keys and values
     float* start;
 
     Kept(const Sizes& sizes, float* place) : s(sizes), start(place) {
         rows = up_to(s.batch * s.tokens, ROWS), dim = stride_of(s.dim), hidden = stride_of(s.hidden);
-        inner = stride_of(s.heads * s.width), joint = stride_of(3 * s.heads * s.width);
+        inner = stride_of(s.heads * s.width), joint = stride_of(asked()), normed_row = s.folded ? s.width : 0;
+        to_joint = stride_of((s.folded ? 2 : 3) * s.heads * s.width);
     }
-    long of_layer() const { return rows * (2 * dim + joint + inner + hidden + 4) + up_to(levels(), 16); }
+    long asked() const { return (s.folded ? 1 : 3) * s.heads * s.width; }
+    long of_layer() const { return rows * (2 * dim + joint + inner + hidden + 4 + normed_row) + up_to(levels(), 16); }
     long levels() const { return s.batch * s.heads * s.tokens; }
     long all() const { return (s.saves ? s.depth : 1) * of_layer() + rows * (dim + 2); }
     float* layer(long l) const { return start + (s.saves ? l : 0) * of_layer(); }
@@ -50,7 +54,8 @@ struct Kept {
     float* attended(long l) const { return qkv(l) + rows * joint; }
     float* slope(long l) const { return attended(l) + rows * inner; }
     float* stats(long l) const { return l == s.depth ? input(l) + rows * dim : slope(l) + rows * hidden; }  // 4 x rows
-    float* level(long l) const { return slope(l) + rows * hidden + 4 * rows; }
+    float* normed(long l) const { return slope(l) + rows * (hidden + 4); }
+    float* level(long l) const { return normed(l) + rows * normed_row; }
 };
 
 double spent[4];  // seconds of the first thread: products, attention, norms, GELU; see ``transformer_spent``
@@ -130,13 +135,15 @@ struct Pass {
     // From a layer's input to its queries, keys and values.
     void begin(long l, long block, Clock& clock) const {
         const long from = first(block), rows = count(block) * ROWS;
-        float *wide, *across = scratch(&wide);
-        normed(l, kept.input(l) + from * kept.dim, kept.stats(l), layers[l].norm1, layers[l].bias1, from, rows, wide,
-               kept.dim);
+        float *wide, *across = scratch(&wide), *found = s.folded ? kept.normed(l) + from * s.width : wide;
+        const long row = s.folded ? s.width : kept.dim;
+        if (s.folded) memset(found, 0, rows * row * sizeof(float));
+        normed(l, kept.input(l) + from * kept.dim, kept.stats(l), layers[l].norm1, layers[l].bias1, from, rows, found,
+               row);
         clock.lap(2);
-        lay_across<Float32, ROWS>(wide, kept.dim, rows, s.dim, across);
-        multiply(across, count(block), s.dim, layers[l].qkv, 3 * s.heads * s.width, kept.qkv(l) + from * kept.joint,
-                 kept.joint, false);
+        lay_across<Float32, ROWS>(found, row, rows, s.dim, across);
+        multiply(across, count(block), s.dim, layers[l].qkv, kept.asked(), kept.qkv(l) + from * kept.joint, kept.joint,
+                 false);
         for (long r = exist() > from ? exist() - from : 0; r < rows; r++)  // attention writes only what exists
             memset(kept.attended(l) + (from + r) * kept.inner, 0, kept.inner * sizeof(float));
         clock.lap(0);
@@ -178,6 +185,7 @@ struct Pass {
         };
         p.query = part(kept.qkv(l), 0, kept.joint), p.key = part(kept.qkv(l), 1, kept.joint);
         p.value = part(kept.qkv(l), 2, kept.joint), p.out = part(kept.attended(l), 0, kept.inner);
+        if (s.folded) p.key = p.value = {(char*)kept.normed(l), s.tokens * s.width, 0, s.width}, p.terms = s.dim;
         p.level = kept.level(l);
         p.count = s.batch, p.heads = s.heads, p.queries = p.keys = s.tokens, p.frame = s.frame, p.width = s.width;
         p.scale = 1 / sqrtf((float)s.width);
@@ -255,23 +263,29 @@ struct Pass {
 
     // From queries, keys and values back to the layer's input.
     void begin_back(long l, long block, float* gradient, float* to_joint, Clock& clock) const {
-        const long from = first(block), rows = count(block) * ROWS, joint = 3 * s.heads * s.width;
+        const long from = first(block), rows = count(block) * ROWS, row = kept.to_joint, asked = kept.asked();
         float *wide, *across = scratch(&wide);
-        for (long r = exist() > from ? exist() - from : 0; r < rows; r++)
-            memset(to_joint + (from + r) * kept.joint, 0, kept.joint * sizeof(float));
-        lay_across<Float32, ROWS>(to_joint + from * kept.joint, kept.joint, rows, joint, across);
-        multiply(across, count(block), joint, layers[l].qkv_back, s.dim, wide, kept.dim, false);
+        to_joint += from * row;
+        for (long r = exist() > from ? exist() - from : 0; r < rows; r++) memset(to_joint + r * row, 0, row * 4);
+        lay_across<Float32, ROWS>(to_joint, row, rows, asked, across);
+        multiply(across, count(block), asked, layers[l].qkv_back, s.dim, wide, kept.dim, false);
+        for (long r = 0; r < (s.folded ? rows : 0); r++)  // and what came to a token as a key and a value of each head
+            for (long c = 0; c < s.dim; c += LANES) {
+                Floats sum = load(wide + r * kept.dim + c);
+                for (long h = 0; h < s.heads; h++) sum += load(to_joint + r * row + asked + h * s.width + c);
+                store(wide + r * kept.dim + c, sum);
+            }
         clock.lap(0);
         norm_back(kept.input(l) + from * kept.dim, kept.stats(l), layers[l].norm1, from, rows, wide, kept.dim,
                   gradient + from * kept.dim, true);
         clock.lap(2);
     }
 
-    long for_backward() const { return kept.rows * (kept.dim + kept.joint + kept.inner); }
+    long for_backward() const { return kept.rows * (kept.dim + kept.to_joint + kept.inner); }
 
     void backward(const float* upstream, float* to_tokens, float* work, int threads) const {
         float *gradient = work, *to_joint = gradient + kept.rows * kept.dim,
-              *to_attended = to_joint + kept.rows * kept.joint;
+              *to_attended = to_joint + kept.rows * kept.to_joint;
 #pragma omp parallel num_threads(threads)
         {
             Clock clock;
@@ -288,8 +302,9 @@ struct Pass {
                 auto part = [&](float* start, long number, long row) {
                     return Matrix{(char*)(start + number * s.heads * s.width), s.tokens * row, s.width, row};
                 };
-                problem.upstream = part(to_attended, 0, kept.inner), problem.to_query = part(to_joint, 0, kept.joint);
-                problem.to_key = part(to_joint, 1, kept.joint), problem.to_value = part(to_joint, 2, kept.joint);
+                problem.upstream = part(to_attended, 0, kept.inner), problem.to_query = part(to_joint, 0, kept.to_joint);
+                problem.to_key = part(to_joint, 1, kept.to_joint);
+                problem.to_value = part(to_joint, 2, kept.to_joint);
 #pragma omp for schedule(dynamic, 1)
                 for (long i = 0; i < s.batch * s.heads; i++) Head<Float32>(problem, i).backward();
                 clock.lap(1);

@@ -13,12 +13,16 @@ from models.speed.packed_transformer import PackedTransformer, spent_in_transfor
 from tests.builders import near
 
 pytestmark = pytest.mark.skipif(build.find_compiler() is None, reason="no C++ compiler")
-# patches, frames, width, heads, width of a head, MLP, rows: less than a tile, no whole vectors, several frames
+# patches, frames, width, heads, width of a head, MLP, rows: less than a tile, no whole vectors, several frames; tokens
+# as narrow as a head are keys and values themselves
 SIZES = [
     (9, 1, 28, 2, 32, 40, 2),
-    (37, 3, 45, 1, 64, 101, 3),
+    (37, 3, 45, 1, 32, 101, 3),
     (60, 1, 404, 2, 64, 2048, 1),
     (4, 1, 16, 16, 32, 512, 40),
+    (61, 3, 28, 3, 64, 70, 2),
+    (1, 1, 33, 2, 64, 40, 1),
+    (197, 2, 64, 1, 64, 33, 1),
 ]
 
 
