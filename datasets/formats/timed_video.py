@@ -43,5 +43,6 @@ def read_at(path: Path, times: Sequence[float], tolerance: float) -> Tensor:
                 frame = next(frames, None)
             if frame is None or abs(frame.time - time) > tolerance or frame.is_corrupt:
                 raise ValueError(f"it has no undamaged frame at {time:.3f} s")
-            found[time] = torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1)
+            picture = frame.reformat(format="rgb24", threads=1)  # for one small frame, threads take longer than it does
+            found[time] = torch.from_numpy(picture.to_ndarray()).permute(2, 0, 1)
     return torch.stack([found[time] for time in times])
