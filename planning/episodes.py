@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from models.latent import Latent
 from planning.history import Iteration
+from planning.planners.plan import Plan
 
 
 @dataclass
@@ -120,6 +122,49 @@ class Episodes:
         """Keep the blocks (b, t, A) that were planned and not executed."""
         self.warm_start = self._spread(rows, rest)
 
+    def note(
+        self,
+        rows: Tensor,
+        plan: Plan,
+        objective: str,
+        distance: Tensor,
+        planning: float,
+        simulation: float,
+        more: Mapping[str, float],
+    ) -> None:
+        """Count what the last iteration took, and record its numbers.
+
+        Args:
+            rows: (b,) the episodes that were planned for.
+            plan: Theirs.
+            objective: What it minimised.
+            distance: (B,) true distances of all episodes to their goals.
+            planning: Seconds of it.
+            simulation: Seconds of it.
+            more: Numbers to record beside these.
+        """
+        self.planning_seconds[rows] += planning / len(rows)
+        self.evaluations[rows] += plan.evaluations
+        self.records.append(
+            {
+                "iteration": self.iteration,
+                "raw_steps": self.played.shape[1],
+                "planned_episodes": len(rows),
+                "objective": objective,
+                "success_rate": self.solved.double().mean().item(),
+                "mean_state_dist": distance.double().mean().item(),
+                "mean_div_visual_emb": self.divergence[rows, 0].mean().item(),
+                "mean_div_proprio_emb": self.divergence[rows, 1].mean().item(),
+                "planned_cost": finite_mean(plan.cost),
+                "cost_trace": [[step, finite_mean(cost)] for step, cost in plan.trace],
+                "planning_seconds": planning,
+                "simulation_seconds": simulation,
+                "model_evaluations": plan.evaluations.double().mean().item(),
+                "gradient_evaluations": plan.gradient_evaluations.double().mean().item(),
+                **more,
+            }
+        )
+
     def _spread(self, rows: Tensor, values: Tensor) -> Tensor:
         """Put rows (b, ...) in their places among all (B, ...); the others are zero."""
         full = values.new_zeros(len(self.solved_at), *values.shape[1:])
@@ -129,3 +174,8 @@ class Episodes:
     def as_dict(self) -> dict[str, Any]:
         """Give all attributes by name."""
         return {item.name: getattr(self, item.name) for item in fields(self)}
+
+
+def finite_mean(costs: Tensor) -> float:
+    """Average what is finite of ``costs`` (B,): one diverged episode must not hide the others."""
+    return costs[costs.isfinite()].mean().item()

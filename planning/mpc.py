@@ -12,7 +12,7 @@ from torch import Tensor
 
 from models.latent import Latent, cat_latents
 from planning.adaptation import Adaptation
-from planning.episodes import Episodes
+from planning.episodes import Episodes, finite_mean
 from planning.history import kept_latents, kept_of_execution, kept_of_plan, timing
 from planning.objectives import GoalDistance
 from planning.planners.base import Planner
@@ -138,33 +138,13 @@ class MPCController:
         if task.recorder is not None:
             task.recorder.record(task.env, imagined[:, -1:], rows, task.observer.model)
         episodes.divergence[rows] = _distance(imagined[:, -1:], seen[:, -1:])
-        episodes.planning_seconds[rows] += (planned - begin) / len(rows)
-        episodes.evaluations[rows] += plan.evaluations
         episodes.history.append(
             kept_of_plan(plan, rows, task.observer.raw_actions(plan.actions))
             | kept_of_execution(imagined, seen, request.goal, task.objective.alpha)
             | (kept_latents(request.cost.imagine(plan.actions)) if task.saves_latents else {})
             | timing(rows, planned - begin, executed - planned)
         )
-        episodes.records.append(
-            {
-                "iteration": episodes.iteration,
-                "raw_steps": episodes.played.shape[1],
-                "planned_episodes": len(rows),
-                "objective": str(request.objective),
-                "success_rate": episodes.solved.double().mean().item(),
-                "mean_state_dist": distance.double().mean().item(),
-                "mean_div_visual_emb": episodes.divergence[rows, 0].mean().item(),
-                "mean_div_proprio_emb": episodes.divergence[rows, 1].mean().item(),
-                "planned_cost": _finite_mean(plan.cost),
-                "cost_trace": [[step, _finite_mean(cost)] for step, cost in plan.trace],
-                "planning_seconds": planned - begin,
-                "simulation_seconds": executed - planned,
-                "model_evaluations": plan.evaluations.double().mean().item(),
-                "gradient_evaluations": plan.gradient_evaluations.double().mean().item(),
-                **learnt,
-            }
-        )
+        episodes.note(rows, plan, str(request.objective), distance, planned - begin, executed - planned, learnt)
 
     def decide(self, aim: Aim, episodes: Episodes, progress: Callable[[int], None] | None = None) -> Decision:
         """Plan for the unsolved episodes, and keep what is left of their plans; ``progress``: see ``run``.
@@ -194,7 +174,7 @@ class MPCController:
         own, losses = self.adaptation.learn(aim.observer.model, own, frames, done, seen.num_frames)
         for name, value in own.items():
             episodes.adapted[name][places] = value
-        return {"adaptation_loss": _finite_mean(losses)}
+        return {"adaptation_loss": finite_mean(losses)}
 
     def objective(self, aim: Aim, episodes: Episodes) -> GoalDistance:
         """What the next plan minimises."""
@@ -250,11 +230,6 @@ class MPCController:
             part = self.request(aim, episodes, rows[share.rows], request.progress)
             own = part.plan().to(torch.device("cpu"))  # on its way to processes with other GPUs
         return join_plans([part for part in distributed.gather(own) if part is not None]).to(aim.observer.device)
-
-
-def _finite_mean(costs: Tensor) -> float:
-    """Average what is finite of ``costs`` (B,): one diverged episode must not hide the others."""
-    return costs[costs.isfinite()].mean().item()
 
 
 def _distance(a: Latent, b: Latent) -> Tensor:

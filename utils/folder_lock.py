@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import logging
 import os
 import stat
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
 from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import Any
@@ -25,8 +22,7 @@ from typing import Any
 import psutil
 
 from utils.links import LinkError, guard, unguard
-from utils.process_identity import is_here, runs_here, this_process
-from utils.reading.json_file import read_json
+from utils.lock_holder import holder, perhaps_running, sign
 
 log = logging.getLogger(__name__)
 
@@ -104,8 +100,7 @@ def hold(
         _remove_empty(made)
         raise
     with contextlib.suppress(OSError):  # on a full disk the lock is one all the same
-        os.ftruncate(handle, 0)
-        os.write(handle, json.dumps({**this_process(), "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}).encode())
+        sign(handle)
     _held[place] = _Held(handle, folder, made, seen_elsewhere)
     guard(folder)
     return True
@@ -182,8 +177,8 @@ def _locked(folder: Path, what: str, remedy: str, wait: bool) -> tuple[int, bool
         except BlockingIOError:
             os.close(handle)
             if not wait:
-                raise refusal(_holder(path)) from None
-            log.info("%s %s is in use by %s; waiting for it", what, folder, _holder(path))
+                raise refusal(holder(path)) from None
+            log.info("%s %s is in use by %s; waiting for it", what, folder, holder(path))
             said = True
             continue
         except OSError as error:
@@ -196,7 +191,7 @@ def _locked(folder: Path, what: str, remedy: str, wait: bool) -> tuple[int, bool
                 os.close(handle)
                 continue
             is_seen = not ONLY_HERE.intersection(_mount_options(folder))
-        if not is_seen and (who := _perhaps_running(path)):
+        if not is_seen and (who := perhaps_running(path)):
             os.close(handle)
             raise refusal(who)
         return handle, is_seen
@@ -221,50 +216,6 @@ def _is_still(path: Path, handle: int) -> bool:
         return os.path.samestat(path.lstat(), os.fstat(handle))
     except FileNotFoundError:
         return False
-
-
-def _perhaps_running(path: Path) -> str | None:
-    """Name the process that holds a lock by what its file says, unless that has ended: not everyone sees the lock."""
-    said = _read(path)
-    if said is None or (is_here(said) and (not runs_here(said) or said["pid"] == os.getpid())):
-        return None
-    return _named(said) + ("" if is_here(said) else f" (if that is gone, delete {path})")
-
-
-def _holder(path: Path) -> str:
-    """Name the process that took the lock, or those that have a share in it."""
-    said = _read(path)
-    if said is not None and (not is_here(said) or runs_here(said)):
-        return _named(said)
-    before = f", started by process {said['pid']}, which has ended" if said is not None else ""
-    others = [f"process {number}" for number in _openers(path)]
-    return (" and ".join(others) or "another process") + before
-
-
-def _named(said: dict[str, Any]) -> str:
-    return f"process {said['pid']} on {said['host']} since {said['since']}"
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    for _ in range(5):  # it may be writing it just now
-        try:
-            said = read_json(path, dict)
-            if {"host", "pid", "birth", "since"} <= said.keys():
-                return said
-        except (OSError, ValueError):
-            pass
-        time.sleep(0.02)
-    return None
-
-
-def _openers(path: Path) -> list[int]:
-    """List the processes of this machine, and user, that have a file open."""
-    place, found = str(path.resolve()), []
-    for folder in Path("/proc").glob("[0-9]*/fd"):
-        with contextlib.suppress(OSError):
-            if any(str(entry.readlink()) == place for entry in folder.iterdir()):
-                found.append(int(folder.parent.name))
-    return [number for number in found if number != os.getpid()]
 
 
 def _mount_options(folder: Path) -> set[str]:
