@@ -19,10 +19,11 @@ from torch import nn
 
 from models.networks.vit import Transformer
 from models.speed.cpu_kernels import attention, between
-from models.speed.cpu_kernels.build import cache_folder, can_load, load, processor
+from models.speed.cpu_kernels.build import cache_folder, can_load, has_tiles, load, processor
+from models.speed.linear import PreparedLinear
 from models.speed.onednn import has_onednn, linear
 from models.speed.packed_transformer import PackedTransformer
-from models.speed.replacing import make_fast
+from models.speed.replacing import make_fast, replace_in
 from utils.files import write_json
 from utils.reading.json_file import read_json
 
@@ -32,7 +33,7 @@ TOKENS, WIDTH, HEADS, HEAD, HIDDEN = 196, 404, 16, 64, 2048  # of DINO-WM's pred
 SECONDS = 0.15  # for each comparison, after the first calls
 GAIN = 1.03  # below, the plainer way is taken: it depends on less
 FASTEST = "fastest.json"  # in the folder of a run
-VERSION = 2  # of what is measured
+VERSION = 3  # of what is measured
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Fastest:
         attention_bf16: The same in bf16.
         between: Residual, norm and GELU by our kernels; else by torch's.
         packed: In planning in float32 all of a transformer at once, see ``PackedTransformer``; else module by module.
+        packed_bf16: The same in bf16, where the processor has tile registers (AMX).
     """
 
     onednn: bool = False
@@ -52,6 +54,7 @@ class Fastest:
     attention_bf16: bool = False
     between: bool = False
     packed: bool = False
+    packed_bf16: bool = False
 
     @property
     def kernels(self) -> tuple[torch.dtype, ...]:
@@ -121,7 +124,8 @@ def _measured() -> Fastest:
         attention_bf16=half and _attends(torch.bfloat16),
         between=ours and _wins(_between(True), _between(False)),
     )
-    found = replace(found, packed=ours and _packs(found))
+    packs = {"packed": ours and _packs(found), "packed_bf16": ours and has_tiles() and _packs(found, torch.bfloat16)}
+    found = replace(found, **packs)
     log.info("fastest here: %s", ", ".join(f"{name}={value}" for name, value in asdict(found).items()))
     return found
 
@@ -189,13 +193,23 @@ def _between(ours: bool) -> Callable[[], object]:
     return run
 
 
-def _packs(found: Fastest) -> bool:
-    """A layer forward and backward at once, against module by module in the ways that were ``found`` the fastest."""
+def _packs(found: Fastest, dtype: torch.dtype | None = None) -> bool:
+    """A layer forward and backward at once, against module by module in the ways that were ``found`` the fastest.
+
+    ``dtype``: of its weights, if not float32.
+    """
     given = {"dropout": 0.0, "tokens_per_frame": TOKENS}
     plain = Transformer(1, WIDTH, HIDDEN, heads=HEADS, dim_head=HEAD, **given).eval().requires_grad_(False)
     make_fast(plain, kernels=found.kernels, between=found.between, onednn=found.onednn)
+    if dtype is not None:
+        replace_in(plain, nn.Linear, lambda linear: PreparedLinear(linear, dtype))
     packed = PackedTransformer(plain)
     packed.pack()
     tokens = torch.randn(1, TOKENS, WIDTH, requires_grad=True)
-    new, old = (lambda way=way: torch.autograd.grad(way(tokens)[0], tokens, tokens.detach()) for way in (packed, plain))
-    return _wins(new, old)
+
+    def run(way: nn.Module) -> object:
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype is not None):
+            found = way(tokens)[0]
+        return torch.autograd.grad(found, tokens, tokens.detach())
+
+    return _wins(lambda: run(packed), lambda: run(plain))

@@ -120,7 +120,7 @@ class FastPaths:
             check_onednn()
         chosen: dict[str, bool] = {}
         if self.cpu_kernels != AUTO:
-            ours = ("attention", "attention_bf16", "between", "packed")
+            ours = ("attention", "attention_bf16", "between", "packed", "packed_bf16")
             chosen |= dict.fromkeys(ours, self.cpu_kernels is True)
         if self.cpu_products != AUTO:
             chosen["onednn"] = self.cpu_products == "onednn"
@@ -157,7 +157,7 @@ class FastPaths:
         if device.type == "cuda" and self.kernels == AUTO and not fused and (lacking := what_triton_lacks()):
             _warn_of(lacking)
         compiled = compiles(self.compile, device) and not fused
-        packs = dtype is None and not compiled and self._packs(predictor, device)
+        packs = not compiled and self._packs(predictor, device, dtype)
         if dtype is None and not compiled and not packs:
             return prepared
         wanted = (device, dtype, fused, compiled, packs)
@@ -188,14 +188,16 @@ class FastPaths:
             )
         return able
 
-    def _packs(self, predictor: Predictor, device: torch.device) -> bool:
-        """Whether our kernels compute whole transformers on a CPU."""
+    def _packs(self, predictor: Predictor, device: torch.device, dtype: torch.dtype | None = None) -> bool:
+        """Whether our kernels compute whole transformers on a CPU; ``dtype``: of prepared weights, if they are."""
         large = is_large(predictor)
-        if device.type != "cpu" or not large or torch.is_autocast_enabled("cpu"):
+        plain = dtype is None and not torch.is_autocast_enabled("cpu")
+        if device.type != "cpu" or not large or not (plain or dtype == torch.bfloat16):
             return False
         if self._fast is None:
             self._fast = self._on_cpu(large, None)
-        return self._fast.packed and any(map(PackedTransformer.takes, predictor.modules()))
+        wins = self._fast.packed if plain else self._fast.packed_bf16
+        return wins and any(map(PackedTransformer.takes, predictor.modules()))
 
     def _build(
         self,

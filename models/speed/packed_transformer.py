@@ -1,4 +1,4 @@
-"""The predictor's transformer in planning on a CPU in float32: all of it one call each way, on weights packed once."""
+"""The predictor's transformer in planning on a CPU: all of it one call each way, on weights packed once."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from torch import Tensor, nn
 from models.interfaces import KVCache
 from models.networks.vit import Attention, FeedForward, Transformer
 from models.speed.cpu_kernels.attention import WIDTHS, Executed
-from models.speed.cpu_kernels.build import call, can_load, load
+from models.speed.cpu_kernels.build import call, can_load, has_tiles, load
+from models.speed.linear import PreparedLinear
 
 
 class PackedTransformer(nn.Module):
     """Computes what ``Transformer`` does of whole frames that reuse nothing; leaves to it what does.
 
     Its rows do not depend on each other but in attention, so that a thread takes a block of them through norm, maps and
-    GELU without waiting for another one. Weights take no gradients; after they have changed, ``pack`` is called.
+    GELU without waiting for another one. Weights take no gradients; after they have changed, ``pack`` is called. Where
+    they are in bf16, factors of the products with them are rounded to it; all else is in float32.
 
     Args:
         transformer: In eval mode.
@@ -30,6 +32,7 @@ class PackedTransformer(nn.Module):
     def __init__(self, transformer: Transformer) -> None:
         super().__init__()
         self.layers, self.norm, self._whole = transformer.layers, transformer.norm, [transformer]
+        self._half = _dtypes(transformer) == {torch.bfloat16}
         self._panels: list[Tensor] = []
         self._places = (ctypes.c_long * 0)()
         self._free: list[Tensor] = []  # room of earlier calls: fresh memory would be touched page by page
@@ -42,12 +45,13 @@ class PackedTransformer(nn.Module):
 
     @classmethod
     def takes(cls, module: nn.Module) -> bool:
-        """Whether it can stand in for a transformer: plain maps in float32, heads of whole vectors, one epsilon."""
+        """Whether it can stand in for a transformer: plain maps of one type, heads of whole vectors, one epsilon."""
         if not isinstance(module, Transformer):
             return False
         norms = [part for part in module.modules() if isinstance(part, nn.LayerNorm)]
         maps = [part for layer in module.layers for part in _maps(layer)]
-        plain = all(isinstance(each, nn.Linear) and each.weight.dtype == torch.float32 for each in maps)
+        plain = all(isinstance(each, nn.Linear | PreparedLinear) and _is_whole(each) for each in maps)
+        plain = plain and (_dtypes(module) == {torch.float32} or (_dtypes(module) == {torch.bfloat16} and has_tiles()))
         return plain and len({norm.eps for norm in norms}) == 1 and not _sizes(module.layers[0], 1, 1)[5] % WIDTHS
 
     @torch.no_grad()
@@ -71,15 +75,17 @@ class PackedTransformer(nn.Module):
         return [self._keep(part.detach().contiguous()) for part in (norm.weight, norm.bias)]
 
     def _bias(self, linear: nn.Linear) -> int:
-        bias = linear.weight.new_zeros(linear.out_features) if linear.bias is None else linear.bias.detach()
+        bias = torch.zeros(linear.out_features) if linear.bias is None else linear.bias.detach().float()
         return self._keep(bias.contiguous())
 
     def _both(self, weight: Tensor) -> list[int]:
         """The panels of a map, and of the map back."""
-        (rows, columns), found = weight.shape, []
+        (rows, columns), found, weight = weight.shape, [], weight.float().contiguous()
+        kernels, dtype = load(), torch.bfloat16 if self._half else torch.float32
+        count, pack = (kernels.packed_half, kernels.pack_half) if self._half else (kernels.packed, kernels.pack)
         for deep, wide, down, along in ((columns, rows, 1, columns), (rows, columns, columns, 1)):
-            panels = weight.new_empty(load().packed(deep, wide))
-            load().pack(weight.data_ptr(), down, along, deep, wide, panels.data_ptr())
+            panels = torch.empty(count(deep, wide), dtype=dtype)
+            pack(weight.data_ptr(), down, along, deep, wide, panels.data_ptr())
             found.append(self._keep(panels))
         return found
 
@@ -88,9 +94,11 @@ class PackedTransformer(nn.Module):
     ) -> tuple[Tensor, KVCache]:
         """See ``Transformer.forward``."""
         reuses = cache or keep or wanted not in (None, tokens.shape[1])
-        if reuses or tokens.dtype != torch.float32 or torch.is_autocast_enabled("cpu") or not tokens.numel():
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else tokens.dtype
+        fits = dtype == (torch.bfloat16 if self._half else torch.float32)
+        if reuses or not fits or not tokens.numel():
             return self._whole[0](tokens, cache, wanted, keep)
-        found: Tensor = _Run.apply(tokens, self)
+        found: Tensor = _Run.apply(tokens.float(), self)
         return found, ()
 
     def run(self, sizes: list[int], given: Tensor, out: Tensor, room: Tensor, work: Tensor | None) -> None:
@@ -108,7 +116,7 @@ class PackedTransformer(nn.Module):
         sizes = _sizes(self.layers[0], batch, count)
         if folds := _folds(attention):
             sizes[5] = _padded(sizes[3])
-        return [*sizes, hidden, len(self.layers), saves, folds]
+        return [*sizes, hidden, len(self.layers), saves, folds, self._half]
 
     def room(self, sizes: list[int], backward: bool) -> _Room:
         """Memory, of an earlier call if there is some."""
@@ -157,6 +165,14 @@ def _maps(layer: nn.Module) -> Iterator[nn.Linear]:
     yield from cast(list[nn.Linear], [attention.to_qkv, attention.to_out[0], mlp.net[1], mlp.net[4]])
 
 
+def _dtypes(transformer: nn.Module) -> set[torch.dtype]:
+    return {part.weight.dtype for part in transformer.modules() if isinstance(part, nn.Linear | PreparedLinear)}
+
+
+def _is_whole(linear: nn.Linear | PreparedLinear) -> bool:
+    return linear.weight.shape == (linear.out_features, linear.in_features)  # not padded
+
+
 def _sizes(layer: nn.Module, batch: int, tokens: int) -> list[int]:
     attention, _ = _parts(layer)
     inner = attention.to_qkv.out_features // 3
@@ -193,7 +209,7 @@ def _array(numbers: list[int]) -> ctypes.Array[ctypes.c_long]:
 
 
 def _flops(sizes: list[int], backward: bool) -> int:
-    batch, tokens, frame, dim, heads, width, hidden, depth, _, folds = sizes
+    batch, tokens, frame, dim, heads, width, hidden, depth, _, folds, _ = sizes
     pairs = sum(range(frame, tokens + 1, frame)) * frame
     maps = batch * tokens * ((2 if folds else 4) * dim * heads * width + 2 * dim * hidden)
     return 2 * depth * (maps + (5 if backward else 2) * batch * heads * (dim if folds else width) * pairs)

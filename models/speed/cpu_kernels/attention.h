@@ -63,6 +63,7 @@ struct Room {
 
 long least(long one, long other) { return one < other ? one : other; }
 long blocks_of(long count, long size) { return (count + size - 1) / size; }
+long up_to(long count, long multiple) { return blocks_of(count, multiple) * multiple; }
 
 typedef uint32_t Four __attribute__((vector_size(16)));
 typedef uint32_t LooseFour __attribute__((vector_size(16), aligned(4), may_alias));

@@ -33,6 +33,7 @@ SIGNATURES = {
     "add_norm": [_PLACE, _FLOAT, _INT, _INT],
     "gelu": [_PLACE, _INT],
     "pack": [_PLACE, *[ctypes.c_long] * 4, _PLACE],
+    "pack_half": [_PLACE, *[ctypes.c_long] * 4, _PLACE],
     "transformer": [_PLACE, _PLACE, _FLOAT, *[_PLACE] * 4, _INT],
     "transformer_spent": [_PLACE],
     "mask": [ctypes.c_uint64, ctypes.c_int64, ctypes.c_long, ctypes.c_long, _PLACE],
@@ -61,6 +62,11 @@ def can_load() -> bool:
         log.warning("planning and training are slower on this CPU than they could be: %s", error)
         return False
     return True
+
+
+def has_tiles() -> bool:
+    """Whether our kernels multiply in bf16 by tile registers (AMX) here; the system is asked to let them."""
+    return can_load() and bool(load().has_tiles())
 
 
 def load() -> ctypes.CDLL:
@@ -134,7 +140,8 @@ def _opened(path: Path) -> ctypes.CDLL:
         if not hasattr(opened, name):
             raise OSError(f"{path} holds no kernels of ours")
         getattr(opened, name).argtypes, getattr(opened, name).restype = types, None
-    opened.packed.argtypes, opened.packed.restype = [ctypes.c_long] * 2, ctypes.c_long
+    for packed in (opened.packed, opened.packed_half):
+        packed.argtypes, packed.restype = [ctypes.c_long] * 2, ctypes.c_long
     opened.transformer_room.argtypes, opened.transformer_room.restype = [_PLACE, _INT], ctypes.c_long
     return opened
 

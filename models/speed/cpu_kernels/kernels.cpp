@@ -49,6 +49,13 @@ extern "C" void pack(const float* from, long down, long along, long deep, long c
             out[c / COLUMNS * COLUMNS * deep + k * COLUMNS + c % COLUMNS] = from[k * down + c * along];
 }
 
+// The same in bf16, for processors with tiles: whether this one has them, numbers, and the packing.
+extern "C" int has_tiles() { return may_use_tiles(); }
+extern "C" long packed_half(long deep, long columns) { return up_to(columns, COLUMNS) * up_to(deep, 32); }
+extern "C" void pack_half(const float* from, long down, long along, long deep, long columns, uint16_t* out) {
+    lay_right(from, down, along, deep, columns, out);
+}
+
 // Floats that a transformer's forward keeps, and that its backward needs beside them.
 extern "C" long transformer_room(const long* sizes, int backward) {
     Sizes s;

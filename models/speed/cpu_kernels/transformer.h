@@ -9,6 +9,7 @@
 
 #include "attention.h"
 #include "between.h"
+#include "tiles.h"
 
 namespace {
 
@@ -24,9 +25,9 @@ struct Layer {  // (panels for the forward, for the backward), and vectors
 // of what was attended, and ``width`` is that of a token, padded.
 struct Sizes {
     long batch, tokens, frame, dim, heads, width, hidden, depth, saves, folded;
+    long half;  // products in bf16
 };
 
-long up_to(long count, long multiple) { return blocks_of(count, multiple) * multiple; }
 // Numbers from one row to the next; rows a page apart would share their places in the caches.
 long stride_of(long count) { return up_to(count, COLUMNS) + (up_to(count, COLUMNS) % 512 ? 0 : COLUMNS); }
 
@@ -117,6 +118,15 @@ struct Pass {
         *wide = (float*)start + widest * at_a_time * ROWS;
         return (float*)start;
     }
+    // found (rows, columns) = rows x panels, for whole tiles of rows, by way of ``left``; ``bias`` and ``more`` on top.
+    void map(const float* rows, long row, long number, long deep, const float* panels, long columns, float* found,
+             long stride, float* left, const float* bias = nullptr, const float* more = nullptr) const {
+        s.half ? lay_left(rows, row, number, deep, (uint16_t*)left)
+               : lay_across<Float32, ROWS>(rows, row, number * ROWS, deep, left);
+        if (bias) with_bias(more, bias, number * ROWS, stride, columns, found);  // which may be where the rows were
+        s.half ? multiply((uint16_t*)left, number, deep, (const uint16_t*)panels, columns, found, stride, bias)
+               : multiply(left, number, deep, panels, columns, found, stride, bias);
+    }
     void with_bias(const float* from, const float* bias, long rows, long stride, long width, float* to) const {
         for (long r = 0; r < rows; r++)
             for (long c = 0; c < width; c += LANES) {
@@ -141,9 +151,8 @@ struct Pass {
         normed(l, kept.input(l) + from * kept.dim, kept.stats(l), layers[l].norm1, layers[l].bias1, from, rows, found,
                row);
         clock.lap(2);
-        lay_across<Float32, ROWS>(found, row, rows, s.dim, across);
-        multiply(across, count(block), s.dim, layers[l].qkv, kept.asked(), kept.qkv(l) + from * kept.joint, kept.joint,
-                 false);
+        map(found, row, count(block), s.dim, layers[l].qkv, kept.asked(), kept.qkv(l) + from * kept.joint,
+            kept.joint, across);
         for (long r = exist() > from ? exist() - from : 0; r < rows; r++)  // attention writes only what exists
             memset(kept.attended(l) + (from + r) * kept.inner, 0, kept.inner * sizeof(float));
         clock.lap(0);
@@ -154,15 +163,13 @@ struct Pass {
         const Layer& layer = layers[l];
         const long from = first(block), rows = count(block) * ROWS, inner = s.heads * s.width;
         float *wide, *across = scratch(&wide), *middle = kept.middle(l) + from * kept.dim;
-        with_bias(kept.input(l) + from * kept.dim, layer.out_bias, rows, kept.dim, s.dim, middle);
-        lay_across<Float32, ROWS>(kept.attended(l) + from * kept.inner, kept.inner, rows, inner, across);
-        multiply(across, count(block), inner, layer.out, s.dim, middle, kept.dim, true);
+        map(kept.attended(l) + from * kept.inner, kept.inner, count(block), inner, layer.out, s.dim, middle,
+            kept.dim, across, layer.out_bias, kept.input(l) + from * kept.dim);
         clock.lap(0);
         normed(l, middle, kept.stats(l) + 2 * kept.rows, layer.norm2, layer.bias2, from, rows, wide, kept.dim);
         clock.lap(2);
-        lay_across<Float32, ROWS>(wide, kept.dim, rows, s.dim, across);
-        with_bias(nullptr, layer.widen_bias, rows, kept.hidden, s.hidden, wide);
-        multiply(across, count(block), s.dim, layer.widen, s.hidden, wide, kept.hidden, true);
+        map(wide, kept.dim, count(block), s.dim, layer.widen, s.hidden, wide, kept.hidden, across,
+            layer.widen_bias);
         clock.lap(0);
         for (long i = 0; i < rows * kept.hidden; i += LANES) {
             Floats slope, found = gelu_of(load(wide + i), slope);
@@ -170,10 +177,9 @@ struct Pass {
             if (s.saves) store(kept.slope(l) + from * kept.hidden + i, slope);
         }
         clock.lap(3);
-        lay_across<Float32, ROWS>(wide, kept.hidden, rows, s.hidden, across);
         float* next = kept.input(l + 1) + from * kept.dim;
-        with_bias(middle, layer.narrow_bias, rows, kept.dim, s.dim, next);
-        multiply(across, count(block), s.hidden, layer.narrow, s.dim, next, kept.dim, true);
+        map(wide, kept.hidden, count(block), s.hidden, layer.narrow, s.dim, next, kept.dim, across,
+            layer.narrow_bias, middle);
         clock.lap(0);
     }
 
@@ -243,21 +249,18 @@ struct Pass {
         const long from = first(block), rows = count(block) * ROWS, number = count(block);
         float *wide, *across = scratch(&wide);
         gradient += from * kept.dim;
-        lay_across<Float32, ROWS>(gradient, kept.dim, rows, s.dim, across);
-        multiply(across, number, s.dim, layer.narrow_back, s.hidden, wide, kept.hidden, false);
+        map(gradient, kept.dim, number, s.dim, layer.narrow_back, s.hidden, wide, kept.hidden, across);
         clock.lap(0);
         const float* slope = kept.slope(l) + from * kept.hidden;
         for (long i = 0; i < rows * kept.hidden; i += LANES) store(wide + i, load(wide + i) * load(slope + i));
         clock.lap(3);
-        lay_across<Float32, ROWS>(wide, kept.hidden, rows, s.hidden, across);
-        multiply(across, number, s.hidden, layer.widen_back, s.dim, wide, kept.dim, false);
+        map(wide, kept.hidden, number, s.hidden, layer.widen_back, s.dim, wide, kept.dim, across);
         clock.lap(0);
         norm_back(kept.middle(l) + from * kept.dim, kept.stats(l) + 2 * kept.rows, layer.norm2, from, rows, wide,
                   kept.dim, gradient, true);
         clock.lap(2);
-        lay_across<Float32, ROWS>(gradient, kept.dim, rows, s.dim, across);
-        multiply(across, number, s.dim, layer.out_back, s.heads * s.width, to_attended + from * kept.inner, kept.inner,
-                 false);
+        map(gradient, kept.dim, number, s.dim, layer.out_back, s.heads * s.width, to_attended + from * kept.inner,
+            kept.inner, across);
         clock.lap(0);
     }
 
@@ -267,8 +270,7 @@ struct Pass {
         float *wide, *across = scratch(&wide);
         to_joint += from * row;
         for (long r = exist() > from ? exist() - from : 0; r < rows; r++) memset(to_joint + r * row, 0, row * 4);
-        lay_across<Float32, ROWS>(to_joint, row, rows, asked, across);
-        multiply(across, count(block), asked, layers[l].qkv_back, s.dim, wide, kept.dim, false);
+        map(to_joint, row, count(block), asked, layers[l].qkv_back, s.dim, wide, kept.dim, across);
         for (long r = 0; r < (s.folded ? rows : 0); r++)  // and what came to a token as a key and a value of each head
             for (long c = 0; c < s.dim; c += LANES) {
                 Floats sum = load(wide + r * kept.dim + c);

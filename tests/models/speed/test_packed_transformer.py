@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from models.networks.vit import ViTPredictor
-from models.speed import fast_paths
+from models.speed import fast_paths, packed_transformer
 from models.speed.cpu_kernels import build
 from models.speed.fast_paths import FastPaths
+from models.speed.linear import PreparedLinear
 from models.speed.packed_transformer import PackedTransformer, spent_in_transformers
+from models.speed.replacing import replace_in
 from tests.builders import near
 
 pytestmark = pytest.mark.skipif(build.find_compiler() is None, reason="no C++ compiler")
@@ -59,6 +61,26 @@ def test_values_and_gradients_are_those_of_the_plain_one(sizes):
     agrees(sizes[:-1], sizes[-1])
 
 
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_in_bf16_it_is_as_near_to_float32_as_the_plain_one(sizes):
+    if not build.has_tiles():
+        pytest.skip("a processor without AMX")
+    vit = predictor(*sizes[:-1])
+    halved = copy.deepcopy(vit.transformer)
+    replace_in(halved, torch.nn.Linear, lambda linear: PreparedLinear(linear, torch.bfloat16))
+    packed = PackedTransformer(halved)
+    packed.pack()
+    tokens = drawn(sizes[-1], sizes[0] * sizes[1], sizes[2]).requires_grad_()
+    upstream, results = drawn(*tokens.shape, seed=2), []
+    for network in (packed, halved, vit.transformer):
+        with torch.autocast("cpu", torch.bfloat16, enabled=network is not vit.transformer):
+            found = network(tokens)[0]
+        results.append((found, *torch.autograd.grad(found, tokens, upstream)))
+    for ours, plain, exact in zip(*results, strict=True):
+        assert ours.dtype == plain.dtype == torch.float32
+        assert (ours - exact).norm() < 1.2 * (plain - exact).norm() < 0.05 * exact.norm()
+
+
 def test_neither_threads_nor_reused_memory_change_a_bit():
     packed, before, results = (
         PackedTransformer(predictor(37, 1, 28, 2, 32, 64).transformer),
@@ -104,7 +126,17 @@ def test_planning_uses_it_with_the_weights_as_they_are_now(monkeypatch):
     assert len(runs) == 2
     near(copy.deepcopy(built)(tokens), built(tokens), 1e-6)
     with torch.autocast("cpu", torch.bfloat16):
-        assert not speed._packs(vit, torch.device("cpu"))
+        assert not speed._packs(vit, torch.device("cpu")), "its weights are not prepared"
+
+
+def test_planning_in_bf16_uses_it_where_there_are_tiles(monkeypatch):
+    monkeypatch.setattr(fast_paths, "is_large", lambda model: True)
+    speed, vit = FastPaths(cpu_kernels=True), predictor(9, 1, 28, 2, 32, 40)
+    built = speed._build(vit, torch.device("cpu"), torch.bfloat16, False, False, True)
+    assert (type(built.transformer) is PackedTransformer) == build.has_tiles()
+    monkeypatch.setattr(packed_transformer, "has_tiles", lambda: False)
+    built = speed._build(vit, torch.device("cpu"), torch.bfloat16, False, False, True)
+    assert type(built.transformer) is not PackedTransformer
 
 
 def test_a_transformer_that_it_cannot_compute_is_left_alone():
