@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -86,6 +86,9 @@ class Agent:
         self._beside = 0.0  # seconds of a decision beside the search
         self.answer: Answer | None = None
         self.answers = self.late_answers = 0
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an agent cannot be pickled or copied: call Agent.load where it is to act")
 
     @classmethod
     def load(

@@ -166,7 +166,10 @@ class ColumnTrajectories(Trajectories, ABC):
         lengths = [len(rows) - dropped for rows, dropped in zip(actions, drops, strict=True)]
         if min(lengths) < 1:
             found = f"one row in episode {lengths.index(min(lengths))}"
-            remedy = "Remove that episode, or set last_action=keep if its only action is one."
+            is_nan = np.isnan(actions[lengths.index(min(lengths))]).any()
+            remedy = "Remove that episode" + (
+                ": its only action is NaN." if is_nan else ", or set last_action=keep if its only action is one."
+            )
             raise dataset_error(self.data_path, "at least two rows in each episode", found, remedy)
         self.lengths = torch.tensor(lengths)
         used = [rows[:length] for rows, length in zip(actions, lengths, strict=True)]
@@ -210,9 +213,8 @@ class ColumnTrajectories(Trajectories, ABC):
             table = self._table(name)
             if table.dtype.kind not in "fiub" or table.ndim > 3:
                 remedy = "Name another column."
-                raise dataset_error(
-                    f"{self.data_path}, column {name}", "numbers", f"{table.dtype} {table.shape}", remedy
-                )
+                found = "rows of different lengths" if table.dtype == object else f"{table.dtype} {table.shape}"
+                raise dataset_error(f"{self.data_path}, column {name}", "numbers", found, remedy)
             is_double = table.dtype.itemsize == 8
             tables.append(table.reshape(len(table), -1).astype(np.float64 if is_double else np.float32))
         return tables[0] if len(tables) == 1 else np.concatenate(tables, 1)

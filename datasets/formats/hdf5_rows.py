@@ -186,11 +186,14 @@ class GroupRows(_FileRows):
 
 
 def _datasets(group: Any) -> dict[str, tuple[tuple[int, ...], Any]]:
-    """Shape and type of the datasets of numbers in a group and the groups in it, by name."""
+    """Shape and type of the datasets of numbers, also of ragged ones, in a group and the groups in it, by name."""
     found: dict[str, tuple[tuple[int, ...], Any]] = {}
 
     def look(name: str, item: Any) -> None:
-        if getattr(item, "shape", None) and item.dtype.kind in "fiub":
+        if not getattr(item, "shape", None):
+            return
+        is_ragged = isinstance((item.dtype.metadata or {}).get("vlen"), np.dtype)  # of texts it is a class
+        if item.dtype.kind in "fiub" or is_ragged:
             found[name] = item.shape, item.dtype
 
     group.visititems(look)

@@ -18,6 +18,7 @@ from utils.reading.safetensors_file import open_safetensors
 from utils.reading.tensor_record import TensorRecord
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".tar")
+ENDINGS = (*SUFFIXES[:-1], ".pt.tar", ".pth.tar")  # in a folder: any other tar may be data
 CONFIG = "config.json"
 MOST_BYTES = 1_000_000  # of a config
 DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
@@ -56,7 +57,7 @@ def weights_in(path: Path) -> Path | None:
     """
     if path.is_file():
         return path if path.suffix in SUFFIXES else None
-    found = sorted(each for each in path.glob("*") if each.suffix in SUFFIXES and each.is_file())
+    found = sorted(each for each in path.glob("*") if each.name.endswith(ENDINGS) and each.is_file())
     if path.name == "checkpoints" and any(each.name.startswith("model_") for each in found):
         return None  # of a model directory
     if len(found) > 1:
@@ -87,18 +88,23 @@ def read_contents(path: Path, with_numbers: bool = True) -> Contents:
             return Contents(path, {}, config)
         read = archive.tensor if with_numbers else _without_numbers
         records = {key: list(_records(str(key), value)) for key, value in content.items()}
-        tensors = {name: _plain(read(record)) for found in records.values() for name, record in found}
+        tensors = {unwrapped(name): _plain(read(record)) for found in records.values() for name, record in found}
     epoch = content.get("epoch")
     others = [str(key) for key, found in records.items() if not found and key != "epoch"]
     return Contents(path, tensors, config, epoch if type(epoch) is int and epoch >= 0 else 0, others)
 
 
+def unwrapped(name: str) -> str:
+    """A tensor's name without what DataParallel and torch.compile, around all or a part, put into it."""
+    return re.sub(r"(?<![^.])(module|_orig_mod)\.", "", name)
+
+
 def _safetensors(path: Path, with_numbers: bool) -> dict[str, Tensor]:
     with open_safetensors(path) as file:
         if with_numbers:
-            return {name: _plain(tensor) for name, tensor in file.read_all().items()}
+            return {unwrapped(name): _plain(tensor) for name, tensor in file.read_all().items()}
         return {
-            name: torch.empty(shape, dtype=DTYPES.get(file.dtypes[name], torch.int64), device="meta")
+            unwrapped(name): torch.empty(shape, dtype=DTYPES.get(file.dtypes[name], torch.int64), device="meta")
             for name, shape in file.shapes.items()
         }
 

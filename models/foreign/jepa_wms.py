@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +72,7 @@ ADALN_DIMS = {
 
 def recognises(contents: Contents) -> bool:
     """Whether a file is one of theirs: of the kinds that are read here, a V-JEPA 2-AC predictor or a decoder head."""
-    names = {name.replace("module.", "") for name in contents.tensors}
+    names = contents.tensors
     wrapped = "opt" in contents.others
     is_dino_wm = wrapped and "predictor.transformer.layers.0.0.to_qkv.weight" in names
     return is_dino_wm or any(
@@ -87,20 +86,19 @@ def translate(contents: Contents, facts: Facts) -> Translation:
     Raises:
         CheckpointError: If it is of a kind that is not read here, or something is neither said nor known.
     """
-    plain = replace(contents, tensors={n.replace("module.", ""): t for n, t in contents.tensors.items()})
-    if "model.decoder_embed.weight" in plain.tensors:
+    if "model.decoder_embed.weight" in contents.tensors:
         raise CheckpointError(
             f"{contents.path} is a decoder head of jepa-wms, which draws images and predicts nothing: not read here"
         )
-    is_adaln = "predictor.predictor_blocks.0.norm1.weight" in plain.tensors
-    if is_adaln and "predictor.predictor_blocks.0.adaLN_modulation.1.weight" not in plain.tensors:
+    is_adaln = "predictor.predictor_blocks.0.norm1.weight" in contents.tensors
+    if is_adaln and "predictor.predictor_blocks.0.adaLN_modulation.1.weight" not in contents.tensors:
         raise CheckpointError(
             f"{contents.path} is a predictor of V-JEPA 2-AC, whose video encoder this project has not: not read here"
         )
     env, length = _environment(contents.name)
     if env == "droid":
         raise CheckpointError(f"{contents.path} is a model of DROID, without proprio, which cannot be represented here")
-    tensors = renamed(plain, ADALN if is_adaln else DINO_WM)
+    tensors = renamed(contents, ADALN if is_adaln else DINO_WM)
     required(contents, tensors, ADALN_DIMS if is_adaln else VIT)
     described = _adaln(contents, tensors, facts) if is_adaln else _dino_wm(contents, tensors, facts)
     inputs = tensors["action_encoder.patch_embed.weight"].shape[1]

@@ -1,6 +1,8 @@
 """``planning.agent``: the same decisions as an evaluation's, and all that comes from outside."""
 
+import copy
 import json
+import pickle
 import threading
 import time
 from types import SimpleNamespace
@@ -312,6 +314,12 @@ def test_tensors_with_gradients_are_taken_as_numbers(agent):
     actions = agent.act(image, torch.tensor([20.0, 30.0], requires_grad=True))
     agent.reset(GOAL)
     np.testing.assert_allclose(actions, agent.act(picture(1), [20.0, 30.0]), atol=1e-4)
+
+
+def test_an_agent_is_not_sent_to_another_process(agent):
+    for send in (pickle.dumps, copy.deepcopy):
+        with pytest.raises(TypeError, match=r"cannot be pickled or copied: call Agent\.load where it is to act"):
+            send(agent)
 
 
 def test_mistakes_before_the_first_image(agent, model):

@@ -66,6 +66,32 @@ def test_what_stable_worldmodel_writes_in_the_last_row_is_no_action(made, tmp_pa
     assert Hdf5Trajectories("robot", data_path=path, last_action="keep").lengths.tolist() == shorter
 
 
+@pytest.mark.parametrize(
+    ("action", "remedy"),
+    [(np.nan, r"Remove that episode: its only action is NaN\.$"), (0, "or set last_action=keep if its only action")],
+)
+def test_an_episode_of_one_row_is_refused_with_advice_that_helps(made, tmp_path, action, remedy):
+    made.values["action"][-1] = action
+    path = str(flat(tmp_path / "a.h5", made.values, [int(made.lengths.sum()) - 1, 1]))
+    with pytest.raises(DatasetError, match=f"found one row in episode 1. .*{remedy}"):
+        Hdf5Trajectories("robot", data_path=path)
+    if action == 0:
+        assert Hdf5Trajectories("robot", data_path=path, last_action="keep").lengths.tolist()[1] == 1
+
+
+def test_a_ragged_column_is_refused_for_what_it_is(made, tmp_path):
+    path = flat(tmp_path / "a.h5", made.values, made.lengths)
+    with h5py.File(path, "r+") as file:
+        rows = len(file["action"])
+        del file["action"]
+        file.create_dataset("action", rows, h5py.vlen_dtype(np.float32))
+        file.create_dataset("task", rows, h5py.string_dtype())
+    with pytest.raises(DatasetError, match="column action: expected numbers, found rows of different lengths"):
+        Hdf5Trajectories("robot", data_path=str(path))
+    with pytest.raises(DatasetError, match="has no column task"):
+        Hdf5Trajectories("robot", data_path=str(path), action="task")
+
+
 def test_groups_are_read_in_their_order_and_masks_split(made, tmp_path):
     path = str(grouped(tmp_path / "a.hdf5", made.episodes(), {"train": [0, 2, 3], "valid": [1]}))
     data = RobomimicTrajectories("robot", data_path=path, proprio=["obs/eef"])

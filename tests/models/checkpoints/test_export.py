@@ -184,6 +184,8 @@ def test_models_of_which_they_would_compute_something_else_are_refused(run, tmp_
 
 def test_a_folder_of_several_weights_files_asks_for_one(tmp_path):
     source = small_stable_worldmodel(tmp_path / "theirs", 5)
+    (source / "images.tar").write_bytes(b"data of another kind")
+    assert recognise(source) is not None
     shutil.copy(source / "weights.pt", source / "weights_epoch_2.pt")
     with pytest.raises(CheckpointError, match=r"holds 2 weights files .*: name one"):
         recognise(source)

@@ -90,6 +90,19 @@ def test_the_optimiser_is_not_read_and_the_epoch_is(tmp_path):
     assert checkpoint.config["img_size"] == 56
 
 
+@pytest.mark.parametrize("wrapper", ["", "_orig_mod.", "module._orig_mod."])
+def test_wrappers_around_the_parts_change_nothing(tmp_path, wrapper):
+    path = jepa_wms_file(tmp_path / "dino_wm_pusht.pth.tar")
+    expected = read_checkpoint(path, facts=Facts(heads=2)).tensors
+    parts = torch.load(path)
+    for part in ("predictor", "action_encoder", "proprio_encoder"):
+        parts[part] = {wrapper + name.removeprefix("module."): tensor for name, tensor in parts[part].items()}
+    torch.save(parts, path)
+    found = read_checkpoint(path, facts=Facts(heads=2)).tensors
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
 def test_an_unknown_name_leaves_environment_and_statistics_open(tmp_path):
     checkpoint = read_checkpoint(jepa_wms_file(tmp_path / "mine.pth.tar"), facts=Facts(heads=2))
     assert "name" not in checkpoint.config["env"]
