@@ -111,7 +111,9 @@ def read_runs(folder: Path) -> list[Run]:
     return found
 
 
-def collect(runs: Sequence[Run], over: Sequence[str] | None = None, metrics: Sequence[str] | None = None) -> list[Row]:
+def make_rows(
+    runs: Sequence[Run], over: Sequence[str] | None = None, metrics: Sequence[str] | None = None
+) -> list[Row]:
     """Make one row for each combination of settings; runs that differ only in the settings ``over`` share one.
 
     Args:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from launch.sweep_results import METRICS, Row, Run, collect, number_text, read_runs
+from launch.sweep_results import METRICS, Row, Run, make_rows, number_text, read_runs
 from utils.files import atomic_path, write_text
 from utils.pages import markdown_table
 from utils.printable import exit_with, write_printable
@@ -30,11 +30,11 @@ mean of what became of it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Collect; what goes wrong is one line on standard error and exit code 1."""
+    """Write the table of a folder; what goes wrong is one line on standard error and exit code 1."""
     given = _parser().parse_args(arguments)
     try:
         runs = read_runs(given.folder)
-        rows = collect(runs, given.over, given.metric)
+        rows = make_rows(runs, given.over, given.metric)
         text = as_markdown(rows)
         write_text(given.folder / "collected.csv", as_csv(rows))
         write_text(given.folder / "collected.md", text)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import av
 from PIL import Image
 
-from utils.tracked import Shown, TrackedLogger, shown
+from utils.tracked_logger import Shown, TrackedLogger, shown
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 
 from utils.files import own_file, write_text
 from utils.reading.opening import read_regular
-from utils.tracked import Shown, TrackedLogger
+from utils.tracked_logger import Shown, TrackedLogger
 from utils.wandb_files import next_step
 
 MODES = ("online", "offline", "disabled")

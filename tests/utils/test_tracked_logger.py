@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from utils.loggers import read_json_lines
 from utils.pictures import write_mp4, write_png
 from utils.tensorboard_logger import TensorBoardLogger
-from utils.tracked import TrackedLogger, shown
+from utils.tracked_logger import TrackedLogger, shown
 from utils.wandb_files import history, next_step, read_records
 from utils.wandb_logger import WandbLogger, labels
 
