@@ -45,14 +45,15 @@ void lay_left(const float* rows, long stride, long tiles, long deep, uint16_t* o
         }
 }
 
-// A matrix as right factors: of 32 columns all tiles along the sum, two side by side, two terms of each column together.
+// A matrix as right factors: of 32 columns all tiles along the sum, two side by side; two terms of a column together.
 void lay_right(const float* from, long down, long along, long deep, long columns, uint16_t* out) {
     const long steps = blocks_of(deep, TERMS);
     memset(out, 0, up_to(columns, COLUMNS) * steps * TERMS * sizeof(*out));
     for (long c = 0; c < columns; c++) {
         uint16_t* panel = out + c / COLUMNS * steps * 2 * HALF_PANEL + c % COLUMNS / 16 * HALF_PANEL + c % 16 * 2;
         for (long k = 0; k < deep; k++)
-            panel[k / TERMS * 2 * HALF_PANEL + k % TERMS / 2 * 32 + k % 2] = BFloat16::narrow(from[k * down + c * along]);
+            panel[k / TERMS * 2 * HALF_PANEL + k % TERMS / 2 * 32 + k % 2] =
+                BFloat16::narrow(from[k * down + c * along]);
     }
 }
 
