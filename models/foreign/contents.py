@@ -88,25 +88,32 @@ def read_contents(path: Path, with_numbers: bool = True) -> Contents:
             return Contents(path, {}, config)
         read = archive.tensor if with_numbers else _without_numbers
         records = {key: list(_records(str(key), value)) for key, value in content.items()}
-        tensors = {unwrapped(name): _plain(read(record)) for found in records.values() for name, record in found}
+        tensors = _unwrapped(path, {name: _plain(read(each)) for found in records.values() for name, each in found})
     epoch = content.get("epoch")
     others = [str(key) for key, found in records.items() if not found and key != "epoch"]
     return Contents(path, tensors, config, epoch if type(epoch) is int and epoch >= 0 else 0, others)
 
 
-def unwrapped(name: str) -> str:
-    """A tensor's name without what DataParallel and torch.compile, around all or a part, put into it."""
-    return re.sub(r"(?<![^.])(module|_orig_mod)\.", "", name)
+def _unwrapped(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Take off names what DataParallel and torch.compile, around all or a part, put into them."""
+    found: dict[str, str] = {}
+    for name in tensors:
+        plain = re.sub(r"(?<![^.])(module|_orig_mod)\.", "", name)
+        if plain in found:
+            raise CheckpointError(f"{path} holds both {found[plain]} and {name}: leave one of them in the file")
+        found[plain] = name
+    return {plain: tensors[name] for plain, name in found.items()}
 
 
 def _safetensors(path: Path, with_numbers: bool) -> dict[str, Tensor]:
     with open_safetensors(path) as file:
         if with_numbers:
-            return {unwrapped(name): _plain(tensor) for name, tensor in file.read_all().items()}
-        return {
-            unwrapped(name): torch.empty(shape, dtype=DTYPES.get(file.dtypes[name], torch.int64), device="meta")
+            return _unwrapped(path, {name: _plain(tensor) for name, tensor in file.read_all().items()})
+        shapes = {
+            name: torch.empty(shape, dtype=DTYPES.get(file.dtypes[name], torch.int64), device="meta")
             for name, shape in file.shapes.items()
         }
+        return _unwrapped(path, shapes)
 
 
 def _records(key: str, value: object) -> Iterator[tuple[str, TensorRecord]]:
