@@ -15,7 +15,7 @@ from models.interfaces import Predictor
 from models.networks.vit import Transformer
 from models.speed.calibration import Fastest, fastest, write_once
 from models.speed.compiling import AUTO, compile_in_place, compiles, runs_kernels, what_triton_lacks
-from models.speed.cpu_kernels.build import check_kernels
+from models.speed.cpu_kernels.build import can_load, check_kernels
 from models.speed.linear import ALIGNED, PreparedLinear
 from models.speed.onednn import LIBRARIES, check_onednn
 from models.speed.packed_transformer import PackedTransformer
@@ -125,7 +125,9 @@ class FastPaths:
         if self.cpu_products != AUTO:
             chosen["onednn"] = self.cpu_products == "onednn"
         self._was_measured = large and AUTO in (self.cpu_kernels, self.cpu_products)
-        return replace(fastest(kept) if self._was_measured else Fastest(), **chosen)
+        if self._was_measured:
+            return replace(fastest(kept), **chosen)
+        return replace(Fastest(), **({"packed": self.cpu_kernels == AUTO and can_load()} | chosen))
 
     def keep(self, path: Path) -> None:
         """Write down what a measurement chose for the installed model, if there was one; an older record stays."""
@@ -190,14 +192,17 @@ class FastPaths:
 
     def _packs(self, predictor: Predictor, device: torch.device, dtype: torch.dtype | None = None) -> bool:
         """Whether our kernels compute whole transformers on a CPU; ``dtype``: of prepared weights, if they are."""
-        large = is_large(predictor)
         plain = dtype is None and not torch.is_autocast_enabled("cpu")
-        if device.type != "cpu" or not large or not (plain or dtype == torch.bfloat16):
+        if device.type != "cpu" or not (plain or dtype == torch.bfloat16):
             return False
+        if not any(map(PackedTransformer.takes, predictor.modules())):
+            return False
+        large = is_large(predictor)
         if self._fast is None:
             self._fast = self._on_cpu(large, None)
-        wins = self._fast.packed if plain else self._fast.packed_bf16
-        return wins and any(map(PackedTransformer.takes, predictor.modules()))
+        if not plain:
+            return large and self._fast.packed_bf16
+        return self._fast.packed or (self.cpu_kernels == AUTO and not large and can_load())
 
     def _build(
         self,

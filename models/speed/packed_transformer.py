@@ -34,7 +34,7 @@ class PackedTransformer(nn.Module):
         self.layers, self.norm, self._whole = transformer.layers, transformer.norm, [transformer]
         self._half = _dtypes(transformer) == {torch.bfloat16}
         self._panels: list[Tensor] = []
-        self._places = (ctypes.c_long * 0)()
+        self._places, self._shape = _array([]), tuple[int, ...]()
         self._free: list[Tensor] = []  # room of earlier calls: fresh memory would be touched page by page
 
     def __deepcopy__(self, memo: dict[int, Any]) -> PackedTransformer:
@@ -45,27 +45,31 @@ class PackedTransformer(nn.Module):
 
     @classmethod
     def takes(cls, module: nn.Module) -> bool:
-        """Whether it can stand in for a transformer: plain maps of one type, heads of whole vectors, one epsilon."""
+        """Whether it can stand in for a transformer: plain maps of one type, one epsilon."""
         if not isinstance(module, Transformer):
             return False
         norms = [part for part in module.modules() if isinstance(part, nn.LayerNorm)]
         maps = [part for layer in module.layers for part in _maps(layer)]
         plain = all(isinstance(each, nn.Linear | PreparedLinear) and _is_whole(each) for each in maps)
         plain = plain and (_dtypes(module) == {torch.float32} or (_dtypes(module) == {torch.bfloat16} and has_tiles()))
-        return plain and len({norm.eps for norm in norms}) == 1 and not _sizes(module.layers[0], 1, 1)[5] % WIDTHS
+        return plain and len({norm.eps for norm in norms}) == 1
 
     @torch.no_grad()
     def pack(self) -> None:
         """Take the weights as they are now."""
         self._panels, places = [], []
         for layer in self.layers:
-            (attention, mlp), (qkv, out, widen, narrow) = _parts(layer), _maps(layer)
-            joint, project = _folded(attention) if _folds(attention) else (qkv.weight, out.weight)
+            (attention, mlp), (_, out, widen, narrow) = _parts(layer), _maps(layer)
+            joint, project = _folded(attention) if _folds(attention) else _whole_vectors(attention)
             places += [*self._vectors(attention.norm), *self._both(joint), *self._both(project), self._bias(out)]
             places += [*self._vectors(cast(nn.LayerNorm, mlp.net[0])), *self._both(widen.weight), self._bias(widen)]
             places += [*self._both(narrow.weight), self._bias(narrow)]
         places += self._vectors(self.norm)
-        self._places = (ctypes.c_long * len(places))(*places)
+        self._places = _array(places)
+        attention, hidden = _parts(self.layers[0])[0], list(_maps(self.layers[0]))[2].out_features
+        inner, dim, folds = attention.to_qkv.out_features // 3, attention.to_qkv.in_features, _folds(attention)
+        width = _padded(dim if folds else inner // attention.heads)
+        self._shape = (attention.tokens_per_frame, dim, attention.heads, width, hidden, len(self.layers), folds)
 
     def _keep(self, values: Tensor) -> int:
         self._panels.append(values)
@@ -110,13 +114,8 @@ class PackedTransformer(nn.Module):
 
     def sizes(self, tokens: Tensor, saves: bool) -> list[int]:
         """``Sizes`` of ``transformer.h``."""
-        batch, count, _ = tokens.shape
-        hidden = list(_maps(self.layers[0]))[2].out_features
-        attention, _ = _parts(self.layers[0])
-        sizes = _sizes(self.layers[0], batch, count)
-        if folds := _folds(attention):
-            sizes[5] = _padded(sizes[3])
-        return [*sizes, hidden, len(self.layers), saves, folds, self._half]
+        *shape, folds = self._shape
+        return [*tokens.shape[:2], *shape, saves, folds, self._half]
 
     def room(self, sizes: list[int], backward: bool) -> _Room:
         """Memory, of an earlier call if there is some."""
@@ -173,13 +172,6 @@ def _is_whole(linear: nn.Linear | PreparedLinear) -> bool:
     return linear.weight.shape == (linear.out_features, linear.in_features)  # not padded
 
 
-def _sizes(layer: nn.Module, batch: int, tokens: int) -> list[int]:
-    attention, _ = _parts(layer)
-    inner = attention.to_qkv.out_features // 3
-    width = inner // attention.heads
-    return [batch, tokens, attention.tokens_per_frame, attention.to_qkv.in_features, attention.heads, width]
-
-
 def _padded(width: int) -> int:
     return -(-width // WIDTHS) * WIDTHS
 
@@ -195,13 +187,30 @@ def _folded(attention: Attention) -> tuple[Tensor, Tensor]:
 
     Scores (x Wq)(x Wk)^T are (x Wq Wk^T) x^T, and weights times (x Wv) Wo are (weights times x) Wv Wo, head by head.
     """
-    out = cast(nn.Linear, attention.to_out[0]).weight.double()
-    query, key, value = attention.to_qkv.weight.double().view(3, attention.heads, -1, out.shape[0])
-    width = _padded(out.shape[0])
-    asked = key.mT @ query * (width / query.shape[1]) ** 0.5  # scores are divided by the root of the width
-    given = torch.einsum("ohw,hwi->ohi", out.unflatten(1, (attention.heads, -1)), value)
-    more = width - out.shape[0]
-    return F.pad(asked, (0, 0, 0, more)).flatten(0, 1).float(), F.pad(given, (0, more)).flatten(1).float()
+    (query, key, value), out = _by_head(attention)
+    asked = key.mT.double() @ query.double()
+    given = torch.einsum("hio,hij->hjo", out.double(), value.double())
+    return _joined([asked.float()], given.float(), query.shape[1])
+
+
+def _whole_vectors(attention: Attention) -> tuple[Tensor, Tensor]:
+    """Weights of both maps, with heads of whole vectors."""
+    parts, out = _by_head(attention)
+    return _joined(list(parts), out, out.shape[1])
+
+
+def _by_head(attention: Attention) -> tuple[Tensor, Tensor]:
+    """Of queries, keys and values (3, heads, d, dim), and of what was attended (heads, d, dim)."""
+    out = cast(nn.Linear, attention.to_out[0]).weight
+    joint = attention.to_qkv.weight.view(3, attention.heads, -1, out.shape[0])
+    return joint.float(), out.float().mT.unflatten(0, (attention.heads, -1))
+
+
+def _joined(parts: list[Tensor], out: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Invert ``_by_head``, padded; scores are divided by the root of what a head is wide then, not of ``width``."""
+    padded = [F.pad(part, (0, 0, 0, _padded(part.shape[1]) - part.shape[1])) for part in (*parts, out)]
+    padded[0] = padded[0] * (padded[0].shape[1] / width) ** 0.5
+    return torch.cat(padded[:-1]).flatten(0, 1), padded[-1].flatten(0, 1).mT.contiguous()
 
 
 def _array(numbers: list[int]) -> ctypes.Array[ctypes.c_long]:
