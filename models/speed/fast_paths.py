@@ -42,7 +42,8 @@ class FastPaths:
             training, and in planning for what ``kernels`` leaves: other predictors, and float32.
         capture: A planner's gradient step as one CUDA graph, without a GPU nothing; "auto" is true.
         cpu_kernels: Attention, norms, GELU and in planning whole layers on a CPU by our own kernels; "auto": for each
-            the faster way, if a C++ compiler is there, as measured once per processor when a large model is first used.
+            the faster way, if a C++ compiler is there, as measured once per processor when a large model is first used;
+            small models plan through packed transformers, and are left as they are otherwise.
         cpu_products: Library of float32 linear maps on a CPU: "torch", "onednn", or "auto", the faster one as measured.
         fast_dropout: In training on a CPU, masks from 16 random bits an entry; they are other masks than torch's.
         fused_optimizers: In training, one operation updates all weights of a part.
@@ -125,9 +126,7 @@ class FastPaths:
         if self.cpu_products != AUTO:
             chosen["onednn"] = self.cpu_products == "onednn"
         self._was_measured = large and AUTO in (self.cpu_kernels, self.cpu_products)
-        if self._was_measured:
-            return replace(fastest(kept), **chosen)
-        return replace(Fastest(), **({"packed": self.cpu_kernels == AUTO and can_load()} | chosen))
+        return replace(fastest(kept) if self._was_measured else Fastest(), **chosen)
 
     def keep(self, path: Path) -> None:
         """Write down what a measurement chose for the installed model, if there was one; an older record stays."""
