@@ -36,19 +36,10 @@ def decision_cases(setting: Setting) -> Iterator[Case]:
 @contextlib.contextmanager
 def _decision(setting: Setting) -> Iterator[Work]:
     with asked(setting, "gd_lbfgs", 1, f"planner.opt_steps={GRADIENTS}") as question:
-        planner = question.planner
-
-        def step() -> None:
-            planner.opt_steps = PLAIN_STEPS
-            try:
-                question.decide()
-            finally:
-                planner.opt_steps = GRADIENTS
-
-        plan = question.flops.gradient_plan(planner.horizon, question.context, GRADIENTS)
+        plan = question.flops.gradient_plan(question.planner.horizon, question.context, GRADIENTS)
         yield Work(
             question.decide, 1, "decisions", question.flops.encoder + plan, plain=partial(_plain, question),
-            plain_share=PLAIN_STEPS / GRADIENTS, parts=partial(parts_of, step),
+            plain_share=PLAIN_STEPS / GRADIENTS, parts=partial(parts_of, question.decide),
         )  # fmt: skip
 
 
