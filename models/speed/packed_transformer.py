@@ -200,7 +200,7 @@ def _whole_vectors(attention: Attention) -> tuple[Tensor, Tensor]:
 
 
 def _by_head(attention: Attention) -> tuple[Tensor, Tensor]:
-    """Of queries, keys and values (3, heads, d, dim), and of what was attended (heads, d, dim)."""
+    """Split both maps' weights: queries, keys and values (3, heads, d, dim); what was attended (heads, d, dim)."""
     out = cast(nn.Linear, attention.to_out[0]).weight
     joint = attention.to_qkv.weight.view(3, attention.heads, -1, out.shape[0])
     return joint.float(), out.float().mT.unflatten(0, (attention.heads, -1))
