@@ -20,6 +20,7 @@ from utils.reading.tensor_record import TensorRecord
 SUFFIXES = (".safetensors", ".pt", ".pth", ".tar")
 ENDINGS = (*SUFFIXES[:-1], ".pt.tar", ".pth.tar")  # in a folder: any other tar may be data
 CONFIG = "config.json"
+WRAPPERS = ("module.", "_orig_mod.")  # what DistributedDataParallel and torch.compile put before names
 MOST_BYTES = 1_000_000  # of a config
 DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
 
@@ -97,8 +98,9 @@ def read_contents(path: Path, with_numbers: bool = True) -> Contents:
 def _unwrapped(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Take off names what DataParallel and torch.compile, around all or a part, put into them."""
     found: dict[str, str] = {}
+    wrapper = re.compile(rf"(?<![^.])({'|'.join(map(re.escape, WRAPPERS))})")
     for name in tensors:
-        plain = re.sub(r"(?<![^.])(module|_orig_mod)\.", "", name)
+        plain = wrapper.sub("", name)
         if plain in found:
             raise CheckpointError(f"{path} holds both {found[plain]} and {name}: leave one of them in the file")
         found[plain] = name

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.foreign.contents import WRAPPERS
 from models.foreign.inert_pickle import CheckpointError, UnsafeCheckpointError, load_inert, open_checkpoint
 from utils.reading.pickle_values import Inert
 from utils.reading.tensor_record import TensorRecord
@@ -34,7 +35,6 @@ WITHOUT_EFFECT = re.compile(r"predictor\.transformer\.layers\.\d+\.0\.bias|decod
 """Buffers that some checkpoints bring and no computation needs: the mask, and the code book that is switched off."""
 PLAIN = "dict"
 """The class of a part that is a state dict instead of a pickled module."""
-WRAPPERS = ("module.", "_orig_mod.")  # what DistributedDataParallel and torch.compile put before all names
 MAX_ENTRIES = 20_000  # modules, parameters and buffers; more are a tree that shares its branches
 MAX_NAME = 512  # characters of a tensor's whole name
 MAX_DEPTH = 64  # of the module tree; a deeper one is a cycle
